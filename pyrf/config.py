@@ -1,0 +1,87 @@
+"""Shapes of the network and of the stream: frozen, validated, free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PATCH = (1, 2, 2)
+"""Latent frames, rows and columns a token covers, the same in every Wan model."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of a Wan DiT. The defaults are Wan2.1-T2V-1.3B.
+
+    Raises:
+        ValueError: when the sizes cannot form a network.
+    """
+
+    dim: int = 1536
+    ffn_dim: int = 8960
+    num_heads: int = 12
+    num_layers: int = 30
+    text_len: int = 512
+    text_dim: int = 4096
+    freq_dim: int = 256
+    in_channels: int = 16
+    out_channels: int = 16
+    eps: float = 1e-6
+    rope_theta: float = 10000.0
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "ffn_dim", "num_heads", "num_layers", "text_len", "text_dim", "freq_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.dim % self.num_heads or self.head_dim % 2:
+            raise ValueError(
+                f"dim must split into heads of an even size, got dim={self.dim}, num_heads={self.num_heads}"
+            )
+        if self.freq_dim % 2:
+            raise ValueError(f"freq_dim must be even, got {self.freq_dim}")
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How a stream is cut into chunks and what each chunk may look back at.
+
+    All lengths are in latent frames. The window holds the sink, the ring of past chunks and the
+    current chunk (Reward Forcing, section 3.2: window 9 = sink 3 + past 3 + current 3).
+
+    Raises:
+        ValueError: when the geometry is one the cache cannot hold.
+    """
+
+    chunk_frames: int = 3
+    window_frames: int = 9
+    sink_frames: int = 3
+    sink_alpha: float = 0.999
+    denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)
+    shift: float = 5.0
+
+    def __post_init__(self) -> None:
+        chunk, window, sink = self.chunk_frames, self.window_frames, self.sink_frames
+        if chunk < 1:
+            raise ValueError(f"chunk_frames must be at least 1, got {chunk}")
+        if sink not in (0, chunk):
+            raise ValueError(f"sink_frames must be 0 or chunk_frames ({chunk}), got {sink}")
+        if window % chunk or window < sink + chunk:
+            raise ValueError(
+                f"window_frames must be a multiple of chunk_frames ({chunk}) and at least "
+                f"sink_frames + chunk_frames ({sink + chunk}), got {window}"
+            )
+        if not 0.0 <= self.sink_alpha <= 1.0:
+            raise ValueError(f"sink_alpha must lie in [0, 1], got {self.sink_alpha}")
+        steps = self.denoising_steps
+        if not steps or list(steps) != sorted(set(steps), reverse=True) or steps[0] > 1000 or steps[-1] < 1:
+            raise ValueError(f"denoising_steps must fall strictly within 1000..1, got {steps}")
+        if self.shift <= 0:
+            raise ValueError(f"shift must be positive, got {self.shift}")
+
+    @property
+    def slots(self) -> int:
+        """Chunks that the cache of a layer holds, the sink and the current chunk included."""
+        return self.window_frames // self.chunk_frames
