@@ -50,7 +50,7 @@ class FlowSchedule:
         return (table - timesteps.to(table.dtype).unsqueeze(-1)).abs().argmin(-1)
 
     def sigma(self, timesteps: Tensor) -> Tensor:
-        """Noise level of each timestep, float32, the shape of ``timesteps`` (t = 0 gives the table's last)."""
+        """Noise level of each timestep, float32, the shape of ``timesteps`` (t = 0: the table's last)."""
         return self._at(timesteps.device)[0][self._index(timesteps)]
 
     def training_weight(self, timesteps: Tensor) -> Tensor:

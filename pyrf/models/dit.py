@@ -26,7 +26,7 @@ class PromptCache(NamedTuple):
 
 
 class TimeEmbedding(NamedTuple):
-    """Embedded timesteps: ``e`` [B, F or 1, D] for the head, ``projected`` [B, F or 1, 6, D] for the blocks."""
+    """Embedded timesteps: ``e`` [B, F or 1, D] for the head, ``projected`` [B, F or 1, 6, D] for blocks."""
 
     e: Tensor
     projected: Tensor
@@ -117,7 +117,7 @@ class Block(nn.Module):
         self.eps = config.eps
 
     def _modulated(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """LN(x) (1 + scale) + shift, where shift and scale [B, F or 1, 1, D] hold for all tokens of a frame."""
+        """LN(x) (1 + scale) + shift; shift and scale [B, F or 1, 1, D] hold for all tokens of a frame."""
         frames = shift.shape[1]
         normed = F.layer_norm(x, (x.shape[-1],), eps=self.eps).unflatten(1, (frames, -1))
         return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2)
@@ -190,7 +190,7 @@ class WanModel(nn.Module):
             nn.Linear(config.freq_dim, config.dim), nn.SiLU(), nn.Linear(config.dim, config.dim)
         )
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(config.dim, 6 * config.dim))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.blocks: Sequence[Block] = nn.ModuleList(Block(config) for _ in range(config.num_layers))  # type: ignore[assignment]
         self.head = Head(config)
         self._rope: tuple[tuple[object, ...], Tensor] | None = None
         self.reset_parameters()

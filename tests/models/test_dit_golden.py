@@ -30,12 +30,12 @@ def test_teacher(network):
 
 
 CAUSAL = [
-    ("causal12.block3.localnone", dict(block_frames=3)),
-    ("causal12.block3.local9", dict(block_frames=3, window_frames=9)),
-    ("causal12.block3.local6", dict(block_frames=3, window_frames=6)),
-    ("causal12.block3.local3", dict(block_frames=3, window_frames=3)),
-    ("causal12.block1.local4", dict(block_frames=1, window_frames=4)),
-    ("causal7.firstframe.block3.localnone", dict(block_frames=3, first_frame=True)),
+    ("causal12.block3.localnone", {"block_frames": 3}),
+    ("causal12.block3.local9", {"block_frames": 3, "window_frames": 9}),
+    ("causal12.block3.local6", {"block_frames": 3, "window_frames": 6}),
+    ("causal12.block3.local3", {"block_frames": 3, "window_frames": 3}),
+    ("causal12.block1.local4", {"block_frames": 1, "window_frames": 4}),
+    ("causal7.firstframe.block3.localnone", {"block_frames": 3, "first_frame": True}),
 ]
 
 
