@@ -42,7 +42,8 @@ class Codec(Protocol):
     def encode(self, frames: Tensor) -> Tensor:
         """Encode a clip in fp32.
 
-        frames: uint8 [B, T, H, W, 3] with T = 1 + temporal_stride * n. Returns latents, fp32 [B, 1 + n, C, h, w].
+        frames: uint8 [B, T, H, W, 3] with T = 1 + temporal_stride * n.
+        Returns latents, fp32 [B, 1 + n, C, h, w].
         """
         ...
 
