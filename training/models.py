@@ -1,0 +1,63 @@
+"""The networks that the later stages train, and the files they pass on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pyrf.config import ModelConfig
+from pyrf.models.dit import PromptCache, WanModel
+from pyrf.training.text import CaptionEncoder, small_umt5, word_tokenizer
+from pyrf.training.worlds.captions import vocabulary
+
+
+class NetworkSettings(BaseModel):
+    """Sizes of a small text-to-video network."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dim: int
+    ffn_dim: int
+    num_heads: int
+    num_layers: int
+    text_len: int = 24
+    text_dim: int = 128
+    rope_theta: float = 100.0
+
+
+class TextToVideo(nn.Module):
+    """Caption encoder and DiT, trained together."""
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        super().__init__()
+        tokenizer = word_tokenizer(vocabulary())
+        self.text = CaptionEncoder(tokenizer, small_umt5(len(tokenizer), settings.text_dim), settings.text_len)
+        self.dit = WanModel(ModelConfig(**settings.model_dump()))
+
+    def prompt(self, captions: list[str]) -> PromptCache:
+        """Cross-attention keys and values of captions; "" stands for no caption."""
+        return self.dit.encode_prompt(self.text(captions))
+
+
+def save_network(network: TextToVideo, settings: NetworkSettings, folder: Path) -> None:
+    """Write `network.safetensors` and `network.json`, each whole or not at all."""
+    (folder / "network.json").write_text(settings.model_dump_json(indent=2))
+    temporary = folder / "network.tmp"
+    state: dict[str, Tensor] = {k: v.contiguous().clone() for k, v in network.state_dict().items()}
+    save_file(state, temporary)
+    os.replace(temporary, folder / "network.safetensors")
+
+
+def load_network(folder: Path) -> tuple[TextToVideo, NetworkSettings]:
+    """Inverse of `save_network`; raises FileNotFoundError naming the stage that was not run."""
+    if not (folder / "network.safetensors").exists():
+        raise FileNotFoundError(f"{folder} holds no network.safetensors; run the stage that makes it first")
+    settings = NetworkSettings(**json.loads((folder / "network.json").read_text()))
+    network = TextToVideo(settings)
+    network.load_state_dict(load_file(folder / "network.safetensors"))
+    return network, settings
