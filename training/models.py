@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+from pyrf.training.text import CaptionEncoder, small_umt5, word_tokenizer
+from pyrf.training.worlds.captions import vocabulary
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pyrf.config import ModelConfig
 from pyrf.models.dit import PromptCache, WanModel
-from pyrf.training.text import CaptionEncoder, small_umt5, word_tokenizer
-from pyrf.training.worlds.captions import vocabulary
 
 
 class NetworkSettings(BaseModel):
@@ -36,7 +35,9 @@ class TextToVideo(nn.Module):
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         tokenizer = word_tokenizer(vocabulary())
-        self.text = CaptionEncoder(tokenizer, small_umt5(len(tokenizer), settings.text_dim), settings.text_len)
+        self.text = CaptionEncoder(
+            tokenizer, small_umt5(len(tokenizer), settings.text_dim), settings.text_len
+        )
         self.dit = WanModel(ModelConfig(**settings.model_dump()))
 
     def prompt(self, captions: list[str]) -> PromptCache:
@@ -50,7 +51,7 @@ def save_network(network: TextToVideo, settings: NetworkSettings, folder: Path) 
     temporary = folder / "network.tmp"
     state: dict[str, Tensor] = {k: v.contiguous().clone() for k, v in network.state_dict().items()}
     save_file(state, temporary)
-    os.replace(temporary, folder / "network.safetensors")
+    temporary.replace(folder / "network.safetensors")
 
 
 def load_network(folder: Path) -> tuple[TextToVideo, NetworkSettings]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
-
+from pyrf.models.dit import Block
 from pyrf.training.optim import Muon, split_parameters, weight_average
+from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +26,7 @@ class TrainSettings(BaseModel):
             `decay` share; so a run can be made longer or shorter when it is resumed.
         lr: Muon's learning rate, for hidden matrices; AdamW's is `adam_lr`.
         ema: decay of the weight average that is evaluated and shipped.
+        compile: compile the blocks of a DiT: a minute at the start, a fifth less time a step.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -40,6 +40,7 @@ class TrainSettings(BaseModel):
     ema: float = Field(default=0.998, ge=0, lt=1)
     clip: float = 1.0
     seed: int = 0
+    compile: bool = True
     checkpoint_minutes: float = 3.0
     eval_minutes: float = 10.0
 
@@ -55,7 +56,7 @@ class Stage(ABC):
 
     @abstractmethod
     def loss(self, generator: torch.Generator, seed: int) -> tuple[Tensor, dict[str, float]]:
-        """One batch: the loss to differentiate and numbers to log. All randomness comes from the arguments."""
+        """The loss of one batch and numbers to log; all randomness comes from the arguments."""
 
     @abstractmethod
     def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def save_atomically(value: object, path: Path) -> None:
     """torch.save to a temporary file beside `path`, then rename."""
     temporary = path.with_suffix(".tmp")
     torch.save(value, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def lr_factor(step: int, settings: TrainSettings) -> float:
@@ -95,6 +96,10 @@ def train(stage: Stage, settings: TrainSettings, folder: Path) -> nn.Module:
     if hidden:
         optimizers.append((Muon(hidden, settings.lr), settings.lr))
     average = weight_average(module, settings.ema)
+    if settings.compile:
+        for part in module.modules():
+            if isinstance(part, Block):
+                part.compile(dynamic=False)
     step, seconds = 0, 0.0
 
     checkpoint = folder / "checkpoint.pt"
@@ -139,7 +144,9 @@ def train(stage: Stage, settings: TrainSettings, folder: Path) -> nn.Module:
         module.train()
         loss, metrics = stage.loss(torch.Generator().manual_seed(seed), seed)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} at step {step}; the last checkpoint is {checkpoint}")
+            raise FloatingPointError(
+                f"loss is {loss.item()} at step {step}; the last checkpoint is {checkpoint}"
+            )
         loss.backward()
         norm = nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
         for optimizer, _ in optimizers:

@@ -1,6 +1,6 @@
 """Flow matching: the velocity of the straight path from data to noise.
 
-    x_t = (1 - sigma) x0 + sigma noise,   L = E || v(x_t, t) - (noise - x0) ||^2,   t = 1000 sigma
+x_t = (1 - sigma) x0 + sigma noise,   L = E || v(x_t, t) - (noise - x0) ||^2,   t = 1000 sigma
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def shifted_sigmas(batch: int, columns: int, shift: float, generator: torch.Generator) -> Tensor:
-    """Noise levels [batch, columns]: u uniform, stratified in each column, warped to s u / (1 + (s - 1) u)."""
+    """Noise levels [batch, columns]: u stratified in each column, warped to s u / (1 + (s - 1) u)."""
     strata = torch.stack([torch.randperm(batch, generator=generator) for _ in range(columns)], dim=1)
     u = (strata + torch.rand(batch, columns, generator=generator)) / batch
     return shift * u / (1 + (shift - 1) * u)

@@ -8,6 +8,7 @@ x_{t_j} are states of the teacher's probability-flow ODE at the few-step list, y
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -29,7 +30,7 @@ def solve_ode(
         The kept states [len(keep), ...] and the end of the path.
     """
     x, kept = noise, []
-    for i, (now, then) in enumerate(zip(sigmas[:-1], sigmas[1:])):
+    for i, (now, then) in enumerate(itertools.pairwise(sigmas)):
         if i in keep:
             kept.append(x)
         x = x + (then - now) * velocity(x, now)

@@ -13,6 +13,11 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from pyrf.training.latents import LatentScenes
+from pyrf.training.models import NetworkSettings, TextToVideo, save_network
+from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
+from pyrf.training.stages.streams import score_streams
+from pyrf.training.trainer import Stage
 from torch import Tensor, nn
 
 from pyrf.config import StreamConfig
@@ -20,11 +25,6 @@ from pyrf.models.attention import MaskedAttention
 from pyrf.models.dit import PromptCache
 from pyrf.models.masks import teacher_forcing_mask
 from pyrf.models.taehv import TAEHVCodec
-from pyrf.training.latents import LatentScenes
-from pyrf.training.models import NetworkSettings, TextToVideo, save_network
-from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
-from pyrf.training.stages.streams import score_streams
-from pyrf.training.trainer import Stage
 
 CHUNKS = 3
 
@@ -51,10 +51,14 @@ class CausalForcing:
         self.scenes, self.stream, self.batch, self.context_noise = scenes, stream, batch, context_noise
         self.frames = CHUNKS * stream.chunk_frames
         tokens_per_frame = scenes.near.shape[3] * scenes.near.shape[4] // 4
-        self.attention = MaskedAttention(teacher_forcing_mask(self.frames, tokens_per_frame, stream.chunk_frames))
+        self.attention = MaskedAttention(
+            teacher_forcing_mask(self.frames, tokens_per_frame, stream.chunk_frames)
+        )
         self.positions = list(range(self.frames)) * 2
 
-    def draw(self, generator: torch.Generator, rng: random.Random, drop: float) -> tuple[Tensor, list[str], Tensor]:
+    def draw(
+        self, generator: torch.Generator, rng: random.Random, drop: float
+    ) -> tuple[Tensor, list[str], Tensor]:
         """Clean latents [B, 9, C, h, w], captions, and the weight of each chunk [B, 3].
 
         Where the sink is from long before, the second chunk does not follow it: it has weight 0.
@@ -104,11 +108,14 @@ class CausalStage(Stage):
         stream: StreamConfig,
         batch: int,
     ) -> None:
-        self.settings, self.network_settings, self.codec, self.stream = settings, network_settings, codec, stream
+        self.settings, self.network_settings, self.codec, self.stream = (
+            settings,
+            network_settings,
+            codec,
+            stream,
+        )
         self.forcing = CausalForcing(scenes, stream, batch, settings.context_noise)
         self.module: TextToVideo = network
-        for block in network.dit.blocks:
-            block.compile(dynamic=False)
 
     def is_hidden(self, name: str) -> bool:
         return "blocks." in name or "encoder.encoder.block" in name
@@ -129,7 +136,12 @@ class CausalStage(Stage):
     def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
         assert isinstance(module, TextToVideo)
         return score_streams(
-            module, self.forcing.scenes.world, self.stream, self.codec, self.settings.eval_prompts, folder / f"{step}.png"
+            module,
+            self.forcing.scenes.world,
+            self.stream,
+            self.codec,
+            self.settings.eval_prompts,
+            folder / f"{step}.png",
         )
 
     def export(self, module: nn.Module, folder: Path) -> None:

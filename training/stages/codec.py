@@ -16,14 +16,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import save_file
-from torch import Tensor, nn
-
-from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHV, MemoryBlock, TAEHVConfig
 from pyrf.training.trainer import Stage
 from pyrf.training.video import contact_sheet
 from pyrf.training.worlds.detector import detect
 from pyrf.training.worlds.shapes import Scene, World
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHV, MemoryBlock, TAEHVConfig
 
 WARM_LATENTS = 1
 """Latents encoded ahead of a stretch, so that it looks like the middle of an endless video."""
@@ -102,7 +102,10 @@ class CodecStage(Stage):
         weight = edge_weight(video)
         loss = 2 * (weight * error.abs()).mean() + 8 * (weight * error.square()).mean()
         loss = loss + self.settings.penalty * penalty
-        return loss, {"penalty": float(penalty.detach()), "psnr": -10 * float(torch.log10(error.detach().square().mean()))}
+        return loss, {
+            "penalty": float(penalty.detach()),
+            "psnr": -10 * float(torch.log10(error.detach().square().mean())),
+        }
 
     def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
         assert isinstance(module, TAEHV)

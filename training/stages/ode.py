@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 from pathlib import Path
@@ -9,18 +10,18 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
-
-from pyrf.config import StreamConfig
-from pyrf.models.taehv import TAEHVCodec
 from pyrf.training.latents import LatentScenes
 from pyrf.training.models import NetworkSettings, TextToVideo, save_network
 from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
 from pyrf.training.stages.causal import CHUNKS, CausalForcing
 from pyrf.training.stages.streams import few_step_sigmas, score_streams
 from pyrf.training.trainer import Stage
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pyrf.config import StreamConfig
+from pyrf.models.taehv import TAEHVCodec
 
 logger = logging.getLogger(__name__)
 
@@ -55,14 +56,16 @@ class OdeStage(Stage):
         batch: int,
         folder: Path,
     ) -> None:
-        self.settings, self.network_settings, self.codec, self.stream = settings, network_settings, codec, stream
+        self.settings, self.network_settings, self.codec, self.stream = (
+            settings,
+            network_settings,
+            codec,
+            stream,
+        )
         self.forcing = CausalForcing(scenes, stream, batch, settings.context_noise)
         self.sigmas = few_step_sigmas(stream)
         self.teacher = teacher.eval().requires_grad_(False)
         self.module: TextToVideo = student
-        for network in (teacher, student):
-            for block in network.dit.blocks:
-                block.compile(dynamic=False)
         self.files = [self._path(i, folder) for i in range(settings.paths)]
 
     def is_hidden(self, name: str) -> bool:
@@ -78,7 +81,9 @@ class OdeStage(Stage):
         clean, captions, weights = forcing.draw(generator, random.Random(index), drop=0.0)
         context = forcing.context(clean, generator)
         levels = [*self.sigmas.tolist(), 0.0]
-        grid = torch.cat([torch.linspace(a, b, s.steps_per_jump + 1)[:-1] for a, b in zip(levels, levels[1:])])
+        grid = torch.cat(
+            [torch.linspace(a, b, s.steps_per_jump + 1)[:-1] for a, b in itertools.pairwise(levels)]
+        )
         grid = torch.cat([grid, torch.zeros(1)])
         with torch.no_grad():
             prompt = self.teacher.prompt(captions + [""] * len(clean))
@@ -103,7 +108,9 @@ class OdeStage(Stage):
 
     def loss(self, generator: torch.Generator, seed: int) -> tuple[Tensor, dict[str, float]]:
         with safe_open(random.Random(seed).choice(self.files), "pt") as file:
-            states, end, context, weights = (file.get_tensor(k) for k in ("states", "end", "context", "weights"))
+            states, end, context, weights = (
+                file.get_tensor(k) for k in ("states", "end", "context", "weights")
+            )
             captions = file.metadata()["captions"].split("\n")
         batch, frames = end.shape[:2]
         step = torch.randint(len(self.sigmas), (batch, CHUNKS), generator=generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor, nn
-
-from pyrf.models.taehv import TAEHVCodec
 from pyrf.training.judge import Prompt, held_out_prompts, judge
 from pyrf.training.latents import NEAR, LatentScenes
 from pyrf.training.models import NetworkSettings, TextToVideo, save_network
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
 from pyrf.training.trainer import Stage
 from pyrf.training.video import contact_sheet
+from torch import Tensor, nn
+
+from pyrf.models.taehv import TAEHVCodec
 
 
 class TeacherSettings(BaseModel):
@@ -52,8 +53,6 @@ class TeacherStage(Stage):
         self.settings, self.network_settings = settings, network_settings
         self.scenes, self.codec, self.batch = scenes, codec, batch
         self.module: TextToVideo = network
-        for block in network.dit.blocks:
-            block.compile(dynamic=False)
 
     def is_hidden(self, name: str) -> bool:
         return "blocks." in name or "encoder.encoder.block" in name
@@ -83,7 +82,10 @@ class TeacherStage(Stage):
         assert isinstance(module, TextToVideo)
         prompts = held_out_prompts(self.scenes.world, self.settings.eval_prompts)
         latents = torch.cat(
-            [self.sample(module, [p.text for p in prompts[i : i + 16]], i) for i in range(0, len(prompts), 16)]
+            [
+                self.sample(module, [p.text for p in prompts[i : i + 16]], i)
+                for i in range(0, len(prompts), 16)
+            ]
         )
         return score(latents, prompts, self.codec, folder / f"{step}.png")
 
@@ -95,7 +97,7 @@ class TeacherStage(Stage):
         u = torch.linspace(1, 0, s.sampling_steps + 1)
         sigmas = s.shift * u / (1 + (s.shift - 1) * u)
         prompt = network.prompt(captions + [""] * count)
-        for now, then in zip(sigmas[:-1], sigmas[1:]):
+        for now, then in itertools.pairwise(sigmas):
             v, v_empty = network.dit(torch.cat([x, x]), (1000 * now).expand(2 * count), prompt).chunk(2)
             x = x + (then - now) * (v_empty + s.guidance_scale * (v - v_empty))
         return x

@@ -1,0 +1,25 @@
+"""The whole tiny chain, a few steps a stage, and recipes that cannot be run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from pyrf.training.recipe import Recipe, RecipeError, load_recipe, run_stage
+
+
+def small_recipe() -> Recipe:
+    """The bundled recipe with everything cut down; two steps a stage."""
+    values = load_recipe("tiny").model_dump(mode="json")
+    values |= {"scenes": 10, "threads": 1}
+    values["stages"]["codec"]["codec"] = {"encoder_width": 8, "decoder_widths": [8, 8, 8, 8], "blocks": 1}
+    values["stages"]["chunk"]["network"] |= {"dim": 32, "ffn_dim": 32, "num_heads": 2, "num_layers": 1}
+    for name, stage in values["stages"].items():
+        stage["train"] |= {"steps": 2, "batch": 2, "checkpoint_minutes": 0}
+        for key in ("teacher", "causal", "ode"):
+            if key in stage:
+                stage[key] |= {"eval_prompts": 6}
+    values["stages"]["student"]["ode"] |= {"paths": 2, "steps_per_jump": 1}
+    return Recipe.model_validate(values)
