@@ -1,13 +1,6 @@
 """The whole tiny chain, a few steps a stage, and recipes that cannot be run."""
 
-from pathlib import Path
-
-import pytest
-import torch
-import yaml
-from safetensors.torch import load_file
-
-from pyrf.training.recipe import Recipe, RecipeError, load_recipe, run_stage
+from pyrf.training.recipe import Recipe, load_recipe
 
 
 def small_recipe() -> Recipe:

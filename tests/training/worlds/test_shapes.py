@@ -4,7 +4,6 @@ import random
 
 import numpy as np
 import pytest
-
 from pyrf.training.worlds.captions import caption, vocabulary
 from pyrf.training.worlds.detector import detect
 from pyrf.training.worlds.shapes import HEIGHT, MOTIONS, SHAPES, WIDTH, Scene, World
