@@ -49,10 +49,9 @@ class TextEncoder:
 
     def __init__(self, network: UMT5Encoder, tokenizer: Tokenizer, text_len: int) -> None:
         highest = max(tokenizer.get_vocab().values(), default=-1)
-        if highest >= network.config.vocab_size:
-            raise ValueError(
-                f"the tokenizer has ids up to {highest}, the text encoder only {network.config.vocab_size} rows"
-            )
+        rows = network.config.vocab_size
+        if highest >= rows:
+            raise ValueError(f"the tokenizer has ids up to {highest}, the text encoder only {rows} rows")
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.text_len = text_len
@@ -88,9 +87,7 @@ class TextEncoder:
         if longest == 0:
             return rows
         # Padding is masked out and zeroed after, so rows past the longest prompt need no computing.
-        ids = torch.tensor([e.ids + [0] * (longest - len(e.ids)) for e in encodings], device=weight.device)
-        keep = (
-            torch.arange(longest, device=weight.device) < torch.tensor(lengths, device=weight.device)[:, None]
-        )
+        ids = torch.tensor([e.ids + [0] * (longest - len(e.ids)) for e in encodings]).to(weight.device)
+        keep = (torch.arange(longest) < torch.tensor(lengths)[:, None]).to(weight.device)
         rows[:, :longest] = self.network(ids, keep) * keep[..., None]
         return rows

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d
 from torch import Tensor, nn
 
 from pyrf.models.codec import check_frames, check_latents, to_uint8
@@ -38,18 +37,20 @@ def _new_cache(stack: nn.Module) -> list[Any]:
 class WanVAE:
     """The codec of Wan2.1 (the `Codec` protocol).
 
-    The decoder runs in the network's dtype. The encoder always runs in fp32: bf16 errors in the first
-    latents grow along an autoregressive stream.
+    The encoder always runs in fp32: bf16 errors in the first latents grow along an autoregressive stream.
 
     Args:
-        network: AutoencoderKLWan with its weights; its encoder is turned to fp32.
+        network: AutoencoderKLWan with its weights in fp32, from `build_network`.
+        decoder_dtype: what the decoder runs in; bf16 is safe, and twice as fast on a GPU.
         fps: frames a second of the clips it codes.
     """
 
-    def __init__(self, network: AutoencoderKLWan, *, fps: float = 16.0) -> None:
+    def __init__(
+        self, network: AutoencoderKLWan, *, decoder_dtype: torch.dtype = torch.float32, fps: float = 16.0
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
-        network.encoder.float()
-        network.quant_conv.float()
+        network.decoder.to(decoder_dtype)
+        network.post_quant_conv.to(decoder_dtype)
         self.fps = fps
         device = network.post_quant_conv.weight.device
         self._mean, self._std = (
@@ -59,15 +60,15 @@ class WanVAE:
 
     @property
     def latent_channels(self) -> int:
-        return int(self.network.config.z_dim)
+        return int(self.network.config["z_dim"])
 
     @property
     def spatial_stride(self) -> int:
-        return int(2 ** (len(self.network.config.dim_mult) - 1))
+        return int(2 ** (len(self.network.config["dim_mult"]) - 1))
 
     @property
     def temporal_stride(self) -> int:
-        return int(2 ** sum(self.network.config.temperal_downsample))
+        return int(2 ** sum(self.network.config["temperal_downsample"]))
 
     def decoder(self) -> WanVAEDecoder:
         """A decoder of one stream, which carries its memory from call to call."""
@@ -81,13 +82,16 @@ class WanVAE:
             ValueError: when dtype, number of frames or their size do not fit.
         """
         check_frames(frames, self)
-        x = frames.to(self._mean.device).permute(0, 4, 1, 2, 3)
+        return self._encode(frames.to(self._mean.device).permute(0, 4, 1, 2, 3) / 127.5 - 1)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        """`encode` of x [B, 3, T, H, W] in [-1, 1]."""
         cache = _new_cache(self.network.encoder)
         means = []
         # The first frame makes a latent by itself, each later one is made of temporal_stride frames.
         sizes = [1] + [self.temporal_stride] * (x.shape[2] // self.temporal_stride)
         for group in x.split(sizes, dim=2):
-            features = self.network.encoder(group.float() / 127.5 - 1, feat_cache=cache, feat_idx=[0])
+            features = self.network.encoder(group, feat_cache=cache, feat_idx=[0])
             means.append(self.network.quant_conv(features)[:, : self.latent_channels])
         return (torch.cat(means, dim=2).transpose(1, 2) - self._mean) / self._std
 
@@ -113,9 +117,8 @@ class WanVAEDecoder:
             ValueError: when the shape is not that of latents.
         """
         check_latents(latents, self._codec)
-        return torch.cat(
-            [to_uint8(x * 0.5 + 0.5).permute(0, 2, 3, 4, 1) for x in self._frames(latents)], dim=1
-        )
+        frames = [to_uint8(x * 0.5 + 0.5) for x in self._frames(latents)]
+        return torch.cat(frames, dim=2).permute(0, 2, 3, 4, 1).contiguous()
 
     def _frames(self, latents: Tensor) -> Iterator[Tensor]:
         """For each latent frame its frames [B, 3, 1 or 4, H, W] in [-1, 1], not clamped."""
