@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from pyrf.training.text import CaptionEncoder, small_umt5, word_tokenizer
+from pyrf.training.text import small_text_encoder
 from pyrf.training.worlds.captions import vocabulary
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -30,19 +30,22 @@ class NetworkSettings(BaseModel):
 
 
 class TextToVideo(nn.Module):
-    """Caption encoder and DiT, trained together."""
+    """Text encoder and DiT, trained together."""
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
-        tokenizer = word_tokenizer(vocabulary())
-        self.text = CaptionEncoder(
-            tokenizer, small_umt5(len(tokenizer), settings.text_dim), settings.text_len
-        )
+        self.text = small_text_encoder(vocabulary(), settings.text_dim, settings.text_len)
+        self.text_network = self.text.network  # a module's parameters are those of its modules
         self.dit = WanModel(ModelConfig(**settings.model_dump()))
 
     def prompt(self, captions: list[str]) -> PromptCache:
         """Cross-attention keys and values of captions; "" stands for no caption."""
-        return self.dit.encode_prompt(self.text(captions))
+        return self.dit.encode_prompt(self.text.embed(captions))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a parameter belongs to a block's matrices, which Muon updates."""
+    return "blocks." in name and "pos_embedding" not in name
 
 
 def save_network(network: TextToVideo, settings: NetworkSettings, folder: Path) -> None:

@@ -9,8 +9,8 @@ def small_recipe() -> Recipe:
     values |= {"scenes": 10, "threads": 1}
     values["stages"]["codec"]["codec"] = {"encoder_width": 8, "decoder_widths": [8, 8, 8, 8], "blocks": 1}
     values["stages"]["chunk"]["network"] |= {"dim": 32, "ffn_dim": 32, "num_heads": 2, "num_layers": 1}
-    for name, stage in values["stages"].items():
-        stage["train"] |= {"steps": 2, "batch": 2, "checkpoint_minutes": 0}
+    for stage in values["stages"].values():
+        stage["train"] |= {"steps": 2, "batch": 2, "checkpoint_minutes": 0, "compile": False}
         for key in ("teacher", "causal", "ode"):
             if key in stage:
                 stage[key] |= {"eval_prompts": 6}

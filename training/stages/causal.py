@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 from pyrf.training.latents import LatentScenes
-from pyrf.training.models import NetworkSettings, TextToVideo, save_network
+from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
 from pyrf.training.stages.streams import score_streams
 from pyrf.training.trainer import Stage
@@ -118,7 +118,7 @@ class CausalStage(Stage):
         self.module: TextToVideo = network
 
     def is_hidden(self, name: str) -> bool:
-        return "blocks." in name or "encoder.encoder.block" in name
+        return is_hidden(name)
 
     def loss(self, generator: torch.Generator, seed: int) -> tuple[Tensor, dict[str, float]]:
         forcing = self.forcing

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 from pyrf.training.latents import LatentScenes
-from pyrf.training.models import NetworkSettings, TextToVideo, save_network
+from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
 from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
 from pyrf.training.stages.causal import CHUNKS, CausalForcing
 from pyrf.training.stages.streams import few_step_sigmas, score_streams
@@ -69,7 +69,7 @@ class OdeStage(Stage):
         self.files = [self._path(i, folder) for i in range(settings.paths)]
 
     def is_hidden(self, name: str) -> bool:
-        return "blocks." in name or "encoder.encoder.block" in name
+        return is_hidden(name)
 
     def _path(self, index: int, folder: Path) -> Path:
         """Make one batch of teacher paths, unless it is on disk."""

@@ -42,7 +42,7 @@ def make_streams(
         part = prompts[start : start + 16]
         backend = TorchBackend(network.dit, stream)
         backend.start(len(part), *shape[2:])
-        backend.set_prompt(network.text([p.text for p in part]))
+        backend.set_prompt(network.text.encode([p.text for p in part]))
         loop = ChunkLoop(backend, stream, SeededNoise(range(start, start + len(part)), shape))
         decoder = codec.decoder()
         frames = [decoder.decode(loop.next_chunk()) for _ in range(chunks)]

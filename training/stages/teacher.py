@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from pyrf.training.judge import Prompt, held_out_prompts, judge
 from pyrf.training.latents import NEAR, LatentScenes
-from pyrf.training.models import NetworkSettings, TextToVideo, save_network
+from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
 from pyrf.training.trainer import Stage
 from pyrf.training.video import contact_sheet
@@ -55,7 +55,7 @@ class TeacherStage(Stage):
         self.module: TextToVideo = network
 
     def is_hidden(self, name: str) -> bool:
-        return "blocks." in name or "encoder.encoder.block" in name
+        return is_hidden(name)
 
     def loss(self, generator: torch.Generator, seed: int) -> tuple[Tensor, dict[str, float]]:
         x0, captions = self.draw(generator, random.Random(seed))
