@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from pyrf.training.worlds.captions import caption
 from pyrf.training.worlds.detector import Detection, detect
 from pyrf.training.worlds.shapes import BACKGROUNDS, COLORS, SIZES, SPEEDS, Attributes, World

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pyrf.training.stages.codec import WARM_LATENTS, draw_scene, to_tensor
-from pyrf.training.worlds.captions import caption
-from pyrf.training.worlds.shapes import FPS, World
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHV
+from pyrf.training.stages.codec import WARM_LATENTS, draw_scene, to_tensor
+from pyrf.training.worlds.captions import caption
+from pyrf.training.worlds.shapes import FPS, World
 
 logger = logging.getLogger(__name__)
 

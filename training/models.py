@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from pyrf.training.text import small_text_encoder
-from pyrf.training.worlds.captions import vocabulary
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pyrf.config import ModelConfig
 from pyrf.models.dit import PromptCache, WanModel
+from pyrf.training.text import small_text_encoder
+from pyrf.training.worlds.captions import vocabulary
 
 
 class NetworkSettings(BaseModel):

@@ -11,18 +11,19 @@ from typing import Annotated, Literal
 import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pyrf.training.latents import LatentScenes, encode_scenes
-from pyrf.training.models import NetworkSettings, TextToVideo, load_network
-from pyrf.training.stages.causal import CausalSettings, CausalStage
-from pyrf.training.stages.codec import CodecSettings, CodecStage
-from pyrf.training.stages.ode import OdeSettings, OdeStage
-from pyrf.training.stages.teacher import TeacherSettings, TeacherStage
-from pyrf.training.trainer import Stage, TrainSettings, train
-from pyrf.training.worlds.shapes import World
 from safetensors.torch import load_file
 
 from pyrf.config import StreamConfig
 from pyrf.models.taehv import TAEHV, TAEHVCodec, TAEHVConfig
+from pyrf.training.latents import LatentScenes, encode_scenes
+from pyrf.training.models import NetworkSettings, TextToVideo, load_network
+from pyrf.training.stages.causal import CausalSettings, CausalStage
+from pyrf.training.stages.codec import CodecSettings, CodecStage
+from pyrf.training.stages.dmd import DmdSettings, DmdStage
+from pyrf.training.stages.ode import OdeSettings, OdeStage
+from pyrf.training.stages.teacher import TeacherSettings, TeacherStage
+from pyrf.training.trainer import Stage, TrainSettings, train
+from pyrf.training.worlds.shapes import World
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,18 @@ class OdeRecipe(_Stage):
     init: str
 
 
-AnyStage = Annotated[CodecRecipe | TeacherRecipe | CausalRecipe | OdeRecipe, Field(discriminator="stage")]
+class DmdRecipe(_Stage):
+    """`init` is the student's start, `teacher` the bidirectional network it is matched with."""
+
+    stage: Literal["dmd"]
+    dmd: DmdSettings
+    init: str
+    teacher: str
+
+
+AnyStage = Annotated[
+    CodecRecipe | TeacherRecipe | CausalRecipe | OdeRecipe | DmdRecipe, Field(discriminator="stage")
+]
 
 
 class StreamSettings(BaseModel):
@@ -156,6 +168,9 @@ def _build(recipe: Recipe, settings: AnyStage, folder: Path, own: Path) -> Stage
     network, sizes = load_network(folder / settings.init)
     if isinstance(settings, CausalRecipe):
         return CausalStage(settings.causal, network, sizes, scenes, codec, stream, batch)
+    if isinstance(settings, DmdRecipe):
+        teacher, critic = (load_network(folder / settings.teacher)[0] for _ in range(2))
+        return DmdStage(settings.dmd, teacher, critic, network, sizes, scenes, codec, stream, batch)
     teacher, _ = load_network(folder / settings.init)
     return OdeStage(settings.ode, teacher, network, sizes, scenes, codec, stream, batch, own)
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from pyrf.training.optim import Muon, split_parameters, weight_average
 from torch import Tensor, nn
 
 from pyrf.models.dit import Block
+from pyrf.training.optim import Muon, split_parameters, weight_average
 
 logger = logging.getLogger(__name__)
 

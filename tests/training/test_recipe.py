@@ -11,8 +11,8 @@ def small_recipe() -> Recipe:
     values["stages"]["chunk"]["network"] |= {"dim": 32, "ffn_dim": 32, "num_heads": 2, "num_layers": 1}
     for stage in values["stages"].values():
         stage["train"] |= {"steps": 2, "batch": 2, "checkpoint_minutes": 0, "compile": False}
-        for key in ("teacher", "causal", "ode"):
-            if key in stage:
+        for key in ("teacher", "causal", "ode", "dmd"):
+            if isinstance(stage.get(key), dict):
                 stage[key] |= {"eval_prompts": 6}
-    values["stages"]["student"]["ode"] |= {"paths": 2, "steps_per_jump": 1}
+    values["stages"]["ode"]["ode"] |= {"paths": 2, "steps_per_jump": 1}
     return Recipe.model_validate(values)

@@ -13,11 +13,6 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from pyrf.training.latents import LatentScenes
-from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
-from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
-from pyrf.training.stages.streams import score_streams
-from pyrf.training.trainer import Stage
 from torch import Tensor, nn
 
 from pyrf.config import StreamConfig
@@ -25,6 +20,11 @@ from pyrf.models.attention import MaskedAttention
 from pyrf.models.dit import PromptCache
 from pyrf.models.masks import teacher_forcing_mask
 from pyrf.models.taehv import TAEHVCodec
+from pyrf.training.latents import LatentScenes
+from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
+from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
+from pyrf.training.stages.streams import score_streams
+from pyrf.training.trainer import Stage
 
 CHUNKS = 3
 

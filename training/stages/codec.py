@@ -16,14 +16,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
-from pyrf.training.trainer import Stage
-from pyrf.training.video import contact_sheet
-from pyrf.training.worlds.detector import detect
-from pyrf.training.worlds.shapes import Scene, World
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHV, MemoryBlock, TAEHVConfig
+from pyrf.training.trainer import Stage
+from pyrf.training.video import contact_sheet
+from pyrf.training.worlds.detector import detect
+from pyrf.training.worlds.shapes import Scene, World
 
 WARM_LATENTS = 1
 """Latents encoded ahead of a stretch, so that it looks like the middle of an endless video."""

@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from pyrf.training.latents import LatentScenes
-from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
-from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
-from pyrf.training.stages.causal import CHUNKS, CausalForcing
-from pyrf.training.stages.streams import few_step_sigmas, score_streams
-from pyrf.training.trainer import Stage
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pyrf.config import StreamConfig
 from pyrf.models.taehv import TAEHVCodec
+from pyrf.training.latents import LatentScenes
+from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
+from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
+from pyrf.training.stages.causal import CHUNKS, CausalForcing
+from pyrf.training.stages.streams import few_step_sigmas, score_streams
+from pyrf.training.trainer import Stage
 
 logger = logging.getLogger(__name__)
 

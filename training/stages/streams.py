@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pyrf.training.judge import Prompt, held_out_prompts, judge
-from pyrf.training.models import TextToVideo
-from pyrf.training.video import contact_sheet
-from pyrf.training.worlds.shapes import FPS, HEIGHT, WIDTH, World
 from torch import Tensor
 
 from pyrf.backends.torch import TorchBackend
 from pyrf.config import StreamConfig
 from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHVCodec
 from pyrf.sampler import ChunkLoop, FewStepSampler, SeededNoise
+from pyrf.training.judge import Prompt, held_out_prompts, judge
+from pyrf.training.models import TextToVideo
+from pyrf.training.video import contact_sheet
+from pyrf.training.worlds.shapes import FPS, HEIGHT, WIDTH, World
 
 
 def few_step_sigmas(stream: StreamConfig) -> Tensor:

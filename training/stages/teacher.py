@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from pyrf.models.taehv import TAEHVCodec
 from pyrf.training.judge import Prompt, held_out_prompts, judge
 from pyrf.training.latents import NEAR, LatentScenes
 from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
 from pyrf.training.trainer import Stage
 from pyrf.training.video import contact_sheet
-from torch import Tensor, nn
-
-from pyrf.models.taehv import TAEHVCodec
 
 
 class TeacherSettings(BaseModel):
