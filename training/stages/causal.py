@@ -23,7 +23,7 @@ from pyrf.models.taehv import TAEHVCodec
 from pyrf.training.latents import LatentScenes
 from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
-from pyrf.training.stages.streams import score_streams
+from pyrf.training.streams import Student, score_streams
 from pyrf.training.trainer import Stage
 
 CHUNKS = 3
@@ -135,14 +135,9 @@ class CausalStage(Stage):
 
     def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
         assert isinstance(module, TextToVideo)
-        return score_streams(
-            module,
-            self.forcing.scenes.world,
-            self.stream,
-            self.codec,
-            self.settings.eval_prompts,
-            folder / f"{step}.png",
-        )
+        student = Student(module.dit, module.text, self.codec, self.stream)
+        world, count = self.forcing.scenes.world, self.settings.eval_prompts
+        return score_streams(student, world, count, folder / f"{step}.png")
 
     def export(self, module: nn.Module, folder: Path) -> None:
         assert isinstance(module, TextToVideo)

@@ -23,7 +23,7 @@ from pyrf.training.latents import LatentScenes
 from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
 from pyrf.training.objectives.dmd import dmd_loss, draw_timesteps
 from pyrf.training.objectives.flow_matching import flow_matching_loss, interpolate
-from pyrf.training.stages.streams import score_streams
+from pyrf.training.streams import Student, score_streams
 from pyrf.training.trainer import Stage
 
 WINDOW_CHUNKS = 3
@@ -122,8 +122,9 @@ class DmdStage(Stage):
         assert isinstance(module, nn.ModuleDict)
         student = module["student"]
         assert isinstance(student, TextToVideo)
+        parts = Student(student.dit, student.text, self.codec, self.stream)
         count, sheet = self.settings.eval_prompts, folder / f"{step}.png"
-        return score_streams(student, self.scenes.world, self.stream, self.codec, count, sheet)
+        return score_streams(parts, self.scenes.world, count, sheet)
 
     def export(self, module: nn.Module, folder: Path) -> None:
         assert isinstance(module, nn.ModuleDict)

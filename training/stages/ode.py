@@ -20,7 +20,7 @@ from pyrf.training.latents import LatentScenes
 from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
 from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
 from pyrf.training.stages.causal import CHUNKS, CausalForcing
-from pyrf.training.stages.streams import few_step_sigmas, score_streams
+from pyrf.training.streams import Student, few_step_sigmas, score_streams
 from pyrf.training.trainer import Stage
 
 logger = logging.getLogger(__name__)
@@ -124,8 +124,9 @@ class OdeStage(Stage):
 
     def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
         assert isinstance(module, TextToVideo)
+        student = Student(module.dit, module.text, self.codec, self.stream)
         world, count = self.forcing.scenes.world, self.settings.eval_prompts
-        return score_streams(module, world, self.stream, self.codec, count, folder / f"{step}.png")
+        return score_streams(student, world, count, folder / f"{step}.png")
 
     def export(self, module: nn.Module, folder: Path) -> None:
         assert isinstance(module, TextToVideo)
