@@ -39,8 +39,11 @@ class _Stage(BaseModel):
 
 
 class CodecRecipe(_Stage):
+    """`init` names the codec stage whose weights are taken over."""
+
     stage: Literal["codec"]
     codec: CodecSettings
+    init: str | None = None
 
 
 class TeacherRecipe(_Stage):
@@ -153,7 +156,8 @@ def run_stage(recipe: Recipe, name: str, folder: Path) -> None:
 def _build(recipe: Recipe, settings: AnyStage, folder: Path, own: Path) -> Stage:
     world, batch = recipe.world, settings.train.batch
     if isinstance(settings, CodecRecipe):
-        return CodecStage(settings.codec, world, batch)
+        start = load_codec(folder / settings.init).network.state_dict() if settings.init else None
+        return CodecStage(settings.codec, world, batch, start)
     codec = load_codec(folder / "codec")
     scenes = _scenes(recipe, codec, folder)
     stream = StreamConfig(**recipe.stream.model_dump())
