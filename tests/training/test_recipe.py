@@ -14,7 +14,9 @@ def small_recipe() -> Recipe:
     """The bundled recipe with everything cut down; two steps a stage."""
     values = load_recipe("tiny").model_dump(mode="json")
     values |= {"scenes": 10, "threads": 1}
-    values["stages"]["codec"]["codec"] = {"encoder_width": 8, "decoder_widths": [8, 8, 8, 8], "blocks": 1}
+    for name in ("codec", "decoder"):
+        small = {"encoder_width": 8, "decoder_widths": [8, 8, 8, 8], "blocks": 1}
+        values["stages"][name]["codec"] |= small
     values["stages"]["chunk"]["network"] |= {"dim": 32, "ffn_dim": 32, "num_heads": 2, "num_layers": 1}
     for stage in values["stages"].values():
         stage["train"] |= {"steps": 2, "batch": 2, "checkpoint_minutes": 0, "compile": False}

@@ -22,7 +22,9 @@ def test_the_true_velocity_has_no_loss() -> None:
     loss = flow_matching_loss(lambda x, t: noise - x0, x0, sigmas, noise)
     assert loss.shape == (2, 3)
     assert loss.max() == 0
-    assert torch.allclose(flow_matching_loss(lambda x, t: noise - x0 + 2, x0, sigmas, noise), torch.tensor(4.0))
+    assert torch.allclose(
+        flow_matching_loss(lambda x, t: noise - x0 + 2, x0, sigmas, noise), torch.tensor(4.0)
+    )
     assert torch.equal(interpolate(x0, noise, torch.ones(2, 3)), noise)
 
 
