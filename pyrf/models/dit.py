@@ -1,0 +1,318 @@
+"""The Wan diffusion transformer, one network for the causal student and the bidirectional teacher.
+
+Parameter names are those of the official checkpoints, so state dicts load as they are. Tokens are
+ordered frame, row, column; a token covers 1 x 2 x 2 latents (`pyrf.config.PATCH`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyrf.config import PATCH, ModelConfig
+from pyrf.models.attention import Attention, BidirectionalAttention, LayerAttention, rope_table
+
+
+class PromptCache(NamedTuple):
+    """Cross-attention keys and values of each layer, [B, heads, text_len, head_dim]; made once a prompt."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+
+class TimeEmbedding(NamedTuple):
+    """Embedded timesteps: ``e`` [B, F or 1, D] for the head, ``projected`` [B, F or 1, 6, D] for blocks."""
+
+    e: Tensor
+    projected: Tensor
+
+
+def sinusoid(timesteps: Tensor, dim: int) -> Tensor:
+    """Cosines then sines of real-valued timesteps, [..., dim], in float64."""
+    half = dim // 2
+    exponents = torch.arange(half, dtype=torch.float64, device=timesteps.device) / half
+    angles = timesteps.double().unsqueeze(-1) * 10000.0**-exponents
+    return torch.cat((angles.cos(), angles.sin()), -1)
+
+
+def patchify(latents: Tensor) -> Tensor:
+    """[B, F, C, H, W] to [B, F * H/2 * W/2, C * 4], channel slowest as in the convolution's weight."""
+    _, p, q = PATCH
+    b, f, c, h, w = latents.shape
+    x = latents.view(b, f, c, h // p, p, w // q, q).permute(0, 1, 3, 5, 2, 4, 6)
+    return x.reshape(b, -1, c * p * q)
+
+
+def unpatchify(tokens: Tensor, frames: int, height: int, width: int) -> Tensor:
+    """[B, N, 4 * C], channel fastest as the head emits them, to [B, F, C, H, W]."""
+    _, p, q = PATCH
+    x = tokens.view(tokens.shape[0], frames, height // p, width // q, p, q, -1)
+    return x.permute(0, 1, 6, 2, 4, 3, 5).reshape(tokens.shape[0], frames, -1, height, width)
+
+
+class SelfAttention(nn.Module):
+    """Projections and norms of a self-attention; mixing is left to the attention object."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.q = nn.Linear(config.dim, config.dim)
+        self.k = nn.Linear(config.dim, config.dim)
+        self.v = nn.Linear(config.dim, config.dim)
+        self.o = nn.Linear(config.dim, config.dim)
+        self.norm_q = nn.RMSNorm(config.dim, config.eps)
+        self.norm_k = nn.RMSNorm(config.dim, config.eps)
+        self.eps = config.eps
+
+    def forward(self, x: Tensor, rope: Tensor, attention: LayerAttention) -> Tensor:
+        mixed = attention.attend(
+            self.q(x), self.k(x), self.v(x), self.norm_q.weight, self.norm_k.weight, self.eps, rope
+        )
+        return self.o(mixed)
+
+
+class CrossAttention(nn.Module):
+    """Attention to the prompt; its keys and values are made once by `encode`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.q = nn.Linear(config.dim, config.dim)
+        self.k = nn.Linear(config.dim, config.dim)
+        self.v = nn.Linear(config.dim, config.dim)
+        self.o = nn.Linear(config.dim, config.dim)
+        self.norm_q = nn.RMSNorm(config.dim, config.eps)
+        self.norm_k = nn.RMSNorm(config.dim, config.eps)
+        self.heads = config.num_heads
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def encode(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Text [B, text_len, D] to keys and values [B, heads, text_len, head_dim]."""
+        return self._split(self.norm_k(self.k(text))), self._split(self.v(text))
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        q = self._split(self.norm_q(self.q(x)))
+        return self.o(F.scaled_dot_product_attention(q, keys, values).transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention and feed-forward, modulated by the timestep."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(config)
+        self.cross_attn = CrossAttention(config)
+        self.norm3 = nn.LayerNorm(config.dim, config.eps)
+        self.ffn = nn.Sequential(
+            nn.Linear(config.dim, config.ffn_dim),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(config.ffn_dim, config.dim),
+        )
+        self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / math.sqrt(config.dim))
+        self.eps = config.eps
+
+    def _modulated(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """LN(x) (1 + scale) + shift; shift and scale [B, F or 1, 1, D] hold for all tokens of a frame."""
+        frames = shift.shape[1]
+        normed = F.layer_norm(x, (x.shape[-1],), eps=self.eps).unflatten(1, (frames, -1))
+        return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2)
+
+    def forward(
+        self,
+        x: Tensor,
+        projected: Tensor,
+        rope: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        attention: LayerAttention,
+    ) -> Tensor:
+        """One block.
+
+        Args:
+            x: [B, N, D].
+            projected: [B, F or 1, 6, D], see `TimeEmbedding`.
+            rope: [N, head_dim / 2, 2].
+            keys, values: this layer's part of the `PromptCache`.
+            attention: what self-attention sees.
+        """
+        m = (self.modulation + projected).unsqueeze(3).unbind(2)
+        y = self.self_attn(self._modulated(x, m[0], m[1]), rope, attention)
+        x = _gated(x, m[2], y)
+        x = x + self.cross_attn(self.norm3(x), keys, values)
+        y = self.ffn(self._modulated(x, m[3], m[4]))
+        return _gated(x, m[5], y)
+
+
+def _gated(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
+    """x + gate y with one gate [B, F or 1, 1, D] for all tokens of a frame."""
+    frames = gate.shape[1]
+    return torch.addcmul(x.unflatten(1, (frames, -1)), gate, y.unflatten(1, (frames, -1))).flatten(1, 2)
+
+
+class Head(nn.Module):
+    """Last norm, modulation and projection to patches."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head = nn.Linear(config.dim, config.out_channels * math.prod(PATCH))
+        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / math.sqrt(config.dim))
+        self.eps = config.eps
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """x [B, N, D] and e [B, F or 1, D] to [B, N, 4 * out_channels]."""
+        shift, scale = (self.modulation + e.unsqueeze(2)).unsqueeze(3).unbind(2)
+        normed = F.layer_norm(x, (x.shape[-1],), eps=self.eps).unflatten(1, (shift.shape[1], -1))
+        return self.head(torch.addcmul(shift, normed, 1 + scale).flatten(1, 2))
+
+
+class WanModel(nn.Module):
+    """Wan DiT: latents, timesteps and a prompt to the flow ``noise - x0``.
+
+    Args:
+        config: its sizes. Weights start as Wan's do (the head at zero).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embedding = nn.Conv3d(config.in_channels, config.dim, PATCH, PATCH)
+        self.text_embedding = nn.Sequential(
+            nn.Linear(config.text_dim, config.dim),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(config.dim, config.dim),
+        )
+        self.time_embedding = nn.Sequential(
+            nn.Linear(config.freq_dim, config.dim), nn.SiLU(), nn.Linear(config.dim, config.dim)
+        )
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(config.dim, 6 * config.dim))
+        self.blocks: Sequence[Block] = nn.ModuleList(Block(config) for _ in range(config.num_layers))  # type: ignore[assignment]
+        self.head = Head(config)
+        self._rope: tuple[tuple[object, ...], Tensor] | None = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Wan's initial weights: xavier, small text and time embeddings, a head of zeros."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.patch_embedding.weight.flatten(1))
+        for module in (*self.text_embedding, *self.time_embedding):
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+        nn.init.zeros_(self.head.head.weight)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.patch_embedding.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.patch_embedding.weight.device
+
+    def encode_prompt(self, prompt_embeds: Tensor) -> PromptCache:
+        """Text rows to the cross-attention keys and values of every layer. Differentiable.
+
+        Args:
+            prompt_embeds: [B, text_len, text_dim]; padding rows are zero, and are attended.
+
+        Raises:
+            ValueError: when the shape is not that.
+        """
+        expected = (self.config.text_len, self.config.text_dim)
+        if prompt_embeds.ndim != 3 or tuple(prompt_embeds.shape[1:]) != expected:
+            raise ValueError(
+                f"prompt_embeds must be [B, {expected[0]}, {expected[1]}], got {list(prompt_embeds.shape)}"
+            )
+        text = self.text_embedding(prompt_embeds.to(self.dtype))
+        pairs = [block.cross_attn.encode(text) for block in self.blocks]
+        return PromptCache(tuple(k for k, _ in pairs), tuple(v for _, v in pairs))
+
+    def embed_timesteps(self, timesteps: Tensor) -> TimeEmbedding:
+        """Timesteps [B] (one for all frames) or [B, F] to their embedding."""
+        if timesteps.ndim not in (1, 2):
+            raise ValueError(f"timesteps must be [B] or [B, F], got {list(timesteps.shape)}")
+        if timesteps.ndim == 1:
+            timesteps = timesteps[:, None]
+        e = self.time_embedding(sinusoid(timesteps, self.config.freq_dim).to(self.dtype))
+        return TimeEmbedding(e, self.time_projection(e).unflatten(-1, (6, -1)))
+
+    def rope(self, frame_positions: Tensor | Sequence[float], height: int, width: int) -> Tensor:
+        """The `rope_table` of latents at given frame positions; the last one asked for is kept."""
+        positions = tuple(
+            frame_positions.tolist() if isinstance(frame_positions, Tensor) else frame_positions
+        )
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        key = (positions, height, width, dtype, self.device)
+        if self._rope is None or self._rope[0] != key:
+            with torch.inference_mode(False):  # a table made in a stream may serve training next
+                table = rope_table(
+                    positions,
+                    height // PATCH[1],
+                    width // PATCH[2],
+                    self.config.head_dim,
+                    self.config.rope_theta,
+                    dtype=dtype,
+                    device=self.device,
+                )
+            self._rope = (key, table)
+        return self._rope[1]
+
+    def _enter(
+        self,
+        latents: Tensor,
+        timesteps: Tensor | TimeEmbedding,
+        frame_positions: Tensor | Sequence[float] | None,
+    ) -> tuple[Tensor, TimeEmbedding, Tensor]:
+        """Check and embed what comes in: tokens [B, N, D], time embedding, rope table."""
+        if latents.ndim != 5 or latents.shape[2] != self.config.in_channels:
+            raise ValueError(
+                f"latents must be [B, F, {self.config.in_channels}, H, W], got {list(latents.shape)}"
+            )
+        frames, height, width = latents.shape[1], *latents.shape[3:]
+        if height % PATCH[1] or width % PATCH[2]:
+            raise ValueError(f"latents must have even height and width, got {height} x {width}")
+        positions = range(frames) if frame_positions is None else frame_positions
+        if len(positions) != frames:
+            raise ValueError(f"frame_positions must name each of {frames} frames, got {len(positions)}")
+        time = timesteps if isinstance(timesteps, TimeEmbedding) else self.embed_timesteps(timesteps)
+        if time.e.shape[1] not in (1, frames):
+            raise ValueError(f"timesteps must be [B] or [B, {frames}], got {time.e.shape[1]} frames")
+        weight = self.patch_embedding.weight.flatten(1)
+        x = F.linear(patchify(latents.to(self.dtype)), weight, self.patch_embedding.bias)
+        return x, time, self.rope(positions, height, width)
+
+    def forward(
+        self,
+        latents: Tensor,
+        timesteps: Tensor | TimeEmbedding,
+        prompt: PromptCache,
+        *,
+        attention: Attention | None = None,
+        frame_positions: Tensor | Sequence[float] | None = None,
+    ) -> Tensor:
+        """Predict the flow ``noise - x0``.
+
+        Args:
+            latents: [B, F, C, H, W]; H and W even.
+            timesteps: [B] or [B, F], real valued in 0..1000; or already embedded.
+            prompt: from `encode_prompt`.
+            attention: what self-attention sees; None: everything.
+            frame_positions: [F] on the host, absolute latent-frame index of each frame; None: 0..F-1.
+
+        Returns:
+            [B, F, C, H, W], in the model's dtype.
+
+        Raises:
+            ValueError: when shapes do not fit.
+        """
+        x, time, rope = self._enter(latents, timesteps, frame_positions)
+        attention = attention or BidirectionalAttention()
+        for i, block in enumerate(self.blocks):
+            x = block(x, time.projected, rope, prompt.keys[i], prompt.values[i], attention.for_layer(i))
+        return unpatchify(self.head(x, time.e), latents.shape[1], *latents.shape[3:])
