@@ -2,70 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-import operator
-import threading
-import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from types import TracebackType
+from dataclasses import replace
 from typing import Self, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from pyrf.backends.torch import TorchBackend
 from pyrf.bundle import Bundle, load_bundle
-from pyrf.config import PATCH, StreamConfig
-from pyrf.models.codec import Codec
+from pyrf.config import PATCH
+from pyrf.stream import Chunk, Prompt, Stream, Timing, as_int
 from pyrf.text import clean_prompt
 from pyrf.video import Frames, Video
 
+__all__ = ["Chunk", "Stream", "StreamingPipeline", "Timing", "Video"]
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BACKENDS = ("torch",)
-MAX_SEED = 2**63 - 1
-
-Prompt = str | Sequence[str]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds that a chunk took.
-
-    Attributes:
-        prompt: putting a new prompt in force; in the first chunk the start image or video, too.
-        denoise: the network's denoise calls.
-        clean: the call that writes the finished chunk to the cache.
-        decode: latents to uint8 frames on the host.
-        total: the whole chunk.
-    """
-
-    prompt: float
-    denoise: float
-    clean: float
-    decode: float
-    total: float
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """The next frames of a stream.
-
-    Attributes:
-        frames: uint8 [T, H, W, 3], or [B, T, H, W, 3] for a list of prompts.
-        index: 0, 1, ... in its stream.
-        prompt: the prompt in force, or the tuple of them.
-        timing: the seconds it took.
-    """
-
-    frames: NDArray[np.uint8]
-    index: int
-    prompt: str | tuple[str, ...]
-    timing: Timing
 
 
 class StreamingPipeline:
@@ -88,7 +42,7 @@ class StreamingPipeline:
         self.height: int = bundle.height
         self.width: int = bundle.width
         self.text_encoder = bundle.text_encoder(dtype=dtype, device=device)
-        self.codec: Codec = bundle.codec(device=device)
+        self.codec = bundle.codec(dtype=dtype, device=device)
         self.transformer = bundle.transformer(dtype=dtype, device=device)
 
     @classmethod
@@ -170,7 +124,7 @@ class StreamingPipeline:
 
         See `stream` for the other arguments and the errors.
         """
-        if _as_int(num_frames, "num_frames") < 1:
+        if as_int(num_frames, "num_frames") < 1:
             raise ValueError(f"num_frames must be at least 1, got {num_frames}")
         stream = self.stream(prompt, seed, height=height, width=width, image=image, video=video)
         parts: list[Frames] = []
@@ -235,7 +189,7 @@ class StreamingPipeline:
         given = {"height": self.height if height is None else height, "width": self.width if width is None else width}
         for (name, value), patch in zip(given.items(), PATCH[1:]):
             multiple = self.codec.spatial_stride * patch
-            if _as_int(value, name) < multiple or value % multiple:
+            if as_int(value, name) < multiple or value % multiple:
                 nearest = max(1, round(value / multiple)) * multiple
                 raise ValueError(f"{name} must be a positive multiple of {multiple}, got {value}; try {nearest}")
         return given["height"], given["width"]
@@ -273,144 +227,6 @@ class StreamingPipeline:
         wanted = self.num_frames_of(chunks)
         held = np.repeat(frames[:1], max(0, wanted - len(frames)), axis=0)
         return np.concatenate([held, frames[-wanted:]])
-
-
-class Stream:
-    """An endless stream of `Chunk`s, from `StreamingPipeline.stream`.
-
-    An iterator and an async iterator: `for chunk in stream`, or `async for chunk in stream`, which computes
-    in a thread of its own. A cancelled `async for` loses no chunk: the next one asked for is the one that
-    was under way. A context manager, sync or async: leaving it frees the cache. `prompt` may be assigned
-    from any thread.
-    """
-
-    def __init__(
-        self,
-        pipe: StreamingPipeline,
-        prompt: Prompt,
-        seed: int | Sequence[int],
-        height: int,
-        width: int,
-        start: Frames | None,
-    ) -> None:
-        self._single = isinstance(prompt, str)
-        prompts = (prompt,) if isinstance(prompt, str) else tuple(_as_list(prompt, "prompt", "strings"))
-        if not prompts:
-            raise ValueError("the list of prompts is empty; give at least one")
-        for text in prompts:
-            pipe.check_prompt(text)
-        self._pipe = pipe
-        self._prompts = prompts
-        self._seeds = _check_seeds(seed, len(prompts), single=self._single)
-        self._latent_size = (height // pipe.codec.spatial_stride, width // pipe.codec.spatial_stride)
-        self._start = start
-        self._index = 0
-        self._closed = False
-        self._rollout: _Rollout | None = None
-        # The newest prompts assigned but not yet in force, and whether to recache; guarded by its lock.
-        self._assigned: tuple[tuple[str, ...], bool] | None = (prompts, False)
-        self._prompt_lock = threading.Lock()
-        self._compute_lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
-        self._under_way: Future[Chunk | None] | None = None
-
-    @property
-    def prompt(self) -> str | tuple[str, ...]:
-        """The newest prompt, or the tuple of them; assign to switch at the next chunk."""
-        with self._prompt_lock:
-            prompts = self._prompts if self._assigned is None else self._assigned[0]
-        return self._public(prompts)
-
-    @prompt.setter
-    def prompt(self, prompt: Prompt) -> None:
-        self.set_prompt(prompt)
-
-    def set_prompt(self, prompt: Prompt, *, recache: bool = False) -> None:
-        """Switch the prompt at the next chunk border; of several assignments before it the last one counts.
-
-        Args:
-            prompt: a string for all clips, or as many as the stream has.
-            recache: re-run the window under the new prompt (LongLive's KV recache), so that the past
-                holds the stream to the old one less.
-
-        Raises:
-            ValueError: when a prompt is no string, empty or too long, or their number is wrong.
-        """
-        if isinstance(prompt, str):
-            prompts = (prompt,) * len(self._prompts)
-        else:
-            prompts = tuple(_as_list(prompt, "prompt", "strings"))
-        if len(prompts) != len(self._prompts):
-            raise ValueError(f"the stream has {len(self._prompts)} prompts, got {len(prompts)}")
-        for text in prompts:
-            self._pipe.check_prompt(text)
-        with self._prompt_lock:
-            self._assigned = prompts, recache
-
-    def close(self) -> None:
-        """End the stream and free its memory; waits for a chunk that another thread computes."""
-        self._closed = True
-        with self._compute_lock:
-            self._rollout = None
-            self._under_way = None
-        if self._executor is not None:
-            self._executor.shutdown(wait=False)
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Chunk:
-        chunk = self._compute()
-        if chunk is None:
-            raise StopIteration
-        return chunk
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Chunk:
-        if self._under_way is None:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(1, thread_name_prefix="pyrf-stream")
-            self._under_way = self._executor.submit(self._compute)
-        chunk = await asyncio.shield(asyncio.wrap_future(self._under_way))
-        self._under_way = None
-        if chunk is None:
-            raise StopAsyncIteration
-        return chunk
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.close)
-
-
-def _as_int(value: object, name: str) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise ValueError(f"{name} must be a whole number, got {value!r}") from None
-
-
-def _as_list(value: object, name: str, kind: str) -> list[Any]:
-    """The items of a sequence that is no string; sets and mappings have no order and are refused."""
-    if isinstance(value, Sequence) or isinstance(value, np.ndarray) and value.ndim == 1:
-        return list(value)
-    raise ValueError(f"{name} must be one of {kind} or a list of them, got {type(value).__name__}")
-
-
-def _check_seeds(seed: int | Sequence[int], count: int, *, single: bool) -> list[int]:
-    """A seed for each of `count` clips."""
-    ...
 
 
 def _check_dtype(dtype: str | torch.dtype) -> torch.dtype:
