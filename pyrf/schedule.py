@@ -76,14 +76,23 @@ class FlowSchedule:
             x0, noise: [..., C, H, W] with leading dimensions that ``timesteps`` has, or has fewer of.
             timesteps: one for all, [B], or [B, F].
         """
-        dtype = torch.promote_types(x0.dtype, torch.float32)
-        sigma = _trailing(self.sigma(timesteps), x0).to(dtype)
-        return ((1 - sigma) * x0 + sigma * noise).to(x0.dtype)
+        return add_noise(x0, noise, _trailing(self.sigma(timesteps), x0))
 
     def to_x0(self, x_t: Tensor, flow: Tensor, timesteps: Tensor) -> Tensor:
-        """Clean prediction ``x_t - sigma flow``, computed in float64 and cast back to ``flow``'s dtype."""
-        sigma = _trailing(self.sigma(timesteps), x_t).double()
-        return (x_t.double() - sigma * flow.double()).to(flow.dtype)
+        """Clean prediction ``x_t - sigma flow``, computed in float64 and cast back to ``x_t``'s dtype."""
+        return to_x0(x_t, flow, _trailing(self.sigma(timesteps), x_t))
+
+
+def add_noise(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """``(1 - sigma) x0 + sigma noise`` for a sigma that broadcasts, in float32 at least."""
+    dtype = torch.promote_types(x0.dtype, torch.float32)
+    sigma = sigma.to(dtype)
+    return ((1 - sigma) * x0 + sigma * noise).to(x0.dtype)
+
+
+def to_x0(x_t: Tensor, flow: Tensor, sigma: Tensor) -> Tensor:
+    """``x_t - sigma flow`` for a sigma that broadcasts, in float64, cast back to ``x_t``'s dtype."""
+    return (x_t.double() - sigma.double() * flow.double()).to(x_t.dtype)
 
 
 def _trailing(values: Tensor, like: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""What a self-attention layer may look at: everything, a mask, or a constant context before it.
+"""What a self-attention layer may look at: everything, a mask, a constant context, or the cache.
 
 The network hands each layer's q, k and v, before norm and rotation, to an attention object. That
-is all it knows of caches: `pyrf.cache` supplies one more kind, which reads and writes in place.
+is all it knows of caches.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from pyrf.cache import SinkRingCache
+from pyrf.ops import norm_rope_append, ring_attention
+from pyrf.ops.norm_rope_append import norm_rotate
 
 
 class LayerAttention(Protocol):
@@ -73,19 +77,6 @@ def rope_table(
     return torch.cat(parts, 3).flatten(0, 2).to(device=device, dtype=dtype)
 
 
-def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Turn adjacent channel pairs of x [B, N, heads, head_dim] by rope [N, head_dim / 2, 2]."""
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = rope.unsqueeze(1).unbind(-1)
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
-
-
-def norm_rotate(x: Tensor, weight: Tensor, eps: float, rope: Tensor) -> Tensor:
-    """RMS norm over all channels of x [B, N, D], then rotation: [B, heads, N, head_dim]."""
-    normed = F.rms_norm(x, (x.shape[-1],), weight, eps)
-    return rotate(normed.unflatten(-1, (-1, 2 * rope.shape[1])), rope).transpose(1, 2)
-
-
 class BidirectionalAttention:
     """Every token sees every token; the teacher's attention. Differentiable."""
 
@@ -143,3 +134,44 @@ class _PrefixLayer(BidirectionalAttention):
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k, v = torch.cat((self.keys, k), 2), torch.cat((self.values, v), 2)
         return F.scaled_dot_product_attention(q, k, v)
+
+
+class CachedAttention:
+    """A chunk sees the cache, and writes itself into it: inference. No gradient.
+
+    Args:
+        cache: whose current chunk the network computes.
+    """
+
+    def __init__(self, cache: SinkRingCache) -> None:
+        self.layers = [CachedLayer(cache, k, v) for k, v in zip(cache.keys, cache.values)]
+
+    def for_layer(self, layer: int) -> CachedLayer:
+        return self.layers[layer]
+
+
+class CachedLayer:
+    """The part of `CachedAttention` that belongs to one layer."""
+
+    def __init__(self, cache: SinkRingCache, keys: Tensor, values: Tensor) -> None:
+        self.cache, self.keys, self.values = cache, keys, values
+
+    def _append(
+        self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float, rope: Tensor
+    ) -> Tensor:
+        if not self.cache.open:
+            raise RuntimeError("the cache has no chunk under way: call begin_chunk() first")
+        if k.requires_grad:
+            raise RuntimeError("cached attention has no gradient: use no_grad, or PrefixAttention to train")
+        return norm_rope_append(q, k, v, norm_q, norm_k, eps, rope, self.cache.slot, self.keys, self.values)
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float, rope: Tensor
+    ) -> Tensor:
+        q = self._append(q, k, v, norm_q, norm_k, eps, rope)
+        keys, values, length = self.cache.visible(self.keys, self.values)
+        return ring_attention(q, keys, values, length)
+
+    def append(self, k: Tensor, v: Tensor, norm_k: Tensor, eps: float, rope: Tensor) -> None:
+        """Write the chunk without attending: all that the last layer of a clean call has to do."""
+        self._append(k, k, v, norm_k, norm_k, eps, rope)

@@ -15,7 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrf.config import PATCH, ModelConfig
-from pyrf.models.attention import Attention, BidirectionalAttention, LayerAttention, rope_table
+from pyrf.models.attention import (
+    Attention,
+    BidirectionalAttention,
+    CachedAttention,
+    CachedLayer,
+    LayerAttention,
+    rope_table,
+)
 
 
 class PromptCache(NamedTuple):
@@ -25,11 +32,20 @@ class PromptCache(NamedTuple):
     values: tuple[Tensor, ...]
 
 
+Modulation = tuple[Tensor, ...]
+"""Shifts, scales (plus one) and gates of a layer, each [D], or [B, F or 1, 1, D]."""
+
+
 class TimeEmbedding(NamedTuple):
-    """Embedded timesteps: ``e`` [B, F or 1, D] for the head, ``projected`` [B, F or 1, 6, D] for blocks."""
+    """Embedded timesteps: ``e`` [B, F or 1, D] for the head, ``projected`` [B, F or 1, 6, D] for blocks.
+
+    ``blocks`` and ``head`` hold their modulations where these were formed ahead, for use in many calls.
+    """
 
     e: Tensor
     projected: Tensor
+    blocks: tuple[Modulation, ...] | None = None
+    head: Modulation | None = None
 
 
 def sinusoid(timesteps: Tensor, dim: int) -> Tensor:
@@ -55,6 +71,48 @@ def unpatchify(tokens: Tensor, frames: int, height: int, width: int) -> Tensor:
     return x.permute(0, 1, 6, 2, 4, 3, 5).reshape(tokens.shape[0], frames, -1, height, width)
 
 
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU in its tanh form. On a CPU half the cost of torch's: (1 + tanh u) / 2 is sigmoid(2u)."""
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return F.gelu(x, approximate="tanh")
+    u = torch.addcmul(x, x * x, x, value=0.044715)
+    scale = 2 * math.sqrt(2 / math.pi)
+    if torch.is_grad_enabled():
+        return x * torch.sigmoid(scale * u)
+    return u.mul_(scale).sigmoid_().mul_(x)
+
+
+class TanhGELU(nn.Module):
+    """`gelu_tanh` as a module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gelu_tanh(x)
+
+
+def _split(modulation: Tensor) -> tuple[Tensor, ...]:
+    """[B, F or 1, k, D] to k tensors that broadcast over a frame's tokens; vectors where all share one."""
+    if modulation.shape[:2] == (1, 1):
+        return modulation[0, 0].unbind(0)
+    return modulation.unsqueeze(3).unbind(2)
+
+
+def _modulated(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """LN(x) scale + shift."""
+    shape = x.shape[-1:]
+    if shift.ndim == 1:
+        return F.layer_norm(x, shape, scale, shift, eps)
+    normed = F.layer_norm(x, shape, eps=eps).unflatten(1, (shift.shape[1], -1))
+    return torch.addcmul(shift, normed, scale).flatten(1, 2)
+
+
+def _gated(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
+    """x + gate y."""
+    if gate.ndim == 1:
+        return torch.addcmul(x, gate, y)
+    frames = (gate.shape[1], -1)
+    return torch.addcmul(x.unflatten(1, frames), gate, y.unflatten(1, frames)).flatten(1, 2)
+
+
 class SelfAttention(nn.Module):
     """Projections and norms of a self-attention; mixing is left to the attention object."""
 
@@ -73,6 +131,10 @@ class SelfAttention(nn.Module):
             self.q(x), self.k(x), self.v(x), self.norm_q.weight, self.norm_k.weight, self.eps, rope
         )
         return self.o(mixed)
+
+    def append(self, x: Tensor, rope: Tensor, attention: CachedLayer) -> None:
+        """Only write x's keys and values into the cache."""
+        attention.append(self.k(x), self.v(x), self.norm_k.weight, self.eps, rope)
 
 
 class CrossAttention(nn.Module):
@@ -110,22 +172,21 @@ class Block(nn.Module):
         self.norm3 = nn.LayerNorm(config.dim, config.eps)
         self.ffn = nn.Sequential(
             nn.Linear(config.dim, config.ffn_dim),
-            nn.GELU(approximate="tanh"),
+            TanhGELU(),
             nn.Linear(config.ffn_dim, config.dim),
         )
         self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / math.sqrt(config.dim))
         self.eps = config.eps
 
-    def _modulated(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """LN(x) (1 + scale) + shift; shift and scale [B, F or 1, 1, D] hold for all tokens of a frame."""
-        frames = shift.shape[1]
-        normed = F.layer_norm(x, (x.shape[-1],), eps=self.eps).unflatten(1, (frames, -1))
-        return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2)
+    def modulate(self, projected: Tensor) -> Modulation:
+        """Shift, scale and gate of self-attention, then of the feed-forward."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = _split(self.modulation + projected)
+        return shift1, 1 + scale1, gate1, shift2, 1 + scale2, gate2
 
     def forward(
         self,
         x: Tensor,
-        projected: Tensor,
+        projected: Tensor | Modulation,
         rope: Tensor,
         keys: Tensor,
         values: Tensor,
@@ -135,23 +196,15 @@ class Block(nn.Module):
 
         Args:
             x: [B, N, D].
-            projected: [B, F or 1, 6, D], see `TimeEmbedding`.
+            projected: [B, F or 1, 6, D], see `TimeEmbedding`; or what `modulate` makes of it.
             rope: [N, head_dim / 2, 2].
             keys, values: this layer's part of the `PromptCache`.
             attention: what self-attention sees.
         """
-        m = (self.modulation + projected).unsqueeze(3).unbind(2)
-        y = self.self_attn(self._modulated(x, m[0], m[1]), rope, attention)
-        x = _gated(x, m[2], y)
+        m = self.modulate(projected) if isinstance(projected, Tensor) else projected
+        x = _gated(x, m[2], self.self_attn(_modulated(x, m[0], m[1], self.eps), rope, attention))
         x = x + self.cross_attn(self.norm3(x), keys, values)
-        y = self.ffn(self._modulated(x, m[3], m[4]))
-        return _gated(x, m[5], y)
-
-
-def _gated(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
-    """x + gate y with one gate [B, F or 1, 1, D] for all tokens of a frame."""
-    frames = gate.shape[1]
-    return torch.addcmul(x.unflatten(1, (frames, -1)), gate, y.unflatten(1, (frames, -1))).flatten(1, 2)
+        return _gated(x, m[5], self.ffn(_modulated(x, m[3], m[4], self.eps)))
 
 
 class Head(nn.Module):
@@ -163,11 +216,15 @@ class Head(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / math.sqrt(config.dim))
         self.eps = config.eps
 
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """x [B, N, D] and e [B, F or 1, D] to [B, N, 4 * out_channels]."""
-        shift, scale = (self.modulation + e.unsqueeze(2)).unsqueeze(3).unbind(2)
-        normed = F.layer_norm(x, (x.shape[-1],), eps=self.eps).unflatten(1, (shift.shape[1], -1))
-        return self.head(torch.addcmul(shift, normed, 1 + scale).flatten(1, 2))
+    def modulate(self, e: Tensor) -> Modulation:
+        """Shift and scale."""
+        shift, scale = _split(self.modulation + e.unsqueeze(2))
+        return shift, 1 + scale
+
+    def forward(self, x: Tensor, e: Tensor | Modulation) -> Tensor:
+        """x [B, N, D] and e [B, F or 1, D], or what `modulate` makes of it, to [B, N, 4 * out_channels]."""
+        shift, scale = self.modulate(e) if isinstance(e, Tensor) else e
+        return self.head(_modulated(x, shift, scale, self.eps))
 
 
 class WanModel(nn.Module):
@@ -183,7 +240,7 @@ class WanModel(nn.Module):
         self.patch_embedding = nn.Conv3d(config.in_channels, config.dim, PATCH, PATCH)
         self.text_embedding = nn.Sequential(
             nn.Linear(config.text_dim, config.dim),
-            nn.GELU(approximate="tanh"),
+            TanhGELU(),
             nn.Linear(config.dim, config.dim),
         )
         self.time_embedding = nn.Sequential(
@@ -242,6 +299,11 @@ class WanModel(nn.Module):
         e = self.time_embedding(sinusoid(timesteps, self.config.freq_dim).to(self.dtype))
         return TimeEmbedding(e, self.time_projection(e).unflatten(-1, (6, -1)))
 
+    def modulate(self, time: TimeEmbedding) -> TimeEmbedding:
+        """The same embedding with all modulations formed, for timesteps that come again and again."""
+        blocks = tuple(block.modulate(time.projected) for block in self.blocks)
+        return TimeEmbedding(time.e, time.projected, blocks, self.head.modulate(time.e))
+
     def rope(self, frame_positions: Tensor | Sequence[float], height: int, width: int) -> Tensor:
         """The `rope_table` of latents at given frame positions; the last one asked for is kept."""
         positions = tuple(
@@ -267,6 +329,7 @@ class WanModel(nn.Module):
         self,
         latents: Tensor,
         timesteps: Tensor | TimeEmbedding,
+        prompt: PromptCache,
         frame_positions: Tensor | Sequence[float] | None,
     ) -> tuple[Tensor, TimeEmbedding, Tensor]:
         """Check and embed what comes in: tokens [B, N, D], time embedding, rope table."""
@@ -274,15 +337,19 @@ class WanModel(nn.Module):
             raise ValueError(
                 f"latents must be [B, F, {self.config.in_channels}, H, W], got {list(latents.shape)}"
             )
-        frames, height, width = latents.shape[1], *latents.shape[3:]
+        batch, frames, _, height, width = latents.shape
+        if prompt.keys[0].shape[0] != batch:
+            raise ValueError(f"prompt must hold {batch} rows, one a video, got {prompt.keys[0].shape[0]}")
         if height % PATCH[1] or width % PATCH[2]:
             raise ValueError(f"latents must have even height and width, got {height} x {width}")
         positions = range(frames) if frame_positions is None else frame_positions
         if len(positions) != frames:
             raise ValueError(f"frame_positions must name each of {frames} frames, got {len(positions)}")
         time = timesteps if isinstance(timesteps, TimeEmbedding) else self.embed_timesteps(timesteps)
-        if time.e.shape[1] not in (1, frames):
-            raise ValueError(f"timesteps must be [B] or [B, {frames}], got {time.e.shape[1]} frames")
+        if time.e.shape[0] not in (1, batch) or time.e.shape[1] not in (1, frames):
+            raise ValueError(
+                f"timesteps must be [{batch}] or [{batch}, {frames}], got {list(time.e.shape[:2])}"
+            )
         weight = self.patch_embedding.weight.flatten(1)
         x = F.linear(patchify(latents.to(self.dtype)), weight, self.patch_embedding.bias)
         return x, time, self.rope(positions, height, width)
@@ -311,8 +378,33 @@ class WanModel(nn.Module):
         Raises:
             ValueError: when shapes do not fit.
         """
-        x, time, rope = self._enter(latents, timesteps, frame_positions)
+        x, time, rope = self._enter(latents, timesteps, prompt, frame_positions)
         attention = attention or BidirectionalAttention()
         for i, block in enumerate(self.blocks):
-            x = block(x, time.projected, rope, prompt.keys[i], prompt.values[i], attention.for_layer(i))
-        return unpatchify(self.head(x, time.e), latents.shape[1], *latents.shape[3:])
+            projected = time.blocks[i] if time.blocks else time.projected
+            x = block(x, projected, rope, prompt.keys[i], prompt.values[i], attention.for_layer(i))
+        return unpatchify(self.head(x, time.head or time.e), latents.shape[1], *latents.shape[3:])
+
+    def write_cache(
+        self,
+        latents: Tensor,
+        timesteps: Tensor | TimeEmbedding,
+        prompt: PromptCache,
+        *,
+        attention: CachedAttention,
+        frame_positions: Tensor | Sequence[float],
+    ) -> None:
+        """The clean call: write the chunk's keys and values, and compute nothing that they do not need.
+
+        Takes what `forward` takes.
+        """
+        x, time, rope = self._enter(latents, timesteps, prompt, frame_positions)
+        last = len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
+            projected = time.blocks[i] if time.blocks else block.modulate(time.projected)
+            layer = attention.for_layer(i)
+            if i < last:
+                x = block(x, projected, rope, prompt.keys[i], prompt.values[i], layer)
+            else:
+                shift, scale = projected[:2]
+                block.self_attn.append(_modulated(x, shift, scale, block.eps), rope, layer)

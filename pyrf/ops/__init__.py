@@ -1,0 +1,16 @@
+"""The three operations of the streaming cache, as torch.library ops with one signature on every device.
+
+- `norm_rope_append`: normalise and rotate q and k, write k and v into their slot.
+- `ring_attention`: attend to the valid prefix of the cache.
+- `ema_sink_update`: fold an evicted chunk into the sink.
+
+A layer's cache is [B, heads, slots * tokens, head_dim], keys rotated at their absolute positions.
+What changes from chunk to chunk (slot, rotation table) is a tensor in device memory, so that one
+captured graph serves every chunk.
+"""
+
+from pyrf.ops.ema_sink_update import ema_sink_update
+from pyrf.ops.norm_rope_append import norm_rope_append
+from pyrf.ops.ring_attention import ring_attention
+
+__all__ = ["ema_sink_update", "norm_rope_append", "ring_attention"]

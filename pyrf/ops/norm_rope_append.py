@@ -1,0 +1,120 @@
+"""RMS norm, rotation and the write into the cache, from the projections of one self-attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pyrf.ops.library import compute_dtype, define, expect, expect_cache, expect_slot, write_slot
+
+
+def rotate(x: Tensor, rope: Tensor) -> Tensor:
+    """Turn adjacent channel pairs of x [..., N, head_dim] by rope [N, head_dim / 2, 2]. Differentiable."""
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = rope.unbind(-1)
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
+
+
+def norm_rotate(x: Tensor, weight: Tensor, eps: float, rope: Tensor) -> Tensor:
+    """RMS norm over all channels of x [B, N, D], then rotation: [B, heads, N, head_dim]. Differentiable."""
+    normed = F.rms_norm(x, (x.shape[-1],), weight, eps)
+    return rotate(normed.unflatten(-1, (-1, 2 * rope.shape[1])).transpose(1, 2), rope).to(x.dtype)
+
+
+def _norm_rotate(x: Tensor, weight: Tensor, eps: float, rope: Tensor) -> Tensor:
+    """`norm_rotate` without a gradient, as one complex product."""
+    dtype = rope.dtype
+    normed = F.rms_norm(x.to(dtype), (x.shape[-1],), weight.to(dtype), eps)
+    pairs = torch.view_as_complex(normed.unflatten(-1, (-1, rope.shape[1], 2))).transpose(1, 2)
+    out = torch.empty((*pairs.shape, 2), dtype=dtype, device=x.device)
+    torch.mul(pairs, torch.view_as_complex(rope), out=torch.view_as_complex(out))
+    return out.flatten(-2)
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    norm_q: Tensor,
+    norm_k: Tensor,
+    eps: float,
+    rope: Tensor,
+    slot: Tensor,
+    keys: Tensor,
+    values: Tensor,
+) -> tuple[int, int, int, int]:
+    batch, heads, capacity, head_dim = expect_cache(keys, values)
+    if q.ndim != 3:
+        raise ValueError(f"q must be [B, N, D], got {list(q.shape)}")
+    tokens, dtype, device = q.shape[1], keys.dtype, keys.device
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        expect(name, x, (batch, tokens, heads * head_dim), dtype, device)
+    expect("norm_q", norm_q, (heads * head_dim,), dtype, device)
+    expect("norm_k", norm_k, (heads * head_dim,), dtype, device)
+    expect("rope", rope, (tokens, head_dim // 2, 2), compute_dtype(dtype), device)
+    expect_slot(slot, tokens, capacity, device)
+    return batch, heads, tokens, head_dim
+
+
+def _run(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    norm_q: Tensor,
+    norm_k: Tensor,
+    eps: float,
+    rope: Tensor,
+    slot: Tensor,
+    keys: Tensor,
+    values: Tensor,
+) -> Tensor:
+    _, heads, _, head_dim = _check(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
+    write_slot(keys, slot, _norm_rotate(k, norm_k, eps, rope))
+    write_slot(values, slot, v.unflatten(-1, (heads, head_dim)).transpose(1, 2))
+    return _norm_rotate(q, norm_q, eps, rope).to(q.dtype)
+
+
+def _fake(*args: Any) -> Tensor:
+    return args[0].new_empty(_check(*args))
+
+
+_op = define(
+    "norm_rope_append(Tensor q, Tensor k, Tensor v, Tensor norm_q, Tensor norm_k, float eps, Tensor rope, "
+    "Tensor slot, Tensor(a!) keys, Tensor(b!) values) -> Tensor",
+    _run,
+    _fake,
+)
+
+
+def norm_rope_append(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    norm_q: Tensor,
+    norm_k: Tensor,
+    eps: float,
+    rope: Tensor,
+    slot: Tensor,
+    keys: Tensor,
+    values: Tensor,
+) -> Tensor:
+    """Normalise and rotate q and k; write k and v into their slot. No gradient.
+
+    Args:
+        q, k, v: [B, N, D] of a chunk of N tokens; any stride between rows.
+        norm_q, norm_k: [D], weights of the RMS norms over all D channels.
+        eps: of the norms.
+        rope: [N, head_dim / 2, 2] float32 (float64 for float64), cosine and sine of each token and pair.
+        slot: int64 scalar; the chunk goes to tokens slot * N ... of the cache.
+        keys, values: [B, heads, slots * N, head_dim], written in place.
+
+    Returns:
+        The rotated q, [B, heads, N, head_dim].
+
+    Raises:
+        ValueError: when a shape, dtype or device does not fit.
+    """
+    return _op(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)

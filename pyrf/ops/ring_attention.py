@@ -1,0 +1,51 @@
+"""Attention of a chunk to the valid prefix of a layer's cache."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from pyrf.ops.library import define, expect, expect_cache
+
+
+def _check(q: Tensor, keys: Tensor, values: Tensor, length: int) -> tuple[int, int, int]:
+    batch, heads, capacity, head_dim = expect_cache(keys, values)
+    if q.ndim != 4:
+        raise ValueError(f"q must be [B, heads, N, head_dim], got {list(q.shape)}")
+    expect("q", q, (batch, heads, q.shape[2], head_dim), keys.dtype, keys.device)
+    if not 1 <= length <= capacity:
+        raise ValueError(f"length must lie in 1..{capacity}, got {length}")
+    return batch, q.shape[2], heads * head_dim
+
+
+def _run(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+    _check(q, keys, values, length)
+    out = F.scaled_dot_product_attention(q, keys.narrow(2, 0, length), values.narrow(2, 0, length))
+    return out.transpose(1, 2).contiguous().flatten(2)
+
+
+def _fake(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+    return q.new_empty(_check(q, keys, values, length))
+
+
+_op = define("ring_attention(Tensor q, Tensor keys, Tensor values, SymInt length) -> Tensor", _run, _fake)
+
+
+def ring_attention(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+    """Attend from q to the first ``length`` tokens of the cache, without a mask. No gradient.
+
+    The order of keys does not matter, so slots need no gathering. ``length`` takes one value for each
+    chunk of the warm-up and then stays, so it is a number, not a tensor.
+
+    Args:
+        q: [B, heads, N, head_dim], rotated.
+        keys, values: [B, heads, slots * N, head_dim].
+        length: valid tokens.
+
+    Returns:
+        [B, N, heads * head_dim].
+
+    Raises:
+        ValueError: when a shape, dtype or device does not fit.
+    """
+    return _op(q, keys, values, length)
