@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ class Method:
     warm_up_chunks: int
     chunks: int
     repeats: int
-    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,23 +79,34 @@ def percentile(values: list[float], percent: float) -> float:
     return ordered[max(0, int(rank) - 1)]
 
 
-def run(pipe: StreamingPipeline, model: str, *, load_s: float, chunks: int, repeats: int, warm_up: int) -> Result:
+def check_counts(*, chunks: int | None, repeats: int, warm_up: int) -> None:
+    """Refuse counts too small to give figures; no number of chunks is one to be chosen later.
+
+    Raises:
+        ValueError: which one, and its least value.
+    """
+    for name, value, least in (("chunks", chunks, 2), ("repeats", repeats, 1), ("warm-up", warm_up, 0)):
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def run(
+    pipe: StreamingPipeline, model: str, *, load_s: float, chunks: int, repeats: int, warm_up: int
+) -> Result:
     """Time `repeats` streams of `chunks` chunks each, after a warm-up stream.
 
     Raises:
         ValueError: when a count is too small to give figures.
     """
-    for name, value, least in (("chunks", chunks, 2), ("repeats", repeats, 1), ("warm-up", warm_up, 0)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    check_counts(chunks=chunks, repeats=repeats, warm_up=warm_up)
     if warm_up:
         _time_stream(pipe, warm_up)
     end_to_end, denoise, first, later = [], [], [], []
     for _ in range(repeats):
-        frames, seconds, timings = _time_stream(pipe, chunks)
+        frames, seconds, first_s, timings = _time_stream(pipe, chunks)
         end_to_end.append(frames / seconds)
         denoise.append(frames / sum(timing.denoise + timing.clean for timing in timings))
-        first.append(timings[0].total)
+        first.append(first_s)
         later += [timing.total for timing in timings[1:]]
     return Result(
         method=_method(pipe, model, chunks=chunks, repeats=repeats, warm_up=warm_up),
@@ -110,17 +121,18 @@ def run(pipe: StreamingPipeline, model: str, *, load_s: float, chunks: int, repe
     )
 
 
-def _time_stream(pipe: StreamingPipeline, chunks: int) -> tuple[int, float, list[Timing]]:
-    """Frames made, seconds taken, and the timing of each chunk."""
-    frames, timings = 0, []
+def _time_stream(pipe: StreamingPipeline, chunks: int) -> tuple[int, float, float, list[Timing]]:
+    """Frames made, seconds until the last and until the first chunk of them, and the chunks' timings."""
     start = time.perf_counter()
+    first_s, frames, timings = 0.0, 0, []
     with pipe.stream(PROMPT, seed=0) as stream:
         for _ in range(chunks):
             chunk = next(stream)
+            first_s = first_s or time.perf_counter() - start
             frames += len(chunk.frames)
             timings.append(chunk.timing)
         seconds = time.perf_counter() - start
-    return frames, seconds, timings
+    return frames, seconds, first_s, timings
 
 
 def _method(pipe: StreamingPipeline, model: str, *, chunks: int, repeats: int, warm_up: int) -> Method:
@@ -149,7 +161,7 @@ def _method(pipe: StreamingPipeline, model: str, *, chunks: int, repeats: int, w
 def _processor() -> str:
     """The CPU's name, where the system tells it."""
     try:
-        with open("/proc/cpuinfo") as lines:
+        with Path("/proc/cpuinfo").open() as lines:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -168,8 +180,8 @@ def table(result: Result) -> str:
         f"model {m.model}, {m.dtype}, {m.frame_size} at {m.fps:g} fps, codec {m.codec}",
         f"device {m.device}; {m.threads} threads, torch {m.torch}, backend {m.backend}",
         f"chunk {m.chunk_frames} latent frames, window {m.window_frames}, "
-        f"{m.network_calls_per_chunk} network calls a chunk, batch {m.batch}",
-        f"warm-up {m.warm_up_chunks} chunks, then {m.repeats} streams of {m.chunks} chunks; medians of streams",
+        f"{m.network_calls_per_chunk} network calls a chunk, batch 1",
+        f"warm-up {m.warm_up_chunks} chunks, then {m.repeats} streams of {m.chunks} chunks; medians",
         "",
         f"end to end     {result.end_to_end_fps:9.1f} FPS  prompt, network, decoding, frames on the host",
         f"denoise only   {result.denoise_fps:9.1f} FPS  network calls alone, clean calls included",

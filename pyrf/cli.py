@@ -10,12 +10,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 if TYPE_CHECKING:
-    from pyrf.pipeline import Stream, StreamingPipeline
+    from pyrf.pipeline import StreamingPipeline
     from pyrf.video import Frames
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 # The base of all errors in how a command is called; typer has no public name for it.
-UsageError = typer.BadParameter.__bases__[0]
+UsageError = cast(type[typer.BadParameter], typer.BadParameter.__bases__[0])
 
 ModelOption = Annotated[
     str, typer.Option("--model", help="A bundled model, a model directory, or a hub id.", metavar="NAME|DIR")
@@ -54,7 +54,7 @@ def _version(wanted: bool) -> None:
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: Annotated[  # noqa: ARG001
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
@@ -109,7 +109,8 @@ def generate(
     height: Annotated[int | None, typer.Option(help="Of a frame, in pixels; by default the model's.")] = None,
     width: Annotated[int | None, typer.Option(help="Of a frame, in pixels; by default the model's.")] = None,
     window: Annotated[
-        int | None, typer.Option(help="Latent frames that a chunk sees, sink included; by default the model's.")
+        int | None,
+        typer.Option(help="Latent frames that a chunk sees, itself included; by default the model's."),
     ] = None,
     dtype: DtypeOption = "float32",
     device: DeviceOption = "cpu",
@@ -188,7 +189,9 @@ class _Progress:
 
     def advance(self, num_frames: int) -> None:
         self._done += num_frames
-        self._bar.update(self._task, completed=self._done, fps=self._done / (time.perf_counter() - self._start))
+        self._bar.update(
+            self._task, completed=self._done, fps=self._done / (time.perf_counter() - self._start)
+        )
 
     def __enter__(self) -> _Progress:
         self._start = time.perf_counter()
@@ -245,9 +248,7 @@ def bench(
     load_s = time.perf_counter() - start
     if chunks is None:
         chunks = pipe.num_chunks_of(math.ceil((5.0 if seconds is None else seconds) * pipe.fps))
-    result = bench_module.run(
-        pipe, model, load_s=load_s, chunks=chunks, repeats=repeats, warm_up=warm_up
-    )
+    result = bench_module.run(pipe, model, load_s=load_s, chunks=chunks, repeats=repeats, warm_up=warm_up)
     typer.echo(json.dumps(result.to_dict()) if as_json else bench_module.table(result))
 
 
@@ -256,7 +257,7 @@ def run(arguments: list[str]) -> int:
     try:
         code = app(arguments, prog_name="pyrf", standalone_mode=False)
     except UsageError as error:
-        message = f"{error.format_message()} (see pyrf --help)"  # type: ignore[attr-defined]
+        message = f"{error.format_message()} (see pyrf --help)"
     except (ValueError, OSError) as error:
         message = str(error)
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 
 
@@ -48,9 +49,7 @@ def _packages() -> str:
 
 
 def _native() -> str:
-    from pyrf import _native
-
-    info = _native.build_info()
+    info = import_module("pyrf._native").build_info()
     return ", ".join(f"{key} {value}" for key, value in info.items())
 
 

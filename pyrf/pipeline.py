@@ -69,7 +69,7 @@ class StreamingPipeline:
             window_frames: latent frames that a chunk sees, sink and itself included; by default the model's.
 
         Raises:
-            ValueError: when something is unknown, missing or damaged, or the window is not one the cache holds.
+            ValueError: when something is unknown, missing or damaged, or the window does not fit the chunk.
         """
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
@@ -99,7 +99,7 @@ class StreamingPipeline:
     @overload
     def __call__(
         self,
-        prompt: Sequence[str],
+        prompt: list[str] | tuple[str, ...],
         num_frames: int = 81,
         seed: int | Sequence[int] = 0,
         *,
@@ -157,7 +157,7 @@ class StreamingPipeline:
             video: uint8 [T, H, W, 3] to continue from; whole chunks of its end are used.
 
         Raises:
-            ValueError: when an argument is of the wrong kind, size or number, or a prompt is empty or too long.
+            ValueError: when an argument has the wrong kind, size or number, or a prompt is empty or too long.
         """
         height, width = self.check_size(height, width)
         start = self._check_start(image, video, height, width)
@@ -170,14 +170,16 @@ class StreamingPipeline:
             ValueError: when it is no string, empty, or longer than the model's text rows.
         """
         if not isinstance(prompt, str):
-            raise ValueError(f"a prompt must be a string, got {type(prompt).__name__}; say what to show in words")
+            raise ValueError(
+                f"a prompt must be a string, got {type(prompt).__name__}; say what to show in words"
+            )
         text = clean_prompt(prompt)
         if not text:
             raise ValueError("the prompt is empty; say what to show in words")
         if self.text_encoder.tokenizer.encode(text).overflowing:
             raise ValueError(
-                f"the prompt has {len(text.split())} words, more than the {self.text_encoder.text_len} tokens "
-                "that this model reads; shorten it"
+                f"the prompt has {len(text.split())} words, which is more than the "
+                f"{self.text_encoder.text_len} tokens that this model reads; shorten it"
             )
 
     def check_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
@@ -186,13 +188,16 @@ class StreamingPipeline:
         Raises:
             ValueError: when it does not split into the network's patches.
         """
-        given = {"height": self.height if height is None else height, "width": self.width if width is None else width}
-        for (name, value), patch in zip(given.items(), PATCH[1:]):
+        height = self.height if height is None else as_int(height, "height")
+        width = self.width if width is None else as_int(width, "width")
+        for name, value, patch in (("height", height, PATCH[1]), ("width", width, PATCH[2])):
             multiple = self.codec.spatial_stride * patch
-            if as_int(value, name) < multiple or value % multiple:
+            if value < multiple or value % multiple:
                 nearest = max(1, round(value / multiple)) * multiple
-                raise ValueError(f"{name} must be a positive multiple of {multiple}, got {value}; try {nearest}")
-        return given["height"], given["width"]
+                raise ValueError(
+                    f"{name} must be a positive multiple of {multiple}, got {value}; try {nearest}"
+                )
+        return height, width
 
     def num_frames_of(self, chunks: int) -> int:
         """Frames that the first `chunks` chunks of a stream have."""

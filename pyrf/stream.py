@@ -23,7 +23,7 @@ from pyrf.video import Frames
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
 
-Prompt = str | Sequence[str]
+Prompt = str | list[str] | tuple[str, ...]
 
 MAX_SEED = 2**63 - 1
 
@@ -194,7 +194,7 @@ class Stream:
                 return None
             try:
                 return self._next_chunk()
-            except _Closed:
+            except _ClosedError:
                 return None
             except BaseException:
                 self._closed, self._rollout = True, None
@@ -231,7 +231,7 @@ class Stream:
         return chunk
 
 
-class _Closed(Exception):
+class _ClosedError(Exception):
     """The stream was closed while a chunk was under way."""
 
 
@@ -267,7 +267,7 @@ class _WatchedBackend:
 
     def denoise(self, latents: Tensor, timestep: float) -> Tensor:
         if self._closed():
-            raise _Closed
+            raise _ClosedError
         return self.inner.denoise(latents, timestep)
 
     def clean(self, latents: Tensor) -> None:
@@ -319,14 +319,14 @@ def as_int(value: object, name: str) -> int:
 
 
 def as_prompts(prompt: Prompt) -> tuple[str, ...]:
-    """One prompt, or a sequence of them, as a tuple; the items are left to `check_prompt`.
+    """One prompt, or a list of them, as a tuple; the items are left to `check_prompt`.
 
     Raises:
-        ValueError: when it is neither, or the sequence is empty.
+        ValueError: when it is neither, or the list is empty.
     """
     if isinstance(prompt, str):
         return (prompt,)
-    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
+    if not isinstance(prompt, list | tuple):
         raise ValueError(f"prompt must be a string or a list of strings, got {type(prompt).__name__}")
     if not prompt:
         raise ValueError("the list of prompts is empty; give at least one")

@@ -15,7 +15,10 @@ from pyrf.models.taehv import TAEHV, TAEHVCodec, TAEHVConfig
 from pyrf.models.umt5 import UMT5Config, UMT5Encoder
 from pyrf.text import TextEncoder
 
-WORDS = "a red green blue yellow circle square star moves right left up down spins on white black".split()
+WORDS = (
+    *("a", "red", "green", "blue", "yellow", "circle", "square", "star"),
+    *("moves", "right", "left", "up", "down", "spins", "on", "white", "black"),
+)
 HEIGHT, WIDTH = 32, 48
 TEXT_LEN = 16
 
