@@ -47,7 +47,7 @@ def find_bundle(name: str | Path, *, revision: str | None = None, dit_weights: b
         if not (path / "model_index.json").is_file():
             raise BundleError(f"the bundled model is missing from {path}; install pyrf again")
         return path
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return Path(name)
     if isinstance(name, Path) or not re.fullmatch(_REPO, name):
         raise BundleError(f"no bundle {str(name)!r}: give 'tiny', a directory, or a hub id 'owner/name'")

@@ -29,12 +29,12 @@ class UMT5Config:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "dim", "attention_dim", "ffn_dim", "num_heads", "num_layers"):
+        for name in ("vocab_size", "dim", "num_heads", "attention_dim", "ffn_dim", "num_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.attention_dim % self.num_heads:
             raise ValueError(
-                f"attention_dim must split into heads, got {self.attention_dim} and {self.num_heads} heads"
+                f"attention_dim must split into num_heads, got {self.attention_dim} and {self.num_heads}"
             )
         if self.num_buckets < 4 or self.num_buckets % 2 or self.max_distance <= self.num_buckets // 4:
             raise ValueError(
