@@ -141,7 +141,7 @@ def _method(pipe: StreamingPipeline, model: str, *, chunks: int, repeats: int, w
     cuda = pipe.device.type == "cuda"
     return Method(
         model=model,
-        device=torch.cuda.get_device_name(pipe.device) if cuda else f"cpu, {_processor()}",
+        device=torch.cuda.get_device_name(pipe.device) if cuda else f"cpu, {processor()}",
         backend=pipe.backend,
         dtype=str(pipe.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
@@ -158,7 +158,7 @@ def _method(pipe: StreamingPipeline, model: str, *, chunks: int, repeats: int, w
     )
 
 
-def _processor() -> str:
+def processor() -> str:
     """The CPU's name, where the system tells it."""
     try:
         with Path("/proc/cpuinfo").open() as lines:
