@@ -52,7 +52,7 @@ class TextEncoder:
         rows = network.config.vocab_size
         if highest >= rows:
             raise ValueError(f"the tokenizer has ids up to {highest}, the text encoder only {rows} rows")
-        self.network = network.eval().requires_grad_(False)
+        self.network = network
         self.tokenizer = tokenizer
         self.text_len = text_len
         tokenizer.no_padding()
@@ -64,7 +64,11 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Tensor:
-        """Encode prompts; an empty one gives the rows of no text.
+        """`embed` without a gradient, for inference."""
+        return self.embed(prompts)
+
+    def embed(self, prompts: list[str]) -> Tensor:
+        """Encode prompts, differentiably; an empty one gives the rows of no text.
 
         A prompt of more than `text_len` tokens is cut there, with a warning.
 

@@ -10,7 +10,9 @@ from safetensors.torch import load_file
 from pyrf.models.taehv import TAEHV, TAEHVCodec, TAEHVConfig
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "taehv" / "taehv_io.safetensors"
-TINY = TAEHVConfig(encoder_width=8, decoder_widths=(12, 8, 8, 8), blocks=1, patch_size=2, upscale=(False, True, True))
+TINY = TAEHVConfig(
+    encoder_width=8, decoder_widths=(12, 8, 8, 8), blocks=1, patch_size=2, upscale=(False, True, True)
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,9 @@ def test_stream_equals_whole(config: TAEHVConfig) -> None:
     with torch.inference_mode():
         memory_d, memory_e = {}, {}
         parts = torch.cat([network.decode(z[:, a:b], memory_d) for a, b in ((0, 1), (1, 3), (3, 5))], dim=1)
-        codes = torch.cat([network.encode(x[:, a:b], memory_e) for a, b in ((0, 8), (8, 12), (12, 20))], dim=1)
+        codes = torch.cat(
+            [network.encode(x[:, a:b], memory_e) for a, b in ((0, 8), (8, 12), (12, 20))], dim=1
+        )
         assert (parts - network.decode(z)).abs().max() < 1e-5
         assert (codes - network.encode(x)).abs().max() < 1e-5
 

@@ -39,7 +39,9 @@ def caption(attributes: Attributes, rng: random.Random, *, named: float = 0.65) 
     size = rng.choice(SIZE_WORDS[attributes.size]) + " " if rng.random() < named else ""
     motion = rng.choice(MOTION_WORDS[attributes.motion])
     article = rng.choice(("", "a ", "a ", "the "))
-    subject = f"{article}{size}{shape} that is {color}" if rng.random() < 0.1 else f"{article}{size}{color} {shape}"
+    subject = (
+        f"{article}{size}{shape} that is {color}" if rng.random() < 0.1 else f"{article}{size}{color} {shape}"
+    )
     if attributes.speed is not None:
         speed = rng.choice(SPEED_WORDS[attributes.speed])
         motion = f"{motion} {speed}" if rng.random() < 0.7 else f"{speed} {motion}"

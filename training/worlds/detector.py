@@ -110,18 +110,23 @@ def detect(frames: NDArray[np.uint8]) -> Detection:
 
 
 @lru_cache(maxsize=1)
-def _palette() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Reference colours and their labels: shape colours first, then backgrounds at several brightnesses."""
+def _color_table() -> NDArray[np.uint8]:
+    """Label of the nearest reference colour for RGB cut to 5 bits a channel, [2**15].
+
+    Labels are the shape colours, then the backgrounds, each at several brightnesses.
+    """
     shades = [np.minimum(255, np.array(c) * b) for c in BACKGROUNDS.values() for b in _BRIGHTNESS]
     labels = [*range(len(COLORS)), *(len(COLORS) + i for i in range(len(BACKGROUNDS)) for _ in _BRIGHTNESS)]
-    return np.array([*COLORS.values(), *shades], np.float32), np.array(labels)
+    palette = np.array([*COLORS.values(), *shades], np.float32)
+    levels = np.arange(32) * 8 + 4.0
+    cells = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    distance = (palette**2).sum(1) - 2 * cells @ palette.T  # up to a term that all share
+    return np.array(labels, np.uint8)[distance.argmin(1)]
 
 
-def _nearest_color(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
-    palette, labels = _palette()
-    pixels = frames.reshape(-1, 3).astype(np.float32)
-    distance = (palette**2).sum(1) - 2 * pixels @ palette.T  # up to a term that all share
-    return labels[distance.argmin(1)].reshape(frames.shape[:3])
+def _nearest_color(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    red, green, blue = (frames[..., i].astype(np.int32) >> 3 for i in range(3))
+    return _color_table()[(red << 10) | (green << 5) | blue]
 
 
 def _wrapped(difference: Array, period: int) -> Array:
@@ -145,7 +150,7 @@ def _track(mask: NDArray[np.bool_]) -> tuple[Array, Array]:
 
 
 def _object_patches(
-    frames: NDArray[np.uint8], labels: NDArray[np.int64], color_index: int, x: Array, y: Array
+    frames: NDArray[np.uint8], labels: NDArray[np.uint8], color_index: int, x: Array, y: Array
 ) -> NDArray[np.float32]:
     """Soft object masks [n, 33 * 33] of up to 21 frames, centred and scaled to one area."""
     is_ground = labels >= len(COLORS)

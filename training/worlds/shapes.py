@@ -124,7 +124,9 @@ class Scene:
         light = (math.cos(angle), math.sin(angle), rng.uniform(0.05, 0.22), rng.uniform(0.92, 1.08))
         return cls(attributes, radius, speed, (x, y), heading, light)
 
-    def path(self, first: int, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def path(
+        self, first: int, count: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Centre x, y (pixels, not wrapped) and rotation (radians) at frames first..first+count-1."""
         t = np.arange(first, first + count, dtype=np.float64)
         x, y = np.full(count, self.start[0]), np.full(count, self.start[1])
@@ -169,9 +171,9 @@ class Scene:
         columns = ((column[:, None] + offsets) % WIDTH)[:, None, :]
         behind = background[rows, columns]
         color = np.array(COLORS[self.attributes.color], np.float32)
-        frames[np.arange(count)[:, None, None], rows, columns] = (behind + alpha * (color - behind) + 0.5).astype(
-            np.uint8
-        )
+        frames[np.arange(count)[:, None, None], rows, columns] = (
+            behind + alpha * (color - behind) + 0.5
+        ).astype(np.uint8)
         return frames
 
     def _background(self) -> NDArray[np.float32]:

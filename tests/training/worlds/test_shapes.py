@@ -32,7 +32,7 @@ def test_detector_reads_true_clips(world: World) -> None:
 
 def test_detector_sees_a_wrong_clip() -> None:
     """A frozen clip is still, an empty one holds no object, noise fits no shape well."""
-    scene = next(s for s in map(lambda i: draw(EASY, i), range(100)) if s.attributes.speed == "fast")
+    scene = next(s for s in (draw(EASY, i) for i in range(100)) if s.attributes.speed == "fast")
     clip = scene.render(0, 81)
     assert detect(np.repeat(clip[:1], 81, axis=0)).motion == "still"
     empty = np.full_like(clip, 20)
