@@ -56,6 +56,7 @@ class TorchBackend:
             device=self.model.device,
         )
         self._attention = CachedAttention(self.cache)
+        self._shape = (batch, self.stream.chunk_frames, self.model.config.in_channels, height, width)
 
     def close(self) -> None:
         """Let go of the stream's memory."""
@@ -67,6 +68,18 @@ class TorchBackend:
         if self.cache is None or self._attention is None:
             raise RuntimeError("the backend has no stream: call start() first")
         return self.cache, self._attention
+
+    def _prompted(self) -> PromptCache:
+        if self._prompt is None:
+            raise RuntimeError("the stream has no prompt: call start(), then set_prompt()")
+        return self._prompt
+
+    def _ready(self, latents: Tensor) -> tuple[SinkRingCache, CachedAttention, PromptCache]:
+        """What a call needs, once the latents are known to fit."""
+        prompt, (cache, attention) = self._prompted(), self._started()
+        if latents.shape != self._shape:
+            raise ValueError(f"latents must be {list(self._shape)}, got {list(latents.shape)}")
+        return cache, attention, prompt
 
     @torch.inference_mode()
     def set_prompt(self, prompt_embeds: Tensor, recache: bool = False) -> None:
@@ -115,10 +128,8 @@ class TorchBackend:
         Raises:
             RuntimeError: before `start` and `set_prompt`, or inside a chunk.
         """
-        cache, _ = self._started()
-        if self._prompt is None:
-            raise RuntimeError("the stream has no prompt: call set_prompt() first")
-        cache.begin_chunk()
+        self._prompted()
+        self._started()[0].begin_chunk()
 
     @torch.inference_mode()
     def denoise(self, latents: Tensor, timestep: float) -> Tensor:
@@ -135,11 +146,11 @@ class TorchBackend:
             RuntimeError: outside a chunk.
             ValueError: when the shape does not fit the stream.
         """
-        cache, attention = self._started()
+        cache, attention, prompt = self._ready(latents)
         return self.model(
             latents,
             self._time(timestep),
-            self._current_prompt(),
+            prompt,
             attention=attention,
             frame_positions=cache.frame_positions,
         )
@@ -150,11 +161,11 @@ class TorchBackend:
 
         Takes and raises what `denoise` does.
         """
-        cache, attention = self._started()
+        cache, attention, prompt = self._ready(latents)
         self.model.write_cache(
             latents,
             self._time(0.0),
-            self._current_prompt(),
+            prompt,
             attention=attention,
             frame_positions=cache.frame_positions,
         )
@@ -162,8 +173,3 @@ class TorchBackend:
         if len(self._recent) > self.stream.slots:
             self._recent.popleft()
         cache.commit()
-
-    def _current_prompt(self) -> PromptCache:
-        if self._prompt is None:
-            raise RuntimeError("the stream has no prompt: call set_prompt() first")
-        return self._prompt

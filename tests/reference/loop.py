@@ -63,9 +63,9 @@ class ReferenceLoop:
         text = self.linear("text_embedding.2", hidden)
         self.text = [self.keys_values(f"blocks.{i}.cross_attn", text) for i in range(model.num_layers)]
 
-        u = 1 - torch.arange(1000, dtype=torch.float64) / 1000
+        u = torch.linspace(1, 0, 1001)[:-1]
         self.sigmas = stream.shift * u / (1 + (stream.shift - 1) * u)
-        self.timesteps = [1000 * self.sigmas[1000 - step].item() for step in stream.denoising_steps]
+        self.timesteps = [(1000 * self.sigmas)[1000 - step].item() for step in stream.denoising_steps]
         self.chunk = 0
 
     def linear(self, name: str, x: Tensor) -> Tensor:

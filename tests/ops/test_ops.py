@@ -1,0 +1,221 @@
+"""The ops: against plain formulae, under opcheck and torch.compile, and their refusals."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.library import opcheck
+
+from pyrf.models.attention import rope_table
+from pyrf.ops import ema_sink_update, norm_rope_append, ring_attention
+from pyrf.ops.ema_sink_update import MASTER_DTYPES, join_bits, split_bits
+from pyrf.ops.norm_rope_append import norm_rotate
+
+BATCH, HEADS, DIM, TOKENS, SLOTS = 2, 2, 12, 6, 3
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def draw(*shape, dtype=torch.float32, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def cache(dtype, seed=5):
+    shape = (BATCH, HEADS, SLOTS * TOKENS, DIM)
+    return draw(*shape, dtype=dtype, seed=seed), draw(*shape, dtype=dtype, seed=seed + 1)
+
+
+def append_arguments(dtype=torch.float32, fused=False):
+    """Arguments of norm_rope_append; q, k and v as views of one fused product, or apart."""
+    qkv = draw(BATCH, TOKENS, 3 * HEADS * DIM, dtype=dtype)
+    q, k, v = qkv.chunk(3, -1)
+    if not fused:
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    weights = [1 + 0.1 * draw(HEADS * DIM, dtype=dtype, seed=seed) for seed in (1, 2)]
+    table_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    rope = rope_table([7, 8], 1, 3, DIM, 10000.0, dtype=table_dtype)
+    return [q, k, v, *weights, 1e-6, rope, torch.tensor(1), *cache(dtype)]
+
+
+def attention_arguments(dtype=torch.float32):
+    return [draw(BATCH, HEADS, TOKENS, DIM, dtype=dtype), *cache(dtype), 2 * TOKENS]
+
+
+def sink_arguments(dtype=torch.float32, alpha=0.9):
+    master = MASTER_DTYPES.get(dtype)
+    masters = [None, None]
+    if master is not None:
+        masters = [torch.zeros(BATCH, HEADS, TOKENS, DIM, dtype=master) for _ in range(2)]
+    angles = torch.tensor([3.0, 0.1], dtype=torch.float64)
+    turn = torch.stack((angles.cos(), angles.sin()), -1)
+    turn = turn.to(torch.float64 if dtype == torch.float64 else torch.float32)
+    return [*cache(dtype), *masters, torch.tensor(2), turn, TOKENS, alpha]
+
+
+OPS = {
+    "norm_rope_append": (norm_rope_append, append_arguments),
+    "ring_attention": (ring_attention, attention_arguments),
+    "ema_sink_update": (ema_sink_update, sink_arguments),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", OPS)
+def test_opcheck(name, dtype):
+    opcheck(getattr(torch.ops.pyrf, name).default, tuple(OPS[name][1](dtype)))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_compiles_whole(name):
+    op, arguments = OPS[name]
+
+    def around(*args):
+        out = op(*args)
+        return (out * 2, args[1] + 1) if out is not None else (args[0] + 1, args[1] + 1)
+
+    eager, compiled = arguments(), arguments()
+    expected = around(*eager)
+    got = torch.compile(around, fullgraph=True, backend="aot_eager")(*compiled)
+    torch.testing.assert_close(got, expected)
+    for ours, theirs in zip(compiled, eager):
+        assert not isinstance(ours, torch.Tensor) or torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norm_rope_append(dtype, fused):
+    arguments = append_arguments(dtype, fused)
+    q, k, v, norm_q, norm_k, eps, rope, _, keys, values = arguments
+    before = keys.clone(), values.clone()
+    got = norm_rope_append(*arguments)
+    wide = torch.float64
+    inside = slice(TOKENS, 2 * TOKENS)
+    precision = {"atol": 0.03, "rtol": 0.01} if dtype in MASTER_DTYPES else {"atol": 1e-6, "rtol": 1e-6}
+    for result, x, weight in ((got, q, norm_q), (keys[:, :, inside], k, norm_k)):
+        expected = norm_rotate(x.to(wide), weight.to(wide), eps, rope.to(wide))
+        torch.testing.assert_close(result.to(wide), expected, **precision)
+    assert torch.equal(values[:, :, inside], v.unflatten(-1, (HEADS, DIM)).transpose(1, 2))
+    for buffer, old in ((keys, before[0]), (values, before[1])):
+        assert torch.equal(buffer[:, :, :TOKENS], old[:, :, :TOKENS])
+        assert torch.equal(buffer[:, :, 2 * TOKENS :], old[:, :, 2 * TOKENS :])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ring_attention_sees_the_prefix_only(dtype):
+    q, keys, values, length = attention_arguments(dtype)
+    keys[:, :, length:] = values[:, :, length:] = float("nan")
+    got = ring_attention(q, keys, values, length)
+    expected = F.scaled_dot_product_attention(
+        q.double(), keys[:, :, :length].double(), values[:, :, :length].double()
+    )
+    tolerance = 0.02 if dtype in MASTER_DTYPES else 1e-6
+    assert got.is_contiguous()
+    expected = expected.transpose(1, 2).flatten(2)
+    torch.testing.assert_close(got.double(), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ema_sink_update(dtype):
+    arguments = sink_arguments(dtype)
+    keys, values, _, _, slot, turn, tokens, alpha = arguments
+    if dtype == torch.float16:
+        for master, buffer in zip(arguments[2:4], (keys, values)):
+            master.copy_(buffer[:, :, :tokens])
+    evicted = slice(int(slot) * tokens, (int(slot) + 1) * tokens)
+    sink = keys[:, :, :tokens].double()
+    pairs = torch.view_as_complex(sink.unflatten(-1, (-1, 2)).contiguous())
+    pairs[..., :2] *= torch.view_as_complex(turn.double())
+    expected_keys = alpha * torch.view_as_real(pairs).flatten(-2) + (1 - alpha) * keys[:, :, evicted].double()
+    expected_values = alpha * values[:, :, :tokens].double() + (1 - alpha) * values[:, :, evicted].double()
+    others = keys[:, :, tokens:].clone(), values[:, :, tokens:].clone()
+    ema_sink_update(*arguments)
+    tolerance = {torch.bfloat16: 0.02, torch.float16: 0.003}.get(dtype, 1e-6)
+    torch.testing.assert_close(keys[:, :, :tokens].double(), expected_keys, atol=tolerance, rtol=0)
+    torch.testing.assert_close(values[:, :, :tokens].double(), expected_values, atol=tolerance, rtol=0)
+    assert torch.equal(keys[:, :, tokens:], others[0])
+    assert torch.equal(values[:, :, tokens:], others[1])
+
+
+def test_split_bits_is_exact_for_every_kind_of_float():
+    ties = torch.arange(-(2**20), 2**20, 37, dtype=torch.int32) * 0x8000
+    special = torch.tensor([0.0, -0.0, 1e-45, -1e-38, 3.3e38, float("inf"), -float("inf")])
+    for x in (ties.view(torch.float32), draw(100_000), special):
+        x = x[~x.isnan()]
+        high, low = split_bits(x)
+        assert torch.equal(join_bits(high, low).view(torch.int32), x.view(torch.int32))
+        finite = x.abs() < 3e38
+        assert ((high.float() - x).abs() <= x.abs() / 256)[finite & (x.abs() > 1e-37)].all()
+
+
+def drive_sink(dtype, evictions=200, alpha=0.999):
+    """Sinks after many evictions: the op's, a plain average in the same dtype, and float64's.
+
+    Returns:
+        For each the distance to float64's, relative to how far that one moved.
+    """
+    keys, values, key_master, value_master, slot, turn, tokens, _ = sink_arguments(dtype)
+    evicted = slice(int(slot) * tokens, (int(slot) + 1) * tokens)
+    start = values[:, :, :tokens].double()
+    exact, plain = start.clone(), values[:, :, :tokens].clone()
+    if dtype == torch.float16:
+        value_master.copy_(start)
+    generator = torch.Generator().manual_seed(9)
+    for _ in range(evictions):
+        chunk = (2 + torch.randn(start.shape, generator=generator)).to(dtype)
+        values[:, :, evicted] = chunk
+        ema_sink_update(keys, values, key_master, value_master, slot, turn, tokens, alpha)
+        exact = alpha * exact + (1 - alpha) * chunk.double()
+        plain = alpha * plain + (1 - alpha) * chunk
+    master = value_master if dtype == torch.float16 else join_bits(values[:, :, :tokens], value_master)
+    moved = (exact - start).norm()
+    return [((x.double() - exact).norm() / moved).item() for x in (master, values[:, :, :tokens], plain)]
+
+
+def test_bfloat16_sink_follows_float64_over_200_evictions():
+    master, slot, plain = drive_sink(torch.bfloat16)
+    assert master < 1e-5
+    assert slot < 0.01
+    assert plain > 0.3
+
+
+def test_float16_sink_follows_float64_over_200_evictions():
+    master, slot, plain = drive_sink(torch.float16)
+    assert master < 1e-5
+    assert slot < 0.01 < plain
+
+
+def change(arguments, index, value):
+    arguments[index] = value(arguments[index]) if callable(value) else value
+    return arguments
+
+
+BAD = [
+    ("norm_rope_append", 0, lambda q: q[:, :, :-2], "q must be"),
+    ("norm_rope_append", 0, lambda q: q[0], "q must be"),
+    ("norm_rope_append", 1, lambda k: k.double(), "k must be"),
+    ("norm_rope_append", 2, lambda v: v[:1], "v must be"),
+    ("norm_rope_append", 3, lambda w: w[:-1], "norm_q must be"),
+    ("norm_rope_append", 4, lambda w: w.half(), "norm_k must be"),
+    ("norm_rope_append", 6, lambda rope: rope.half(), "rope must be"),
+    ("norm_rope_append", 7, torch.tensor(1.0), "slot must be"),
+    ("norm_rope_append", 8, lambda keys: keys[0], "keys must be"),
+    ("norm_rope_append", 9, lambda values: values[:, :, :-1], "values must be"),
+    ("ring_attention", 0, lambda q: q[..., :-2], "q must be"),
+    ("ring_attention", 3, 0, "length must lie"),
+    ("ring_attention", 3, SLOTS * TOKENS + 1, "length must lie"),
+    ("ema_sink_update", 2, torch.zeros(1), "key_master must be"),
+    ("ema_sink_update", 4, torch.tensor([2]), "slot must be"),
+    ("ema_sink_update", 5, lambda turn: turn.T.contiguous().T[:, :1], "turn must be"),
+    ("ema_sink_update", 6, 5, "whole slots"),
+    ("ema_sink_update", 7, 1.5, "alpha must lie"),
+]
+
+
+@pytest.mark.parametrize(("name", "index", "value", "message"), BAD)
+def test_refuses(name, index, value, message):
+    op, arguments = OPS[name]
+    with pytest.raises(ValueError, match=message):
+        op(*change(arguments(), index, value))
+
+
+def test_refuses_a_missing_master():
+    with pytest.raises(ValueError, match="key_master must be"):
+        ema_sink_update(*change(sink_arguments(torch.bfloat16), 2, None))
