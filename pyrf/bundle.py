@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pyrf.checkpoint import load_weights, read_student
+from pyrf.checkpoint import load_weights, read_student, unfilled
 from pyrf.config import PATCH, ModelConfig, StreamConfig
 from pyrf.hub import BundleError, find_bundle, find_student
 from pyrf.keymaps import dit_from_diffusers, dit_to_diffusers, t5_to_transformers
@@ -62,7 +62,7 @@ class Bundle:
         else:
             source = self.student
             tensors = {dit_from_diffusers(name): t for name, t in read_student(source).items()}
-        with torch.device("meta"):
+        with unfilled():
             model = WanModel(self.model_config)
         load_weights(model, tensors, source, dtype=dtype, device=device)
         return model.eval()

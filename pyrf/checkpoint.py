@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 """What FSDP, activation checkpointing and torch.compile add inside parameter names."""
@@ -73,6 +75,31 @@ def find_weights(directory: Path, stem: str) -> Path:
     )
 
 
+class _WithoutValues(TorchFunctionMode):
+    """Leaves out the filling of parameters."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if (
+            function in (Tensor.normal_, Tensor.uniform_)
+            or getattr(function, "__module__", "") == "torch.nn.init"
+        ):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def unfilled() -> Iterator[None]:
+    """Build modules on the meta device, for `load_weights` to fill, without setting initial values.
+
+    Random values on the meta device import torch's compiler, which takes seconds.
+    """
+    with torch.device("meta"), _WithoutValues():
+        yield
+
+
 def load_weights(
     module: nn.Module,
     tensors: dict[str, Tensor],
@@ -81,7 +108,7 @@ def load_weights(
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
 ) -> None:
-    """Put `tensors` into `module` (built on the meta device), copied one by one to `dtype` and `device`.
+    """Put `tensors` into `module` (built in `unfilled`), copied one by one to `dtype` and `device`.
 
     `tensors` is emptied on the way, so that weights are never held twice.
 

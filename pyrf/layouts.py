@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from pyrf.checkpoint import find_weights, load_weights, read_tensors
+from pyrf.checkpoint import find_weights, load_weights, read_tensors, unfilled
 from pyrf.config import PATCH, ModelConfig
 from pyrf.hub import BundleError
 from pyrf.keymaps import dit_from_diffusers, t5_from_transformers, vae_to_diffusers
@@ -280,7 +280,7 @@ def _text_config(tensors: dict[str, Tensor]) -> UMT5Config:
 def _load_text(
     config: UMT5Config, tensors: dict[str, Tensor], path: Path, placement: Placement
 ) -> UMT5Encoder:
-    with torch.device("meta"):
+    with unfilled():
         network = UMT5Encoder(config)
     tensors = {t5_from_transformers(name): tensor for name, tensor in tensors.items()}
     load_weights(network, tensors, path, dtype=placement.dtype, device=placement.device)
@@ -294,7 +294,7 @@ def _load_taehv(
 
     config = _guard(file.path, TAEHVConfig.from_dict, file.values)
     network: nn.Module
-    with torch.device("meta"):
+    with unfilled():
         network = TAEHV(config)
     load_weights(network, tensors, path, dtype=placement.dtype, device=placement.device)
     return TAEHVCodec(network, fps=fps)
@@ -310,7 +310,7 @@ def _load_wan_vae(
 ) -> Codec:
     from pyrf.models.wan_vae import WanVAE, build_network
 
-    with torch.device("meta"):
+    with unfilled():
         network = _guard(config_path, build_network, config)
     # Encoding is done in fp32 in any case, so the encoder's weights must not pass through a smaller dtype.
     load_weights(network, tensors, path, device=placement.device)
