@@ -151,7 +151,7 @@ def load_recipe(name: str) -> Recipe:
 
 
 def run_stage(recipe: Recipe, name: str, folder: Path) -> None:
-    """Run or resume one stage; its files, and those of the stages before it, are in `folder`.
+    """Run or resume one stage, if it is not done; it reads the stages before it from `folder`.
 
     Raises:
         RecipeError: when the recipe has no such stage.

@@ -112,6 +112,8 @@ def train(stage: Stage, settings: TrainSettings, folder: Path) -> nn.Module:
             optimizer.load_state_dict(saved)
         step, seconds = state["step"], state["seconds"]
         logger.info("resumed %s at step %d", folder, step)
+        if step >= settings.steps:
+            return average.module
 
     def save() -> None:
         state = {
@@ -167,9 +169,9 @@ def train(stage: Stage, settings: TrainSettings, folder: Path) -> nn.Module:
             evaluate()
             stage.export(average.module, folder)
             last_eval = seconds
-    save()
     evaluate()
     stage.export(average.module, folder)
+    save()  # last: a checkpoint of the final step says that all is done
     return average.module
 
 
