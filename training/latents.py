@@ -48,23 +48,23 @@ class LatentScenes:
 
 @torch.inference_mode()
 def encode_scenes(codec: TAEHV, world: World, count: int, first_seed: int, path: Path) -> LatentScenes:
-    """Encode `count` scenes, or read them back when `path` holds them; resumable by shards of 250."""
+    """Encode `count` scenes, a multiple of 10, by shards of 250; shards that are in `path` are read back."""
     path.mkdir(parents=True, exist_ok=True)
-    shards, size = [], 250
+    shards, size = [], min(250, count)
     for start in range(0, count, size):
         file = path / f"{first_seed + start}.safetensors"
         if not file.exists():
-            near, far = [], []
+            parts: dict[str, list[Tensor]] = {"near": [], "far": []}
             for seed in range(first_seed + start, first_seed + start + size, 10):
                 clips = [draw_scene(world, s) for s in range(seed, seed + 10)]
                 begin = [rng.randrange(20 * FPS) for _, rng in clips]
                 later = [b + rng.randrange(LONGEST_SECONDS * FPS) for b, (_, rng) in zip(begin, clips)]
-                for times, latents, out in ((begin, NEAR, near), (later, FAR, far)):
+                for name, times, latents in (("near", begin, NEAR), ("far", later, FAR)):
                     frames = FRAMES_PER_LATENT * (WARM_LATENTS + latents)
                     video = to_tensor([scene.render(t, frames) for (scene, _), t in zip(clips, times)])
-                    out.append(codec.encode(video)[:, WARM_LATENTS:].half())
+                    parts[name].append(codec.encode(video)[:, WARM_LATENTS:].half())
             temporary = file.with_suffix(".tmp")
-            save_file({"near": torch.cat(near), "far": torch.cat(far)}, temporary)
+            save_file({name: torch.cat(latents) for name, latents in parts.items()}, temporary)
             temporary.rename(file)
             logger.info("encoded scenes %d..%d", first_seed + start, first_seed + start + size - 1)
         shards.append(load_file(file))

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 def orthogonalize(update: Tensor, steps: int = 5) -> Tensor:
     """Newton-Schulz iteration towards the nearest semi-orthogonal matrix; update [..., rows, columns]."""
@@ -59,7 +61,8 @@ def split_parameters(
     module: nn.Module, is_hidden: Callable[[str], bool]
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(matrices and kernels whose name is hidden, all other parameters)."""
-    hidden, rest = [], []
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, p in module.named_parameters():
         if p.requires_grad:
             (hidden if p.ndim in (2, 4) and is_hidden(name) else rest).append(p)
@@ -70,8 +73,8 @@ def weight_average(module: nn.Module, decay: float) -> AveragedModel:
     """Exponential moving average of the weights that follows quickly at first."""
 
     @torch.no_grad()
-    def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+    def average(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
         n = int(count)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + n) / (10 + n)))
 
     return AveragedModel(module, multi_avg_fn=average, use_buffers=False)

@@ -118,7 +118,7 @@ class Recipe(BaseModel):
 
     shapes: tuple[str, ...]
     motions: tuple[str, ...]
-    scenes: int = Field(gt=0)
+    scenes: int = Field(gt=0, multiple_of=10)
     threads: int = Field(default=2, gt=0)
     stream: StreamSettings
     stages: dict[str, AnyStage]

@@ -40,5 +40,5 @@ def small_text_encoder(words: list[str], dim: int, text_len: int, layers: int = 
         )
     )
     for block in network.blocks:
-        nn.init.zeros_(block.pos_embedding.embedding.weight)
+        nn.init.zeros_(block.get_parameter("pos_embedding.embedding.weight"))
     return TextEncoder(network, tokenizer, text_len)

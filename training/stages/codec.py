@@ -59,10 +59,14 @@ def initialize(network: TAEHV) -> None:
                 nn.init.zeros_(module.bias)
     for module in network.modules():
         if isinstance(module, MemoryBlock):
-            module.conv[-1].weight.data.mul_(0.3)
-    output = network.decoder[-1]
-    output.weight.data.mul_(0.1)
-    nn.init.constant_(output.bias, 0.5)
+            _scale(module.conv[-1], 0.3)
+    _scale(network.decoder[-1], 0.1)
+    nn.init.constant_(network.decoder[-1].get_parameter("bias"), 0.5)
+
+
+@torch.no_grad()
+def _scale(conv: nn.Module, factor: float) -> None:
+    conv.get_parameter("weight").mul_(factor)
 
 
 def draw_scene(world: World, seed: int) -> tuple[Scene, random.Random]:
@@ -90,7 +94,7 @@ class CodecStage(Stage):
             patch_size=2,
             upscale=(False, True, True),
         )
-        self.module: TAEHV = TAEHV(config).to(memory_format=torch.channels_last)
+        self.module: TAEHV = TAEHV(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         initialize(self.module)
         if start is not None:
             self.module.load_state_dict(start)

@@ -204,7 +204,7 @@ def _fold(position: NDArray[np.float64], low: float, high: float) -> NDArray[np.
 
 def signed_distance(
     shape: str, x: NDArray[np.float32], y: NDArray[np.float32], radius: float
-) -> NDArray[np.float32]:
+) -> NDArray[np.floating]:
     """Distance in pixels to the outline, negative inside; y points down. Sizes give near-equal areas."""
     match shape:
         case "circle":
