@@ -27,6 +27,9 @@ from pyrf.training.worlds.shapes import World
 
 logger = logging.getLogger(__name__)
 
+FIRST_SCENE = 5 * 10**7
+"""Seed of the first encoded scene; held-out prompts draw from other generators."""
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be run; the message says what to change."""
@@ -39,8 +42,11 @@ class _Stage(BaseModel):
 
 
 class CodecRecipe(_Stage):
+    """`init` names the codec stage whose weights are taken over."""
+
     stage: Literal["codec"]
     codec: CodecSettings
+    init: str | None = None
 
 
 class TeacherRecipe(_Stage):
@@ -91,6 +97,15 @@ class StreamSettings(BaseModel):
     shift: float = 3.0
 
 
+class ShipSettings(BaseModel):
+    """Which stages' networks make the bundle."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    network: str
+    codec: str
+
+
 class Recipe(BaseModel):
     """A whole training: the world, how the student streams, and the stages in order.
 
@@ -107,6 +122,7 @@ class Recipe(BaseModel):
     threads: int = Field(default=2, gt=0)
     stream: StreamSettings
     stages: dict[str, AnyStage]
+    ship: ShipSettings
 
     @property
     def world(self) -> World:
@@ -153,7 +169,8 @@ def run_stage(recipe: Recipe, name: str, folder: Path) -> None:
 def _build(recipe: Recipe, settings: AnyStage, folder: Path, own: Path) -> Stage:
     world, batch = recipe.world, settings.train.batch
     if isinstance(settings, CodecRecipe):
-        return CodecStage(settings.codec, world, batch)
+        start = load_codec(folder / settings.init).network.state_dict() if settings.init else None
+        return CodecStage(settings.codec, world, batch, start)
     codec = load_codec(folder / "codec")
     scenes = _scenes(recipe, codec, folder)
     stream = StreamConfig(**recipe.stream.model_dump())
@@ -185,4 +202,4 @@ def load_codec(folder: Path) -> TAEHVCodec:
 
 
 def _scenes(recipe: Recipe, codec: TAEHVCodec, folder: Path) -> LatentScenes:
-    return encode_scenes(codec.network, recipe.world, recipe.scenes, 5 * 10**7, folder / "scenes")
+    return encode_scenes(codec.network, recipe.world, recipe.scenes, FIRST_SCENE, folder / "scenes")

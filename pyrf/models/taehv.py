@@ -49,13 +49,14 @@ class TAEHVConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TAEHVConfig:
         """Inverse of `to_dict`; raises ValueError for a key that TAEHV does not have."""
-        fields = {key: value for key, value in values.items() if not key.startswith("_")}
+        fields: dict[str, Any] = {key: value for key, value in values.items() if not key.startswith("_")}
         unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
         if unknown:
             raise ValueError(
                 f"TAEHV config has unknown keys {unknown}; known: {list(cls.__dataclass_fields__)}"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        return cls(**fields)
 
 
 def _conv(n_in: int, n_out: int, *, stride: int = 1, bias: bool = True) -> nn.Conv2d:
@@ -193,7 +194,8 @@ class TAEHVCodec:
     temporal_stride = FRAMES_PER_LATENT
 
     def __init__(self, network: TAEHV, *, fps: float = 16.0) -> None:
-        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        # torch's annotations leave out `to(memory_format=...)` of a module.
+        self.network: TAEHV = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.fps = fps
 
     @property

@@ -30,7 +30,14 @@ WARM_LATENTS = 1
 
 
 class CodecSettings(BaseModel):
-    """What the codec is and what it is trained on."""
+    """What the codec is and what it is trained on.
+
+    Attributes:
+        latents: latent frames of a clip.
+        noise: largest deviation of the noise on the latents.
+        penalty: weight of what holds the latents near mean 0 and deviation 1.
+        freeze_encoder: sharpen the decoder only, so that latents keep their meaning.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -40,6 +47,7 @@ class CodecSettings(BaseModel):
     latents: int = 3
     noise: float = 0.15
     penalty: float = 0.02
+    freeze_encoder: bool = False
 
 
 def initialize(network: TAEHV) -> None:
@@ -69,7 +77,11 @@ def to_tensor(clips: list[np.ndarray]) -> Tensor:
 
 
 class CodecStage(Stage):
-    def __init__(self, settings: CodecSettings, world: World, batch: int) -> None:
+    """`start` gives the weights to go on from; without it the codec is new."""
+
+    def __init__(
+        self, settings: CodecSettings, world: World, batch: int, start: dict[str, Tensor] | None = None
+    ) -> None:
         self.settings, self.world, self.batch = settings, world, batch
         config = TAEHVConfig(
             encoder_width=settings.encoder_width,
@@ -80,6 +92,9 @@ class CodecStage(Stage):
         )
         self.module: TAEHV = TAEHV(config).to(memory_format=torch.channels_last)
         initialize(self.module)
+        if start is not None:
+            self.module.load_state_dict(start)
+        self.module.encoder.requires_grad_(not settings.freeze_encoder)
 
     def is_hidden(self, name: str) -> bool:
         last = len(self.module.encoder) - 1, len(self.module.decoder) - 1
