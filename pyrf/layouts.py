@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrf.checkpoint import find_weights, load_weights, read_tensors, unfilled
 from pyrf.config import PATCH, ModelConfig
@@ -293,10 +293,10 @@ def _load_taehv(
     from pyrf.models.taehv import TAEHV, TAEHVCodec, TAEHVConfig
 
     config = _guard(file.path, TAEHVConfig.from_dict, file.values)
-    network: nn.Module
     with unfilled():
         network = TAEHV(config)
-    load_weights(network, tensors, path, dtype=placement.dtype, device=placement.device)
+    load_weights(network, tensors, path, device=placement.device)
+    network.decoder.to(placement.dtype)  # encoding stays in fp32, as with the Wan VAE
     return TAEHVCodec(network, fps=fps)
 
 

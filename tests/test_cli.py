@@ -121,7 +121,10 @@ def test_generate_takes_size_and_window(tmp_path: Path, random_bundle: Path) -> 
 
 BAD = {
     "empty prompt": (["", "-o", "{out}.mp4"], "the prompt is empty"),
-    "long prompt": (["word " * 10_000, "-o", "{out}.mp4"], "has 10000 words, which is more than the 8 tokens"),
+    "long prompt": (
+        ["word " * 10_000, "-o", "{out}.mp4"],
+        "has 10000 words, which is more than the 8 tokens",
+    ),
     "long later prompt": (["a", "-o", "{out}.mp4", "--at", "1:" + "a " * 99], "more than the 8 tokens"),
     "empty later prompt": (["a", "-o", "{out}.mp4", "--at", "1: "], "the prompt is empty"),
     "no output": (["a"], "Missing option '--output'"),

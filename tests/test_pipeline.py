@@ -343,6 +343,10 @@ def test_bfloat16_runs(random_bundle: Path, pipe: StreamingPipeline) -> None:
     low = StreamingPipeline.from_pretrained(str(random_bundle), dtype="bfloat16")
     frames = low(RED, num_frames=9, seed=5).frames
     assert np.abs(frames.astype(int) - pipe(RED, num_frames=9, seed=5).frames).mean() < 16
+    clip = torch.from_numpy(frames)[None]
+    latents = low.codec.encode(clip)  # errors here would grow along the stream
+    assert latents.dtype == torch.float32
+    assert torch.equal(latents, pipe.codec.encode(clip))
 
 
 LONG = "word " * 10_000

@@ -222,7 +222,7 @@ class TAEHVCodec:
             raise ValueError(
                 f"height and width must be multiples of {stride}, got {tuple(frames.shape[2:4])}"
             )
-        weight = next(self.network.parameters())
+        weight = next(self.network.encoder.parameters())
         x = frames.to(weight.device).permute(0, 1, 4, 2, 3).to(weight.dtype) / 255
         lead = x[:, :1].expand(-1, FRAMES_PER_LATENT - 1, -1, -1, -1)
         return self.network.encode(torch.cat([lead, x], dim=1))
@@ -237,7 +237,7 @@ class TAEHVDecoder:
 
     def __init__(self, network: TAEHV) -> None:
         self._network = network
-        self._dtype = next(network.parameters()).dtype
+        self._dtype = next(network.decoder.parameters()).dtype
         self._memory: Memory = {}
         self._started = False
 
