@@ -1,3 +1,40 @@
 """Real-time streaming text-to-video with Reward Forcing (arXiv 2512.04678)."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pyrf.config import ModelConfig as ModelConfig
+    from pyrf.config import StreamConfig as StreamConfig
+    from pyrf.pipeline import Chunk as Chunk
+    from pyrf.pipeline import Stream as Stream
+    from pyrf.pipeline import StreamingPipeline as StreamingPipeline
+    from pyrf.pipeline import Timing as Timing
+    from pyrf.video import Video as Video
+
+# Public name -> the module that holds it; imported at first use, so that `import pyrf` needs no torch.
+_HOMES = {
+    "Chunk": "pyrf.pipeline",
+    "ModelConfig": "pyrf.config",
+    "Stream": "pyrf.pipeline",
+    "StreamConfig": "pyrf.config",
+    "StreamingPipeline": "pyrf.pipeline",
+    "Timing": "pyrf.pipeline",
+    "Video": "pyrf.video",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pyrf' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

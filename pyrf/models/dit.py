@@ -175,7 +175,8 @@ class Block(nn.Module):
             TanhGELU(),
             nn.Linear(config.ffn_dim, config.dim),
         )
-        self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / math.sqrt(config.dim))
+        self.modulation = nn.Parameter(torch.empty(1, 6, config.dim))
+        nn.init.normal_(self.modulation, std=config.dim**-0.5)
         self.eps = config.eps
 
     def modulate(self, projected: Tensor) -> Modulation:
@@ -213,7 +214,8 @@ class Head(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.head = nn.Linear(config.dim, config.out_channels * math.prod(PATCH))
-        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / math.sqrt(config.dim))
+        self.modulation = nn.Parameter(torch.empty(1, 2, config.dim))
+        nn.init.normal_(self.modulation, std=config.dim**-0.5)
         self.eps = config.eps
 
     def modulate(self, e: Tensor) -> Modulation:

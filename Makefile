@@ -1,0 +1,37 @@
+# make demo   a video from a prompt, with the bundled model
+# make test   linters, types and tests
+# Both need Python 3.11 or newer, a C++ compiler and CMake; the rest is installed into .venv.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(wildcard csrc/*)
+
+.PHONY: demo test clean
+
+demo: $(VENV)/installed
+	mkdir -p demo
+	$(BIN)/pyrf generate "a red circle moves right" --seconds 5 -o demo/demo.mp4
+
+test: $(VENV)/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+clean:
+	rm -rf build dist *.egg-info pyrf/_native*.so $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "pyrf needs Python 3.11 or newer"'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(BUILD_INPUTS) | $(BIN)/python
+	$(PIP) --editable .
+	touch $@
+
+# Holds all that `installed` does, so a demo after the tests installs nothing.
+$(VENV)/installed-dev: $(BUILD_INPUTS) | $(BIN)/python
+	$(PIP) --editable '.[dev]'
+	touch $(VENV)/installed $@

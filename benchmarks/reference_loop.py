@@ -1,0 +1,155 @@
+"""The streaming loop against its literal reference, and against nothing but its matrix products.
+
+    python benchmarks/reference_loop.py --threads 2
+
+Times steady chunks (full window) of one 36 M model in one process, taking turns:
+  ours       ChunkLoop on TorchBackend
+  reference  tests/reference: un-rotated keys, rolled, cloned and rotated anew in every layer of every call
+  bare       the linears and attentions of our calls alone, on tensors of the same shapes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pyrf.backends.torch import TorchBackend
+from pyrf.bench import processor
+from pyrf.config import PATCH, ModelConfig, StreamConfig
+from pyrf.models.dit import WanModel
+from pyrf.sampler import ChunkLoop
+
+MODEL = ModelConfig(dim=512, ffn_dim=2048, num_heads=4, num_layers=8, text_len=64, text_dim=128)
+STREAM = StreamConfig()
+CHANNELS, HEIGHT, WIDTH = 16, 16, 28
+
+
+class BareChunk:
+    """The linears and attentions of one steady chunk, without anything between them."""
+
+    def __init__(self, model: WanModel, stream: StreamConfig, height: int, width: int) -> None:
+        config = model.config
+        frame = height // PATCH[1] * (width // PATCH[2])
+        tokens = stream.chunk_frames * frame
+        self.model = model
+        self.calls = len(stream.denoising_steps)
+        self.x = torch.randn(1, tokens, config.dim)
+        self.hidden = torch.randn(1, tokens, config.ffn_dim)
+        self.patches = torch.randn(1, tokens, CHANNELS * PATCH[1] * PATCH[2])
+        self.q, self.k, self.text = (
+            torch.randn(1, config.num_heads, length, config.head_dim)
+            for length in (tokens, stream.window_frames * frame, config.text_len)
+        )
+
+    def __call__(self) -> None:
+        for _ in range(self.calls):
+            self._enter()
+            for block in self.model.blocks:
+                self._block(block)
+            self.model.head.head(self.x)
+        self._enter()  # the clean call, which stops at the last layer's keys and values
+        for block in self.model.blocks[:-1]:
+            self._block(block)
+        last = self.model.blocks[-1].self_attn
+        last.k(self.x), last.v(self.x)
+
+    def _enter(self) -> None:
+        weight = self.model.patch_embedding.weight.flatten(1)
+        F.linear(self.patches, weight, self.model.patch_embedding.bias)
+
+    def _block(self, block: torch.nn.Module) -> None:
+        for linear in (block.self_attn.q, block.self_attn.k, block.self_attn.v, block.self_attn.o):
+            linear(self.x)
+        F.scaled_dot_product_attention(self.q, self.k, self.k)
+        for linear in (block.cross_attn.q, block.cross_attn.o):
+            linear(self.x)
+        F.scaled_dot_product_attention(self.q, self.text, self.text)
+        block.ffn[0](self.x)
+        block.ffn[2](self.hidden)
+
+
+def build(seed: int = 0) -> tuple[Callable[[], Tensor], Callable[[], Tensor], BareChunk]:
+    """Our next chunk, the reference's and the bare one, on the same weights, prompt and noise."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from reference.loop import ReferenceLoop, random_weights
+
+    model = WanModel(MODEL).eval().requires_grad_(False)
+    weights = random_weights({k: v.shape for k, v in model.state_dict().items()}, seed, torch.float32)
+    model.load_state_dict(weights)
+    generator = torch.Generator().manual_seed(seed)
+    prompt = torch.randn(1, MODEL.text_len, MODEL.text_dim, generator=generator)
+    shape = (1, STREAM.chunk_frames, CHANNELS, HEIGHT, WIDTH)
+    noise = [torch.randn(shape, generator=generator) for _ in STREAM.denoising_steps]
+
+    backend = TorchBackend(model, STREAM)
+    backend.start(1, HEIGHT, WIDTH)
+    backend.set_prompt(prompt)
+    drawn = 0
+
+    def draw() -> Tensor:
+        nonlocal drawn
+        drawn += 1
+        return noise[(drawn - 1) % len(noise)]
+
+    ours = ChunkLoop(backend, STREAM, draw)
+    reference = ReferenceLoop(weights, MODEL, STREAM, prompt, HEIGHT, WIDTH)
+    bare = BareChunk(model, STREAM, HEIGHT, WIDTH)
+    return ours.next_chunk, lambda: reference.next_chunk(noise[0], noise[1:]), bare
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=20, help="timed chunks of each")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    ours, reference, bare = build()
+    for _ in range(STREAM.slots + 2):  # past the first eviction
+        error = (ours() - reference()).abs().max().item()
+        bare()
+    if error > 1e-3:
+        raise SystemExit(f"the loops differ by {error:.1e}: their times cannot be compared")
+    peers: dict[str, Callable[[], object]] = {"ours": ours, "reference": reference, "bare": bare}
+    times: dict[str, list[float]] = {name: [] for name in peers}
+    for _ in range(arguments.repeats):
+        for name, chunk in peers.items():
+            start = time.perf_counter()
+            chunk()
+            times[name].append(1e3 * (time.perf_counter() - start))
+
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    parameters = sum(p.numel() for p in bare.model.parameters())
+    print(
+        f"{parameters / 1e6:.1f} M parameters, fp32, latents {CHANNELS} x {HEIGHT} x {WIDTH}, window "
+        f"{STREAM.window_frames}, {arguments.threads} threads, {arguments.repeats} chunks each, in turns"
+    )
+    print(f"{'':10}{'median ms':>10}{'min':>9}{'max':>9}{'to ours':>9}")
+    for name, values in times.items():
+        ratio = medians[name] / medians["ours"]
+        print(f"{name:10}{medians[name]:10.1f}{min(values):9.1f}{max(values):9.1f}{ratio:9.2f}")
+    result = {
+        **vars(arguments),
+        "processor": processor(),
+        "torch": torch.__version__,
+        "parameters": parameters,
+        "median_ms": medians,
+        "speedup_over_reference": medians["reference"] / medians["ours"],
+        "time_over_bare": medians["ours"] / medians["bare"],
+        "latents_max_difference": error,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

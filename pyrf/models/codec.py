@@ -1,0 +1,91 @@
+"""What every codec offers: latents to frames a chunk at a time, and frames to latents."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class StreamingDecoder(Protocol):
+    """Decodes one stream. It carries its memory from call to call; drop it to free that memory."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode the next latent frames of the stream.
+
+        latents: [B, F, C, h, w] float. Returns frames, uint8 [B, T, H, W, 3], with
+        T = 1 + temporal_stride * (F - 1) at the first call and temporal_stride * F later.
+        """
+        ...
+
+
+class Codec(Protocol):
+    """Turns frames into latents and back. H = spatial_stride * h, and so is W."""
+
+    @property
+    def latent_channels(self) -> int: ...
+
+    @property
+    def spatial_stride(self) -> int: ...
+
+    @property
+    def temporal_stride(self) -> int: ...
+
+    @property
+    def fps(self) -> float: ...
+
+    def decoder(self) -> StreamingDecoder:
+        """Start a stream: a decoder with empty memory."""
+        ...
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Encode a clip in fp32.
+
+        frames: uint8 [B, T, H, W, 3] with T = 1 + temporal_stride * n.
+        Returns latents, fp32 [B, 1 + n, C, h, w].
+        """
+        ...
+
+
+def check_frames(frames: Tensor, codec: Codec) -> None:
+    """Refuse frames that `codec` cannot encode.
+
+    Raises:
+        ValueError: when `frames` is not uint8 [B, 1 + temporal_stride * n, H, W, 3] with H and W multiples
+            of the codec's spatial stride.
+    """
+    if frames.dtype != torch.uint8 or frames.ndim != 5 or frames.shape[-1] != 3:
+        raise ValueError(
+            f"frames must be uint8 [B, T, H, W, 3], got {frames.dtype} {list(frames.shape)}; "
+            "a single clip needs a batch axis"
+        )
+    _, num_frames, height, width, _ = frames.shape
+    if num_frames % codec.temporal_stride != 1:
+        raise ValueError(
+            f"the number of frames must be 1 + a multiple of {codec.temporal_stride}, got {num_frames}"
+        )
+    if not height or not width or height % codec.spatial_stride or width % codec.spatial_stride:
+        raise ValueError(
+            f"height and width must be multiples of {codec.spatial_stride}, got {height} x {width}"
+        )
+
+
+def check_latents(latents: Tensor, codec: Codec) -> None:
+    """Refuse latents that `codec` cannot decode.
+
+    Raises:
+        ValueError: when `latents` is not float [B, F, C, h, w] with the codec's channels and F >= 1.
+    """
+    if not latents.is_floating_point() or latents.ndim != 5 or latents.shape[2] != codec.latent_channels:
+        raise ValueError(
+            f"latents must be float [B, F, {codec.latent_channels}, h, w], "
+            f"got {latents.dtype} {list(latents.shape)}"
+        )
+    if not latents.numel():
+        raise ValueError(f"latents are empty: {list(latents.shape)}")
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [0, 1] (clamped here) to uint8, rounded to the nearest level."""
+    return images.clamp(0, 1).mul(255).round().to(torch.uint8)

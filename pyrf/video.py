@@ -1,0 +1,394 @@
+"""Frames in and out of files: writers that append as chunks arrive, a reader, and `Video`."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frames = NDArray[np.uint8]
+"""uint8 [T, H, W, 3], RGB."""
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """A finished clip.
+
+    Attributes:
+        frames: uint8 [T, H, W, 3].
+        fps: frames a second.
+    """
+
+    frames: Frames
+    fps: float
+
+    def save(self, path: PathLike) -> Path:
+        """Write the clip as .mp4, .gif, .png (contact sheet) or a folder of PNG frames.
+
+        Raises:
+            ValueError: when the path cannot be written or its extension is unknown.
+        """
+        with open_writer(path, self.fps) as writer:
+            writer.write(self.frames)
+        return writer.path
+
+
+class FrameWriter(ABC):
+    """Appends frames to one output. A context manager: the output appears, whole, when it exits well.
+
+    Frames go to a hidden partial file beside the target, which is made at once: a place that cannot be
+    written is refused before any frame is. An error or Ctrl-C removes the partial file.
+    """
+
+    multiple: ClassVar[int] = 1
+
+    def __init__(self, path: PathLike, fps: float) -> None:
+        if not fps > 0:
+            raise ValueError(f"fps must be positive, got {fps}")
+        self.path = Path(path)
+        self.fps = fps
+        self.num_frames = 0
+        self._size: tuple[int, int] | None = None
+        self._partial = self._make_partial()
+
+    def write(self, frames: Frames) -> None:
+        """Append frames, uint8 [T, H, W, 3], all of one size.
+
+        Raises:
+            ValueError: for another dtype or shape, a size unlike the first one's, or an odd size in MP4.
+        """
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+            raise ValueError(
+                f"frames must be uint8 [T, H, W, 3], got {frames.dtype} {list(frames.shape)}; "
+                "write the clips of a batch one by one"
+            )
+        height, width = frames.shape[1:3]
+        if self._size is None:
+            if not height or not width or height % self.multiple or width % self.multiple:
+                raise ValueError(
+                    f"{self.path.suffix} needs a height and width that are multiples of {self.multiple}, "
+                    f"got {height} x {width}"
+                )
+            self._size = height, width
+            self._open(height, width)
+        if (height, width) != self._size:
+            raise ValueError(
+                f"all frames must have the size of the first, {self._size[0]} x {self._size[1]}, "
+                f"got {height} x {width}"
+            )
+        for frame in frames:
+            self._append(np.ascontiguousarray(frame))
+            self.num_frames += 1
+
+    def close(self) -> None:
+        """Finish the output and move it to its place."""
+        try:
+            if not self.num_frames:
+                raise ValueError(f"no frames were written to {self.path}")
+            self._finish()
+            if self._partial.is_dir() and self.path.is_dir():
+                self.path.rmdir()  # empty, or it would have been refused
+            self._partial.replace(self.path)
+        except BaseException:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Drop what was written; the target stays as it was."""
+        with suppress(Exception):
+            self._abort()
+        if self._partial.is_dir():
+            shutil.rmtree(self._partial, ignore_errors=True)
+        else:
+            self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    def _make_partial(self) -> Path:
+        partial = self.path.parent / f".{self.path.name}.{os.getpid()}-{os.urandom(3).hex()}.partial"
+        try:
+            if self.path.is_dir():
+                raise ValueError(f"cannot write {self.path}: it is a directory")
+            partial.touch(exist_ok=False)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        return partial
+
+    def _open(self, height: int, width: int) -> None:  # noqa: B027  (not all outputs need it)
+        """Prepare for frames of this size; called once, before the first frame."""
+
+    @abstractmethod
+    def _append(self, frame: Frames) -> None:
+        """Take one contiguous frame [H, W, 3]."""
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Complete the partial output."""
+
+    def _abort(self) -> None:  # noqa: B027
+        """Release what holds the partial output open."""
+
+
+def _unwritable(path: Path, error: OSError) -> ValueError:
+    return ValueError(f"cannot write {path}: {error.strerror or error}; choose a place that can be written")
+
+
+class _AvWriter(FrameWriter):
+    """Encodes through PyAV; memory does not grow with the number of frames."""
+
+    container_format: ClassVar[str]
+    codec: ClassVar[str]
+    pixel_format: ClassVar[str]
+    codec_options: ClassVar[dict[str, str]] = {}
+    container_options: ClassVar[dict[str, str]] = {}
+
+    _container: Any = None
+    _stream: Any = None
+
+    def _open(self, height: int, width: int) -> None:
+        import av
+
+        rate = Fraction(self.fps).limit_denominator(1001)
+        self._container = av.open(
+            str(self._partial), "w", format=self.container_format, container_options=self.container_options
+        )
+        self._stream = self._container.add_stream(self.codec, rate=rate, options=dict(self.codec_options))
+        self._stream.height, self._stream.width = height, width
+        self._stream.pix_fmt = self.pixel_format
+        self._time_base = 1 / rate
+
+    def _append(self, frame: Frames) -> None:
+        import av
+
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        picture.pts = self.num_frames
+        picture.time_base = self._time_base
+        for converted in self._convert(picture):
+            self._container.mux(self._stream.encode(converted))
+
+    def _convert(self, picture: Any) -> Iterator[Any]:
+        yield picture
+
+    def _finish(self) -> None:
+        self._container.mux(self._stream.encode())
+        self._abort()
+
+    def _abort(self) -> None:
+        container, self._container = self._container, None
+        if container is not None:
+            container.close()
+
+
+class Mp4Writer(_AvWriter):
+    """H.264 in yuv420p, which every player and browser shows; sizes must be even."""
+
+    multiple = 2
+    container_format = "mp4"
+    codec = "libx264"
+    pixel_format = "yuv420p"
+    codec_options: ClassVar[dict[str, str]] = {"crf": "18", "preset": "veryfast"}
+    container_options: ClassVar[dict[str, str]] = {"movflags": "+faststart"}
+
+
+class GifWriter(_AvWriter):
+    """Endlessly looping GIF with a palette for each frame, so that no frame has to wait for the last."""
+
+    container_format = "gif"
+    codec = "gif"
+    pixel_format = "pal8"
+
+    def _open(self, height: int, width: int) -> None:
+        import av
+
+        super()._open(height, width)
+        graph: Any = av.filter.Graph()
+        source = graph.add_buffer(width=width, height=height, format="rgb24", time_base=self._time_base)
+        split = graph.add("split")
+        palette = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
+        apply = graph.add("paletteuse", "new=1:dither=bayer:bayer_scale=4")
+        sink = graph.add("buffersink")
+        source.link_to(split)
+        split.link_to(apply, 0, 0)
+        split.link_to(palette, 1, 0)
+        palette.link_to(apply, 0, 1)
+        apply.link_to(sink)
+        graph.configure()
+        self._graph = graph
+
+    def _convert(self, picture: Any) -> Iterator[Any]:
+        self._graph.vpush(picture)
+        yield self._graph.vpull()
+
+
+class SheetWriter(FrameWriter):
+    """Contact sheet: frames at even distances, row by row, in one PNG.
+
+    Keeps every stride-th frame and doubles the stride when the sheet is full, so it needs not know how
+    many frames will come.
+    """
+
+    max_tiles = 24
+    columns = 6
+    gap = 2
+
+    _tiles: list[Frames]
+
+    def _open(self, height: int, width: int) -> None:
+        self._tiles = []
+        self._stride = 1
+
+    def _append(self, frame: Frames) -> None:
+        if self.num_frames % self._stride:
+            return
+        if len(self._tiles) == self.max_tiles:
+            self._tiles = self._tiles[::2]
+            self._stride *= 2
+            if self.num_frames % self._stride:
+                return
+        self._tiles.append(frame.copy())
+
+    def _finish(self) -> None:
+        from PIL import Image
+
+        height, width, _ = self._tiles[0].shape
+        columns = min(self.columns, len(self._tiles))
+        rows = math.ceil(len(self._tiles) / columns)
+        size = (columns * (width + self.gap) - self.gap, rows * (height + self.gap) - self.gap)
+        sheet = Image.new("RGB", size, "white")
+        for i, tile in enumerate(self._tiles):
+            row, column = divmod(i, columns)
+            sheet.paste(Image.fromarray(tile), (column * (width + self.gap), row * (height + self.gap)))
+        sheet.save(self._partial, format="png")
+
+
+class FolderWriter(FrameWriter):
+    """A folder of `frame_000000.png`, `frame_000001.png`, ...; the folder must be new or empty."""
+
+    def _make_partial(self) -> Path:
+        path = self.path.absolute()
+        partial = path.parent / f".{path.name}.{os.getpid()}-{os.urandom(3).hex()}.partial"
+        try:
+            if path.is_dir() and any(path.iterdir()):
+                raise ValueError(f"cannot write to {self.path}: the folder is not empty; name a new one")
+            if path.exists() and not path.is_dir():
+                raise ValueError(f"cannot write to {self.path}: it is a file; name a new folder")
+            partial.mkdir()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        return partial
+
+    def _append(self, frame: Frames) -> None:
+        from PIL import Image
+
+        Image.fromarray(frame).save(self._partial / f"frame_{self.num_frames:06d}.png")
+
+    def _finish(self) -> None:
+        pass
+
+
+_WRITERS: dict[str, type[FrameWriter]] = {".mp4": Mp4Writer, ".gif": GifWriter, ".png": SheetWriter}
+
+
+def open_writer(path: PathLike, fps: float) -> FrameWriter:
+    """Start an output whose kind the path tells: .mp4, .gif, .png (contact sheet), else a folder of PNGs.
+
+    A path without an extension, or ending in a slash, names a folder.
+
+    Raises:
+        ValueError: when the extension is unknown or the place cannot be written.
+    """
+    text = os.fspath(path)
+    suffix = Path(text).suffix.lower()
+    if text.endswith(("/", os.sep)) or not suffix:
+        return FolderWriter(text, fps)
+    if suffix not in _WRITERS:
+        raise ValueError(
+            f"cannot write {text}: unknown extension {suffix!r}; use {', '.join(_WRITERS)} (contact sheet) "
+            "or a folder name ending in /"
+        )
+    return _WRITERS[suffix](text, fps)
+
+
+def check_output(path: PathLike) -> None:
+    """Refuse an output that `open_writer` would refuse, leaving nothing behind.
+
+    Raises:
+        ValueError: as `open_writer` does.
+    """
+    open_writer(path, fps=1).discard()
+
+
+def read_frames(path: PathLike, *, height: int, width: int, fps: float, limit: int | None = None) -> Frames:
+    """Read an image (one frame) or a video, fitted to a size: scaled to cover it, then cropped evenly.
+
+    Args:
+        fps: frames a second of the result; a video of another rate is resampled.
+        limit: keep only this many frames, the last ones.
+
+    Returns:
+        uint8 [T, height, width, 3].
+
+    Raises:
+        ValueError: when the file is missing or holds no picture that can be decoded.
+    """
+    from PIL import Image, ImageOps
+
+    if not Path(path).is_file():
+        raise ValueError(f"cannot read {path}: there is no such file")
+    kept: deque[Frames] = deque(maxlen=limit)
+    try:
+        for picture in _pictures(Path(path), fps):
+            kept.append(np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot read {path} as an image or video: {error}") from error
+    if not kept:
+        raise ValueError(f"cannot read {path}: it holds no frames")
+    return np.stack(kept)
+
+
+def _pictures(path: Path, fps: float) -> Iterator[Any]:
+    """RGB Pillow images of a file, a video's at `fps`."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            # A phone's photo may hold a second picture (MPO); only a real animation is a video.
+            if not getattr(image, "is_animated", False) or image.format == "MPO":
+                yield ImageOps.exif_transpose(image).convert("RGB")
+                return
+    except UnidentifiedImageError:
+        pass  # a video, for PyAV
+    import av
+
+    due = 0
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise ValueError("it has no video stream")
+        for frame in container.decode(video=0):
+            picture = frame.to_image()
+            while due <= frame.time * fps + 1e-3:
+                yield picture
+                due += 1

@@ -1,0 +1,45 @@
+"""Flow matching and ODE regression on cases with a known answer."""
+
+import pytest
+import torch
+
+from pyrf.training.objectives.flow_matching import flow_matching_loss, interpolate, shifted_sigmas
+from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
+
+
+def test_sigmas_are_stratified_and_warped() -> None:
+    sigmas = shifted_sigmas(64, 3, 3.0, torch.Generator().manual_seed(0))
+    assert sigmas.shape == (64, 3)
+    u = sigmas / (3 - 2 * sigmas)  # the warp undone
+    strata = (u * 64).floor().sort(dim=0).values
+    assert torch.equal(strata, torch.arange(64.0)[:, None].expand(-1, 3))
+
+
+def test_the_true_velocity_has_no_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x0, noise = (torch.randn(2, 3, 4, 2, 2, generator=generator) for _ in range(2))
+    sigmas = torch.rand(2, 3, generator=generator)
+    loss = flow_matching_loss(lambda x, t: noise - x0, x0, sigmas, noise)
+    assert loss.shape == (2, 3)
+    assert loss.max() == 0
+    assert torch.allclose(
+        flow_matching_loss(lambda x, t: noise - x0 + 2, x0, sigmas, noise), torch.tensor(4.0)
+    )
+    assert torch.equal(interpolate(x0, noise, torch.ones(2, 3)), noise)
+
+
+def test_ode_of_a_straight_path_is_exact() -> None:
+    """All paths of a single target are straight: Euler steps are exact, and so is every kept state."""
+    target, noise = torch.full((1, 3, 1, 1, 1), 2.0), torch.randn(1, 3, 1, 1, 1)
+    sigmas = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
+
+    def velocity(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return (x - target) / sigma
+
+    states, end = solve_ode(velocity, noise, sigmas, keep=[0, 2])
+    assert torch.allclose(end, target, atol=1e-6)
+    assert torch.equal(states[0], noise)
+    assert torch.allclose(states[1], 0.5 * target + 0.5 * noise, atol=1e-6)
+    level = torch.full((1, 3), 0.5)
+    exact = velocity(states[1], torch.tensor(0.5))
+    assert ode_regression_loss(exact, states[1], level, target).max() == pytest.approx(0, abs=1e-10)

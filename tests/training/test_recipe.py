@@ -1,0 +1,128 @@
+"""The whole tiny chain, a few steps a stage; resume; and recipes that cannot be run."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from pyrf.training.recipe import Recipe, RecipeError, load_recipe, run_stage
+
+
+def small_recipe() -> Recipe:
+    """The bundled recipe with everything cut down; two steps a stage."""
+    values = load_recipe("tiny").model_dump(mode="json")
+    values |= {"scenes": 10, "threads": 1}
+    for name in ("codec", "decoder"):
+        small = {"encoder_width": 8, "decoder_widths": [8, 8, 8, 8], "blocks": 1}
+        values["stages"][name]["codec"] |= small
+    values["stages"]["chunk"]["network"] |= {"dim": 32, "ffn_dim": 32, "num_heads": 2, "num_layers": 1}
+    for stage in values["stages"].values():
+        stage["train"] |= {"steps": 2, "batch": 2, "checkpoint_minutes": 0, "compile": False}
+        for key in ("teacher", "causal", "ode", "dmd"):
+            if isinstance(stage.get(key), dict):
+                stage[key] |= {"eval_prompts": 6}
+    values["stages"]["ode"]["ode"] |= {"paths": 2, "steps_per_jump": 1}
+    return Recipe.model_validate(values)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every stage has run."""
+    folder = tmp_path_factory.mktemp("tiny")
+    recipe = small_recipe()
+    for name in recipe.stages:
+        run_stage(recipe, name, folder)
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "network.safetensors")
+
+
+def test_each_stage_learns_from_the_one_before(trained: Path) -> None:
+    """Every stage moves the weights it took over, by a little."""
+    chain = ["chunk", "teacher", "causal", "ode", "student"]
+    for before, after in pairwise(chain):
+        a, b = weights(trained / before), weights(trained / after)
+        assert a.keys() == b.keys()
+        moved = max(float((a[k] - b[k]).abs().max()) for k in a)
+        assert 0 < moved < 1, (before, after, moved)
+
+
+@pytest.mark.parametrize("stage", ["codec", "chunk", "ode", "student"])
+def test_resume_is_exact(trained: Path, tmp_path: Path, stage: str) -> None:
+    """Two steps, a stop and two more give the weights that four steps give, bit for bit."""
+    recipe = small_recipe()
+    recipe.stages[stage].train.warmup = 0
+    results = []
+    for run, pauses in (("straight", [4]), ("resumed", [2, 4])):
+        folder = tmp_path / run
+        folder.mkdir()
+        for name in ("codec", "scenes", "chunk", "teacher", "causal", "ode"):
+            if name != stage:
+                (folder / name).symlink_to(trained / name)
+        for steps in pauses:
+            # the schedule sees the final length from the start, as after a kill
+            recipe.stages[stage].train.steps = 4
+            stop_at(recipe, stage, folder, steps)
+        results.append(torch.load(folder / stage / "checkpoint.pt", weights_only=True)["module"])
+    straight, resumed = results
+    for key, value in straight.items():
+        assert torch.equal(value, resumed[key]), key
+
+
+def stop_at(recipe: Recipe, stage: str, folder: Path, steps: int) -> None:
+    """Run a stage and kill it after `steps` steps."""
+    from pyrf.training import trainer
+
+    class KilledError(Exception):
+        pass
+
+    original = trainer.save_atomically
+
+    def save_then_die(value: dict, path: Path) -> None:  # type: ignore[type-arg]
+        original(value, path)
+        if value["step"] == steps < recipe.stages[stage].train.steps:
+            raise KilledError
+
+    trainer.save_atomically = save_then_die  # type: ignore[assignment]
+    try:
+        run_stage(recipe, stage, folder)
+    except KilledError:
+        pass
+    finally:
+        trainer.save_atomically = original
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    recipe = small_recipe()
+    recipe.stages["codec"].train.lr = recipe.stages["codec"].train.adam_lr = 1e30
+    recipe.stages["codec"].train.steps = 5
+    with pytest.raises(FloatingPointError, match=r"loss is (nan|inf) at step"):
+        run_stage(recipe, "codec", tmp_path)
+
+
+def test_stages_ask_for_the_ones_before(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="run the codec stage first"):
+        run_stage(small_recipe(), "chunk", tmp_path)
+    with pytest.raises(RecipeError, match="no stage 'coder'; its stages are codec, chunk"):
+        run_stage(small_recipe(), "coder", tmp_path)
+
+
+def test_recipes_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no recipe 'tinny'; bundled are tiny"):
+        load_recipe("tinny")
+    values = load_recipe("tiny").model_dump(mode="json")
+    values["stages"]["codec"]["train"]["stepps"] = 3
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(
+        RecipeError, match=r"stages\.codec\.codec\.train\.stepps: Extra inputs are not permitted"
+    ):
+        load_recipe(str(path))
+    path.write_text("stages: [")
+    with pytest.raises(RecipeError, match="is not YAML"):
+        load_recipe(str(path))

@@ -1,0 +1,72 @@
+"""Encoded scenes of the world, made once and kept on disk for the later stages."""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHV
+from pyrf.training.stages.codec import WARM_LATENTS, draw_scene, to_tensor
+from pyrf.training.worlds.captions import caption
+from pyrf.training.worlds.shapes import FPS, World
+
+logger = logging.getLogger(__name__)
+
+NEAR, FAR = 9, 6
+"""Latents of the first stretch (three chunks) and of a later one (two chunks) of each scene."""
+LONGEST_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class LatentScenes:
+    """Latents of scenes numbered from `first_seed`.
+
+    Attributes:
+        near: [scenes, NEAR, C, h, w] float16, from a random time.
+        far: [scenes, FAR, C, h, w] float16, up to LONGEST_SECONDS later.
+    """
+
+    world: World
+    first_seed: int
+    near: Tensor
+    far: Tensor
+
+    def __len__(self) -> int:
+        return len(self.near)
+
+    def caption(self, index: int, rng: random.Random) -> str:
+        """A fresh wording for one scene."""
+        scene, _ = draw_scene(self.world, self.first_seed + index)
+        return caption(scene.attributes, rng)
+
+
+@torch.inference_mode()
+def encode_scenes(codec: TAEHV, world: World, count: int, first_seed: int, path: Path) -> LatentScenes:
+    """Encode `count` scenes, or read them back when `path` holds them; resumable by shards of 250."""
+    path.mkdir(parents=True, exist_ok=True)
+    shards, size = [], 250
+    for start in range(0, count, size):
+        file = path / f"{first_seed + start}.safetensors"
+        if not file.exists():
+            near, far = [], []
+            for seed in range(first_seed + start, first_seed + start + size, 10):
+                clips = [draw_scene(world, s) for s in range(seed, seed + 10)]
+                begin = [rng.randrange(20 * FPS) for _, rng in clips]
+                later = [b + rng.randrange(LONGEST_SECONDS * FPS) for b, (_, rng) in zip(begin, clips)]
+                for times, latents, out in ((begin, NEAR, near), (later, FAR, far)):
+                    frames = FRAMES_PER_LATENT * (WARM_LATENTS + latents)
+                    video = to_tensor([scene.render(t, frames) for (scene, _), t in zip(clips, times)])
+                    out.append(codec.encode(video)[:, WARM_LATENTS:].half())
+            temporary = file.with_suffix(".tmp")
+            save_file({"near": torch.cat(near), "far": torch.cat(far)}, temporary)
+            temporary.rename(file)
+            logger.info("encoded scenes %d..%d", first_seed + start, first_seed + start + size - 1)
+        shards.append(load_file(file))
+    near, far = (torch.cat([shard[k] for shard in shards])[:count] for k in ("near", "far"))
+    return LatentScenes(world, first_seed, near, far)

@@ -1,0 +1,1 @@
+"""Training objectives, one a file; each docstring gives its equation."""

@@ -1,0 +1,55 @@
+"""From the stages' files to a bundle, and from a bundle to its scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pyrf.bundle import load_bundle, save_bundle
+from pyrf.config import StreamConfig
+from pyrf.models.taehv import TAEHVCodec
+from pyrf.training.models import load_network
+from pyrf.training.recipe import Recipe, load_codec
+from pyrf.training.streams import Student, score_streams
+from pyrf.training.worlds.shapes import FPS, HEIGHT, WIDTH
+
+
+def ship(recipe: Recipe, folder: Path, out: Path) -> Path:
+    """Write the student that the stages in `folder` made as a bundle `out`.
+
+    Raises:
+        FileNotFoundError: when a stage has not been run.
+        BundleError: when `out` exists or cannot be written.
+    """
+    network, _ = load_network(folder / recipe.ship.network)
+    return save_bundle(
+        out,
+        transformer=network.dit,
+        codec=load_codec(folder / recipe.ship.codec),
+        text_encoder=network.text,
+        stream_config=StreamConfig(**recipe.stream.model_dump()),
+        height=HEIGHT,
+        width=WIDTH,
+    )
+
+
+def evaluate(model: str, recipe: Recipe, prompts: int, seconds: float, sheet: Path) -> dict[str, Any]:
+    """Accuracy of a bundle's last five seconds on held-out prompts of the recipe's world.
+
+    Args:
+        model: name or directory of a bundle made by `ship`.
+        sheet: where a contact sheet of the first streams goes.
+
+    Raises:
+        ValueError: when the bundle is not one for this world, or the stream is too short to judge.
+    """
+    if prompts < 1 or seconds * FPS < 9:
+        raise ValueError(f"evaluation needs a prompt and 0.6 seconds at least, got {prompts} and {seconds}")
+    bundle = load_bundle(model)
+    codec = bundle.codec()
+    if not isinstance(codec, TAEHVCodec) or (bundle.height, bundle.width) != (HEIGHT, WIDTH):
+        raise ValueError(
+            f"{model} does not show the shapes world: it makes {bundle.width}x{bundle.height} video"
+        )
+    student = Student(bundle.transformer(), bundle.text_encoder(), codec, bundle.stream_config)
+    return score_streams(student, recipe.world, prompts, sheet, seconds)

@@ -1,0 +1,1 @@
+"""The stages of the tiny recipes, in order: codec, teacher, causal, distill."""

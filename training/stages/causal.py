@@ -1,0 +1,144 @@
+"""Stage 3: the causal network by teacher forcing, from the teacher's weights.
+
+A sample holds three chunks: sink, previous and current, at positions 0, 3 and 6, which is all that a
+stream with window 9 ever sees. In half of the samples the sink is from the stream's beginning and
+the others are from up to LONGEST_SECONDS later, so the network meets late streams in training.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from pyrf.config import StreamConfig
+from pyrf.models.attention import MaskedAttention
+from pyrf.models.dit import PromptCache
+from pyrf.models.masks import teacher_forcing_mask
+from pyrf.models.taehv import TAEHVCodec
+from pyrf.training.latents import LatentScenes
+from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
+from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
+from pyrf.training.streams import Student, score_streams
+from pyrf.training.trainer import Stage
+
+CHUNKS = 3
+
+
+class CausalSettings(BaseModel):
+    """What the causal network sees.
+
+    Attributes:
+        context_noise: largest noise level of the clean context, which a stream's own errors resemble.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    shift: float = 3.0
+    drop: float = 0.1
+    context_noise: float = 0.15
+    eval_prompts: int = 48
+
+
+class CausalForcing:
+    """Teacher-forced forwards over [clean; noisy] and the samples they need."""
+
+    def __init__(self, scenes: LatentScenes, stream: StreamConfig, batch: int, context_noise: float) -> None:
+        self.scenes, self.stream, self.batch, self.context_noise = scenes, stream, batch, context_noise
+        self.frames = CHUNKS * stream.chunk_frames
+        tokens_per_frame = scenes.near.shape[3] * scenes.near.shape[4] // 4
+        self.attention = MaskedAttention(
+            teacher_forcing_mask(self.frames, tokens_per_frame, stream.chunk_frames)
+        )
+        self.positions = list(range(self.frames)) * 2
+
+    def draw(
+        self, generator: torch.Generator, rng: random.Random, drop: float
+    ) -> tuple[Tensor, list[str], Tensor]:
+        """Clean latents [B, 9, C, h, w], captions, and the weight of each chunk [B, 3].
+
+        Where the sink is from long before, the second chunk does not follow it: it has weight 0.
+        """
+        index = torch.randint(len(self.scenes), (self.batch,), generator=generator)
+        late = torch.tensor([rng.random() < 0.5 for _ in range(self.batch)])
+        near, far = self.scenes.near[index], self.scenes.far[index]
+        chunk = self.stream.chunk_frames
+        jumped = torch.cat([near[:, :chunk], far], dim=1)
+        clean = torch.where(late[:, None, None, None, None], jumped, near).float()
+        weights = torch.ones(self.batch, CHUNKS)
+        weights[late, 1] = 0
+        captions = ["" if rng.random() < drop else self.scenes.caption(int(i), rng) for i in index]
+        return clean, captions, weights
+
+    def context(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        """The clean latents with a little noise, of another level in each sample."""
+        level = self.context_noise * torch.rand(len(clean), 1, 1, 1, 1, generator=generator)
+        return clean + level * torch.randn(clean.shape, generator=generator)
+
+    def forward(
+        self, network: TextToVideo, context: Tensor, noisy: Tensor, timesteps: Tensor, prompt: PromptCache
+    ) -> Tensor:
+        """Velocity of the noisy half, [B, 9, C, h, w]; timesteps [B, 9]."""
+        flow = network.dit(
+            torch.cat([context, noisy], dim=1),
+            torch.cat([torch.zeros_like(timesteps), timesteps], dim=1),
+            prompt,
+            attention=self.attention,
+            frame_positions=self.positions,
+        )
+        return flow[:, self.frames :]
+
+    def per_frame(self, of_chunks: Tensor) -> Tensor:
+        """[B, chunks] -> [B, frames]."""
+        return of_chunks.repeat_interleave(self.stream.chunk_frames, dim=1)
+
+
+class CausalStage(Stage):
+    def __init__(
+        self,
+        settings: CausalSettings,
+        network: TextToVideo,
+        network_settings: NetworkSettings,
+        scenes: LatentScenes,
+        codec: TAEHVCodec,
+        stream: StreamConfig,
+        batch: int,
+    ) -> None:
+        self.settings, self.network_settings, self.codec, self.stream = (
+            settings,
+            network_settings,
+            codec,
+            stream,
+        )
+        self.forcing = CausalForcing(scenes, stream, batch, settings.context_noise)
+        self.module: TextToVideo = network
+
+    def is_hidden(self, name: str) -> bool:
+        return is_hidden(name)
+
+    def loss(self, generator: torch.Generator, seed: int) -> tuple[Tensor, dict[str, float]]:
+        forcing = self.forcing
+        clean, captions, weights = forcing.draw(generator, random.Random(seed), self.settings.drop)
+        sigmas = forcing.per_frame(shifted_sigmas(len(clean), CHUNKS, self.settings.shift, generator))
+        noise = torch.randn(clean.shape, generator=generator)
+        context, prompt = forcing.context(clean, generator), self.module.prompt(captions)
+        error = flow_matching_loss(
+            lambda x, t: forcing.forward(self.module, context, x, t, prompt), clean, sigmas, noise
+        )
+        chunks = error.unflatten(1, (CHUNKS, -1)).mean(2)
+        loss = (chunks * weights).sum() / weights.sum()
+        return loss, {f"loss_{i}": float(chunks.detach()[weights[:, i] > 0, i].mean()) for i in range(CHUNKS)}
+
+    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
+        assert isinstance(module, TextToVideo)
+        student = Student(module.dit, module.text, self.codec, self.stream)
+        world, count = self.forcing.scenes.world, self.settings.eval_prompts
+        return score_streams(student, world, count, folder / f"{step}.png")
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        assert isinstance(module, TextToVideo)
+        save_network(module, self.network_settings, folder)

@@ -1,0 +1,133 @@
+"""Stage 5: the student by distribution matching on its own streams.
+
+Rollouts run through the cache, evictions and sink of inference. The bidirectional teacher and a
+critic, which starts from the teacher, score windows of three chunks anywhere in the stream. One step
+in `1 + critic_steps` updates the student, the others the critic.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from pyrf.config import StreamConfig
+from pyrf.models.dit import PromptCache
+from pyrf.models.taehv import TAEHVCodec
+from pyrf.sampler import TrainingRollout
+from pyrf.training.latents import LatentScenes
+from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
+from pyrf.training.objectives.dmd import dmd_loss, draw_timesteps
+from pyrf.training.objectives.flow_matching import flow_matching_loss, interpolate
+from pyrf.training.streams import Student, score_streams
+from pyrf.training.trainer import Stage
+
+WINDOW_CHUNKS = 3
+
+
+class DmdSettings(BaseModel):
+    """How the student is compared with the teacher.
+
+    Attributes:
+        chunks: longest rollout; its length is drawn from WINDOW_CHUNKS to this.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    chunks: int = 7
+    critic_steps: int = 4
+    guidance_scale: float = 3.0
+    eval_prompts: int = 48
+
+
+class DmdStage(Stage):
+    def __init__(
+        self,
+        settings: DmdSettings,
+        teacher: TextToVideo,
+        critic: TextToVideo,
+        student: TextToVideo,
+        network_settings: NetworkSettings,
+        scenes: LatentScenes,
+        codec: TAEHVCodec,
+        stream: StreamConfig,
+        batch: int,
+    ) -> None:
+        self.settings, self.network_settings, self.codec = settings, network_settings, codec
+        self.scenes, self.stream, self.batch = scenes, stream, batch
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.module: nn.ModuleDict = nn.ModuleDict({"student": student, "critic": critic})
+
+    def is_hidden(self, name: str) -> bool:
+        return is_hidden(name)
+
+    def loss(self, generator: torch.Generator, seed: int) -> tuple[Tensor, dict[str, float]]:
+        rng = random.Random(seed)
+        student, critic = self.module["student"], self.module["critic"]
+        assert isinstance(student, TextToVideo)
+        assert isinstance(critic, TextToVideo)
+        captions = [self.scenes.caption(rng.randrange(len(self.scenes)), rng) for _ in range(self.batch)]
+        if seed % (1 + self.settings.critic_steps):
+            with torch.no_grad():
+                x0 = self.rollout(student, captions, generator, rng)
+            sigmas = draw_timesteps(self.batch, self.stream.shift, generator)[:, None] / 1000
+            prompt = critic.prompt(captions)
+            noise = torch.randn(x0.shape, generator=generator)
+            sigmas = sigmas.expand(-1, x0.shape[1])
+            loss = flow_matching_loss(lambda x, t: critic.dit(x, t[:, 0], prompt), x0, sigmas, noise).mean()
+            return loss, {"critic_loss": float(loss.detach())}
+        x0 = self.rollout(student, captions, generator, rng)
+        real, fake = self.predictions(critic, x0.detach(), captions, generator)
+        loss = dmd_loss(x0, real, fake)
+        return loss, {"dmd_gap": float((fake - real).abs().mean())}
+
+    def rollout(
+        self, student: TextToVideo, captions: list[str], generator: torch.Generator, rng: random.Random
+    ) -> Tensor:
+        """The last WINDOW_CHUNKS chunks of a stream of random length: [B, 9, C, h, w]."""
+        shape = (self.batch, self.stream.chunk_frames, *self.scenes.near.shape[2:])
+        count = rng.randint(WINDOW_CHUNKS, self.settings.chunks)
+        exit_step = rng.randrange(len(self.stream.denoising_steps))
+        rollout = TrainingRollout(
+            student.dit, self.stream, student.prompt(captions), height=shape[-2], width=shape[-1]
+        )
+        chunks = []
+        for i in range(count):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and i >= count - WINDOW_CHUNKS):
+                chunks.append(rollout.next_chunk(lambda: torch.randn(shape, generator=generator), exit_step))
+        return torch.cat(chunks[-WINDOW_CHUNKS:], dim=1)
+
+    @torch.no_grad()
+    def predictions(
+        self, critic: TextToVideo, x0: Tensor, captions: list[str], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """x0-predictions of teacher, with guidance, and critic at a random noise level."""
+        timesteps = draw_timesteps(len(x0), self.stream.shift, generator)
+        sigmas = (timesteps / 1000)[:, None].expand(-1, x0.shape[1])
+        x_t = interpolate(x0, torch.randn(x0.shape, generator=generator), sigmas)
+
+        def predict(network: TextToVideo, x: Tensor, t: Tensor, prompt: PromptCache) -> Tensor:
+            return x - (t / 1000).view(-1, 1, 1, 1, 1) * network.dit(x, t, prompt)
+
+        both = self.teacher.prompt(captions + [""] * len(captions))
+        real, real_empty = predict(self.teacher, torch.cat([x_t, x_t]), timesteps.repeat(2), both).chunk(2)
+        fake = predict(critic, x_t, timesteps, critic.prompt(captions))
+        return real + self.settings.guidance_scale * (real - real_empty), fake
+
+    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
+        assert isinstance(module, nn.ModuleDict)
+        student = module["student"]
+        assert isinstance(student, TextToVideo)
+        parts = Student(student.dit, student.text, self.codec, self.stream)
+        count, sheet = self.settings.eval_prompts, folder / f"{step}.png"
+        return score_streams(parts, self.scenes.world, count, sheet)
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        assert isinstance(module, nn.ModuleDict)
+        student = module["student"]
+        assert isinstance(student, TextToVideo)
+        save_network(student, self.network_settings, folder)
