@@ -75,11 +75,11 @@ def gelu_tanh(x: Tensor) -> Tensor:
     """GELU in its tanh form. On a CPU half the cost of torch's: (1 + tanh u) / 2 is sigmoid(2u)."""
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return F.gelu(x, approximate="tanh")
-    u = torch.addcmul(x, x * x, x, value=0.044715)
     scale = 2 * math.sqrt(2 / math.pi)
+    gate = torch.addcmul(x.new_full((), scale), x, x, value=0.044715 * scale)
     if torch.is_grad_enabled():
-        return x * torch.sigmoid(scale * u)
-    return u.mul_(scale).sigmoid_().mul_(x)
+        return x * torch.sigmoid(gate * x)
+    return gate.mul_(x).sigmoid_().mul_(x)
 
 
 class TanhGELU(nn.Module):

@@ -69,9 +69,13 @@ def _offsets(slot: Tensor, tokens: int) -> Tensor:
     return slot * tokens + torch.arange(tokens, device=slot.device)
 
 
+def _on_host(slot: Tensor) -> bool:
+    return slot.device.type == "cpu"
+
+
 def read_slot(buffer: Tensor, slot: Tensor, tokens: int) -> Tensor:
     """A slot of a layer's keys or values, [B, heads, tokens, head_dim]; on a CPU a view."""
-    if slot.device.type == "cpu":
+    if _on_host(slot):
         return buffer.narrow(2, int(slot) * tokens, tokens)
     return buffer.index_select(2, _offsets(slot, tokens))
 
@@ -79,7 +83,7 @@ def read_slot(buffer: Tensor, slot: Tensor, tokens: int) -> Tensor:
 def write_slot(buffer: Tensor, slot: Tensor, x: Tensor) -> None:
     """Overwrite a slot of a layer's keys or values with x [B, heads, tokens, head_dim]."""
     tokens = x.shape[2]
-    if slot.device.type == "cpu":
+    if _on_host(slot):
         buffer.narrow(2, int(slot) * tokens, tokens).copy_(x)
     else:
         buffer.index_copy_(2, _offsets(slot, tokens), x.to(buffer.dtype))

@@ -25,11 +25,13 @@ def norm_rotate(x: Tensor, weight: Tensor, eps: float, rope: Tensor) -> Tensor:
 
 
 def _norm_rotate(x: Tensor, weight: Tensor, eps: float, rope: Tensor) -> Tensor:
-    """`norm_rotate` without a gradient, as one complex product."""
-    dtype = rope.dtype
-    normed = F.rms_norm(x.to(dtype), (x.shape[-1],), weight.to(dtype), eps)
+    """`norm_rotate` without a gradient, in fewer passes over memory: one reduction, one complex product."""
+    x = x.to(rope.dtype)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    scale = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    normed = (x * scale).mul_(weight)
     pairs = torch.view_as_complex(normed.unflatten(-1, (-1, rope.shape[1], 2))).transpose(1, 2)
-    out = torch.empty((*pairs.shape, 2), dtype=dtype, device=x.device)
+    out = torch.empty((*pairs.shape, 2), dtype=x.dtype, device=x.device)
     torch.mul(pairs, torch.view_as_complex(rope), out=torch.view_as_complex(out))
     return out.flatten(-2)
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.library import opcheck
 
 from pyrf.models.attention import rope_table
-from pyrf.ops import ema_sink_update, norm_rope_append, ring_attention
+from pyrf.ops import ema_sink_update, library, norm_rope_append, ring_attention
 from pyrf.ops.ema_sink_update import MASTER_DTYPES, join_bits, split_bits
 from pyrf.ops.norm_rope_append import norm_rotate
 
@@ -180,6 +180,18 @@ def test_float16_sink_follows_float64_over_200_evictions():
     master, slot, plain = drive_sink(torch.float16)
     assert master < 1e-5
     assert slot < 0.01 < plain
+
+
+@pytest.mark.parametrize("name", ["norm_rope_append", "ema_sink_update"])
+def test_slots_read_on_the_device_are_the_same_slots(name, monkeypatch):
+    """The path of other devices, where the host must not wait for the slot's value."""
+    op, arguments = OPS[name]
+    host, device = arguments(), arguments()
+    op(*host)
+    monkeypatch.setattr(library, "_on_host", lambda slot: False)
+    op(*device)
+    for ours, theirs in zip(device, host):
+        assert not isinstance(ours, torch.Tensor) or torch.equal(ours, theirs)
 
 
 def change(arguments, index, value):

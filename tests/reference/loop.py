@@ -25,9 +25,12 @@ def rope(x: Tensor, positions: Tensor, rows: int, columns: int, theta: float) ->
         frequencies = theta ** (-torch.arange(count).double() / max(count, 1))
         angles.append(grid.flatten()[:, None] * frequencies)
     angle = torch.cat(angles, 1)
-    turn = torch.polar(torch.ones_like(angle), angle)[None, :, None]
-    rotated = torch.view_as_complex(x.double().unflatten(-1, (-1, 2))) * turn
-    return torch.view_as_real(rotated).flatten(-2).to(x.dtype)
+    turn = torch.polar(torch.ones_like(angle), angle)[:, None]
+    videos = []
+    for video in x:
+        rotated = torch.view_as_complex(video.double().unflatten(-1, (-1, 2))) * turn
+        videos.append(torch.view_as_real(rotated).flatten(-2))
+    return torch.stack(videos).to(x.dtype)
 
 
 class ReferenceLoop:
