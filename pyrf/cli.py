@@ -259,7 +259,9 @@ def train(
     stage: Annotated[
         list[str] | None, typer.Option(help="Only this stage; may be repeated. By default all, in order.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; by default the recipe's.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes to train with; by default the recipe's.")
+    ] = None,
 ) -> None:
     """Train by a recipe; the same command resumes. All stages done, the bundle is written to OUT/bundle."""
     import logging
@@ -269,10 +271,10 @@ def train(
     from pyrf.training.ship import ship
 
     chosen = load_recipe(recipe)
-    if threads is not None:
-        if threads < 1:
-            raise ValueError(f"--threads must be at least 1, got {threads}")
-        chosen.threads = threads
+    if processes is not None:
+        if processes < 1:
+            raise ValueError(f"--processes must be at least 1, got {processes}")
+        chosen.processes = processes
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for name in stage or chosen.stages:
         run_stage(chosen, name, out)

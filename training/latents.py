@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHV
+from pyrf.training import parallel
 from pyrf.training.stages.codec import WARM_LATENTS, draw_scene, to_tensor
 from pyrf.training.worlds.captions import caption
 from pyrf.training.worlds.shapes import FPS, World
@@ -50,10 +51,11 @@ class LatentScenes:
 def encode_scenes(codec: TAEHV, world: World, count: int, first_seed: int, path: Path) -> LatentScenes:
     """Encode `count` scenes, a multiple of 10, by shards of 250; shards that are in `path` are read back."""
     path.mkdir(parents=True, exist_ok=True)
-    shards, size = [], min(250, count)
-    for start in range(0, count, size):
-        file = path / f"{first_seed + start}.safetensors"
-        if not file.exists():
+    size = min(250, count)
+    files = [path / f"{first_seed + start}.safetensors" for start in range(0, count, size)]
+    for i, file in enumerate(files):
+        if i % parallel.world_size() == parallel.rank() and not file.exists():
+            start = i * size
             parts: dict[str, list[Tensor]] = {"near": [], "far": []}
             for seed in range(first_seed + start, first_seed + start + size, 10):
                 clips = [draw_scene(world, s) for s in range(seed, seed + 10)]
@@ -67,6 +69,7 @@ def encode_scenes(codec: TAEHV, world: World, count: int, first_seed: int, path:
             save_file({name: torch.cat(latents) for name, latents in parts.items()}, temporary)
             temporary.rename(file)
             logger.info("encoded scenes %d..%d", first_seed + start, first_seed + start + size - 1)
-        shards.append(load_file(file))
+    parallel.barrier()
+    shards = [load_file(file) for file in files]
     near, far = (torch.cat([shard[k] for shard in shards])[:count] for k in ("near", "far"))
     return LatentScenes(world, first_seed, near, far)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from pyrf.config import StreamConfig
 from pyrf.models.taehv import TAEHV, TAEHVCodec, TAEHVConfig
+from pyrf.training import parallel
 from pyrf.training.latents import LatentScenes, encode_scenes
 from pyrf.training.models import NetworkSettings, TextToVideo, load_network
 from pyrf.training.stages.causal import CausalSettings, CausalStage
@@ -111,7 +112,8 @@ class Recipe(BaseModel):
 
     Attributes:
         scenes: encoded scenes that all stages after the codec share.
-        threads: of torch.
+        processes: that share each batch's work; a batch holds `batch` samples in every process.
+        threads: of torch in each process.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -119,7 +121,8 @@ class Recipe(BaseModel):
     shapes: tuple[str, ...]
     motions: tuple[str, ...]
     scenes: int = Field(gt=0, multiple_of=10)
-    threads: int = Field(default=2, gt=0)
+    processes: int = Field(default=1, gt=0)
+    threads: int = Field(default=1, gt=0)
     stream: StreamSettings
     stages: dict[str, AnyStage]
     ship: ShipSettings
@@ -159,6 +162,11 @@ def run_stage(recipe: Recipe, name: str, folder: Path) -> None:
     """
     if name not in recipe.stages:
         raise RecipeError(f"the recipe has no stage {name!r}; its stages are {', '.join(recipe.stages)}")
+    parallel.launch(recipe.processes, _run_stage, recipe, name, folder)
+
+
+def _run_stage(recipe: Recipe, name: str, folder: Path) -> None:
+    """`run_stage` in one of its processes."""
     settings = recipe.stages[name]
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(settings.train.seed)

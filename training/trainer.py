@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from pyrf.models.dit import Block
+from pyrf.training import parallel
 from pyrf.training.optim import Muon, split_parameters, weight_average
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class TrainSettings(BaseModel):
 
 
 class Stage(ABC):
-    """What is trained and on what. A stage is a function of (settings, step), so it resumes exactly."""
+    """What is trained and on what. A batch depends on settings, step and rank only: resuming is exact."""
 
     module: nn.Module
 
@@ -56,8 +58,10 @@ class Stage(ABC):
         return True
 
     @abstractmethod
-    def loss(self, generator: torch.Generator, seed: int) -> tuple[Tensor, dict[str, float]]:
-        """The loss of one batch and numbers to log; all randomness comes from the arguments."""
+    def loss(
+        self, step: int, generator: torch.Generator, rng: random.Random
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss of one batch and numbers to log; all randomness is from `generator` and `rng`."""
 
     @abstractmethod
     def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
@@ -116,6 +120,8 @@ def train(stage: Stage, settings: TrainSettings, folder: Path) -> nn.Module:
             return average.module
 
     def save() -> None:
+        if parallel.rank() > 0:
+            return
         state = {
             "module": module.state_dict(),
             "average": average.state_dict(),
@@ -126,14 +132,19 @@ def train(stage: Stage, settings: TrainSettings, folder: Path) -> nn.Module:
         save_atomically(state, checkpoint)
 
     def log(record: dict[str, Any]) -> None:
+        if parallel.rank() > 0:
+            return
         record = {"step": step, "seconds": round(seconds, 1), **record}
         logger.info("%s", "  ".join(f"{k} {_short(v)}" for k, v in record.items()))
         with (folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
 
-    def evaluate() -> None:
-        with torch.no_grad():
-            log(stage.evaluate(average.module.eval(), folder, step))
+    def evaluate_and_export() -> None:
+        if parallel.rank() == 0:
+            with torch.no_grad():
+                log(stage.evaluate(average.module.eval(), folder, step))
+            stage.export(average.module, folder)
+        parallel.barrier()
 
     smoothed: dict[str, float] = {}
     last_save = last_eval = seconds
@@ -143,14 +154,15 @@ def train(stage: Stage, settings: TrainSettings, folder: Path) -> nn.Module:
         for optimizer, lr in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr * factor
-        seed = settings.seed * 1_000_003 + step
+        seed = (settings.seed * 1_000_003 + step) * parallel.world_size() + parallel.rank()
         module.train()
-        loss, metrics = stage.loss(torch.Generator().manual_seed(seed), seed)
+        loss, metrics = stage.loss(step, torch.Generator().manual_seed(seed), random.Random(seed))
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"loss is {loss.item()} at step {step}; the last checkpoint is {checkpoint}"
             )
         loss.backward()
+        parallel.average_gradients(module.parameters())
         norm = nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
         for optimizer, _ in optimizers:
             optimizer.step()
@@ -166,11 +178,9 @@ def train(stage: Stage, settings: TrainSettings, folder: Path) -> nn.Module:
             save()
             last_save = seconds
         if seconds - last_eval > 60 * settings.eval_minutes:
-            evaluate()
-            stage.export(average.module, folder)
+            evaluate_and_export()
             last_eval = seconds
-    evaluate()
-    stage.export(average.module, folder)
+    evaluate_and_export()
     save()  # last: a checkpoint of the final step says that all is done
     return average.module
 

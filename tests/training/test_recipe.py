@@ -14,7 +14,7 @@ from pyrf.training.recipe import Recipe, RecipeError, load_recipe, run_stage
 def small_recipe() -> Recipe:
     """The bundled recipe with everything cut down; two steps a stage."""
     values = load_recipe("tiny").model_dump(mode="json")
-    values |= {"scenes": 10, "threads": 1}
+    values |= {"scenes": 10, "processes": 1}
     for name in ("codec", "decoder"):
         small = {"encoder_width": 8, "decoder_widths": [8, 8, 8, 8], "blocks": 1}
         values["stages"][name]["codec"] |= small

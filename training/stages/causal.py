@@ -120,9 +120,11 @@ class CausalStage(Stage):
     def is_hidden(self, name: str) -> bool:
         return is_hidden(name)
 
-    def loss(self, generator: torch.Generator, seed: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, step: int, generator: torch.Generator, rng: random.Random
+    ) -> tuple[Tensor, dict[str, float]]:
         forcing = self.forcing
-        clean, captions, weights = forcing.draw(generator, random.Random(seed), self.settings.drop)
+        clean, captions, weights = forcing.draw(generator, rng, self.settings.drop)
         sigmas = forcing.per_frame(shifted_sigmas(len(clean), CHUNKS, self.settings.shift, generator))
         noise = torch.randn(clean.shape, generator=generator)
         context, prompt = forcing.context(clean, generator), self.module.prompt(captions)

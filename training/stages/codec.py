@@ -105,15 +105,17 @@ class CodecStage(Stage):
         ends = ("encoder.0.", f"encoder.{last[0]}.", "decoder.1.", f"decoder.{last[1]}.")
         return not name.startswith(ends)
 
-    def loss(self, generator: torch.Generator, seed: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, step: int, generator: torch.Generator, rng: random.Random
+    ) -> tuple[Tensor, dict[str, float]]:
         count = FRAMES_PER_LATENT * self.settings.latents
-        scenes = (draw_scene(self.world, 10**7 + seed * self.batch + i) for i in range(self.batch))
-        video = to_tensor([scene.render(rng.randrange(200), count) for scene, rng in scenes])
+        scenes = (draw_scene(self.world, rng.randrange(10**7, 2 * 10**7)) for _ in range(self.batch))
+        video = to_tensor([scene.render(scene_rng.randrange(200), count) for scene, scene_rng in scenes])
         z = self.module.encode(video)
         channels = z.transpose(1, 2).flatten(2).transpose(0, 1).flatten(1)
         penalty = channels.mean(1).square().mean() + (channels.std(1) - 1).square().mean()
         # half of the steps decode from the middle, with no memory, as a stream's first chunk does
-        skip = WARM_LATENTS if seed % 2 else 0
+        skip = WARM_LATENTS if step % 2 else 0
         z, video = z[:, skip:], video[:, FRAMES_PER_LATENT * skip :]
         level = self.settings.noise * torch.rand(len(z), 1, 1, 1, 1, generator=generator)
         decoded = self.module.decode(z + level * torch.randn(z.shape, generator=generator))

@@ -65,13 +65,14 @@ class DmdStage(Stage):
     def is_hidden(self, name: str) -> bool:
         return is_hidden(name)
 
-    def loss(self, generator: torch.Generator, seed: int) -> tuple[Tensor, dict[str, float]]:
-        rng = random.Random(seed)
+    def loss(
+        self, step: int, generator: torch.Generator, rng: random.Random
+    ) -> tuple[Tensor, dict[str, float]]:
         student, critic = self.module["student"], self.module["critic"]
         assert isinstance(student, TextToVideo)
         assert isinstance(critic, TextToVideo)
         captions = [self.scenes.caption(rng.randrange(len(self.scenes)), rng) for _ in range(self.batch)]
-        if seed % (1 + self.settings.critic_steps):
+        if step % (1 + self.settings.critic_steps):
             with torch.no_grad():
                 x0 = self.rollout(student, captions, generator, rng)
             sigmas = draw_timesteps(self.batch, self.stream.shift, generator)[:, None] / 1000

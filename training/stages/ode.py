@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pyrf.config import StreamConfig
 from pyrf.models.taehv import TAEHVCodec
+from pyrf.training import parallel
 from pyrf.training.latents import LatentScenes
 from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
 from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
@@ -66,16 +67,19 @@ class OdeStage(Stage):
         self.sigmas = few_step_sigmas(stream)
         self.teacher = teacher.eval().requires_grad_(False)
         self.module: TextToVideo = student
-        self.files = [self._path(i, folder) for i in range(settings.paths)]
+        self.files = [folder / "paths" / f"{i}.safetensors" for i in range(settings.paths)]
+        for i in range(parallel.rank(), settings.paths, parallel.world_size()):
+            self._make_paths(i)
+        parallel.barrier()
 
     def is_hidden(self, name: str) -> bool:
         return is_hidden(name)
 
-    def _path(self, index: int, folder: Path) -> Path:
+    def _make_paths(self, index: int) -> None:
         """Make one batch of teacher paths, unless it is on disk."""
-        file = folder / "paths" / f"{index}.safetensors"
+        file = self.files[index]
         if file.exists():
-            return file
+            return
         file.parent.mkdir(parents=True, exist_ok=True)
         generator, forcing, s = torch.Generator().manual_seed(10**6 + index), self.forcing, self.settings
         clean, captions, weights = forcing.draw(generator, random.Random(index), drop=0.0)
@@ -102,21 +106,22 @@ class OdeStage(Stage):
         temporary = file.with_suffix(".tmp")
         save_file(tensors, temporary, metadata={"captions": "\n".join(captions)})
         temporary.rename(file)
-        if index % 10 == 9:
+        if index % 10 == 0:
             logger.info("made %d of %d batches of teacher paths", index + 1, s.paths)
-        return file
 
-    def loss(self, generator: torch.Generator, seed: int) -> tuple[Tensor, dict[str, float]]:
-        with safe_open(random.Random(seed).choice(self.files), "pt") as file:
+    def loss(
+        self, step: int, generator: torch.Generator, rng: random.Random
+    ) -> tuple[Tensor, dict[str, float]]:
+        with safe_open(rng.choice(self.files), "pt") as file:
             states, end, context, weights = (
                 file.get_tensor(k) for k in ("states", "end", "context", "weights")
             )
             captions = file.metadata()["captions"].split("\n")
         batch, frames = end.shape[:2]
-        step = torch.randint(len(self.sigmas), (batch, CHUNKS), generator=generator)
-        step = self.forcing.per_frame(step)
-        x_t = states[step, torch.arange(batch)[:, None], torch.arange(frames)]
-        sigmas = self.sigmas[step]
+        level = torch.randint(len(self.sigmas), (batch, CHUNKS), generator=generator)
+        level = self.forcing.per_frame(level)
+        x_t = states[level, torch.arange(batch)[:, None], torch.arange(frames)]
+        sigmas = self.sigmas[level]
         prompt = self.module.prompt(captions)
         velocity = self.forcing.forward(self.module, context, x_t, 1000 * sigmas, prompt)
         chunks = ode_regression_loss(velocity, x_t, sigmas, end).unflatten(1, (CHUNKS, -1)).mean(2)

@@ -57,8 +57,10 @@ class TeacherStage(Stage):
     def is_hidden(self, name: str) -> bool:
         return is_hidden(name)
 
-    def loss(self, generator: torch.Generator, seed: int) -> tuple[Tensor, dict[str, float]]:
-        x0, captions = self.draw(generator, random.Random(seed))
+    def loss(
+        self, step: int, generator: torch.Generator, rng: random.Random
+    ) -> tuple[Tensor, dict[str, float]]:
+        x0, captions = self.draw(generator, rng)
         sigmas = shifted_sigmas(self.batch, 1, self.settings.shift, generator).expand(-1, x0.shape[1])
         prompt = self.module.prompt(captions)
         noise = torch.randn(x0.shape, generator=generator)
