@@ -7,6 +7,7 @@ the others are from up to LONGEST_SECONDS later, so the network meets late strea
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from pyrf.config import StreamConfig
+from pyrf.config import PATCH, StreamConfig
 from pyrf.models.attention import MaskedAttention
 from pyrf.models.dit import PromptCache
 from pyrf.models.masks import teacher_forcing_mask
 from pyrf.models.taehv import TAEHVCodec
-from pyrf.training.latents import LatentScenes
+from pyrf.training.latents import NEAR, LatentScenes
 from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
 from pyrf.training.streams import Student, score_streams
@@ -45,16 +46,24 @@ class CausalSettings(BaseModel):
 
 
 class CausalForcing:
-    """Teacher-forced forwards over [clean; noisy] and the samples they need."""
+    """Teacher-forced forwards over [clean past; noisy] and the samples they need."""
 
     def __init__(self, scenes: LatentScenes, stream: StreamConfig, batch: int, context_noise: float) -> None:
         self.scenes, self.stream, self.batch, self.context_noise = scenes, stream, batch, context_noise
         self.frames = CHUNKS * stream.chunk_frames
-        tokens_per_frame = scenes.near.shape[3] * scenes.near.shape[4] // 4
-        self.attention = MaskedAttention(
-            teacher_forcing_mask(self.frames, tokens_per_frame, stream.chunk_frames)
-        )
-        self.positions = list(range(self.frames)) * 2
+        if stream.slots != CHUNKS or self.frames != NEAR:
+            raise ValueError(
+                f"the scenes hold {NEAR} latent frames in {CHUNKS} chunks, "
+                f"the stream's window {stream.window_frames} in {stream.slots}"
+            )
+        # Nothing looks at the last clean chunk: it is left out of the sequence.
+        self.past = self.frames - stream.chunk_frames
+        tokens = scenes.near.shape[3] * scenes.near.shape[4] // math.prod(PATCH)
+        mask = teacher_forcing_mask(self.frames, tokens, stream.chunk_frames)
+        used = torch.cat([torch.arange(self.past), torch.arange(self.frames, 2 * self.frames)])
+        rows = (used[:, None] * tokens + torch.arange(tokens)).flatten()
+        self.attention = MaskedAttention(mask[rows][:, rows])
+        self.positions = [*range(self.past), *range(self.frames)]
 
     def draw(
         self, generator: torch.Generator, rng: random.Random, drop: float
@@ -84,13 +93,13 @@ class CausalForcing:
     ) -> Tensor:
         """Velocity of the noisy half, [B, 9, C, h, w]; timesteps [B, 9]."""
         flow = network.dit(
-            torch.cat([context, noisy], dim=1),
-            torch.cat([torch.zeros_like(timesteps), timesteps], dim=1),
+            torch.cat([context[:, : self.past], noisy], dim=1),
+            torch.cat([torch.zeros_like(timesteps[:, : self.past]), timesteps], dim=1),
             prompt,
             attention=self.attention,
             frame_positions=self.positions,
         )
-        return flow[:, self.frames :]
+        return flow[:, self.past :]
 
     def per_frame(self, of_chunks: Tensor) -> Tensor:
         """[B, chunks] -> [B, frames]."""
