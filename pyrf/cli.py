@@ -327,6 +327,10 @@ def run(arguments: list[str]) -> int:
         message = f"{error.format_message()} (see pyrf --help)"
     except (ValueError, OSError) as error:
         message = str(error)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        message = "out of memory; take a smaller --height and --width, or --dtype bfloat16"
     except KeyboardInterrupt:
         return INTERRUPTED
     else:

@@ -1,10 +1,10 @@
 """The `pyrf` command: in a process of its own for the main paths, through `run` for the rest."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -169,6 +169,19 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_too_large_a_frame_is_one_line(
+    tmp_path: Path, random_bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    size = ("--height", "16000000", "--width", "16000000")
+    assert (
+        cli.run(["generate", PROMPT, "-o", f"{tmp_path}/out.mp4", "--model", str(random_bundle), *size]) == 2
+    )
+    err = capfd.readouterr().err
+    assert err.startswith("error: out of memory; ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bad_input_in_a_process(tmp_path: Path, random_bundle: Path) -> None:
     result = call("generate", "word " * 10_000, "-o", tmp_path / "out.mp4", "--model", random_bundle)
     assert result.returncode == 2
@@ -190,6 +203,13 @@ def test_damaged_bundle(tmp_path: Path, random_bundle: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+def has_content(folder: Path) -> bool:
+    """Whether a file of the folder has bytes: frames are being written."""
+    with suppress(FileNotFoundError):
+        return any(path.stat().st_size for path in folder.iterdir())
+    return False
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupt_leaves_nothing(tmp_path: Path, random_bundle: Path, number: int, code: int) -> None:
     arguments = (
@@ -203,8 +223,9 @@ def test_interrupt_leaves_nothing(tmp_path: Path, random_bundle: Path, number: i
         random_bundle,
     )
     with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        while process.poll() is None and not list(tmp_path.iterdir()):
-            os.sched_yield()
+        while process.poll() is None and not has_content(tmp_path):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.02)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == code

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,14 @@ def test_streams_side_by_side_do_not_meet(pipe: StreamingPipeline) -> None:
         pairs = [(next(one), next(two)) for _ in range(5)]
     assert np.array_equal(frames_of([a for a, _ in pairs]), pipe(RED, num_frames=57, seed=1).frames)
     assert np.array_equal(frames_of([b for _, b in pairs]), pipe(BLUE, num_frames=57, seed=2).frames)
+
+
+def test_streams_in_threads_do_not_meet(pipe: StreamingPipeline) -> None:
+    expected = pipe(RED, num_frames=117, seed=1).frames
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(lambda: frames_of(take(pipe.stream(RED, seed=1), 10))) for _ in range(3)]
+        for job in jobs:
+            assert np.array_equal(job.result(), expected)
 
 
 def test_batch_elements_equal_single_runs(pipe: StreamingPipeline) -> None:
@@ -236,6 +245,29 @@ def test_close_ends_every_kind_of_iteration(pipe: StreamingPipeline) -> None:
         return [chunk async for chunk in stream]
 
     assert asyncio.run(drain()) == []
+
+
+def test_closing_gives_up_the_chunk_under_way(
+    pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = pipe.stream(RED)
+    next(stream)
+    inner = stream._rollout.backend.inner
+    original, calls, closers = inner.denoise, [], []
+
+    def denoise(*arguments: Any) -> torch.Tensor:
+        calls.append(arguments)
+        closers.append(threading.Thread(target=stream.close))
+        closers[-1].start()
+        while not stream._closed:
+            closers[-1].join(0.01)
+        return original(*arguments)
+
+    monkeypatch.setattr(inner, "denoise", denoise)
+    assert list(stream) == []
+    assert len(calls) == 1
+    closers[0].join()
+    assert stream._rollout is None
 
 
 def test_an_error_closes_the_stream(pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch) -> None:

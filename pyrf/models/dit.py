@@ -313,7 +313,8 @@ class WanModel(nn.Module):
         )
         dtype = torch.promote_types(self.dtype, torch.float32)
         key = (positions, height, width, dtype, self.device)
-        if self._rope is None or self._rope[0] != key:
+        kept = self._rope  # read once: streams in other threads share the model
+        if kept is None or kept[0] != key:
             with torch.inference_mode(False):  # a table made in a stream may serve training next
                 table = rope_table(
                     positions,
@@ -324,8 +325,8 @@ class WanModel(nn.Module):
                     dtype=dtype,
                     device=self.device,
                 )
-            self._rope = (key, table)
-        return self._rope[1]
+            self._rope = kept = (key, table)
+        return kept[1]
 
     def _enter(
         self,
