@@ -156,7 +156,7 @@ class SinkRingCache:
     def _seed_masters(self) -> None:
         """Start float32 masters from the first sink (a bfloat16's hidden bits start at zero anyway)."""
         for cache, master in zip((*self.keys, *self.values), self._masters()):
-            master.copy_(cache[:, :, : self.tokens])
+            master.copy_(cache.narrow(2, 0, self.tokens))
 
     def visible(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, int]:
         """What the current chunk attends to: a layer's keys and values, of which a prefix is valid."""
@@ -187,7 +187,7 @@ class SinkRingCache:
         order += [self.slot_of(c) for c in range(self.ring_chunks.start, chunk + 1)]
         frames = self.stream.chunk_frames
         with torch.inference_mode(False):
-            self._order = torch.tensor(order, device=self.slot.device)
+            self._order = torch.tensor(order).to(self.slot.device)
         self.slot.fill_(order[-1])
         self.open = True
         try:

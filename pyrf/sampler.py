@@ -196,11 +196,13 @@ class TrainingRollout:
         steps = len(self.sampler.timesteps)
         if not 0 <= exit_step < steps:
             raise ValueError(f"exit_step must lie in 0..{steps - 1}, got {exit_step}")
+        differentiable = torch.is_grad_enabled()
         with torch.no_grad():
             self.cache.begin_chunk()
             predict = self._predict(self.attention)
             x = self.sampler.noisy(predict, draw(), draw, exit_step)
-            predict = self._predict(PrefixAttention(self.cache.snapshot()))
+            if differentiable:
+                predict = self._predict(PrefixAttention(self.cache.snapshot()))
         if self.checkpointing:
             x0 = checkpoint(self.sampler.x0, predict, x, exit_step, use_reentrant=False)
         else:

@@ -92,6 +92,12 @@ def test_a_rollout_to_the_last_step_is_inference():
     torch.testing.assert_close(torch.cat(rollout(3)[2], 1).detach(), expected, atol=1e-12, rtol=0)
 
 
+def test_a_rollout_without_gradients_gives_the_same():
+    with torch.no_grad():
+        plain = torch.cat(rollout(1)[2], 1)
+    torch.testing.assert_close(plain, torch.cat(rollout(1)[2], 1).detach(), atol=1e-12, rtol=0)
+
+
 def test_the_gradient_stays_in_its_chunk():
     """The same chunk, rolled out behind detached ones, has the same gradient."""
     model, _, latents = rollout(1)

@@ -117,7 +117,7 @@ class TorchBackend:
     def _time(self, timestep: float) -> TimeEmbedding:
         """The embedding of a timestep, made once a stream and shared by all videos, frames and chunks."""
         if timestep not in self._times:
-            timesteps = torch.tensor([timestep], dtype=torch.float64, device=self.device)
+            timesteps = torch.full((1,), timestep, dtype=torch.float64, device=self.device)
             self._times[timestep] = self.model.modulate(self.model.embed_timesteps(timesteps))
         return self._times[timestep]
 

@@ -92,7 +92,7 @@ class TanhGELU(nn.Module):
 def _split(modulation: Tensor) -> tuple[Tensor, ...]:
     """[B, F or 1, k, D] to k tensors that broadcast over a frame's tokens; vectors where all share one."""
     if modulation.shape[:2] == (1, 1):
-        return modulation[0, 0].unbind(0)
+        return modulation.view(modulation.shape[2:]).unbind(0)
     return modulation.unsqueeze(3).unbind(2)
 
 
@@ -297,7 +297,7 @@ class WanModel(nn.Module):
         if timesteps.ndim not in (1, 2):
             raise ValueError(f"timesteps must be [B] or [B, F], got {list(timesteps.shape)}")
         if timesteps.ndim == 1:
-            timesteps = timesteps[:, None]
+            timesteps = timesteps.unsqueeze(1)
         e = self.time_embedding(sinusoid(timesteps, self.config.freq_dim).to(self.dtype))
         return TimeEmbedding(e, self.time_projection(e).unflatten(-1, (6, -1)))
 

@@ -6,9 +6,11 @@ import weakref
 import pytest
 import torch
 from tiny import CONFIG, HEIGHT, WIDTH, network, prompts
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyrf.backends.torch import TorchBackend
 from pyrf.config import StreamConfig
+from pyrf.models.dit import WanModel
 from pyrf.sampler import ChunkLoop, SeededNoise
 
 STREAM = StreamConfig()
@@ -106,3 +108,37 @@ def test_clean_calls_skip_the_head_and_all_behind_the_last_keys():
     backend.begin_chunk()
     backend.clean(torch.zeros(1, *SHAPE))
     assert backend.cache.chunk == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_stream_on_a_gpu_never_waits_for_the_device(dtype):
+    """Traced with fake CUDA tensors: a host that reads a device value, or mixes devices, would raise."""
+    with torch.device("meta"):
+        model = WanModel(CONFIG).to(dtype)
+    backend = TorchBackend(model, STREAM)
+    stream = ChunkLoop(backend, STREAM, lambda: torch.zeros(1, *SHAPE, device="cuda"))
+    embeds = (1, CONFIG.text_len, CONFIG.text_dim)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for module in model.modules():
+            for name, p in list(module.named_parameters(recurse=False)):
+                fake = torch.empty(p.shape, dtype=dtype, device="cuda")
+                setattr(module, name, torch.nn.Parameter(fake, requires_grad=False))
+        backend.start(1, HEIGHT, WIDTH)
+        backend.set_prompt(torch.zeros(embeds, device="cuda"))
+        for _ in range(5):
+            latents = stream.next_chunk()
+        backend.set_prompt(torch.zeros(embeds, device="cuda"), recache=True)
+    assert latents.device.type == "cuda"
+    assert latents.shape == (1, *SHAPE)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.03), (torch.float16, 0.005)])
+def test_half_precision_streams_stay_near_float32(dtype, tolerance):
+    def stream(dtype):
+        backend = started(dtype=dtype)
+        made = loop(backend)
+        return torch.cat([made.next_chunk() for _ in range(6)], 1)
+
+    exact = stream(torch.float32)
+    error = (stream(dtype) - exact).norm() / exact.norm()
+    assert 0 < error < tolerance
