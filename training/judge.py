@@ -49,7 +49,10 @@ def held_out_prompts(world: World, count: int, seed: int = HELD_OUT_SEED) -> lis
 
 
 def judge(videos: list[NDArray[np.uint8]], prompts: list[Prompt]) -> tuple[dict[str, float], list[Detection]]:
-    """Share of videos right in each attribute, among prompts that state it, and what was seen."""
+    """Share of videos right in each attribute, among prompts that state it, and what was seen.
+
+    "frozen" is the share of those asked to move that stand still, "lost" of all that show no object.
+    """
     seen = [detect(video) for video in videos]
     scores = {}
     for name in NAMED:
@@ -58,5 +61,7 @@ def judge(videos: list[NDArray[np.uint8]], prompts: list[Prompt]) -> tuple[dict[
     for motion in sorted({p.attributes.motion for p in prompts}):
         right = [d.motion == motion for d, p in zip(seen, prompts) if p.attributes.motion == motion]
         scores[f"motion/{motion}"] = float(np.mean(right))
-    scores["present"] = float(np.mean([d.present for d in seen]))
+    asked_to_move = [d for d, p in zip(seen, prompts) if p.attributes.motion != "still"]
+    scores["frozen"] = float(np.mean([d.motion == "still" for d in asked_to_move]))
+    scores["lost"] = float(np.mean([d.shape is None for d in seen]))
     return scores, seen
