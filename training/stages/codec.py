@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -23,7 +23,7 @@ from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHV, MemoryBlock, TAEHVConfig
 from pyrf.training.trainer import Stage
 from pyrf.training.video import contact_sheet
 from pyrf.training.worlds.detector import detect
-from pyrf.training.worlds.shapes import Scene, World
+from pyrf.training.worlds.shapes import HEIGHT, WIDTH, Scene, World
 
 WARM_LATENTS = 1
 """Latents encoded ahead of a stretch, so that it looks like the middle of an endless video."""
@@ -37,6 +37,8 @@ class CodecSettings(BaseModel):
         noise: largest deviation of the noise on the latents.
         penalty: weight of what holds the latents near mean 0 and deviation 1.
         freeze_encoder: sharpen the decoder only, so that latents keep their meaning.
+        crop: side in pixels of the windows around the object that the first `crop_steps` steps see,
+            a multiple of the spatial stride: most of a frame is background, which is learnt at once.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -48,6 +50,8 @@ class CodecSettings(BaseModel):
     noise: float = 0.15
     penalty: float = 0.02
     freeze_encoder: bool = False
+    crop: int = Field(default=48, gt=0, le=HEIGHT, multiple_of=8)
+    crop_steps: int = 0
 
 
 def initialize(network: TAEHV) -> None:
@@ -109,8 +113,14 @@ class CodecStage(Stage):
         self, step: int, generator: torch.Generator, rng: random.Random
     ) -> tuple[Tensor, dict[str, float]]:
         count = FRAMES_PER_LATENT * self.settings.latents
-        scenes = (draw_scene(self.world, rng.randrange(10**7, 2 * 10**7)) for _ in range(self.batch))
-        video = to_tensor([scene.render(scene_rng.randrange(200), count) for scene, scene_rng in scenes])
+        crop = self.settings.crop if step < self.settings.crop_steps else None
+        clips = []
+        for _ in range(self.batch):
+            scene, scene_rng = draw_scene(self.world, rng.randrange(10**7, 2 * 10**7))
+            first = scene_rng.randrange(200)
+            clip = scene.render(first, count)
+            clips.append(clip if crop is None else clip[:, *window(scene, first + count // 2, crop, rng)])
+        video = to_tensor(clips)
         z = self.module.encode(video)
         channels = z.transpose(1, 2).flatten(2).transpose(0, 1).flatten(1)
         penalty = channels.mean(1).square().mean() + (channels.std(1) - 1).square().mean()
@@ -148,6 +158,16 @@ class CodecStage(Stage):
         state = {k: v.contiguous() for k, v in module.state_dict().items()}
         (folder / "config.json").write_text(json.dumps(module.config.to_dict(), indent=2))
         save_file(state, folder / "diffusion_pytorch_model.safetensors")
+
+
+def window(scene: Scene, time: int, side: int, rng: random.Random) -> tuple[slice, slice]:
+    """Rows and columns of a random square that holds the object's centre at frame `time`."""
+    x, y, _ = scene.path(time, 1)
+    spans = []
+    for centre, size in ((int(y[0]) % HEIGHT, HEIGHT), (int(x[0]) % WIDTH, WIDTH)):
+        start = rng.randint(max(0, centre - side + 1), min(size - side, centre))
+        spans.append(slice(start, start + side))
+    return spans[0], spans[1]
 
 
 def edge_weight(video: Tensor) -> Tensor:
