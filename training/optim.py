@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from pyrf.training import parallel
+
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
@@ -29,7 +31,7 @@ class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised; matrices of one shape are handled as a batch, kernels as matrices.
 
     torch.optim.Muon takes neither convolution kernels nor batches, which halves the speed of a small
-    model on a CPU. The update's size matches AdamW's (factor 0.2 * sqrt(max(rows, columns))).
+    model on a CPU. Processes that train together share the work. The update's size matches AdamW's (factor 0.2 * sqrt(max(rows, columns))).
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Muon(torch.optim.Optimizer):
                 update = p.grad.add(buffer, alpha=group["momentum"]).flatten(1)
                 by_shape[tuple(update.shape)].append((p, update))
             for shape, pairs in by_shape.items():
-                updates = orthogonalize(torch.stack([update for _, update in pairs]))
+                updates = parallel.share_work(orthogonalize, torch.stack([update for _, update in pairs]))
                 scale = 0.2 * max(shape) ** 0.5
                 for (p, _), update in zip(pairs, updates):
                     p.mul_(1 - group["lr"] * group["weight_decay"])

@@ -39,6 +39,18 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
+def share_work(function: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
+    """`function` of a batch whose items do not depend on each other: each process computes a part."""
+    if world_size() == 1:
+        return function(items)
+    results = torch.zeros_like(items)
+    mine = slice(rank(), None, world_size())
+    if len(items) > rank():
+        results[mine] = function(items[mine])
+    dist.all_reduce(results)
+    return results
+
+
 def launch(count: int, function: Callable[..., None], *arguments: Any) -> None:
     """Run `function(*arguments)` in `count` processes that can reach each other; in this one when 1.
 
