@@ -31,7 +31,8 @@ class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised; matrices of one shape are handled as a batch, kernels as matrices.
 
     torch.optim.Muon takes neither convolution kernels nor batches, which halves the speed of a small
-    model on a CPU. Processes that train together share the work. The update's size matches AdamW's (factor 0.2 * sqrt(max(rows, columns))).
+    model on a CPU. Processes that train together share the work. The update's size matches AdamW's
+    (factor 0.2 * sqrt(max(rows, columns))).
     """
 
     def __init__(

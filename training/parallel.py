@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,26 @@ def barrier() -> None:
     """Wait until all processes are here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def from_first(value: float) -> float:
+    """The first process's value, for decisions that all must make alike, such as those by the clock."""
+    if world_size() == 1:
+        return value
+    shared = torch.tensor(value, dtype=torch.float64)
+    dist.broadcast(shared, src=0)
+    return shared.item()
+
+
+@contextmanager
+def all_threads() -> Iterator[None]:
+    """Compute with the threads of all processes, while the others wait at a barrier."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads * world_size())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:

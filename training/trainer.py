@@ -141,7 +141,7 @@ def train(stage: Stage, settings: TrainSettings, folder: Path) -> nn.Module:
 
     def evaluate_and_export() -> None:
         if parallel.rank() == 0:
-            with torch.no_grad():
+            with torch.no_grad(), parallel.all_threads():
                 log(stage.evaluate(average.module.eval(), folder, step))
             stage.export(average.module, folder)
         parallel.barrier()
@@ -169,7 +169,7 @@ def train(stage: Stage, settings: TrainSettings, folder: Path) -> nn.Module:
             optimizer.zero_grad(set_to_none=True)
         average.update_parameters(module)
         step += 1
-        seconds += time.perf_counter() - started
+        seconds = parallel.from_first(seconds + time.perf_counter() - started)
         for key, value in {"loss": loss.item(), "grad_norm": norm.item(), **metrics}.items():
             smoothed[key] = 0.97 * smoothed.get(key, value) + 0.03 * value
         if step % 50 == 0:

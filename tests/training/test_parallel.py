@@ -1,0 +1,71 @@
+"""Two processes that train one model: they share work and agree on what is done by the clock."""
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyrf.training import parallel
+from pyrf.training.optim import orthogonalize
+from pyrf.training.trainer import Stage, TrainSettings, train
+
+
+class Line(Stage):
+    """A matrix that learns to map noise to its double."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.module = nn.Linear(4, 4)
+
+    def loss(
+        self, step: int, generator: torch.Generator, rng: random.Random
+    ) -> tuple[Tensor, dict[str, float]]:
+        x = torch.randn(8, 4, generator=generator)
+        return (self.module(x) - 2 * x).square().mean(), {}
+
+    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
+        return {"threads": torch.get_num_threads()}
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        pass
+
+
+def share(folder: Path) -> None:
+    torch.set_num_threads(1)
+    matrices = torch.randn(5, 8, 6, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        parallel.share_work(orthogonalize, matrices), orthogonalize(matrices), rtol=0, atol=1e-6
+    )
+    assert parallel.from_first(10.0 + parallel.rank()) == 10.0
+    (folder / f"shared-{parallel.rank()}").touch()
+
+
+def train_on_uneven_clocks(folder: Path) -> None:
+    """The second process's clock runs 100 times as fast: alone it would evaluate at other steps."""
+    torch.set_num_threads(1)
+    clock, factor = time.perf_counter, 1 + 99 * parallel.rank()
+    time.perf_counter = lambda: factor * clock()
+    settings = TrainSettings(
+        steps=12, batch=8, lr=0.02, adam_lr=0.02, compile=False, eval_minutes=1e-7, checkpoint_minutes=1e-7
+    )
+    stage = Line()
+    train(stage, settings, folder / "run")
+    torch.save(stage.module.state_dict(), folder / f"{parallel.rank()}.pt")
+
+
+def test_processes_share_work(tmp_path: Path) -> None:
+    parallel.launch(2, share, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"shared-0", "shared-1"}
+
+
+def test_processes_agree_on_the_clock_and_the_weights(tmp_path: Path) -> None:
+    parallel.launch(2, train_on_uneven_clocks, tmp_path)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert records[-1]["step"] == 12
+    assert all(record["threads"] == 2 for record in records if "threads" in record)
