@@ -74,10 +74,10 @@ class CausalForcing:
         """
         index = torch.randint(len(self.scenes), (self.batch,), generator=generator)
         late = torch.tensor([rng.random() < 0.5 for _ in range(self.batch)])
-        near, far = self.scenes.near[index], self.scenes.far[index]
+        near, far = self.scenes.near[index].float(), self.scenes.far[index].float()
         chunk = self.stream.chunk_frames
         jumped = torch.cat([near[:, :chunk], far], dim=1)
-        clean = torch.where(late[:, None, None, None, None], jumped, near).float()
+        clean = torch.where(late[:, None, None, None, None], jumped, near)
         weights = torch.ones(self.batch, CHUNKS)
         weights[late, 1] = 0
         captions = ["" if rng.random() < drop else self.scenes.caption(int(i), rng) for i in index]

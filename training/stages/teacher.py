@@ -76,9 +76,9 @@ class TeacherStage(Stage):
             # a window of the first stretch; a single chunk may be from the later one as well
             stretch = self.scenes.far if frames < NEAR and rng.random() < 0.4 else self.scenes.near
             start = rng.randrange(stretch.shape[1] - frames + 1)
-            clips.append(stretch[i, start : start + frames])
+            clips.append(stretch[i, start : start + frames].float())
         captions = ["" if rng.random() < self.settings.drop else self.scenes.caption(i, rng) for i in index]
-        return torch.stack(clips).float(), captions
+        return torch.stack(clips), captions
 
     def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
         assert isinstance(module, TextToVideo)
