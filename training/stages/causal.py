@@ -142,7 +142,8 @@ class CausalStage(Stage):
         )
         chunks = error.unflatten(1, (CHUNKS, -1)).mean(2)
         loss = (chunks * weights).sum() / weights.sum()
-        return loss, {f"loss_{i}": float(chunks.detach()[weights[:, i] > 0, i].mean()) for i in range(CHUNKS)}
+        seen = [i for i in range(CHUNKS) if weights[:, i].any()]
+        return loss, {f"loss_{i}": float(chunks.detach()[weights[:, i] > 0, i].mean()) for i in seen}
 
     def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
         assert isinstance(module, TextToVideo)
