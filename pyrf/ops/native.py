@@ -50,7 +50,8 @@ def refusal(heads: int, head_dim: int, dtype: torch.dtype, device: torch.device)
     if heads * head_dim > MAX_CHANNELS:
         return f"pyrf's kernels take up to {MAX_CHANNELS} channels, got {heads * head_dim}"
     if _capability(device) < CAPABILITY:
-        return f"pyrf's kernels need compute capability {CAPABILITY}, got {_capability(device)}"
+        oldest, given = ("{}.{}".format(*pair) for pair in (CAPABILITY, _capability(device)))
+        return f"pyrf's kernels need compute capability {oldest} or newer, got {given}"
     return None
 
 
