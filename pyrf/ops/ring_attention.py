@@ -24,7 +24,7 @@ def _check(q: Tensor, keys: Tensor, values: Tensor, length: int) -> tuple[int, i
 
 def _sdpa(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
     out = F.scaled_dot_product_attention(q, keys.narrow(2, 0, length), values.narrow(2, 0, length))
-    return out.transpose(1, 2).contiguous().flatten(2)
+    return out.transpose(1, 2).flatten(2)
 
 
 def _kernel(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
