@@ -33,20 +33,20 @@ COPY_MODES = ("at once", "at wait", "either")
 EVERY_SCHEDULE = tuple(product(range(len(SCHEDULES)), range(len(COPY_MODES))))
 
 
-def _with_includes(path: Path, seen: dict[Path, str]) -> None:
-    """Collect a source and what it includes from its own tree."""
+def with_includes(path: Path, seen: dict[Path, str]) -> None:
+    """Collect the text of a source and of what it includes from its own tree."""
     path = path.resolve()
     if path in seen or not path.is_file():
         return
     seen[path] = text = path.read_text()
     for name in re.findall(r'#include "([^"]+)"', text):
         for folder in (path.parent, CSRC):
-            _with_includes(folder / name, seen)
+            with_includes(folder / name, seen)
 
 
 def _key(source: Path, command: Sequence[str]) -> str:
     seen: dict[Path, str] = {}
-    _with_includes(source, seen)
+    with_includes(source, seen)
     parts = [*command, platform.node(), *(seen[path] for path in sorted(seen))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
