@@ -6,7 +6,7 @@ import pytest
 from emulator import KERNELS
 from nvcc import ARCHITECTURES, find_nvcc, usage
 
-pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="there is no nvcc on PATH or in /usr/local/cuda/bin")
+pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="no nvcc on PATH or in /usr/local/cuda/bin")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
