@@ -289,13 +289,19 @@ def test_neither_tracing_nor_plain_torch_waits_for_a_gpu(name, dtype, head_dim, 
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_refuses_a_cpu_tensor_among_cuda_tensors(name):
+def test_refuses_a_cpu_tensor_among_cuda_tensors(name, monkeypatch):
+    """Each argument in turn; what the dispatcher calls refuses it before it looks for kernels."""
     op, make = OPS[name]
     real = make(torch.bfloat16, 64)
+    monkeypatch.setattr(native, "refusal", lambda *_: pytest.fail("looked for kernels"))
     for index, x in enumerate(real):
         if isinstance(x, torch.Tensor):
             with FakeTensorMode(allow_non_fake_inputs=True):
                 arguments = empty_on("cuda", real)
                 arguments[index] = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype)
+                with pytest.raises(
+                    ValueError, match=r"must be .*(on cuda:0, got .*on cpu|on cpu, got .*on cuda:0)"
+                ):
+                    RUN_CUDA[name](*arguments)
                 with pytest.raises((ValueError, RuntimeError), match="cpu"):
                     op(*arguments)
