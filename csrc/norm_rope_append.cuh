@@ -1,0 +1,113 @@
+// RMS norm over all channels of q and k, rotation, and the write of k and v into their slot. Bound by memory:
+// a block is one token, a thread 8 of its channels in q, k and v, and each byte moves once.
+#pragma once
+
+#include "elements.cuh"
+
+namespace pyrf {
+
+inline constexpr int kNormMaxDim = 5120;
+inline constexpr int kNormMaxThreads = kNormMaxDim / kVector;
+inline constexpr int kNormMaxWarps = kNormMaxThreads / 32;
+inline constexpr int kNormSharedBytes = 2 * kNormMaxWarps * sizeof(float);
+static_assert(kNormMaxWarps <= 32, "one warp adds the sums of all warps");
+
+PYRF_DEVICE float warp_sum(float x) {
+#pragma unroll
+  for (int lanes = 16; lanes > 0; lanes /= 2) x += ptx::shuffle_xor(x, lanes);
+  return x;
+}
+
+template <class T>
+PYRF_DEVICE float square_sum(uint4 words) {
+  float x[kVector];
+  unpack<T>(words, x);
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kVector; ++i) sum = fmaf(x[i], x[i], sum);
+  return sum;
+}
+
+// The sums of a and b over the block; every thread must call.
+PYRF_DEVICE void block_sum(float& a, float& b) {
+  const ptx::Shared sums_a = ptx::shared_memory();
+  const ptx::Shared sums_b = sums_a + kNormMaxWarps * sizeof(float);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+  a = warp_sum(a);
+  b = warp_sum(b);
+  if (lane == 0) {
+    ptx::store_shared(sums_a + warp * sizeof(float), ptx::float_bits(a));
+    ptx::store_shared(sums_b + warp * sizeof(float), ptx::float_bits(b));
+  }
+  ptx::sync_threads();
+  const bool has_sum = lane < warps;
+  a = warp_sum(has_sum ? ptx::bits_float(ptx::load_shared(sums_a + lane * sizeof(float))) : 0.0f);
+  b = warp_sum(has_sum ? ptx::bits_float(ptx::load_shared(sums_b + lane * sizeof(float))) : 0.0f);
+}
+
+// x * scale * weight, turned by the token's table.
+template <class T>
+PYRF_DEVICE uint4 norm_and_turn(uint4 words, float scale, const void* weights, const float (&rope)[kVector]) {
+  float x[kVector], weight[kVector];
+  unpack<T>(words, x);
+  unpack<T>(ptx::load16(weights), weight);
+#pragma unroll
+  for (int i = 0; i < kVector; ++i) x[i] = x[i] * scale * weight[i];
+#pragma unroll
+  for (int i = 0; i < kVector; i += 2) turn_pair(x[i], x[i + 1], rope[i], rope[i + 1]);
+  return pack<T>(x);
+}
+
+// Cosines and sines of four pairs.
+PYRF_DEVICE void load_rope(const float* table, float (&rope)[kVector]) {
+#pragma unroll
+  for (int i = 0; i < kVector; i += 4) {
+    const uint4 words = ptx::load16(table + i);
+    rope[i] = ptx::bits_float(words.x);
+    rope[i + 1] = ptx::bits_float(words.y);
+    rope[i + 2] = ptx::bits_float(words.z);
+    rope[i + 3] = ptx::bits_float(words.w);
+  }
+}
+
+// Grid: (tokens, batch). Threads: one for 8 channels, rounded up to whole warps; two blocks of the widest
+// rows share a multiprocessor, so that one loads while the other stores. What is done with is stored before
+// more is loaded, which keeps the registers within that bound.
+template <class T, int kHeadDim>
+__global__ void __launch_bounds__(kNormMaxThreads, 2) norm_rope_append_kernel(const NormRopeParams params) {
+  const int token = blockIdx.x, batch = blockIdx.y;
+  const int channel = threadIdx.x * kVector;
+  const int head = channel / kHeadDim, within = channel % kHeadDim;
+  const bool active = head < params.heads;
+  const int64_t slot = ptx::load_index(params.slot);
+  const bool appends = active && slot_exists(slot, params.slots);
+  const int place = appends ? static_cast<int>(slot) * params.tokens + token : -1;  // in the cache
+
+  uint4 q_words{}, k_words{};
+  if (active) {
+    q_words = ptx::load16(at(params.q, params.q_strides, batch, head, token) + within);
+    k_words = ptx::load16(at(params.k, params.k_strides, batch, head, token) + within);
+  }
+  if (place >= 0) {
+    ptx::store16(at(params.values, params.values_strides, batch, head, place) + within,
+                 ptx::load16(at(params.v, params.v_strides, batch, head, token) + within));
+  }
+  float q_sum = square_sum<T>(q_words), k_sum = square_sum<T>(k_words);
+  block_sum(q_sum, k_sum);
+  if (!active) return;
+
+  const float dim = static_cast<float>(params.heads * kHeadDim);
+  const float q_scale = ptx::rsqrt(q_sum / dim + params.eps), k_scale = ptx::rsqrt(k_sum / dim + params.eps);
+  const uint16_t* norm_q = static_cast<const uint16_t*>(params.norm_q) + channel;
+  const uint16_t* norm_k = static_cast<const uint16_t*>(params.norm_k) + channel;
+  const int64_t row = (static_cast<int64_t>(batch) * params.heads + head) * params.tokens + token;
+  float rope[kVector];
+  load_rope(params.rope + token * kHeadDim + within, rope);
+  ptx::store16(static_cast<uint16_t*>(params.q_out) + row * kHeadDim + within,
+               norm_and_turn<T>(q_words, q_scale, norm_q, rope));
+  if (place < 0) return;
+  ptx::store16(at(params.keys, params.keys_strides, batch, head, place) + within,
+               norm_and_turn<T>(k_words, k_scale, norm_k, rope));
+}
+
+}  // namespace pyrf
