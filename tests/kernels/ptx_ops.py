@@ -1,0 +1,226 @@
+"""The ops of `pyrf.ops`, with the same signatures, run by the PTX interpreter."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterable
+
+import torch
+from ptx import GlobalMemory, Kernel, launch
+from torch import Tensor
+
+EMA_THREADS = 256
+NORM_SHARED_BYTES = 160
+RING_THREADS = 128
+RING_QUERIES = 128
+RING_KEYS = 64
+
+
+def ring_shared_bytes(head_dim: int) -> int:
+    """The queries of a block and two buffers of keys and of values."""
+    return 2 * head_dim * (RING_QUERIES + 4 * RING_KEYS)
+
+
+_POINTER, _INT, _FLOAT = ctypes.c_uint64, ctypes.c_int32, ctypes.c_float
+
+
+class Strides(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("batch", "head", "token")]  # noqa: RUF012
+
+
+class EmaSinkHalf(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012
+        ("cache", _POINTER),
+        ("master", _POINTER),
+        ("cache_strides", Strides),
+        ("master_strides", Strides),
+    ]
+
+
+class EmaSinkParams(ctypes.Structure):
+    """As in csrc/params.h."""
+
+    _fields_ = [  # noqa: RUF012
+        ("halves", EmaSinkHalf * 2),
+        ("slot", _POINTER),
+        ("turn", _POINTER),
+        ("batch", _INT),
+        ("heads", _INT),
+        ("tokens", _INT),
+        ("slots", _INT),
+        ("time_pairs", _INT),
+        ("weight", _FLOAT),
+    ]
+
+
+class NormRopeParams(ctypes.Structure):
+    """As in csrc/params.h."""
+
+    _fields_ = [  # noqa: RUF012
+        *((name, _POINTER) for name in ("q", "k", "v", "norm_q", "norm_k")),
+        *((name, _POINTER) for name in ("rope", "slot", "keys", "values", "q_out")),
+        *((f"{name}_strides", Strides) for name in ("q", "k", "v", "keys", "values")),
+        ("heads", _INT),
+        ("tokens", _INT),
+        ("slots", _INT),
+        ("eps", _FLOAT),
+    ]
+
+
+class RingAttentionParams(ctypes.Structure):
+    """As in csrc/params.h."""
+
+    _fields_ = [  # noqa: RUF012
+        *((name, _POINTER) for name in ("q", "keys", "values", "out")),
+        *((f"{name}_strides", Strides) for name in ("q", "keys", "values")),
+        ("heads", _INT),
+        ("queries", _INT),
+        ("length", _INT),
+        ("scale_log2", _FLOAT),
+    ]
+
+
+class _Device:
+    """Tensors in the interpreter's memory; `fetch` brings back what a kernel wrote."""
+
+    def __init__(self) -> None:
+        self.memory = GlobalMemory()
+        self._storages: dict[int, tuple[Tensor, int]] = {}
+
+    def pointer(self, tensor: Tensor) -> int:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._storages:
+            raw = torch.empty(0, dtype=torch.uint8).set_(storage)
+            self._storages[storage.data_ptr()] = raw, self.memory.place(raw.numpy())
+        return self._storages[storage.data_ptr()][1] + tensor.storage_offset() * tensor.element_size()
+
+    def fetch(self) -> None:
+        for raw, address in self._storages.values():
+            raw.copy_(torch.from_numpy(self.memory.fetch(address)))
+
+
+def _strides(x: Tensor) -> Strides:
+    """Of a cache or master, [B, heads, tokens, head_dim]."""
+    return Strides(*x.stride()[:3])
+
+
+def _rows(x: Tensor, head_dim: int) -> Strides:
+    """Of a projection, [B, tokens, D]."""
+    return Strides(x.stride(0), head_dim, x.stride(1))
+
+
+class PtxOps:
+    """Args: kernels, all entries of the PTX."""
+
+    def __init__(self, kernels: Iterable[Kernel]) -> None:
+        self.kernels = list(kernels)
+
+    def find(self, name: str, dtype: torch.dtype, head_dim: int) -> Kernel:
+        """The entry of an op, dtype and head_dim; its name is the C++ compiler's."""
+        element = {torch.bfloat16: "Bf16", torch.float16: "Fp16"}[dtype]
+        part = f"{name}_kernelINS_4{element}ELi{head_dim}E"
+        (kernel,) = [kernel for kernel in self.kernels if part in kernel.name]
+        return kernel
+
+    def ema_sink_update(
+        self,
+        keys: Tensor,
+        values: Tensor,
+        key_master: Tensor,
+        value_master: Tensor,
+        slot: Tensor,
+        turn: Tensor,
+        tokens: int,
+        alpha: float,
+    ) -> None:
+        batch, heads, capacity, head_dim = keys.shape
+        device = _Device()
+        pairs = ((keys, key_master), (values, value_master))
+        parameters = EmaSinkParams(
+            halves=(EmaSinkHalf * 2)(
+                *(
+                    EmaSinkHalf(device.pointer(c), device.pointer(m), _strides(c), _strides(m))
+                    for c, m in pairs
+                )
+            ),
+            slot=device.pointer(slot),
+            turn=device.pointer(turn),
+            batch=batch,
+            heads=heads,
+            tokens=tokens,
+            slots=capacity // tokens,
+            time_pairs=len(turn),
+            weight=1.0 - alpha,
+        )
+        grid = (-(-tokens * head_dim // 8 // EMA_THREADS), batch * heads, 2)
+        kernel = self.find("ema_sink_update", keys.dtype, head_dim)
+        launch(kernel, grid, (EMA_THREADS, 1, 1), bytes(parameters), device.memory)
+        device.fetch()
+
+    def norm_rope_append(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        norm_q: Tensor,
+        norm_k: Tensor,
+        eps: float,
+        rope: Tensor,
+        slot: Tensor,
+        keys: Tensor,
+        values: Tensor,
+    ) -> Tensor:
+        batch, heads, capacity, head_dim = keys.shape
+        tokens = q.shape[1]
+        out = torch.full((batch, heads, tokens, head_dim), math.nan, dtype=q.dtype)
+        device = _Device()
+        named = {"q": q, "k": k, "v": v, "norm_q": norm_q, "norm_k": norm_k, "rope": rope}
+        named |= {"slot": slot, "keys": keys, "values": values, "q_out": out}
+        parameters = NormRopeParams(
+            **{name: device.pointer(tensor) for name, tensor in named.items()},
+            **{f"{name}_strides": _rows(named[name], head_dim) for name in "qkv"},
+            keys_strides=_strides(keys),
+            values_strides=_strides(values),
+            heads=heads,
+            tokens=tokens,
+            slots=capacity // tokens,
+            eps=eps,
+        )
+        threads = -(-heads * head_dim // 8 // 32) * 32
+        kernel = self.find("norm_rope_append", keys.dtype, head_dim)
+        launch(
+            kernel,
+            (tokens, batch, 1),
+            (threads, 1, 1),
+            bytes(parameters),
+            device.memory,
+            NORM_SHARED_BYTES,
+        )
+        device.fetch()
+        return out
+
+    def ring_attention(self, q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+        batch, heads, queries, head_dim = q.shape
+        out = torch.full((batch, queries, heads * head_dim), math.nan, dtype=q.dtype)
+        device = _Device()
+        named = {"q": q, "keys": keys, "values": values}
+        parameters = RingAttentionParams(
+            **{name: device.pointer(tensor) for name, tensor in named.items()},
+            out=device.pointer(out),
+            **{f"{name}_strides": _strides(tensor) for name, tensor in named.items()},
+            heads=heads,
+            queries=queries,
+            length=length,
+            scale_log2=math.log2(math.e) / math.sqrt(head_dim),
+        )
+        launch(
+            self.find("ring_attention", q.dtype, head_dim),
+            (-(-queries // RING_QUERIES), heads, batch),
+            (RING_THREADS, 1, 1),
+            bytes(parameters),
+            device.memory,
+            ring_shared_bytes(head_dim),
+        )
+        device.fetch()
+        return out
