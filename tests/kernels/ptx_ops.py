@@ -26,11 +26,11 @@ _POINTER, _INT, _FLOAT = ctypes.c_uint64, ctypes.c_int32, ctypes.c_float
 
 
 class Strides(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("batch", "head", "token")]  # noqa: RUF012
+    _fields_ = [(name, ctypes.c_int64) for name in ("batch", "head", "token")]
 
 
 class EmaSinkHalf(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("cache", _POINTER),
         ("master", _POINTER),
         ("cache_strides", Strides),
@@ -41,7 +41,7 @@ class EmaSinkHalf(ctypes.Structure):
 class EmaSinkParams(ctypes.Structure):
     """As in csrc/params.h."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("halves", EmaSinkHalf * 2),
         ("slot", _POINTER),
         ("turn", _POINTER),
@@ -57,7 +57,7 @@ class EmaSinkParams(ctypes.Structure):
 class NormRopeParams(ctypes.Structure):
     """As in csrc/params.h."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, _POINTER) for name in ("q", "k", "v", "norm_q", "norm_k")),
         *((name, _POINTER) for name in ("rope", "slot", "keys", "values", "q_out")),
         *((f"{name}_strides", Strides) for name in ("q", "k", "v", "keys", "values")),
@@ -71,7 +71,7 @@ class NormRopeParams(ctypes.Structure):
 class RingAttentionParams(ctypes.Structure):
     """As in csrc/params.h."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         *((name, _POINTER) for name in ("q", "keys", "values", "out")),
         *((f"{name}_strides", Strides) for name in ("q", "keys", "values")),
         ("heads", _INT),

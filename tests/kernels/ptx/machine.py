@@ -12,7 +12,13 @@ from ptx.memory import Array, GlobalMemory, SharedMemory
 from ptx.state import HANDLERS, Batch, Lanes
 from ptx.syntax import Instruction, Kernel, PtxError
 
-CONTROL = {"bra": {"uni"}, "ret": {"uni"}, "exit": set(), "bar": {"sync", "warp"}, "barrier": {"sync", "aligned", "cta"}}
+CONTROL = {
+    "bra": {"uni"},
+    "ret": {"uni"},
+    "exit": set(),
+    "bar": {"sync", "warp"},
+    "barrier": {"sync", "aligned", "cta"},
+}
 BATCH_LANES = 2048
 """Threads that run together: enough to hide Python's cost of an instruction, few enough for the cache."""
 
@@ -40,6 +46,10 @@ def launch(
     threads = int(np.prod(block))
     if kernel.max_threads is not None and threads > kernel.max_threads:
         raise PtxError(f"{kernel.name} takes blocks of at most {kernel.max_threads} threads, got {threads}")
+    if len(parameters) != kernel.parameter_bytes:
+        raise PtxError(
+            f"{kernel.name} takes {kernel.parameter_bytes} bytes of parameters, got {len(parameters)}"
+        )
     symbols, shared_size = _layout(kernel, dynamic_shared)
     base = memory.place(np.frombuffer(parameters, np.uint8))
     symbols |= {name: base + offset for name, offset in kernel.parameters.items()}
@@ -152,5 +162,7 @@ def _release(batch: Batch, waiting: dict[int, Array]) -> tuple[dict[int, Array],
         partial = counts[(counts > 0) & (counts < batch.threads)]
         if len(partial):
             text = batch.kernel.code[at - 1].text
-            raise PtxError(f"a barrier is reached by {partial[0]} of a block's {batch.threads} threads: {text}")
+            raise PtxError(
+                f"a barrier is reached by {partial[0]} of a block's {batch.threads} threads: {text}"
+            )
     return dict(waiting), {}

@@ -190,9 +190,7 @@ def shift_right(batch: Batch, instruction: Instruction, lanes: Lanes) -> None:
     _shift(batch, instruction, lanes, np.right_shift)
 
 
-def _shift(
-    batch: Batch, instruction: Instruction, lanes: Lanes, shift: Callable[[Any, Any], Any]
-) -> None:
+def _shift(batch: Batch, instruction: Instruction, lanes: Lanes, shift: Callable[[Any, Any], Any]) -> None:
     kind = instruction.kind
     value = np.asarray(batch.read(instruction.operands[1], kind, lanes))
     amount = batch.read(instruction.operands[2], "u32", lanes)
@@ -258,7 +256,8 @@ def remainder(batch: Batch, instruction: Instruction, lanes: Lanes) -> None:
 def insert_bits(batch: Batch, instruction: Instruction, lanes: Lanes) -> None:
     """Put the low `count` bits of the first source into the second, from bit `start` on."""
     field, into, start, count = (
-        np.asarray(batch.read(operand, "u32", lanes)).astype(np.uint64) for operand in instruction.operands[1:]
+        np.asarray(batch.read(operand, "u32", lanes)).astype(np.uint64)
+        for operand in instruction.operands[1:]
     )
     mask = ((np.uint64(1) << count) - np.uint64(1)) << start
     batch.write(instruction.operands[0], ((into & ~mask) | (field << start & mask)).astype(np.uint32), lanes)
@@ -268,7 +267,8 @@ def insert_bits(batch: Batch, instruction: Instruction, lanes: Lanes) -> None:
 def permute_bytes(batch: Batch, instruction: Instruction, lanes: Lanes) -> None:
     """Four bytes picked from eight; bit 3 of a pick repeats the byte's sign instead."""
     low, high, picks = (
-        np.asarray(batch.read(operand, "u32", lanes)).astype(np.uint64) for operand in instruction.operands[1:]
+        np.asarray(batch.read(operand, "u32", lanes)).astype(np.uint64)
+        for operand in instruction.operands[1:]
     )
     source = high << np.uint64(32) | low
     result = np.zeros((), np.uint64)

@@ -103,6 +103,7 @@ class Kernel:
         labels: instruction index of each label.
         registers: declared type of each register.
         parameters: byte offset of each parameter.
+        parameter_bytes: size of them all.
         shared: name, alignment and size of each shared variable; size 0 for the dynamic one.
         max_threads: a block's bound by `__launch_bounds__`, None when there is none.
     """
@@ -112,6 +113,7 @@ class Kernel:
     labels: dict[str, int] = field(default_factory=dict)
     registers: dict[str, str] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
+    parameter_bytes: int = 0
     shared: list[tuple[str, int, int]] = field(default_factory=list)
     max_threads: int | None = None
 
@@ -140,6 +142,7 @@ def parse(text: str) -> dict[str, Kernel]:
             offset = -(-offset // int(align or unit)) * int(align or unit)
             kernel.parameters[parameter] = offset
             offset += unit * int(count or 1)
+        kernel.parameter_bytes = offset
         if match := re.search(r"\.(?:max|req)ntid (\d+)(?:, (\d+))?(?:, (\d+))?", bounds):
             kernel.max_threads = int(np.prod([int(size or 1) for size in match.groups()]))
         for statement in body.split(";"):

@@ -138,8 +138,6 @@ def _land(batch: Batch, lanes: Lanes, pending: int) -> None:
         if not due.all():
             keep = ~due
             left.append(
-                Copies(
-                    copies.lanes[keep], copies.group[keep], copies.addresses[keep], copies.values[keep]
-                )
+                Copies(copies.lanes[keep], copies.group[keep], copies.addresses[keep], copies.values[keep])
             )
     batch.in_flight = left
