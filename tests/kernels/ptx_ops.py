@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import torch
 from ptx import GlobalMemory, Kernel, launch
 from torch import Tensor
 
-EMA_THREADS = 256
-NORM_SHARED_BYTES = 160
-RING_THREADS = 128
-RING_QUERIES = 128
-RING_KEYS = 64
+from pyrf.kernel_report import Instance
 
-
-def ring_shared_bytes(head_dim: int) -> int:
-    """The queries of a block and two buffers of keys and of values."""
-    return 2 * head_dim * (RING_QUERIES + 4 * RING_KEYS)
-
+EMA_THREADS, RING_QUERIES = 256, 128
+"""Vectors, and queries, that a block works on; see the launchers in csrc."""
 
 _POINTER, _INT, _FLOAT = ctypes.c_uint64, ctypes.c_int32, ctypes.c_float
 
@@ -82,7 +75,7 @@ class RingAttentionParams(ctypes.Structure):
 
 
 class _Device:
-    """Tensors in the interpreter's memory; `fetch` brings back what a kernel wrote."""
+    """Storages of tensors in the interpreter's memory; `fetch` brings back what a kernel wrote."""
 
     def __init__(self) -> None:
         self.memory = GlobalMemory()
@@ -111,17 +104,28 @@ def _rows(x: Tensor, head_dim: int) -> Strides:
 
 
 class PtxOps:
-    """Args: kernels, all entries of the PTX."""
+    """The three ops.
 
-    def __init__(self, kernels: Iterable[Kernel]) -> None:
-        self.kernels = list(kernels)
+    Args:
+        kernels: entries of the PTX, by name.
+    """
 
-    def find(self, name: str, dtype: torch.dtype, head_dim: int) -> Kernel:
-        """The entry of an op, dtype and head_dim; its name is the C++ compiler's."""
-        element = {torch.bfloat16: "Bf16", torch.float16: "Fp16"}[dtype]
-        part = f"{name}_kernelINS_4{element}ELi{head_dim}E"
-        (kernel,) = [kernel for kernel in self.kernels if part in kernel.name]
-        return kernel
+    def __init__(self, kernels: Mapping[str, Kernel]) -> None:
+        self.kernels = {Instance.of(name): kernel for name, kernel in kernels.items()}
+
+    def _launch(
+        self,
+        op: str,
+        like: Tensor,
+        heads: int,
+        grid: tuple[int, int, int],
+        parameters: ctypes.Structure,
+        device: _Device,
+    ) -> None:
+        instance = Instance(op, str(like.dtype).removeprefix("torch."), like.shape[-1])
+        threads, shared = instance.block(heads)
+        launch(self.kernels[instance], grid, (threads, 1, 1), bytes(parameters), device.memory, shared)
+        device.fetch()
 
     def ema_sink_update(
         self,
@@ -136,17 +140,14 @@ class PtxOps:
     ) -> None:
         batch, heads, capacity, head_dim = keys.shape
         device = _Device()
-        pairs = ((keys, key_master), (values, value_master))
+        halves = [
+            EmaSinkHalf(device.pointer(cache), device.pointer(master), _strides(cache), _strides(master))
+            for cache, master in ((keys, key_master), (values, value_master))
+        ]
         parameters = EmaSinkParams(
-            halves=(EmaSinkHalf * 2)(
-                *(
-                    EmaSinkHalf(device.pointer(c), device.pointer(m), _strides(c), _strides(m))
-                    for c, m in pairs
-                )
-            ),
+            halves=(EmaSinkHalf * 2)(*halves),
             slot=device.pointer(slot),
             turn=device.pointer(turn),
-            batch=batch,
             heads=heads,
             tokens=tokens,
             slots=capacity // tokens,
@@ -154,9 +155,7 @@ class PtxOps:
             weight=1.0 - alpha,
         )
         grid = (-(-tokens * head_dim // 8 // EMA_THREADS), batch * heads, 2)
-        kernel = self.find("ema_sink_update", keys.dtype, head_dim)
-        launch(kernel, grid, (EMA_THREADS, 1, 1), bytes(parameters), device.memory)
-        device.fetch()
+        self._launch("ema_sink_update", keys, heads, grid, parameters, device)
 
     def norm_rope_append(
         self,
@@ -187,17 +186,7 @@ class PtxOps:
             slots=capacity // tokens,
             eps=eps,
         )
-        threads = -(-heads * head_dim // 8 // 32) * 32
-        kernel = self.find("norm_rope_append", keys.dtype, head_dim)
-        launch(
-            kernel,
-            (tokens, batch, 1),
-            (threads, 1, 1),
-            bytes(parameters),
-            device.memory,
-            NORM_SHARED_BYTES,
-        )
-        device.fetch()
+        self._launch("norm_rope_append", keys, heads, (tokens, batch, 1), parameters, device)
         return out
 
     def ring_attention(self, q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
@@ -214,13 +203,6 @@ class PtxOps:
             length=length,
             scale_log2=math.log2(math.e) / math.sqrt(head_dim),
         )
-        launch(
-            self.find("ring_attention", q.dtype, head_dim),
-            (-(-queries // RING_QUERIES), heads, batch),
-            (RING_THREADS, 1, 1),
-            bytes(parameters),
-            device.memory,
-            ring_shared_bytes(head_dim),
-        )
-        device.fetch()
+        grid = (-(-queries // RING_QUERIES), heads, batch)
+        self._launch("ring_attention", q, heads, grid, parameters, device)
         return out

@@ -124,8 +124,8 @@ _ENTRY = re.compile(r"\.entry ([\w$]+)\s*\((.*?)\)([^{]*)\{(.*?)\n\}", re.S)
 _PARAMETER = re.compile(r"\.param (?:\.align (\d+) )?\.(\w+) ([\w$]+)(?:\[(\d+)\])?")
 
 
-def parse(text: str) -> dict[str, Kernel]:
-    """All entries of a PTX file, by their (mangled) names.
+def parse(text: str, containing: str = "") -> dict[str, Kernel]:
+    """The entries of a PTX file whose (mangled) names contain a string, by name.
 
     Raises:
         PtxError: when a line is none that the interpreter can read.
@@ -135,6 +135,8 @@ def parse(text: str) -> dict[str, Kernel]:
     shared = [_shared_variable(match) for match in _SHARED.finditer(outside)]
     kernels = {}
     for name, parameters, bounds, body in _ENTRY.findall(text):
+        if containing not in name:
+            continue
         kernel = Kernel(name, shared=list(shared))
         offset = 0
         for align, kind, parameter, count in _PARAMETER.findall(parameters):
