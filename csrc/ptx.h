@@ -82,7 +82,7 @@ PYRF_DEVICE int64_t load_index(const int64_t* from) { return *from; }
 
 // The start of the block's dynamic shared memory.
 PYRF_DEVICE Shared shared_memory() {
-  extern __shared__ __align__(128) unsigned char pyrf_shared_memory[];
+  extern __shared__ __align__(1024) unsigned char pyrf_shared_memory[];
   return static_cast<Shared>(__cvta_generic_to_shared(pyrf_shared_memory));
 }
 

@@ -19,7 +19,7 @@ struct RingTile {
   static constexpr int kRowTiles = 2;  // of 16 queries, a warp; two halve the shared memory read a query
   static constexpr int kWarpQueries = 16 * kRowTiles;
   static constexpr int kQueries = kWarps * kWarpQueries;
-  static constexpr int kKeys = 64;
+  static constexpr int kKeys = kHeadDim == 64 ? 64 : 48;  // more would not fit the registers
   static constexpr int kRowBytes = 2 * kHeadDim;
   static constexpr int kChunks = kRowBytes / 16;
   static constexpr int kQueryBytes = kQueries * kRowBytes;
@@ -28,21 +28,27 @@ struct RingTile {
 
   static_assert(kChunks % 8 == 0, "the swizzle permutes 8 chunks of a row");
   static_assert(kThreads % kChunks == 0, "a thread always copies the same column of a row");
-  static_assert(kSharedBytes <= 99 * 1024, "the least of all devices since sm_80");
+  static_assert(2 * (kSharedBytes + 1024) <= 164 * 1024, "two blocks share a multiprocessor of sm_80");
 
   // Offset of 16 bytes of a row. The XOR spreads a column over all banks, for ldmatrix reads columns.
   static PYRF_DEVICE uint32_t offset(int row, int chunk) { return row * kRowBytes + ((chunk ^ (row % 8)) << 4); }
+
+  // The same place 16 `columns` to the right; of an address that `offset` gave, as buffers start on whole rows.
+  static PYRF_DEVICE ptx::Shared right(ptx::Shared address, int columns) { return address ^ (columns << 5); }
+
+  // The same place 16 `rows` below.
+  static PYRF_DEVICE ptx::Shared below(ptx::Shared address, int rows) { return address + rows * 16 * kRowBytes; }
 
   // Start copying rows of global memory, `valid` of them real and the others zeros.
   template <int kRows>
   static PYRF_DEVICE void copy(ptx::Shared to, const uint16_t* from, int64_t stride, int valid) {
     constexpr int kStep = kThreads / kChunks;
     const int first = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks;
+    from += first * stride + chunk * kVector;
 #pragma unroll
     for (int i = 0; i < kRows; i += kStep) {
-      const int row = first + i;
-      const bool is_valid = row < valid;
-      ptx::copy_async16(to + offset(row, chunk), from + (is_valid ? row : 0) * stride + chunk * kVector, is_valid);
+      ptx::copy_async16(to + offset(first + i, chunk), from, first + i < valid);
+      from += kStep * stride;
     }
   }
 };
@@ -71,6 +77,8 @@ struct RingState {
   // scores = Q K^T for a tile of keys.
   static PYRF_DEVICE void score(Scores& scores, ptx::Shared queries, ptx::Shared keys) {
     const int lane = threadIdx.x % 32;
+    const ptx::Shared q_row = queries + Tile::offset(lane % 16, lane / 16);
+    const ptx::Shared k_row = keys + Tile::offset(lane / 16 * 8 + lane % 8, lane / 8 % 2);
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
@@ -83,12 +91,12 @@ struct RingState {
       uint32_t q[kRowTiles][4];
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m) {
-        ptx::load_matrices(q[m], queries + Tile::offset(m * 16 + lane % 16, d * 2 + lane / 16));
+        ptx::load_matrices(q[m], Tile::below(Tile::right(q_row, d), m));
       }
 #pragma unroll
       for (int n = 0; n < Tile::kKeys / 16; ++n) {
         uint32_t k[4];
-        ptx::load_matrices(k, keys + Tile::offset(n * 16 + lane / 16 * 8 + lane % 8, d * 2 + lane / 8 % 2));
+        ptx::load_matrices(k, Tile::below(Tile::right(k_row, d), n));
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
           ptx::multiply_add<T>(scores[m][2 * n], q[m], k[0], k[1]);
@@ -149,6 +157,7 @@ struct RingState {
   // out += weights V. The result fragment of two 8-key columns is the operand fragment of 16 keys.
   PYRF_DEVICE void gather(const Scores& weights, ptx::Shared values) {
     const int lane = threadIdx.x % 32;
+    const ptx::Shared v_row = values + Tile::offset(lane % 16, lane / 16);
 #pragma unroll
     for (int n = 0; n < Tile::kKeys / 16; ++n) {
       uint32_t w[kRowTiles][4];
@@ -164,7 +173,7 @@ struct RingState {
 #pragma unroll
       for (int d = 0; d < kHeadDim / 16; ++d) {
         uint32_t v[4];
-        ptx::load_matrices_transposed(v, values + Tile::offset(n * 16 + lane % 16, d * 2 + lane / 16));
+        ptx::load_matrices_transposed(v, Tile::below(Tile::right(v_row, d), n));
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
           ptx::multiply_add<T>(out[m][2 * d], w[m], v[0], v[1]);
