@@ -59,7 +59,7 @@ class Instance:
         if self.kernel == "norm_rope_append":
             warps = -(-heads * self.head_dim // 8 // 32)
             return 32 * warps, 2 * 4 * 20  # two float32 sums for each of at most 20 warps
-        queries, keys = 128, 64
+        queries, keys = 128, 64 if self.head_dim == 64 else 48
         return 128, 2 * self.head_dim * (queries + 4 * keys)  # two buffers of keys and of values
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -95,7 +94,9 @@ def test_ring_attention(ptx: dict[str, str], dtype: torch.dtype, head_dim: int) 
 # Norm, rotation and append
 
 
-def append_inputs(dtype: torch.dtype, head_dim: int, heads: int, tokens: int, batch: int) -> dict[str, Tensor]:
+def append_inputs(
+    dtype: torch.dtype, head_dim: int, heads: int, tokens: int, batch: int
+) -> dict[str, Tensor]:
     """q, k and v are views of one fused product; the cache is NaN."""
     dim = heads * head_dim
     q, k, v = draw(batch, tokens, 3 * dim, seed=0, dtype=dtype).chunk(3, -1)
@@ -105,13 +106,13 @@ def append_inputs(dtype: torch.dtype, head_dim: int, heads: int, tokens: int, ba
     return inputs | {"rope": table(tokens, head_dim // 2, 3), "keys": keys, "values": keys.clone()}
 
 
-def append(ops: PtxOps, inputs: dict[str, Tensor], slot: int) -> Tensor:
+def append(ops: PtxOps, inputs: Inputs, slot: int) -> Tensor:
     projections = [inputs[name] for name in ("q", "k", "v", "norm_q", "norm_k")]
     rest = [inputs[name] for name in ("keys", "values")]
     return ops.norm_rope_append(*projections, 1e-6, inputs["rope"], torch.tensor(slot), *rest)
 
 
-def check_append(ops: PtxOps, inputs: dict[str, Tensor]) -> None:
+def check_append(ops: PtxOps, inputs: Inputs) -> None:
     q, keys, values = append(ops, inputs, slot=1), inputs["keys"], inputs["values"]
     tokens, head_dim = q.shape[2], q.shape[3]
     inside = slice(tokens, 2 * tokens)
@@ -144,7 +145,8 @@ def test_a_slot_outside_the_cache_is_not_written(ptx: dict[str, str], slot: int)
     sink = Sink(torch.bfloat16, 64)
     before = [x.clone() for x in sink.tensors]
     sink.update(ops_of(ptx["ema_sink_update"], torch.bfloat16, 64), slot)
-    assert all(torch.equal(x, old) for x, old in zip(sink.tensors, before))
+    for x, old in zip(sink.tensors, before):
+        assert torch.equal(x.view(torch.int16), old.view(torch.int16))
 
 
 # The sink
@@ -198,9 +200,12 @@ def test_ema_sink_update(ptx: dict[str, str], dtype: torch.dtype, head_dim: int)
 
 # What the checks above are worth: each of these faults, put into the PTX, must show.
 
-Fault = tuple[str, str, Callable[[re.Match[str]], str] | str]
+Fault = tuple[str, str, str]
+"""A name, and a pattern in the PTX with what takes its place."""
+
 MMA = r"(mma\S+\s+\{[^}]*\},\s*\{)(%r\d+), (%r\d+), (%r\d+), (%r\d+)(\},\s*\{)(%r\d+), (%r\d+)(\})"
-PACK = r"(cvt\.rn\.bf16x2\.f32\s+%\w+), (%f\d+), (%f\d+)"
+SHUFFLE = r"shfl\.sync\.bfly\.b32\s+(%r\d+)\|%p\d+, (%r\d+), [^;]*"
+PACK = r"(cvt\.rn\.b?f16x2\.f32\s+%\w+), (%f\d+), (%f\d+)"
 ATTENTION_FAULTS: list[Fault] = [
     ("the halves of B swapped", MMA, r"\1\2, \3, \4, \5\6\8, \7\9"),
     ("the quarters of A swapped", MMA, r"\1\2, \4, \3, \5\6\7, \8\9"),
@@ -210,9 +215,8 @@ ATTENTION_FAULTS: list[Fault] = [
     ("a swapped pack", PACK, r"\1, \3, \2"),
     ("packed as float16", r"cvt\.rn\.bf16x2\.f32", "cvt.rn.f16x2.f32"),
     ("a wait for one group less", r"cp\.async\.wait_group \d", "cp.async.wait_group 1"),
-    ("copies never cut off at the end", r"(cp\.async\S+ \[\S+\], \[\S+\], 16), %r\d+", r"\1, 16"),
     ("an exponential of base e", r"ex2\.approx\.ftz\.f32", "sqrt.approx.ftz.f32"),
-    ("a maximum over too few lanes", r"(shfl\.sync\.bfly\.b32\s+\S+ \S+) 2,", r"\1 1,"),
+    ("nothing passed between lanes", SHUFFLE, r"mov.b32 \1, \2"),
 ]
 
 
@@ -233,7 +237,7 @@ def test_faults_in_attention_show(ptx: dict[str, str], fault: Fault) -> None:
 
 APPEND_FAULTS: list[Fault] = [
     ("a swapped pack", PACK, r"\1, \3, \2"),
-    ("a sum over too few lanes", r"(shfl\.sync\.bfly\.b32\s+\S+ \S+) 16,", r"\1 8,"),
+    ("nothing passed between lanes", SHUFFLE, r"mov.b32 \1, \2"),
     ("a square root for its inverse", r"rsqrt\.approx", "sqrt.approx"),
 ]
 
@@ -243,3 +247,10 @@ def test_faults_in_norm_show(ptx: dict[str, str], fault: Fault) -> None:
     ops = ops_of(altered(ptx["norm_rope_append"], fault), torch.bfloat16, 64)
     with pytest.raises(AssertionError):
         check_append(ops, append_inputs(torch.bfloat16, 64, heads=5, tokens=3, batch=1))
+
+
+def test_a_swapped_pack_in_the_sink_shows(ptx: dict[str, str]) -> None:
+    sink = Sink(torch.float16, 64)
+    fault = ("a swapped pack", PACK, r"\1, \3, \2")
+    sink.update(ops_of(altered(ptx["ema_sink_update"], fault), torch.float16, 64))
+    assert not torch.equal(sink.tensors[0][:, :, : sink.tokens], sink.tensors[2].half())

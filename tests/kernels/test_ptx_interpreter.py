@@ -180,6 +180,7 @@ def test_mma_of_matrices_loaded_by_ldmatrix(transposed: bool) -> None:
     assert (memory.fetch(target) == expected).all()
 
 
+SHUFFLE = "shfl.sync.bfly.b32 %r6, %r6, 1, 31, -1;"
 REFUSED = [
     ("wgmma.fence.sync.aligned;", "unknown instruction: wgmma.fence"),
     ("add.sat.s32 %r6, %r6, 1;", "unknown instruction: add.sat"),
@@ -188,7 +189,10 @@ REFUSED = [
     ("mov.u32 %r6, dynamic; st.shared.u32 [%r6+16], %r6;", "outside the block's 16"),
     ("setp.eq.s32 %p1, %r2, 3; @%p1 bra $out; bar.sync 0;\n$out:", "31 of a block's 32 threads"),
     ("setp.eq.s32 %p1, %r2, 3; @%p1 ret; bar.sync 0;", "31 of a block's 32 threads"),
-    ("setp.eq.s32 %p1, %r2, 3; @%p1 bra $out; shfl.sync.bfly.b32 %r6, %r6, 1, 31, -1;\n$out:", "a part of it"),
+    (
+        "setp.eq.s32 %p1, %r2, 3; @%p1 bra $out; shfl.sync.bfly.b32 %r6, %r6, 1, 31, -1;\n$out:",
+        "a part of it",
+    ),
     ("setp.eq.s32 %p1, %r2, 3; @%p1 bar.warp.sync -1;", "a part of it"),
     ("div.s32 %r6, %r2, 0;", "divided by zero"),
     (".local .b8 spilled[16];", "unknown declaration"),
