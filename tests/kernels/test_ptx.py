@@ -94,9 +94,10 @@ def test_ring_attention(ptx: dict[str, str], dtype: torch.dtype, head_dim: int) 
 # Norm, rotation and append
 
 
-def append_inputs(
-    dtype: torch.dtype, head_dim: int, heads: int, tokens: int, batch: int
-) -> dict[str, Tensor]:
+Inputs = dict[str, Tensor]
+
+
+def append_inputs(dtype: torch.dtype, head_dim: int, heads: int, tokens: int, batch: int) -> Inputs:
     """q, k and v are views of one fused product; the cache is NaN."""
     dim = heads * head_dim
     q, k, v = draw(batch, tokens, 3 * dim, seed=0, dtype=dtype).chunk(3, -1)
