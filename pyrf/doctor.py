@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, requires, version
+
+FOR_DEVELOPMENT = ("test", "dev")
+"""Extras that no user of pyrf needs."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,11 @@ def examine(model: str = "tiny") -> Iterator[Finding]:
     checks: dict[str, Callable[[], str]] = {
         "pyrf": _pyrf,
         "packages": _packages,
+        "optional packages": _optional_packages,
         "native module": _native,
         "torch": _torch,
         "cuda": _cuda,
+        "attention": _attention,
         "video codecs": _video_codecs,
         f"model {model}": lambda: _model(model),
     }
@@ -43,9 +49,28 @@ def _pyrf() -> str:
     return f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
 
 
+def _requirements() -> Iterator[tuple[str, str]]:
+    """Name and extra ("" for what is always needed) of each package that pyrf's metadata asks for."""
+    for line in requires("pyrf") or ():
+        requirement, _, condition = line.partition(";")
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        if name != "pyrf":
+            yield name, "".join(re.findall(r"extra == ['\"](.+?)['\"]", condition))
+
+
 def _packages() -> str:
-    names = ("numpy", "safetensors", "transformers", "diffusers", "huggingface-hub", "av", "pillow")
-    return ", ".join(f"{name} {version(name)}" for name in names)
+    return ", ".join(f"{name} {version(name)}" for name, extra in _requirements() if not extra)
+
+
+def _optional_packages() -> str:
+    found = []
+    for name, extra in _requirements():
+        if extra and extra not in FOR_DEVELOPMENT:
+            try:
+                found.append(f"{name} {version(name)} ({extra})")
+            except PackageNotFoundError:
+                found.append(f"{name} missing: pip install 'pyrf[{extra}]'")
+    return ", ".join(found)
 
 
 def _native() -> str:
@@ -67,8 +92,41 @@ def _cuda() -> str:
         return "this torch is built without CUDA; streams run on the CPU"
     if not torch.cuda.is_available():
         return f"torch is built for CUDA {torch.version.cuda}, but sees no device; streams run on the CPU"
-    devices = (torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    return f"{torch.version.cuda}, " + ", ".join(devices)
+    from torch.utils import collect_env
+
+    driver = collect_env.get_nvidia_driver_version(collect_env.run)
+    devices = []
+    for i in range(torch.cuda.device_count()):
+        major, minor = torch.cuda.get_device_capability(i)
+        devices.append(f"{torch.cuda.get_device_name(i)} (sm_{major}{minor})")
+    return f"{torch.version.cuda}, driver {driver or 'unknown'}, {', '.join(devices)}"
+
+
+def _attention() -> str:
+    """What serves the cached attention; on a CUDA device timed at the size of a 480 x 832 chunk of Wan."""
+    import torch
+
+    from pyrf.config import ModelConfig
+    from pyrf.ops import native, ring_attention
+    from pyrf.ops.attention_choice import CHOICE, Workload
+
+    mode = CHOICE.mode
+    if not torch.cuda.is_available():
+        return f"torch's scaled_dot_product_attention; on CUDA devices {mode}"
+    device = torch.device("cuda", torch.cuda.current_device())
+    heads, head_dim, dtype = ModelConfig().num_heads, ModelConfig().head_dim, torch.bfloat16
+    refusal = native.refusal(heads, head_dim, dtype, device)
+    if refusal:
+        return f"torch's scaled_dot_product_attention: {refusal}"
+    if mode != "auto":
+        return f"{mode}, forced"
+    tokens, length = 4680, 3 * 4680
+    cache = torch.zeros(1, heads, length, head_dim, dtype=dtype, device=device)
+    q = cache[:, :, :tokens]
+    ring_attention(q, cache, cache, length)
+    choice = CHOICE.made[Workload.of(q, length)]
+    times = ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in choice.seconds.items())
+    return f"{choice.backend} for {tokens} queries and {length} keys ({times})"
 
 
 def _video_codecs() -> str:

@@ -7,10 +7,14 @@
 A layer's cache is [B, heads, slots * tokens, head_dim], keys rotated at their absolute positions.
 What changes from chunk to chunk (slot, rotation table) is a tensor in device memory, so that one
 captured graph serves every chunk.
+
+On CUDA devices the native module's kernels serve bfloat16 and float16 with a head_dim of 64 or 128, and
+attention is theirs or torch's, whichever is faster (`set_attention`). All else is plain torch.
 """
 
+from pyrf.ops.attention_choice import set_attention
 from pyrf.ops.ema_sink_update import ema_sink_update
 from pyrf.ops.norm_rope_append import norm_rope_append
 from pyrf.ops.ring_attention import ring_attention
 
-__all__ = ["ema_sink_update", "norm_rope_append", "ring_attention"]
+__all__ = ["ema_sink_update", "norm_rope_append", "ring_attention", "set_attention"]

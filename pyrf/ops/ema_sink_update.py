@@ -11,7 +11,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyrf.ops.library import compute_dtype, define, expect, expect_cache, expect_slot, read_slot
+from pyrf.ops import native
+from pyrf.ops.library import (
+    compute_dtype,
+    define,
+    expect,
+    expect_cache,
+    expect_contiguous,
+    expect_slot,
+    locate,
+    read_slot,
+)
 from pyrf.ops.norm_rope_append import rotate
 
 MASTER_DTYPES = {torch.bfloat16: torch.int16, torch.float16: torch.float32}
@@ -33,11 +43,11 @@ def split_bits(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _update(
-    cache: Tensor, master: Tensor | None, slot: Tensor, turn: Tensor | None, tokens: int, alpha: float
+    cache: Tensor, master: Tensor | None, place: int | Tensor, turn: Tensor | None, tokens: int, alpha: float
 ) -> None:
     """Update the sink of the keys or, without a ``turn``, of the values."""
     sink = cache.narrow(2, 0, tokens)
-    evicted = read_slot(cache, slot, tokens)
+    evicted = read_slot(cache, place, tokens)
     if master is None:
         exact = sink
     elif master.dtype == torch.int16:
@@ -94,14 +104,55 @@ def _run(
     alpha: float,
 ) -> None:
     _check(keys, values, key_master, value_master, slot, turn, tokens, alpha)
-    _update(keys, key_master, slot, turn, tokens, alpha)
-    _update(values, value_master, slot, None, tokens, alpha)
+    place = locate(slot, tokens, keys.shape[2], first=1)
+    _update(keys, key_master, place, turn, tokens, alpha)
+    _update(values, value_master, place, None, tokens, alpha)
+
+
+def _run_cuda(
+    keys: Tensor,
+    values: Tensor,
+    key_master: Tensor | None,
+    value_master: Tensor | None,
+    slot: Tensor,
+    turn: Tensor,
+    tokens: int,
+    alpha: float,
+) -> None:
+    if not native.serve(keys):
+        _run(keys, values, key_master, value_master, slot, turn, tokens, alpha)
+        return
+    _check(keys, values, key_master, value_master, slot, turn, tokens, alpha)
+    expect_contiguous("turn", turn)
+    assert key_master is not None
+    assert value_master is not None
+    native.launch(
+        "ema_sink_update",
+        keys.device,
+        native.DTYPES[keys.dtype],
+        keys.data_ptr(),
+        keys.stride(),
+        values.data_ptr(),
+        values.stride(),
+        key_master.data_ptr(),
+        key_master.stride(),
+        value_master.data_ptr(),
+        value_master.stride(),
+        slot.data_ptr(),
+        turn.data_ptr(),
+        *keys.shape[:3],
+        tokens,
+        keys.shape[3],
+        len(turn),
+        alpha,
+    )
 
 
 _op = define(
     "ema_sink_update(Tensor(a!) keys, Tensor(b!) values, Tensor(c!)? key_master, Tensor(d!)? value_master, "
     "Tensor slot, Tensor turn, SymInt tokens, float alpha) -> ()",
     _run,
+    _run_cuda,
     _check,
 )
 
@@ -125,7 +176,7 @@ def ema_sink_update(
     Args:
         keys, values: [B, heads, slots * tokens, head_dim], the first ``tokens`` written in place.
         key_master, value_master: [B, heads, tokens, head_dim], written in place, or None.
-        slot: int64 scalar, the slot to be overwritten next.
+        slot: int64 scalar, the slot to be overwritten next, 1 or more.
         turn: [time pairs, 2] float32 (float64 for float64), cosine and sine of a turn by one chunk; the
             time pairs are a head's first.
         tokens: tokens of a chunk.

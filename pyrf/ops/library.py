@@ -13,8 +13,16 @@ LIBRARY = Library("pyrf", "DEF")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
-def define(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> Any:
-    """Define an op of the library with its plain-torch path, which serves every device, and its fake.
+def define(
+    schema: str, run: Callable[..., Any], run_cuda: Callable[..., Any], fake: Callable[..., Any]
+) -> Any:
+    """Define an op of the library.
+
+    Args:
+        schema: its name, arguments and what it mutates.
+        run: the plain torch path, which serves every device but CUDA.
+        run_cuda: the path of CUDA devices.
+        fake: checks the arguments and returns an empty result, for tracing.
 
     Returns:
         The op's overload, to call.
@@ -22,6 +30,7 @@ def define(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> An
     name = schema.split("(", 1)[0]
     LIBRARY.define(schema)
     LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+    LIBRARY.impl(name, run_cuda, "CUDA")
     register_fake(f"pyrf::{name}", fake, lib=LIBRARY)
     return getattr(torch.ops.pyrf, name).default
 
@@ -64,26 +73,44 @@ def expect_slot(slot: Tensor, tokens: int, capacity: int, device: torch.device) 
         raise ValueError(f"the cache must hold whole slots of {tokens} tokens, got room for {capacity}")
 
 
-def _offsets(slot: Tensor, tokens: int) -> Tensor:
-    """Token indices of a slot, formed on the device: reading the slot on the host would wait for the GPU."""
-    return slot * tokens + torch.arange(tokens, device=slot.device)
+def expect_contiguous(name: str, tensor: Tensor) -> None:
+    """Raise a ValueError unless a tensor is contiguous."""
+    if not tensor.is_contiguous():
+        raise ValueError(f"{name} must be contiguous, got {list(tensor.shape)}, strides {tensor.stride()}")
 
 
 def _on_host(slot: Tensor) -> bool:
     return slot.device.type == "cpu"
 
 
-def read_slot(buffer: Tensor, slot: Tensor, tokens: int) -> Tensor:
+def locate(slot: Tensor, tokens: int, capacity: int, first: int = 0) -> int | Tensor:
+    """Where a slot of a cache of ``capacity`` tokens lies, for `read_slot` and `write_slot`.
+
+    Returns:
+        On a CPU its first token. Elsewhere the index of each of its tokens, formed on the device:
+        reading the slot on the host would wait for the GPU.
+
+    Raises:
+        ValueError: when the host can see that the slot is not one of ``first``, ``first`` + 1, ...
+    """
+    if not _on_host(slot):
+        return slot * tokens + torch.arange(tokens, device=slot.device)
+    index, slots = int(slot), capacity // tokens
+    if not first <= index < slots:
+        raise ValueError(f"slot must lie in {first}..{slots - 1}, got {index}")
+    return index * tokens
+
+
+def read_slot(buffer: Tensor, place: int | Tensor, tokens: int) -> Tensor:
     """A slot of a layer's keys or values, [B, heads, tokens, head_dim]; on a CPU a view."""
-    if _on_host(slot):
-        return buffer.narrow(2, int(slot) * tokens, tokens)
-    return buffer.index_select(2, _offsets(slot, tokens))
+    if isinstance(place, int):
+        return buffer.narrow(2, place, tokens)
+    return buffer.index_select(2, place)
 
 
-def write_slot(buffer: Tensor, slot: Tensor, x: Tensor) -> None:
+def write_slot(buffer: Tensor, place: int | Tensor, x: Tensor) -> None:
     """Overwrite a slot of a layer's keys or values with x [B, heads, tokens, head_dim]."""
-    tokens = x.shape[2]
-    if _on_host(slot):
-        buffer.narrow(2, int(slot) * tokens, tokens).copy_(x)
+    if isinstance(place, int):
+        buffer.narrow(2, place, x.shape[2]).copy_(x)
     else:
-        buffer.index_copy_(2, _offsets(slot, tokens), x.to(buffer.dtype))
+        buffer.index_copy_(2, place, x.to(buffer.dtype))

@@ -8,7 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyrf.ops.library import compute_dtype, define, expect, expect_cache, expect_slot, write_slot
+from pyrf.ops import native
+from pyrf.ops.library import (
+    compute_dtype,
+    define,
+    expect,
+    expect_cache,
+    expect_contiguous,
+    expect_slot,
+    locate,
+    write_slot,
+)
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
@@ -73,10 +83,58 @@ def _run(
     keys: Tensor,
     values: Tensor,
 ) -> Tensor:
-    _, heads, _, head_dim = _check(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
-    write_slot(keys, slot, _norm_rotate(k, norm_k, eps, rope))
-    write_slot(values, slot, v.unflatten(-1, (heads, head_dim)).transpose(1, 2))
+    _, heads, tokens, head_dim = _check(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
+    place = locate(slot, tokens, keys.shape[2])
+    write_slot(keys, place, _norm_rotate(k, norm_k, eps, rope))
+    write_slot(values, place, v.unflatten(-1, (heads, head_dim)).transpose(1, 2))
     return _norm_rotate(q, norm_q, eps, rope).to(q.dtype)
+
+
+def _run_cuda(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    norm_q: Tensor,
+    norm_k: Tensor,
+    eps: float,
+    rope: Tensor,
+    slot: Tensor,
+    keys: Tensor,
+    values: Tensor,
+) -> Tensor:
+    if not native.serve(keys):
+        return _run(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
+    batch, heads, tokens, head_dim = _check(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
+    for name, table in (("norm_q", norm_q), ("norm_k", norm_k), ("rope", rope)):
+        expect_contiguous(name, table)
+    out = q.new_empty(batch, heads, tokens, head_dim)
+    native.launch(
+        "norm_rope_append",
+        keys.device,
+        native.DTYPES[keys.dtype],
+        q.data_ptr(),
+        q.stride(),
+        k.data_ptr(),
+        k.stride(),
+        v.data_ptr(),
+        v.stride(),
+        norm_q.data_ptr(),
+        norm_k.data_ptr(),
+        eps,
+        rope.data_ptr(),
+        slot.data_ptr(),
+        keys.data_ptr(),
+        keys.stride(),
+        values.data_ptr(),
+        values.stride(),
+        out.data_ptr(),
+        batch,
+        heads,
+        keys.shape[2],
+        tokens,
+        head_dim,
+    )
+    return out
 
 
 def _fake(*args: Any) -> Tensor:
@@ -87,6 +145,7 @@ _op = define(
     "norm_rope_append(Tensor q, Tensor k, Tensor v, Tensor norm_q, Tensor norm_k, float eps, Tensor rope, "
     "Tensor slot, Tensor(a!) keys, Tensor(b!) values) -> Tensor",
     _run,
+    _run_cuda,
     _fake,
 )
 

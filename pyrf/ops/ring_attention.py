@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyrf.ops import native
+from pyrf.ops.attention_choice import CHOICE, Workload
 from pyrf.ops.library import define, expect, expect_cache
 
 
@@ -18,17 +22,61 @@ def _check(q: Tensor, keys: Tensor, values: Tensor, length: int) -> tuple[int, i
     return batch, q.shape[2], heads * head_dim
 
 
+def _sdpa(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+    out = F.scaled_dot_product_attention(q, keys.narrow(2, 0, length), values.narrow(2, 0, length))
+    return out.transpose(1, 2).flatten(2)
+
+
+def _kernel(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+    batch, heads, queries, head_dim = q.shape
+    out = q.new_empty(batch, queries, heads * head_dim)
+    native.launch(
+        "ring_attention",
+        q.device,
+        native.DTYPES[q.dtype],
+        q.data_ptr(),
+        q.stride(),
+        keys.data_ptr(),
+        keys.stride(),
+        values.data_ptr(),
+        values.stride(),
+        out.data_ptr(),
+        batch,
+        heads,
+        keys.shape[2],
+        queries,
+        length,
+        head_dim,
+    )
+    return out
+
+
+_BACKENDS = {"pyrf": _kernel, "sdpa": _sdpa}
+
+
 def _run(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
     _check(q, keys, values, length)
-    out = F.scaled_dot_product_attention(q, keys.narrow(2, 0, length), values.narrow(2, 0, length))
-    return out.transpose(1, 2).contiguous().flatten(2)
+    return _sdpa(q, keys, values, length)
+
+
+def _run_cuda(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+    _check(q, keys, values, length)
+    refusal = native.refusal(q.shape[1], q.shape[3], q.dtype, q.device)
+    if refusal and CHOICE.mode == "pyrf":
+        raise ValueError(f"attention is set to pyrf, but {refusal}; set it to auto or sdpa")
+    if refusal:
+        return _sdpa(q, keys, values, length)
+    runs = {name: partial(run, q, keys, values, length) for name, run in _BACKENDS.items()}
+    return runs[CHOICE.choose(Workload.of(q, length), runs)]()
 
 
 def _fake(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
     return q.new_empty(_check(q, keys, values, length))
 
 
-_op = define("ring_attention(Tensor q, Tensor keys, Tensor values, SymInt length) -> Tensor", _run, _fake)
+_op = define(
+    "ring_attention(Tensor q, Tensor keys, Tensor values, SymInt length) -> Tensor", _run, _run_cuda, _fake
+)
 
 
 def ring_attention(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:

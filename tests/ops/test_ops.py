@@ -3,58 +3,25 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from op_arguments import (
+    DIM,
+    HEADS,
+    OPS,
+    SLOTS,
+    TOKENS,
+    append_arguments,
+    attention_arguments,
+    change,
+    draw,
+    sink_arguments,
+)
 from torch.library import opcheck
 
-from pyrf.models.attention import rope_table
 from pyrf.ops import ema_sink_update, library, norm_rope_append, ring_attention
 from pyrf.ops.ema_sink_update import MASTER_DTYPES, join_bits, split_bits
 from pyrf.ops.norm_rope_append import norm_rotate
 
-BATCH, HEADS, DIM, TOKENS, SLOTS = 2, 2, 12, 6, 3
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-def draw(*shape, dtype=torch.float32, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
-def cache(dtype, seed=5):
-    shape = (BATCH, HEADS, SLOTS * TOKENS, DIM)
-    return draw(*shape, dtype=dtype, seed=seed), draw(*shape, dtype=dtype, seed=seed + 1)
-
-
-def append_arguments(dtype=torch.float32, fused=False):
-    """Arguments of norm_rope_append; q, k and v as views of one fused product, or apart."""
-    qkv = draw(BATCH, TOKENS, 3 * HEADS * DIM, dtype=dtype)
-    q, k, v = qkv.chunk(3, -1)
-    if not fused:
-        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    weights = [1 + 0.1 * draw(HEADS * DIM, dtype=dtype, seed=seed) for seed in (1, 2)]
-    table_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    rope = rope_table([7, 8], 1, 3, DIM, 10000.0, dtype=table_dtype)
-    return [q, k, v, *weights, 1e-6, rope, torch.tensor(1), *cache(dtype)]
-
-
-def attention_arguments(dtype=torch.float32):
-    return [draw(BATCH, HEADS, TOKENS, DIM, dtype=dtype), *cache(dtype), 2 * TOKENS]
-
-
-def sink_arguments(dtype=torch.float32, alpha=0.9):
-    master = MASTER_DTYPES.get(dtype)
-    masters = [None, None]
-    if master is not None:
-        masters = [torch.zeros(BATCH, HEADS, TOKENS, DIM, dtype=master) for _ in range(2)]
-    angles = torch.tensor([3.0, 0.1], dtype=torch.float64)
-    turn = torch.stack((angles.cos(), angles.sin()), -1)
-    turn = turn.to(torch.float64 if dtype == torch.float64 else torch.float32)
-    return [*cache(dtype), *masters, torch.tensor(2), turn, TOKENS, alpha]
-
-
-OPS = {
-    "norm_rope_append": (norm_rope_append, append_arguments),
-    "ring_attention": (ring_attention, attention_arguments),
-    "ema_sink_update": (ema_sink_update, sink_arguments),
-}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -82,7 +49,7 @@ def test_compiles_whole(name):
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_norm_rope_append(dtype, fused):
-    arguments = append_arguments(dtype, fused)
+    arguments = append_arguments(dtype, fused=fused)
     q, k, v, norm_q, norm_k, eps, rope, _, keys, values = arguments
     before = keys.clone(), values.clone()
     got = norm_rope_append(*arguments)
@@ -116,9 +83,6 @@ def test_ring_attention_sees_the_prefix_only(dtype):
 def test_ema_sink_update(dtype):
     arguments = sink_arguments(dtype)
     keys, values, _, _, slot, turn, tokens, alpha = arguments
-    if dtype == torch.float16:
-        for master, buffer in zip(arguments[2:4], (keys, values)):
-            master.copy_(buffer[:, :, :tokens])
     evicted = slice(int(slot) * tokens, (int(slot) + 1) * tokens)
     sink = keys[:, :, :tokens].double()
     pairs = torch.view_as_complex(sink.unflatten(-1, (-1, 2)).contiguous())
@@ -155,8 +119,6 @@ def drive_sink(dtype, evictions=200, alpha=0.999):
     evicted = slice(int(slot) * tokens, (int(slot) + 1) * tokens)
     start = values[:, :, :tokens].double()
     exact, plain = start.clone(), values[:, :, :tokens].clone()
-    if dtype == torch.float16:
-        value_master.copy_(start)
     generator = torch.Generator().manual_seed(9)
     for _ in range(evictions):
         chunk = (2 + torch.randn(start.shape, generator=generator)).to(dtype)
@@ -194,11 +156,6 @@ def test_slots_read_on_the_device_are_the_same_slots(name, monkeypatch):
         assert not isinstance(ours, torch.Tensor) or torch.equal(ours, theirs)
 
 
-def change(arguments, index, value):
-    arguments[index] = value(arguments[index]) if callable(value) else value
-    return arguments
-
-
 BAD = [
     ("norm_rope_append", 0, lambda q: q[:, :, :-2], "q must be"),
     ("norm_rope_append", 0, lambda q: q[0], "q must be"),
@@ -208,13 +165,23 @@ BAD = [
     ("norm_rope_append", 4, lambda w: w.half(), "norm_k must be"),
     ("norm_rope_append", 6, lambda rope: rope.half(), "rope must be"),
     ("norm_rope_append", 7, torch.tensor(1.0), "slot must be"),
+    ("norm_rope_append", 7, torch.tensor(-1), "slot must lie in 0..2, got -1"),
+    ("norm_rope_append", 7, torch.tensor(SLOTS), "slot must lie in 0..2, got 3"),
+    ("norm_rope_append", 7, torch.tensor(1, device="meta"), r"slot must be .* on cpu, got .* on meta"),
     ("norm_rope_append", 8, lambda keys: keys[0], "keys must be"),
     ("norm_rope_append", 9, lambda values: values[:, :, :-1], "values must be"),
+    ("norm_rope_append", 8, lambda keys: keys.mT.contiguous().mT, "contiguous in head_dim"),
+    ("norm_rope_append", 9, lambda values: values.half(), r"values must be .*float32 .*, got .*float16 "),
     ("ring_attention", 0, lambda q: q[..., :-2], "q must be"),
+    ("ring_attention", 0, lambda q: q.double(), "q must be"),
+    ("ring_attention", 1, lambda keys: keys.int(), "keys must be"),
+    ("ring_attention", 2, lambda values: values.mT.contiguous().mT, "contiguous in head_dim"),
     ("ring_attention", 3, 0, "length must lie"),
     ("ring_attention", 3, SLOTS * TOKENS + 1, "length must lie"),
     ("ema_sink_update", 2, torch.zeros(1), "key_master must be"),
     ("ema_sink_update", 4, torch.tensor([2]), "slot must be"),
+    ("ema_sink_update", 4, torch.tensor(0), "slot must lie in 1..2, got 0"),
+    ("ema_sink_update", 4, torch.tensor(SLOTS), "slot must lie in 1..2, got 3"),
     ("ema_sink_update", 5, lambda turn: turn.T.contiguous().T[:, :1], "turn must be"),
     ("ema_sink_update", 6, 5, "whole slots"),
     ("ema_sink_update", 7, 1.5, "alpha must lie"),
@@ -222,10 +189,14 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "index", "value", "message"), BAD)
-def test_refuses(name, index, value, message):
-    op, arguments = OPS[name]
+def test_refuses_and_writes_nothing(name, index, value, message):
+    op, make = OPS[name]
+    arguments, untouched = (change(make(), index, value) for _ in range(2))
     with pytest.raises(ValueError, match=message):
-        op(*change(arguments(), index, value))
+        op(*arguments)
+    for ours, theirs in zip(arguments, untouched):
+        if isinstance(ours, torch.Tensor) and ours.device.type == "cpu":
+            assert torch.equal(ours, theirs)
 
 
 def test_refuses_a_missing_master():

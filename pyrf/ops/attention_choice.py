@@ -1,0 +1,134 @@
+"""Which attention runs on a CUDA device: pyrf's kernel or torch's scaled_dot_product_attention.
+
+Both read the same cache, so either may serve any call. By default the first call of a shape times
+both, and the faster one is kept; near a tie two processes may choose differently, and their results
+then differ in the last bits. `set_attention`, or the environment variable PYRF_ATTENTION, forces one.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Mapping
+from threading import Lock
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+VARIABLE = "PYRF_ATTENTION"
+MODES = ("auto", "pyrf", "sdpa")
+WARM_UPS, REPEATS = 3, 7
+
+
+class Workload(NamedTuple):
+    """What the choice depends on."""
+
+    batch: int
+    heads: int
+    queries: int
+    length: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, q: Tensor, length: int) -> Self:
+        """The workload of q [batch, heads, queries, head_dim] and ``length`` valid keys."""
+        batch, heads, queries, head_dim = q.shape
+        return cls(batch, heads, queries, length, head_dim, q.dtype, q.device)
+
+
+class Choice(NamedTuple):
+    """The faster attention, and the median time of each in seconds."""
+
+    backend: str
+    seconds: dict[str, float]
+
+
+def time_on_device(run: Callable[[], object]) -> float:
+    """Median time in seconds of a call on the current CUDA stream, by events, after warm-ups."""
+    for _ in range(WARM_UPS):
+        run()
+    marks = [
+        (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(REPEATS)
+    ]
+    for start, end in marks:
+        start.record()
+        run()
+        end.record()
+    marks[-1][1].synchronize()
+    return statistics.median(start.elapsed_time(end) for start, end in marks) / 1e3
+
+
+class AttentionChoice:
+    """The choices made in a process, one a workload.
+
+    Args:
+        timer: takes a call and returns its seconds.
+        capturing: whether the current stream is being captured into a graph, where nothing can be timed.
+    """
+
+    def __init__(
+        self,
+        timer: Callable[[Callable[[], object]], float] = time_on_device,
+        capturing: Callable[[], bool] = torch.cuda.is_current_stream_capturing,
+    ) -> None:
+        self.made: dict[Workload, Choice] = {}
+        self._timer, self._capturing = timer, capturing
+        self._mode: str | None = None
+        self._lock = Lock()  # streams in other threads would disturb a timing
+
+    @property
+    def mode(self) -> str:
+        """ "auto", "pyrf" or "sdpa"; until it is set, what the environment says.
+
+        Raises:
+            ValueError: when the environment says something else.
+        """
+        if self._mode is None:
+            self.mode = os.environ.get(VARIABLE) or "auto"
+        assert self._mode is not None
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        if mode not in MODES:
+            raise ValueError(f"attention ({VARIABLE}) must be one of {', '.join(MODES)}, got {mode!r}")
+        self._mode = mode
+
+    def choose(self, workload: Workload, runs: Mapping[str, Callable[[], object]]) -> str:
+        """The attention for a workload.
+
+        During graph capture it is one chosen before or else SDPA, which a later call may revise: run
+        a shape once before capturing it.
+
+        Args:
+            workload: what is asked for.
+            runs: for "pyrf" and "sdpa" a call that computes it.
+        """
+        if self.mode != "auto":
+            return self.mode
+        if workload not in self.made:
+            if self._capturing():
+                return "sdpa"
+            with self._lock:
+                if workload not in self.made:
+                    seconds = {name: self._timer(run) for name, run in runs.items()}
+                    self.made[workload] = Choice(min(seconds, key=seconds.__getitem__), seconds)
+        return self.made[workload].backend
+
+
+CHOICE = AttentionChoice()
+
+
+def set_attention(mode: str) -> None:
+    """Force the attention of CUDA devices for this process, or return to timing.
+
+    Args:
+        mode: "pyrf" or "sdpa"; "auto" times both once a shape.
+
+    Raises:
+        ValueError: when it is none of these.
+    """
+    CHOICE.mode = mode

@@ -1,0 +1,76 @@
+"""The CUDA kernels of the native module: which caches they serve, and how one is launched.
+
+The ops take their plain torch path wherever `refusal` gives a reason, on a CUDA device too: there a
+float32 cache, and heads of a size that no published model has, run on torch's own kernels.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = {torch.bfloat16: 0, torch.float16: 1}
+"""What the kernels compute in, with its number in `csrc/pyrf.h`."""
+HEAD_DIMS = (64, 128)
+MAX_CHANNELS = 5120
+"""Channels of all heads together: a row must fit the registers of a block."""
+CAPABILITY = (8, 0)
+"""The oldest compute capability that the kernels are built for."""
+
+
+def _load() -> Any:
+    try:
+        module: Any = import_module("pyrf._native")
+    except ImportError:
+        return None
+    return module if module.build_info()["cuda"] else None
+
+
+kernels: Any = _load()
+"""The native module where it holds CUDA kernels, else None."""
+
+
+@cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+def refusal(heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why the kernels do not serve a cache of these heads on a CUDA device; None when they do."""
+    if kernels is None:
+        return "pyrf is built without CUDA kernels"
+    if dtype not in DTYPES:
+        return f"pyrf's kernels compute in bfloat16 and float16, got {dtype}"
+    if head_dim not in HEAD_DIMS:
+        return f"pyrf's kernels take a head_dim of 64 or 128, got {head_dim}"
+    if heads * head_dim > MAX_CHANNELS:
+        return f"pyrf's kernels take up to {MAX_CHANNELS} channels, got {heads * head_dim}"
+    if _capability(device) < CAPABILITY:
+        oldest, given = ("{}.{}".format(*pair) for pair in (CAPABILITY, _capability(device)))
+        return f"pyrf's kernels need compute capability {oldest} or newer, got {given}"
+    return None
+
+
+def serve(keys: Tensor) -> bool:
+    """Whether the kernels serve a layer's cache, [B, heads, tokens, head_dim] on a CUDA device."""
+    return refusal(keys.shape[1], keys.shape[3], keys.dtype, keys.device) is None
+
+
+def launch(kernel: str, device: torch.device, *arguments: object) -> None:
+    """Launch a kernel on the current stream of a device, which need not be the current device.
+
+    Args:
+        kernel: its name, that of the op.
+        device: where all pointers point.
+        arguments: those of `csrc/pyrf.h`, strides as tuples, without the stream.
+
+    Raises:
+        ValueError: when the kernel does not take an argument; nothing is launched then.
+        RuntimeError: when CUDA refuses the launch.
+    """
+    with torch.cuda.device(device):
+        getattr(kernels, kernel)(*arguments, torch.cuda.current_stream().cuda_stream)
