@@ -12,6 +12,7 @@ bytes). A multiply-add is two operations, and each tensor is read once and writt
                             12 N D: q, k and v in and out, 4 N head_dim: table, 4 D: weights
     ema_sink_update         6 N D: keys and values blended (3), 6 N p heads: keys turned;
                             20 N D: of keys and of values the slot and its master in and out, the evicted in
+                            (24 N D beside a float32 master, as of float16: the slot is only written)
     norm                    5 N D; 4 N D: in and out
     gated sum               2 N D; 6 N D: two in, one out
 
@@ -126,16 +127,16 @@ def ring_attention(sizes: Sizes) -> Work:
     return attention("ring_attention", sizes.tokens, sizes.window, sizes.model.dim)
 
 
-def ema_sink_update(sizes: Sizes) -> Work:
+def ema_sink_update(sizes: Sizes, *, wide_master: bool = False) -> Work:
     n, d, model = sizes.tokens, sizes.model.dim, sizes.model
     time_pairs = model.head_dim // 2 - 2 * (model.head_dim // 6)
     flops = 2 * 3 * n * d + 6 * n * time_pairs * model.num_heads
-    return Work("ema_sink_update", flops, 2 * 5 * ELEMENT * n * d)
+    return Work("ema_sink_update", flops, 2 * (6 if wide_master else 5) * ELEMENT * n * d)
 
 
-def kernels(sizes: Sizes) -> list[Work]:
-    """Our three kernels, one launch each, with a full window."""
-    return [ema_sink_update(sizes), norm_rope_append(sizes), ring_attention(sizes)]
+def kernels(sizes: Sizes, *, wide_master: bool = False) -> list[Work]:
+    """Our three kernels, one launch each, with a full window; the sink's master in 16 bits or in float32."""
+    return [ema_sink_update(sizes, wide_master=wide_master), norm_rope_append(sizes), ring_attention(sizes)]
 
 
 def layer(sizes: Sizes) -> list[Work]:

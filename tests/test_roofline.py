@@ -93,6 +93,8 @@ def test_kernels_move_the_bytes_of_their_tensors() -> None:
     assert append.bytes == held(q, k, v, weight, weight, rope) + held(q, k, v)
     assert attention.bytes == held(q, keys, keys) + held(q)
     assert sink_update.bytes == 2 * (held(sink, evicted, master) + held(sink, master))
+    wide = roofline.kernels(WAN, wide_master=True)[0]
+    assert wide.bytes == 2 * (held(evicted, master.float()) + held(sink, master.float()))
 
 
 def test_a_floor_is_the_larger_of_two() -> None:
