@@ -22,7 +22,8 @@ def run_cmake(*arguments: str) -> None:
     except subprocess.CalledProcessError as error:
         sys.exit(
             f"pyrf: `cmake {' '.join(arguments)}` failed with exit status {error.returncode}; its own "
-            "message is above. The build needs a C++17 compiler and Python's headers."
+            "message is above. The build needs a C++17 compiler and Python's headers; PYRF_CUDA=off builds "
+            "without CUDA."
         )
 
 
@@ -52,6 +53,7 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DCMAKE_INSTALL_PREFIX={prefix}",
             "-DCMAKE_BUILD_TYPE=Release",
+            f"-DPYRF_CUDA={os.environ.get('PYRF_CUDA', 'auto')}",
         )
         run_cmake("--build", str(build), "--parallel", str(os.cpu_count() or 1))
         run_cmake("--install", str(build))

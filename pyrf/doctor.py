@@ -122,7 +122,7 @@ def _attention() -> str:
         return f"{mode}, forced"
     tokens, length = 4680, 3 * 4680
     cache = torch.zeros(1, heads, length, head_dim, dtype=dtype, device=device)
-    q = cache[:, :, :tokens]
+    q = cache.narrow(2, 0, tokens)
     ring_attention(q, cache, cache, length)
     choice = CHOICE.made[Workload.of(q, length)]
     times = ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in choice.seconds.items())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable, Mapping
+from functools import partial
 from threading import Lock
 from typing import NamedTuple, Self
 
@@ -97,7 +98,9 @@ class AttentionChoice:
             raise ValueError(f"attention ({VARIABLE}) must be one of {', '.join(MODES)}, got {mode!r}")
         self._mode = mode
 
-    def choose(self, workload: Workload, runs: Mapping[str, Callable[[], object]]) -> str:
+    def choose(
+        self, workload: Workload, backends: Mapping[str, Callable[..., object]], *arguments: object
+    ) -> str:
         """The attention for a workload.
 
         During graph capture it is one chosen before or else SDPA, which a later call may revise: run
@@ -105,7 +108,8 @@ class AttentionChoice:
 
         Args:
             workload: what is asked for.
-            runs: for "pyrf" and "sdpa" a call that computes it.
+            backends: what computes it, for "pyrf" and for "sdpa".
+            arguments: what they take.
         """
         if self.mode != "auto":
             return self.mode
@@ -114,6 +118,7 @@ class AttentionChoice:
                 return "sdpa"
             with self._lock:
                 if workload not in self.made:
+                    runs = {name: partial(backend, *arguments) for name, backend in backends.items()}
                     seconds = {name: self._timer(run) for name, run in runs.items()}
                     self.made[workload] = Choice(min(seconds, key=seconds.__getitem__), seconds)
         return self.made[workload].backend

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -66,8 +64,8 @@ def _run_cuda(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
         raise ValueError(f"attention is set to pyrf, but {refusal}; set it to auto or sdpa")
     if refusal:
         return _sdpa(q, keys, values, length)
-    runs = {name: partial(run, q, keys, values, length) for name, run in _BACKENDS.items()}
-    return runs[CHOICE.choose(Workload.of(q, length), runs)]()
+    backend = CHOICE.choose(Workload.of(q, length), _BACKENDS, q, keys, values, length)
+    return _BACKENDS[backend](q, keys, values, length)
 
 
 def _fake(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -110,11 +111,13 @@ def test_clean_calls_skip_the_head_and_all_behind_the_last_keys():
     assert backend.cache.chunk == 1
 
 
+@pytest.mark.parametrize("head_dim", [12, 64, 128])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_stream_on_a_gpu_never_waits_for_the_device(dtype):
+def test_a_stream_on_a_gpu_never_waits_for_the_device(dtype, head_dim):
     """Traced with fake CUDA tensors: a host that reads a device value, or mixes devices, would raise."""
+    config = replace(CONFIG, dim=CONFIG.num_heads * head_dim)
     with torch.device("meta"):
-        model = WanModel(CONFIG).to(dtype)
+        model = WanModel(config).to(dtype)
     backend = TorchBackend(model, STREAM)
     stream = ChunkLoop(backend, STREAM, lambda: torch.zeros(1, *SHAPE, device="cuda"))
     embeds = (1, CONFIG.text_len, CONFIG.text_dim)

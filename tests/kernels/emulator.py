@@ -132,7 +132,9 @@ class Counters(NamedTuple):
     bytes_stored: int
 
 
-def _strides(x: np.ndarray) -> Any:
+def _strides(x: np.ndarray | None) -> Any:
+    if x is None:
+        return None
     return (ctypes.c_int64 * x.ndim)(*(stride // x.itemsize for stride in x.strides))
 
 
@@ -179,7 +181,7 @@ class Emulator:
         keys: np.ndarray,
         values: np.ndarray,
         key_master: np.ndarray,
-        value_master: np.ndarray,
+        value_master: np.ndarray | None,
         slot: np.ndarray,
         turn: np.ndarray,
         tokens: int,

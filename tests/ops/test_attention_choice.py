@@ -1,10 +1,20 @@
 """The choice of an attention: timed once a workload, forced on demand, never timed in a capture."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from pyrf.ops import native, set_attention
-from pyrf.ops.attention_choice import CHOICE, VARIABLE, AttentionChoice, Workload
+from pyrf.ops.attention_choice import (
+    CHOICE,
+    REPEATS,
+    VARIABLE,
+    WARM_UPS,
+    AttentionChoice,
+    Workload,
+    time_on_device,
+)
 
 WORKLOAD = Workload(1, 12, 4680, 14040, 128, torch.bfloat16, torch.device("cuda", 0))
 
@@ -13,11 +23,18 @@ class Clock:
     """Says what each of the runs takes, and notes which were timed."""
 
     def __init__(self, **seconds):
-        self.runs = {name: lambda name=name: name for name in seconds}
+        self.backends = {name: partial(self.run, name) for name in seconds}
         self.seconds, self.timed, self.capturing = seconds, [], False
 
     def choice(self):
         return AttentionChoice(self.time, lambda: self.capturing)
+
+    def choose(self, choice, workload=WORKLOAD):
+        return choice.choose(workload, self.backends, "q", "keys")
+
+    def run(self, name, *arguments):
+        assert arguments == ("q", "keys")
+        return name
 
     def time(self, run):
         self.timed.append(run())
@@ -36,11 +53,11 @@ def test_the_faster_one_is_kept_and_timed_once_a_workload(seconds, faster):
     clock = Clock(**seconds)
     choice = clock.choice()
     for _ in range(3):
-        assert choice.choose(WORKLOAD, clock.runs) == faster
+        assert clock.choose(choice) == faster
     assert clock.timed == ["pyrf", "sdpa"]
     assert choice.made[WORKLOAD] == (faster, seconds)
     for change in ({"length": 4680}, {"dtype": torch.float16}, {"device": torch.device("cuda", 1)}):
-        choice.choose(WORKLOAD._replace(**change), clock.runs)
+        clock.choose(choice, WORKLOAD._replace(**change))
     assert len(clock.timed) == 8
 
 
@@ -48,13 +65,36 @@ def test_nothing_is_timed_in_a_capture():
     clock = Clock(pyrf=1.0, sdpa=2.0)
     choice = clock.choice()
     clock.capturing = True
-    assert choice.choose(WORKLOAD, clock.runs) == "sdpa"
+    assert clock.choose(choice) == "sdpa"
     assert not clock.timed
     clock.capturing = False
-    assert choice.choose(WORKLOAD, clock.runs) == "pyrf"
+    assert clock.choose(choice) == "pyrf"
     clock.capturing = True
-    assert choice.choose(WORKLOAD, clock.runs) == "pyrf"
+    assert clock.choose(choice) == "pyrf"
     assert clock.timed == ["pyrf", "sdpa"]
+
+
+def test_the_timer_takes_the_median_after_warm_ups(monkeypatch):
+    events, ran = [], []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            events.append(self)
+            self.after = len(ran)
+
+        def synchronize(self):
+            assert events[-1] is self
+
+        def elapsed_time(self, end):
+            return sum(ran[self.after : end.after])
+
+    milliseconds = iter([900.0] * WARM_UPS + [500.0, 3.0, 2.0] + [4.0] * (REPEATS - 3))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    assert time_on_device(lambda: ran.append(next(milliseconds))) == 4e-3
+    assert len(ran) == WARM_UPS + REPEATS
 
 
 @pytest.mark.parametrize("mode", ["pyrf", "sdpa"])
@@ -62,10 +102,10 @@ def test_a_forced_one_is_not_timed(mode, monkeypatch):
     clock = Clock(pyrf=1.0, sdpa=2.0)
     choice = clock.choice()
     monkeypatch.setenv(VARIABLE, mode)
-    assert choice.choose(WORKLOAD, clock.runs) == mode
+    assert clock.choose(choice) == mode
     assert not clock.timed
     choice.mode = "auto"
-    assert choice.choose(WORKLOAD, clock.runs) == "pyrf"
+    assert clock.choose(choice) == "pyrf"
 
 
 def test_an_unknown_one_is_refused(monkeypatch):

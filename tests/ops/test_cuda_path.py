@@ -226,6 +226,20 @@ def test_a_launch_goes_to_the_current_stream_of_the_tensors_device(monkeypatch):
     assert seen == [("enter", second), (1, 2, 77), ("exit", second)]
 
 
+@pytest.mark.skipif(not native.kernels, reason="the native module is built without CUDA")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CPU tensors must not reach a GPU")
+@pytest.mark.parametrize("name", OPS)
+def test_the_native_module_takes_what_the_ops_give(name, monkeypatch):
+    """Its bindings and checks run; then it says what the machine lacks."""
+    assert {torch.bfloat16: native.kernels.BF16, torch.float16: native.kernels.FP16} == native.DTYPES
+    monkeypatch.setattr(CHOICE, "_mode", "pyrf")
+    with (
+        cpu_tensors_take_the_cuda_path(monkeypatch, native.kernels),
+        pytest.raises(RuntimeError, match="cuda"),
+    ):
+        OPS[name][0](*OPS[name][1](torch.bfloat16, 64))
+
+
 def empty_on(device, arguments):
     """Empty tensors of the same kind elsewhere; strides are kept."""
     return [
@@ -239,10 +253,11 @@ def empty_on(device, arguments):
 @pytest.mark.parametrize("head_dim", [DIM, 128])
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
 @pytest.mark.parametrize("name", OPS)
-def test_neither_tracing_nor_plain_torch_waits_for_a_gpu(name, dtype, head_dim):
+def test_neither_tracing_nor_plain_torch_waits_for_a_gpu(name, dtype, head_dim, monkeypatch):
     """The op on fake CUDA tensors, and plain torch on tensors without values: reading one would raise."""
     op, make = OPS[name]
     real = make(dtype, head_dim)
+    monkeypatch.setattr(native, "kernels", None)
     with FakeTensorMode():
         traced = op(*empty_on("cuda", real))
     plain = RUN_CUDA[name](*empty_on("meta", real))

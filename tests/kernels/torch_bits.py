@@ -1,0 +1,25 @@
+"""16-bit torch tensors as the numpy bits that the emulator takes, sharing memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def bits(x: Tensor) -> np.ndarray:
+    """A tensor as numpy; 16-bit ones, floats or not, as uint16."""
+    return x.view(torch.int16).numpy().view(np.uint16) if x.element_size() == 2 else x.numpy()
+
+
+def draw(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
+    """Random normal numbers."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def angles(*shape: int, seed: int = 0) -> Tensor:
+    """A float32 table of cosines and sines, [*shape, 2]."""
+    angle = 3 * draw(*shape, dtype=torch.float64, seed=seed)
+    return torch.stack((angle.cos(), angle.sin()), -1).float()
