@@ -19,7 +19,9 @@ def test_the_native_module_tells_how_it_was_built() -> None:
     assert info["build_type"] == "Release"
     assert info["cxx_standard"] >= 201703
     assert info["compiler"].split()[0] in ("GNU", "Clang", "AppleClang", "MSVC")
-    assert info["cuda"] is False
+    if info["cuda"]:
+        assert info["cuda_archs"] == "80-real 90a-real 100-real 100-virtual"
+        assert info["cuda_version"].split(".")[0].isdecimal()
 
 
 @pytest.mark.parametrize("name", ["pyrf.export", "pyrf.training", "pyrf.training.worlds.shapes"])
@@ -68,3 +70,11 @@ def test_a_failing_cmake_is_named(tmp_path: Path) -> None:
     assert "CMake Error: no compiler" in result.stderr
     assert "failed with exit status 3" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_cuda_is_built_on_demand_only_where_nvcc_is(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    result = build(tmp_path, PYRF_CUDA="perhaps")
+    assert result.returncode != 0
+    assert "PYRF_CUDA must be auto, on or off, got 'perhaps'" in result.stderr
+    assert "PYRF_CUDA=off builds without CUDA" in result.stderr

@@ -50,6 +50,10 @@ struct Block {
 
 extern Block block;
 
+Schedule schedule();
+CopyMode copy_mode();
+uint64_t random_bits();
+
 // Let another thread run. The running one must be runnable, or be waited for by someone.
 void reschedule();
 // Add to the runnable; the running thread goes on only if the schedule says so.

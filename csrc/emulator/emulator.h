@@ -54,9 +54,6 @@ const char* run(void (*kernel)(void*), void* argument, dim3 grid, int threads, i
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
 void configure(Schedule schedule, uint64_t seed, CopyMode copy_mode);
-CopyMode copy_mode();
-Schedule schedule();
-uint64_t random_bits();
 
 // Barriers and warp instructions. `line` tells two of them apart.
 void sync_threads(int line);
@@ -76,13 +73,14 @@ void forget_buffers();
 void check_load(const void* from, uint32_t bytes, int line);
 void check_store(const void* to, uint32_t bytes, int line);
 
-// Copies under way of the running thread.
+// Copies of the running thread.
 struct Copy {
   void* to;
   const void* from;  // null for zeros
   int group;
 };
-void queue_copy(Copy copy);
+bool copy_lands_at_once();
+void queue_copy(Copy copy);  // for those that do not
 void commit_copies();
 // The next copy that must have landed when at most `pending` groups are left under way.
 bool next_copy(int pending, Copy* copy);

@@ -119,14 +119,12 @@ inline void land(const emulator::Copy& copy) {
 inline void copy_async16(Shared to, const void* from, bool valid, int line = __builtin_LINE()) {
   if (valid) emulator::check_load(from, 16, line);
   const emulator::Copy copy{emulator::shared_at(to, 16, line), valid ? from : nullptr, 0};
-  const emulator::CopyMode mode = emulator::copy_mode();
-  if (mode == emulator::kAtOnce || (mode == emulator::kEither && emulator::random_bits() % 2 == 0)) {
+  if (emulator::copy_lands_at_once()) {
     land(copy);
   } else {
     *static_cast<uint4*>(copy.to) = make_uint4(~0u, ~0u, ~0u, ~0u);  // NaN in either 16-bit type
     emulator::queue_copy(copy);
   }
-  ++emulator::counters.async_copies;
 }
 
 inline void copy_async_commit() { emulator::commit_copies(); }

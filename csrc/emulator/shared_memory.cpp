@@ -47,6 +47,11 @@ void* shared_at(uint32_t address, uint32_t bytes, int line) {
   return memory + address;
 }
 
+bool copy_lands_at_once() {
+  ++counters.async_copies;
+  return copy_mode() == kAtOnce || (copy_mode() == kEither && random_bits() % 2 == 0);
+}
+
 void queue_copy(Copy copy) {
   copy.group = block.running->group;
   block.running->copies.push_back(copy);

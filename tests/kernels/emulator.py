@@ -33,19 +33,20 @@ COPY_MODES = ("at once", "at wait", "either")
 EVERY_SCHEDULE = tuple(product(range(len(SCHEDULES)), range(len(COPY_MODES))))
 
 
-def _with_includes(path: Path, seen: dict[Path, str]) -> None:
-    """Collect a source and what it includes from its own tree."""
+def with_includes(path: Path, seen: dict[Path, str]) -> None:
+    """Collect the text of a source and of what it includes from its own tree."""
     path = path.resolve()
     if path in seen or not path.is_file():
         return
     seen[path] = text = path.read_text()
     for name in re.findall(r'#include "([^"]+)"', text):
-        _with_includes(path.parent / name, seen)
+        for folder in (path.parent, CSRC):
+            with_includes(folder / name, seen)
 
 
 def _key(source: Path, command: Sequence[str]) -> str:
     seen: dict[Path, str] = {}
-    _with_includes(source, seen)
+    with_includes(source, seen)
     parts = [*command, platform.node(), *(seen[path] for path in sorted(seen))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
@@ -67,7 +68,7 @@ def _run(command: Sequence[str]) -> None:
 
 def _compile(source: Path, flags: Sequence[str], cache: Path) -> Path:
     language = ("-x", "c++") if source.suffix == ".cu" else ()
-    command = [COMPILER, *FLAGS, *flags]
+    command = [COMPILER, *FLAGS, *flags, f"-I{CSRC}"]
     target = cache / f"{source.stem}-{_key(source, command)}.o"
     if not target.exists():
         with _atomic(target) as path:
@@ -82,6 +83,9 @@ def build(
     runtime_flags: Sequence[str] = ("-O2",),
     link_flags: Sequence[str] = (),
     cache: Path = CACHE,
+    kernels: Sequence[str] = KERNELS,
+    extra: Sequence[Path] = (),
+    objects: Sequence[Path] = (),
 ) -> Path:
     """Compile what has changed, and link.
 
@@ -90,14 +94,19 @@ def build(
         flags: for the kernels.
         runtime_flags: for the emulator itself.
         link_flags: for the library.
-        cache: folder of objects and libraries, named by the hash of all that went into them.
+        cache: folder of the kernels' objects and of the library, named by the hash of all that went into
+            them; the emulator's own objects are always in the usual folder.
+        kernels: which to build.
+        extra: other sources to add.
+        objects: what is compiled already.
 
     Returns:
         The shared library.
     """
-    objects = [_compile(csrc / f"{kernel}.cu", flags, cache) for kernel in KERNELS]
+    sources = [*(csrc / f"{kernel}.cu" for kernel in kernels), *extra]
+    objects = [*objects, *(_compile(source, flags, cache) for source in sources)]
     runtime = [csrc / "check.cpp", *sorted((csrc / "emulator").glob("*.cpp"))]
-    objects += [_compile(source, runtime_flags, cache) for source in runtime]
+    objects += [_compile(source, runtime_flags, CACHE) for source in runtime]
     names = [*link_flags, *(path.name for path in objects)]
     library = cache / f"pyrf-{hashlib.sha256(' '.join(names).encode()).hexdigest()[:24]}.so"
     if not library.exists():

@@ -1,0 +1,151 @@
+"""Deliberate faults in the kernels, each of which the checks must notice.
+
+    python mutants.py [NUMBER ...]
+
+tries them and says what gave each away.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from emulator import CSRC, build
+
+
+class Mutant(NamedTuple):
+    """A fault: in a kernel's device code, `old` becomes `new`."""
+
+    kernel: str
+    old: str
+    new: str
+    what: str
+
+
+MUTANTS = (
+    Mutant(
+        "ema_sink_update",
+        "token >= params.tokens || !slot_exists(slot, params.slots)",
+        "!slot_exists(slot, params.slots)",
+        "no bound on tokens",
+    ),
+    Mutant(
+        "ema_sink_update",
+        "token >= params.tokens || !slot_exists(slot, params.slots)",
+        "token >= params.tokens",
+        "a slot outside the cache is used",
+    ),
+    Mutant("ema_sink_update", "if (is_keys) {", "if (true) {", "values are turned"),
+    Mutant("ema_sink_update", "pair < params.time_pairs", "pair <= params.time_pairs", "one pair too many turns"),
+    Mutant("ema_sink_update", "high - (low >> 15)", "high", "the slot's rounding is not taken back"),
+    Mutant("ema_sink_update", "(even + 0x8000) >> 16", "even >> 16", "the slot is cut off, not rounded"),
+    Mutant("ema_sink_update", "exact[i], evicted[i], params", "evicted[i], exact[i], params", "old and new are swapped"),
+    Mutant(
+        "ema_sink_update",
+        "slot * params.tokens * half.cache_strides.token",
+        "slot * half.cache_strides.token",
+        "the evicted slot is elsewhere",
+    ),
+    Mutant("ema_sink_update", "params.halves[is_keys ? 0 : 1]", "params.halves[0]", "keys are updated twice"),
+    Mutant("norm_rope_append", "  ptx::sync_threads();\n", "", "no barrier before the warps' sums are read"),
+    Mutant("norm_rope_append", "if (lane == 0) {", "if (warp == 0) {", "only one warp leaves its sum"),
+    Mutant("norm_rope_append", "lanes = 16", "lanes = 8", "half a warp's sum is lost"),
+    Mutant("norm_rope_append", "if (!active) return;", "", "threads past the last channel go on"),
+    Mutant(
+        "norm_rope_append",
+        "  block_sum(q_sum, k_sum);\n  if (!active) return;\n",
+        "  if (!active) return;\n  block_sum(q_sum, k_sum);\n",
+        "threads leave before a barrier",
+    ),
+    Mutant("norm_rope_append", "q_sum / dim + params.eps", "q_sum / dim", "no epsilon"),
+    Mutant("norm_rope_append", "* scale * weight[i]", "* scale", "no weight"),
+    Mutant("norm_rope_append", "token * kHeadDim + within, rope", "token * kHeadDim, rope", "one angle for all"),
+    Mutant("norm_rope_append", "  if (!slot_exists(slot, params.slots)) return;\n", "", "any slot is written"),
+    Mutant(
+        "norm_rope_append",
+        "2 * kNormMaxWarps * sizeof(float)",
+        "kNormMaxWarps * sizeof(float)",
+        "shared memory for one sum of two",
+    ),
+    Mutant("ring_attention", "copy_async_wait<0>", "copy_async_wait<1>", "one group of copies is not waited for"),
+    Mutant(
+        "ring_attention",
+        "    ptx::sync_threads();\n    if (tile + 1 < tiles) copy_tile(tile + 1);\n",
+        "    if (tile + 1 < tiles) copy_tile(tile + 1);\n",
+        "no barrier between the copy and its readers",
+    ),
+    Mutant(
+        "ring_attention",
+        "    ptx::sync_threads();\n    if (tile + 1 < tiles) copy_tile(tile + 1);\n",
+        "    if (tile + 1 < tiles) copy_tile(tile + 1);\n    ptx::sync_threads();\n",
+        "a buffer is refilled before everyone has read it",
+    ),
+    Mutant(
+        "ring_attention",
+        "  ptx::sync_warp();\n  constexpr int kStep",
+        "  constexpr int kStep",
+        "lanes read rows that others have not written",
+    ),
+    Mutant("ring_attention", "(chunk ^ (row % 8))", "chunk", "no swizzle"),
+    Mutant("ring_attention", "if (valid < Tile::kKeys) state.mask", "if (false) state.mask", "no mask on the tail"),
+    Mutant("ring_attention", "column + i % 2 < valid", "column + i % 2 <= valid", "one key too many"),
+    Mutant("ring_attention", "load_matrices_transposed(v", "load_matrices(v", "values are not transposed"),
+    Mutant("ring_attention", "q[m], k[0], k[1]", "q[m], k[0], k[2]", "operands of a product are mixed up"),
+    Mutant("ring_attention", "w[m][1] = ptx::pack<T>(left[2]", "w[m][2] = ptx::pack<T>(left[2]", "fragment order"),
+    Mutant("ring_attention", "multiply_add<T>(out[m][2 * d], w", "multiply_add<Fp16>(out[m][2 * d], w", "fp16 for bf16"),
+    Mutant("ring_attention", "out[m][d][2 * row] *= shrink", "out[m][d][2 * row] *= 1", "old output is not rescaled"),
+    Mutant("ring_attention", "sum[m][row] *= shrink", "sum[m][row] *= 1", "the old sum is not rescaled"),
+    Mutant("ring_attention", "shuffle_xor(peak, 2)", "shuffle_xor(peak, 1)", "a row's lanes disagree on its peak"),
+    Mutant("ring_attention", "if (query >= queries) continue;", "", "rows past the last query are written"),
+    Mutant("ring_attention", "first + i < valid", "true", "rows past the last are read"),
+    Mutant("ring_attention", "kQueryBytes + 4 * kKeyBytes", "kQueryBytes + 3 * kKeyBytes", "shared memory is short"),
+)
+
+
+class Caught(NamedTuple):
+    """Whether the checks failed on a mutant, and what they said."""
+
+    flagged: bool
+    words: str
+
+
+def build_mutant(mutant: Mutant, folder: Path, **options: Any) -> Path:
+    """Build the kernel with the fault, in a folder of its own; options are those of `build`.
+
+    Raises:
+        ValueError: when the fault does not fit the sources any more.
+        RuntimeError: when it does not compile.
+    """
+    csrc = folder / "csrc"
+    shutil.copytree(CSRC, csrc)
+    source = csrc / f"{mutant.kernel}.cuh"
+    text = source.read_text()
+    if text.count(mutant.old) != 1:
+        raise ValueError(f"{mutant.old!r} must be in {source.name} once, it is {text.count(mutant.old)} times")
+    source.write_text(text.replace(mutant.old, mutant.new))
+    return build(csrc, cache=folder / "cache", kernels=(mutant.kernel,), **options)
+
+
+def try_mutant(mutant: Mutant) -> Caught:
+    """Run the kernel's check on the mutant, in a process that may crash; see `build_mutant`."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = build_mutant(mutant, Path(folder), flags=("-O1", "-w"))
+        command = [sys.executable, str(Path(__file__).with_name("checks.py")), str(library), mutant.kernel]
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        except subprocess.TimeoutExpired:
+            return Caught(True, "does not end")
+    lines = (result.stderr or result.stdout).strip().splitlines()
+    return Caught(result.returncode != 0, lines[-1] if lines else f"exit status {result.returncode}")
+
+
+if __name__ == "__main__":
+    numbers = [int(word) for word in sys.argv[1:]] or range(len(MUTANTS))
+    for number in numbers:
+        caught = try_mutant(MUTANTS[number])
+        verdict = "flagged" if caught.flagged else "MISSED"
+        print(f"{number:2} {verdict} {MUTANTS[number].what}: {caught.words}", flush=True)
