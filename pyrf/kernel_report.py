@@ -17,9 +17,9 @@ from pathlib import Path
 SOURCES = Path(__file__).resolve().parents[1] / "csrc"
 KERNELS = ("ema_sink_update", "norm_rope_append", "ring_attention")
 ELEMENTS = {"Bf16": "bfloat16", "Fp16": "float16"}
-FLAGS = ("-std=c++17", "-O3")
+FLAGS = ("-std=c++17", "-O3", "-fmad=false")
 STRICT = ("--warn-on-spills", "--warn-on-local-memory-usage", "-Werror")
-"""Options of ptxas under which a register that does not fit fails the build."""
+"""Options of ptxas under which a register that does not fit fails the build; these and the flags are CMake's."""
 
 _NAME = re.compile(r"_ZN4pyrf\d+([a-z_]+)_kernelINS_4(\w+?)ELi(\d+)E")
 _ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
@@ -76,8 +76,8 @@ class Resources:
 
 
 def find_nvcc() -> str | None:
-    """nvcc on PATH, under $CUDA_HOME, or where the toolkit is usually installed."""
-    homes = [os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
+    """nvcc on PATH, under $CUDA_HOME or $CUDA_PATH, or where the toolkit is usually installed."""
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
     places = [shutil.which("nvcc"), *(f"{home}/bin/nvcc" for home in homes if home)]
     return next((place for place in places if place and Path(place).exists()), None)
 

@@ -14,8 +14,10 @@ from sass import disassemble, find_cuobjdump
 
 from pyrf.kernel_report import (
     ELEMENTS,
+    FLAGS,
     KERNELS,
     SOURCES,
+    STRICT,
     Instance,
     Resources,
     compile_kernel,
@@ -76,6 +78,16 @@ def test_every_kernel_can_run(report: list[Resources]) -> None:
         threads, dynamic = each.instance.block(heads=5120 // each.instance.head_dim)
         assert threads * each.registers <= 65536, each
         assert each.shared + dynamic <= 99 * 1024, each  # the least of a block since sm_80: sm_86
+
+
+def test_the_build_uses_the_same_flags() -> None:
+    """CMake's options, so that what is checked here is what is shipped."""
+    text = (SOURCES.parent / "CMakeLists.txt").read_text()
+    match = re.search(r"COMPILE_LANGUAGE:CUDA>:([^>]*)>", text)
+    assert match
+    options = set(match[1].replace(",", " ").split()) - {"-Xptxas"}
+    assert options == set(FLAGS) - {"-std=c++17", "-O3"} | set(STRICT)
+    assert " ".join(f"{arch}-real" for arch in ARCHS) in text
 
 
 def test_a_kernel_that_spills_is_reported_and_refused(tmp_path: Path) -> None:
