@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from pyrf.config import ModelConfig, StreamConfig
-from pyrf.kernel_report import CompilerMissingError, Instance, Resources, resources
+from pyrf.kernel_report import Instance, Resources, resources
 from pyrf.roofline import Device, Sizes, Work, chunk, total_floor, total_flops
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def report(
     sizes = {name: Sizes.of(m, stream, height, width) for name, m in (models or MODELS).items()}
     try:
         found, compiler = resources("90a"), "sm_90a"
-    except CompilerMissingError as error:
+    except RuntimeError as error:  # no compiler, or one that fails: an old one, say
         found, compiler = {}, f"unknown: {error}"
     floors = [_floor(name, each, device, found) for name, each in sizes.items()]
     return Report(device, height, width, compiler, floors)

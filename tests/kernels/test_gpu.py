@@ -9,7 +9,6 @@ from itertools import product
 import pytest
 import torch
 from gpu_checks import (
-    ROUNDING,
     Case,
     LayerStream,
     check_ema_sink_update,
@@ -86,8 +85,7 @@ LAYER = ModelConfig(num_layers=1)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_fifty_chunks_of_graph_replay(dtype: torch.dtype) -> None:
     """A layer of the 1.3B model at 480 x 832."""
-    worst = check_stream(LAYER, rows=30, columns=52, dtype=dtype, device="cuda")
-    assert worst < 3 * ROUNDING[dtype]
+    check_stream(LAYER, rows=30, columns=52, dtype=dtype, device="cuda")
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +114,10 @@ class TestRehearsal:
         check_norm_rope_append(case)
         check_ema_sink_update(case)
 
-    def test_stream(self) -> None:
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_stream(self, dtype: torch.dtype) -> None:
         model = ModelConfig(dim=128, ffn_dim=128, num_heads=2, num_layers=1)
-        worst = check_stream(model, rows=2, columns=3, dtype=torch.bfloat16, device="cpu", chunks=12)
-        assert worst < 3 * ROUNDING[torch.bfloat16]
+        check_stream(model, rows=2, columns=3, dtype=dtype, device="cpu", chunks=12)
 
 
 def test_a_stream_is_traced_on_fake_cuda() -> None:

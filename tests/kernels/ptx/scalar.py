@@ -12,7 +12,6 @@ from ptx.state import Batch, Lanes, generic, handles, parts
 from ptx.syntax import BITS, DTYPES, Instruction, PtxError, Vector, size_of
 
 CACHE_HINTS = "nc ca cg cs lu cv wb wt volatile relaxed weak L2_64B L2_128B L2_256B L1_no_allocate"
-SPACES = ("global", "shared", "param", "const", "local")
 VECTORS = {"v2": 2, "v4": 4}
 
 
@@ -105,10 +104,8 @@ def to_half(x: Any) -> Any:
 TO_INTEGER = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
 
 
-@handles("cvt", "rn rz ftz rni rzi rmi rpi")
+@handles("cvt", "rn ftz rni rzi rmi rpi")
 def convert(batch: Batch, instruction: Instruction, lanes: Lanes) -> None:
-    if "rz" in instruction.modifiers:
-        raise PtxError("only rounding to nearest is known")
     target, source = instruction.types
     values = [batch.read(operand, source, lanes) for operand in instruction.operands[1:]]
     if target in ("bf16x2", "f16x2"):  # the first source goes to the upper half
