@@ -1,8 +1,11 @@
 """Shared by all tests; its presence puts this folder on the import path (`import golden`)."""
 
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).parent / "kernels"))  # the emulator, for the ops' tests
 
 
 @pytest.fixture(scope="session")

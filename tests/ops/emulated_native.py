@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 import torch
-from kernels.emulator import build
+from emulator import build
 
 from pyrf.ops import native
 

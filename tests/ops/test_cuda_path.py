@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from emulated_native import RUN_CUDA, EmulatedKernels, cpu_tensors_take_the_cuda_path
-from kernels.emulator import has_compiler
+from emulator import has_compiler
 from op_arguments import DIM, OPS, SLOTS, TOKENS, change
 from tiny import CONFIG, HEIGHT, WIDTH, network, prompts
 from torch._subclasses.fake_tensor import FakeTensorMode
