@@ -44,37 +44,37 @@ void raise_unless_ok(int status) {
 }
 
 void bind_ops(py::module_& m) {
-  m.def("ema_sink_update",
-        [](int dtype, uintptr_t keys, Strides4 keys_strides, uintptr_t values, Strides4 values_strides,
-           uintptr_t key_master, Strides4 key_master_strides, uintptr_t value_master,
-           Strides4 value_master_strides, uintptr_t slot, uintptr_t turn, int64_t batch, int64_t heads,
-           int64_t capacity, int64_t tokens, int64_t head_dim, int64_t time_pairs, double alpha,
-           uintptr_t stream) {
-          raise_unless_ok(pyrf_ema_sink_update(
-              dtype, at<void>(keys), keys_strides.data(), at<void>(values), values_strides.data(),
-              at<void>(key_master), key_master_strides.data(), at<void>(value_master),
-              value_master_strides.data(), at<int64_t>(slot), at<float>(turn), batch, heads, capacity, tokens,
-              head_dim, time_pairs, alpha, at<void>(stream)));
-        });
-  m.def("norm_rope_append",
-        [](int dtype, uintptr_t q, Strides3 q_strides, uintptr_t k, Strides3 k_strides, uintptr_t v,
-           Strides3 v_strides, uintptr_t norm_q, uintptr_t norm_k, double eps, uintptr_t rope, uintptr_t slot,
-           uintptr_t keys, Strides4 keys_strides, uintptr_t values, Strides4 values_strides, uintptr_t q_out,
-           int64_t batch, int64_t heads, int64_t capacity, int64_t tokens, int64_t head_dim, uintptr_t stream) {
-          raise_unless_ok(pyrf_norm_rope_append(
-              dtype, at<void>(q), q_strides.data(), at<void>(k), k_strides.data(), at<void>(v),
-              v_strides.data(), at<void>(norm_q), at<void>(norm_k), eps, at<float>(rope), at<int64_t>(slot),
-              at<void>(keys), keys_strides.data(), at<void>(values), values_strides.data(), at<void>(q_out),
-              batch, heads, capacity, tokens, head_dim, at<void>(stream)));
-        });
+  m.def("ema_sink_update", [](int dtype, uintptr_t keys, Strides4 keys_strides, uintptr_t values,
+                              Strides4 values_strides, uintptr_t key_master, Strides4 key_master_strides,
+                              uintptr_t value_master, Strides4 value_master_strides, uintptr_t slot,
+                              uintptr_t turn, int64_t batch, int64_t heads, int64_t capacity, int64_t tokens,
+                              int64_t head_dim, int64_t time_pairs, double alpha, uintptr_t stream) {
+    raise_unless_ok(pyrf_ema_sink_update(
+        dtype, at<void>(keys), keys_strides.data(), at<void>(values), values_strides.data(),
+        at<void>(key_master), key_master_strides.data(), at<void>(value_master), value_master_strides.data(),
+        at<int64_t>(slot), at<float>(turn), batch, heads, capacity, tokens, head_dim, time_pairs, alpha,
+        at<void>(stream)));
+  });
+  m.def(
+      "norm_rope_append",
+      [](int dtype, uintptr_t q, Strides3 q_strides, uintptr_t k, Strides3 k_strides, uintptr_t v,
+         Strides3 v_strides, uintptr_t norm_q, uintptr_t norm_k, double eps, uintptr_t rope, uintptr_t slot,
+         uintptr_t keys, Strides4 keys_strides, uintptr_t values, Strides4 values_strides, uintptr_t q_out,
+         int64_t batch, int64_t heads, int64_t capacity, int64_t tokens, int64_t head_dim, uintptr_t stream) {
+        raise_unless_ok(pyrf_norm_rope_append(
+            dtype, at<void>(q), q_strides.data(), at<void>(k), k_strides.data(), at<void>(v),
+            v_strides.data(), at<void>(norm_q), at<void>(norm_k), eps, at<float>(rope), at<int64_t>(slot),
+            at<void>(keys), keys_strides.data(), at<void>(values), values_strides.data(), at<void>(q_out),
+            batch, heads, capacity, tokens, head_dim, at<void>(stream)));
+      });
   m.def("ring_attention",
-        [](int dtype, uintptr_t q, Strides4 q_strides, uintptr_t keys, Strides4 keys_strides, uintptr_t values,
-           Strides4 values_strides, uintptr_t out, int64_t batch, int64_t heads, int64_t capacity,
-           int64_t queries, int64_t length, int64_t head_dim, uintptr_t stream) {
+        [](int dtype, uintptr_t q, Strides4 q_strides, uintptr_t keys, Strides4 keys_strides,
+           uintptr_t values, Strides4 values_strides, uintptr_t out, int64_t batch, int64_t heads,
+           int64_t capacity, int64_t queries, int64_t length, int64_t head_dim, uintptr_t stream) {
           raise_unless_ok(pyrf_ring_attention(dtype, at<void>(q), q_strides.data(), at<void>(keys),
                                               keys_strides.data(), at<void>(values), values_strides.data(),
-                                              at<void>(out), batch, heads, capacity, queries, length, head_dim,
-                                              at<void>(stream)));
+                                              at<void>(out), batch, heads, capacity, queries, length,
+                                              head_dim, at<void>(stream)));
         });
 }
 #endif

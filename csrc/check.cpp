@@ -30,8 +30,8 @@ void Check::that(bool holds, const char* format, ...) {
 }
 
 void Check::dtype(int given) {
-  that(given == PYRF_BF16 || given == PYRF_FP16, "dtype must be %d (bfloat16) or %d (float16), got %d", PYRF_BF16,
-       PYRF_FP16, given);
+  that(given == PYRF_BF16 || given == PYRF_FP16, "dtype must be %d (bfloat16) or %d (float16), got %d",
+       PYRF_BF16, PYRF_FP16, given);
 }
 
 void Check::head_dim(int64_t given) {
@@ -39,14 +39,15 @@ void Check::head_dim(int64_t given) {
 }
 
 void Check::range(const char* name, int64_t given, int64_t low, int64_t high) {
-  that(given >= low && given <= high, "%s must lie in %" PRId64 "..%" PRId64 ", got %" PRId64, name, low, high, given);
+  that(given >= low && given <= high, "%s must lie in %" PRId64 "..%" PRId64 ", got %" PRId64, name, low,
+       high, given);
 }
 
 void Check::pointer(const char* name, const void* given, int64_t alignment) {
   that(given != nullptr, "%s must be a device pointer, got null", name);
   const int64_t past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(given) % alignment);
-  that(past == 0, "%s must be aligned to %" PRId64 " bytes, got an address %" PRId64 " bytes past", name, alignment,
-       past);
+  that(past == 0, "%s must be aligned to %" PRId64 " bytes, got an address %" PRId64 " bytes past", name,
+       alignment, past);
 }
 
 void Check::sizes(int64_t batch, int64_t heads, int64_t capacity) {
@@ -64,19 +65,20 @@ void Check::slots(int64_t capacity, int64_t tokens) {
 int64_t Check::stride(const char* name, const int64_t* given, int dimension, int64_t size) {
   if (size == 1 || !ok()) return 0;  // frameworks put anything there
   that(given[dimension] >= 0 && given[dimension] % 8 == 0,
-       "%s must have strides of whole 16 bytes (multiples of 8 elements), got %" PRId64 " in dimension %d", name,
-       given[dimension], dimension);
+       "%s must have strides of whole 16 bytes (multiples of 8 elements), got %" PRId64 " in dimension %d",
+       name, given[dimension], dimension);
   return given[dimension];
 }
 
 void Check::last_stride(const char* name, const int64_t* given, int dimension) {
   that(given != nullptr, "%s must come with its strides, got null", name);
   if (!ok()) return;
-  that(given[dimension] == 1, "%s must be contiguous in its last dimension (stride 1), got stride %" PRId64, name,
-       given[dimension]);
+  that(given[dimension] == 1, "%s must be contiguous in its last dimension (stride 1), got stride %" PRId64,
+       name, given[dimension]);
 }
 
-Strides Check::heads_first(const char* name, const int64_t* given, int64_t batch, int64_t heads, int64_t tokens) {
+Strides Check::heads_first(const char* name, const int64_t* given, int64_t batch, int64_t heads,
+                           int64_t tokens) {
   last_stride(name, given, 3);
   return {stride(name, given, 0, batch), stride(name, given, 1, heads), stride(name, given, 2, tokens)};
 }

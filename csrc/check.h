@@ -8,9 +8,9 @@
 
 namespace pyrf {
 
-inline constexpr int64_t kAlignment = 16;        // bytes of every access to global memory
-inline constexpr int64_t kMaxTokens = 1 << 24;   // of a cache; keeps offsets inside a head in 32 bits
-inline constexpr int64_t kMaxGrid = 65535;       // blocks in y and z
+inline constexpr int64_t kAlignment = 16;       // bytes of every access to global memory
+inline constexpr int64_t kMaxTokens = 1 << 24;  // of a cache; keeps offsets inside a head in 32 bits
+inline constexpr int64_t kMaxGrid = 65535;      // blocks in y and z
 
 // Set the text of `pyrf_last_error`; returns the status.
 int fail(int status, const char* format, ...) __attribute__((format(printf, 2, 3)));
@@ -33,7 +33,8 @@ class Check {
 
   // The strides of [batch, heads, tokens, head_dim] and of [batch, tokens, heads * head_dim].
   Strides heads_first(const char* name, const int64_t* given, int64_t batch, int64_t heads, int64_t tokens);
-  Strides tokens_first(const char* name, const int64_t* given, int64_t batch, int64_t tokens, int64_t head_dim);
+  Strides tokens_first(const char* name, const int64_t* given, int64_t batch, int64_t tokens,
+                       int64_t head_dim);
 
  private:
   int64_t stride(const char* name, const int64_t* given, int dimension, int64_t size);

@@ -1,6 +1,5 @@
 // Host side of ema_sink_update: check, fill the parameters, launch.
 #include "ema_sink_update.cuh"
-
 #include "launch.h"
 
 extern "C" int pyrf_ema_sink_update(int dtype, void* keys, const int64_t* keys_strides, void* values,

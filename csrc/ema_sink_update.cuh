@@ -1,6 +1,6 @@
-// The EMA-Sink of a layer: sink <- (1 - w) R sink + w evicted, where R turns the time pairs of keys by one chunk
-// and is the identity for values. Bound by memory: a thread owns 8 channels of one token and reads and writes
-// each of its bytes once.
+// The EMA-Sink of a layer: sink <- (1 - w) R sink + w evicted, where R turns the time pairs of keys by one
+// chunk and is the identity for values. Bound by memory: a thread owns 8 channels of one token and reads and
+// writes each of its bytes once.
 #pragma once
 
 #include <cmath>

@@ -26,9 +26,9 @@ int launch(const char* op, void (*kernel)(Params), dim3 grid, int threads, int s
     void (*kernel)(Params);
     const Params& params;
   } call{kernel, params};
-  const char* error = emulator::run(
-      [](void* x) { static_cast<Call*>(x)->kernel(static_cast<Call*>(x)->params); }, &call, grid, threads,
-      shared_bytes);
+  const char* error =
+      emulator::run([](void* x) { static_cast<Call*>(x)->kernel(static_cast<Call*>(x)->params); }, &call,
+                    grid, threads, shared_bytes);
   return error == nullptr ? PYRF_OK : fail(PYRF_LAUNCH_FAILED, "%s: %s", op, error);
 }
 
@@ -42,7 +42,8 @@ inline int launch_failed(const char* op, cudaError_t error) {
   } else if (error == cudaErrorNoKernelImageForDevice) {
     advice = "; pyrf was not built for this GPU's architecture";
   }
-  return fail(PYRF_LAUNCH_FAILED, "%s: %s: %s%s", op, cudaGetErrorName(error), cudaGetErrorString(error), advice);
+  return fail(PYRF_LAUNCH_FAILED, "%s: %s: %s%s", op, cudaGetErrorName(error), cudaGetErrorString(error),
+              advice);
 }
 
 template <class Params>

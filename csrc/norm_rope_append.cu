@@ -1,7 +1,6 @@
 // Host side of norm_rope_append: check, fill the parameters, launch.
-#include "norm_rope_append.cuh"
-
 #include "launch.h"
+#include "norm_rope_append.cuh"
 
 extern "C" int pyrf_norm_rope_append(int dtype, const void* q, const int64_t* q_strides, const void* k,
                                      const int64_t* k_strides, const void* v, const int64_t* v_strides,

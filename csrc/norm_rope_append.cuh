@@ -1,5 +1,5 @@
-// RMS norm over all channels of q and k, rotation, and the write of k and v into their slot. Bound by memory: a
-// block is one token, a thread 8 of its channels in q, k and v, and each byte moves once.
+// RMS norm over all channels of q and k, rotation, and the write of k and v into their slot. Bound by memory:
+// a block is one token, a thread 8 of its channels in q, k and v, and each byte moves once.
 #pragma once
 
 #include "elements.cuh"
@@ -44,7 +44,8 @@ PYRF_DEVICE void block_sum(float& a, float& b) {
 
 // x * scale * weight, turned by the token's table.
 template <class T>
-PYRF_DEVICE uint4 norm_and_turn(float (&x)[kVector], float scale, uint4 weight_words, const float (&rope)[kVector]) {
+PYRF_DEVICE uint4 norm_and_turn(float (&x)[kVector], float scale, uint4 weight_words,
+                                const float (&rope)[kVector]) {
   float weight[kVector];
   unpack<T>(weight_words, weight);
 #pragma unroll

@@ -13,50 +13,50 @@ struct Strides {
 struct EmaSinkParams {
   // One of the two halves of the work: the keys (turned) or the values (not).
   struct Half {
-    void* cache;          // [B, H, capacity, head_dim] bf16 or fp16
-    void* master;         // [B, H, tokens, head_dim] int16 beside bf16, float32 beside fp16
+    void* cache;   // [B, H, capacity, head_dim] bf16 or fp16
+    void* master;  // [B, H, tokens, head_dim] int16 beside bf16, float32 beside fp16
     Strides cache_strides;
     Strides master_strides;
   };
-  Half halves[2];         // keys, values
-  const int64_t* slot;    // scalar
-  const float* turn;      // [time_pairs, 2] cosine and sine
-  int batch, heads;
-  int tokens;             // of a slot
-  int slots;              // in the cache
-  int time_pairs;         // the first pairs of a head, those that turn
-  float weight;           // of the evicted chunk, 1 - alpha
+  Half halves[2];       // keys, values
+  const int64_t* slot;  // scalar
+  const float* turn;    // [time_pairs, 2] cosine and sine
+  int heads;
+  int tokens;      // of a slot
+  int slots;       // in the cache
+  int time_pairs;  // the first pairs of a head, those that turn
+  float weight;    // of the evicted chunk, 1 - alpha
 };
 
 struct NormRopeParams {
-  const void* q;          // [B, tokens, D] bf16 or fp16, like everything without a type here
-  const void* k;          // [B, tokens, D]
-  const void* v;          // [B, tokens, D]
-  const void* norm_q;     // [D]
-  const void* norm_k;     // [D]
-  const float* rope;      // [tokens, head_dim / 2, 2] cosine and sine
-  const int64_t* slot;    // scalar
-  void* keys;             // [B, H, capacity, head_dim]
-  void* values;           // [B, H, capacity, head_dim]
-  void* q_out;            // [B, H, tokens, head_dim] contiguous
+  const void* q;        // [B, tokens, D] bf16 or fp16, like everything without a type here
+  const void* k;        // [B, tokens, D]
+  const void* v;        // [B, tokens, D]
+  const void* norm_q;   // [D]
+  const void* norm_k;   // [D]
+  const float* rope;    // [tokens, head_dim / 2, 2] cosine and sine
+  const int64_t* slot;  // scalar
+  void* keys;           // [B, H, capacity, head_dim]
+  void* values;         // [B, H, capacity, head_dim]
+  void* q_out;          // [B, H, tokens, head_dim] contiguous
   Strides q_strides, k_strides, v_strides;  // head = head_dim
   Strides keys_strides, values_strides;
   int heads;
-  int tokens;             // of a slot
-  int slots;              // in the cache
+  int tokens;  // of a slot
+  int slots;   // in the cache
   float eps;
 };
 
 struct RingAttentionParams {
-  const void* q;          // [B, H, queries, head_dim] bf16 or fp16, like everything here
-  const void* keys;       // [B, H, capacity, head_dim]
-  const void* values;     // [B, H, capacity, head_dim]
-  void* out;              // [B, queries, H * head_dim] contiguous
+  const void* q;       // [B, H, queries, head_dim] bf16 or fp16, like everything here
+  const void* keys;    // [B, H, capacity, head_dim]
+  const void* values;  // [B, H, capacity, head_dim]
+  void* out;           // [B, queries, H * head_dim] contiguous
   Strides q_strides, keys_strides, values_strides;
   int heads;
   int queries;
-  int length;             // valid keys, at least 1
-  float scale_log2;       // log2(e) / sqrt(head_dim): the softmax is taken in base 2
+  int length;        // valid keys, at least 1
+  float scale_log2;  // log2(e) / sqrt(head_dim): the softmax is taken in base 2
 };
 
 }  // namespace pyrf

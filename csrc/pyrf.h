@@ -22,6 +22,8 @@ enum pyrf_status {
 
 enum pyrf_dtype { PYRF_BF16 = 0, PYRF_FP16 = 1 };
 
+// clang-format off: shapes stand in a column
+
 // What went wrong in this thread's last call that did not return PYRF_OK.
 const char* pyrf_last_error(void);
 

@@ -1,7 +1,6 @@
 // Host side of ring_attention: check, fill the parameters, launch.
-#include "ring_attention.cuh"
-
 #include "launch.h"
+#include "ring_attention.cuh"
 
 extern "C" int pyrf_ring_attention(int dtype, const void* q, const int64_t* q_strides, const void* keys,
                                    const int64_t* keys_strides, const void* values,

@@ -2,7 +2,7 @@
 // (arXiv 2307.08691): queries stay in shared memory, tiles of keys and values stream through a double
 // buffer, and the softmax is rescaled as larger scores appear.
 //
-// Fragments follow mma.m16n8k16: of a 16x8 result, lane l holds the columns 2 (l % 4) and the next, of row l / 4
+// Fragments follow mma.m16n8k16: of a 16x8 result, lane l holds column 2 (l % 4) and the next, of row l / 4
 // in elements 0 and 1, and of row l / 4 + 8 in elements 2 and 3.
 #pragma once
 
@@ -31,13 +31,17 @@ struct RingTile {
   static_assert(2 * (kSharedBytes + 1024) <= 164 * 1024, "two blocks share a multiprocessor of sm_80");
 
   // Offset of 16 bytes of a row. The XOR spreads a column over all banks, for ldmatrix reads columns.
-  static PYRF_DEVICE uint32_t offset(int row, int chunk) { return row * kRowBytes + ((chunk ^ (row % 8)) << 4); }
+  static PYRF_DEVICE uint32_t offset(int row, int chunk) {
+    return row * kRowBytes + ((chunk ^ (row % 8)) << 4);
+  }
 
-  // The same place 16 `columns` to the right; of an address that `offset` gave, as buffers start on whole rows.
+  // The same place, 16 `columns` to the right. An XOR moves it, as buffers start on whole rows.
   static PYRF_DEVICE ptx::Shared right(ptx::Shared address, int columns) { return address ^ (columns << 5); }
 
-  // The same place 16 `rows` below.
-  static PYRF_DEVICE ptx::Shared below(ptx::Shared address, int rows) { return address + rows * 16 * kRowBytes; }
+  // The same place, 16 `rows` below.
+  static PYRF_DEVICE ptx::Shared below(ptx::Shared address, int rows) {
+    return address + rows * 16 * kRowBytes;
+  }
 
   // Start copying rows of global memory, `valid` of them real and the others zeros.
   template <int kRows>
@@ -163,8 +167,8 @@ struct RingState {
       uint32_t w[kRowTiles][4];
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m) {
-        const float(&left)[4] = weights[m][2 * n];
-        const float(&right)[4] = weights[m][2 * n + 1];
+        const float (&left)[4] = weights[m][2 * n];
+        const float (&right)[4] = weights[m][2 * n + 1];
         w[m][0] = ptx::pack<T>(left[0], left[1]);
         w[m][1] = ptx::pack<T>(left[2], left[3]);
         w[m][2] = ptx::pack<T>(right[0], right[1]);
@@ -222,7 +226,8 @@ __global__ void __launch_bounds__(RingTile<kHeadDim>::kThreads)
   const auto copy_tile = [&](int tile) {
     const int first = tile * Tile::kKeys, buffer = tile % 2 * Tile::kKeyBytes;
     const int64_t key_stride = params.keys_strides.token, value_stride = params.values_strides.token;
-    Tile::template copy<Tile::kKeys>(key_rows + buffer, keys + first * key_stride, key_stride, params.length - first);
+    Tile::template copy<Tile::kKeys>(key_rows + buffer, keys + first * key_stride, key_stride,
+                                     params.length - first);
     Tile::template copy<Tile::kKeys>(value_rows + buffer, values + first * value_stride, value_stride,
                                      params.length - first);
     ptx::copy_async_commit();
@@ -240,7 +245,7 @@ __global__ void __launch_bounds__(RingTile<kHeadDim>::kThreads)
   const int tiles = (params.length + Tile::kKeys - 1) / Tile::kKeys;
   for (int tile = 0; tile < tiles; ++tile) {
     ptx::copy_async_wait<0>();
-    // Everyone's part of this tile has arrived, and everyone is done with the tile before, whose buffer is next.
+    // Everyone's part of this tile has arrived, and everyone is done with the buffer of the tile before.
     ptx::sync_threads();
     if (tile + 1 < tiles) copy_tile(tile + 1);
 
@@ -263,7 +268,8 @@ __global__ void __launch_bounds__(RingTile<kHeadDim>::kThreads)
   for (int i = 0; i < Tile::kWarpQueries; i += kStep) {
     const int row = i + lane / Tile::kChunks, query = warp_row + row;
     if (query >= queries) continue;
-    const int64_t place = (static_cast<int64_t>(batch) * params.queries + first_query + query) * params.heads + head;
+    const int64_t place =
+        (static_cast<int64_t>(batch) * params.queries + first_query + query) * params.heads + head;
     ptx::store16(static_cast<uint16_t*>(params.out) + place * kHeadDim + chunk * kVector,
                  ptx::load_shared16(warp_rows + Tile::offset(row, chunk)));
   }

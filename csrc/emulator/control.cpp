@@ -8,7 +8,8 @@ using namespace pyrf;
 extern "C" {
 
 void pyrf_emulator_configure(int schedule, uint64_t seed, int copy_mode) {
-  emulator::configure(static_cast<emulator::Schedule>(schedule), seed, static_cast<emulator::CopyMode>(copy_mode));
+  emulator::configure(static_cast<emulator::Schedule>(schedule), seed,
+                      static_cast<emulator::CopyMode>(copy_mode));
 }
 
 void pyrf_emulator_register(const void* start, uint64_t bytes, const char* name) {
@@ -22,5 +23,4 @@ void pyrf_emulator_counters(uint64_t* into) {
   memcpy(into, &emulator::counters, sizeof emulator::counters);
   emulator::counters = {};
 }
-
 }

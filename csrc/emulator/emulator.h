@@ -1,5 +1,6 @@
-// The CPU emulator of CUDA kernels, a test target. Every CUDA thread is a fiber, blocks run one after another,
-// and warp instructions are computed by the last lane to arrive. Kernels reach it through `emulator/ptx.h` only.
+// The CPU emulator of CUDA kernels, a test target. Every CUDA thread is a fiber, blocks run one after
+// another, and warp instructions are computed by the last lane to arrive. Kernels reach it through
+// `emulator/ptx.h` only.
 #pragma once
 
 #include <cstddef>
@@ -66,8 +67,8 @@ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b
 // Shared memory of the running block.
 void* shared_at(uint32_t address, uint32_t bytes, int line);
 
-// Global memory: once a buffer is registered, every access must fall into one, and no two blocks of a launch may
-// meet at an address that one of them writes.
+// Global memory: once a buffer is registered, every access must fall into one, and no two blocks of a launch
+// may meet at an address that one of them writes.
 void register_buffer(const void* start, size_t bytes, const char* name);
 void forget_buffers();
 void check_load(const void* from, uint32_t bytes, int line);

@@ -39,8 +39,8 @@ Buffer* check(const char* verb, const void* address, uint32_t bytes, int line) {
   for (const Buffer& near : buffers) {
     const auto offset = static_cast<long long>(place) - static_cast<long long>(near.start);
     if (offset < -4096 || offset > static_cast<long long>(near.bytes) + 4096) continue;
-    fail("%s out of bounds: byte %lld of %s, which has %zu, line %d", verb, offset, near.name.c_str(), near.bytes,
-         line);
+    fail("%s out of bounds: byte %lld of %s, which has %zu, line %d", verb, offset, near.name.c_str(),
+         near.bytes, line);
   }
   fail("%s out of bounds of all %zu buffers, line %d", verb, buffers.size(), line);
 }

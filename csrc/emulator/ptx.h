@@ -1,5 +1,5 @@
-// The bodies of ../ptx.h for a host compiler. Memory is touched here, in the kernels' own translation unit, so
-// that sanitizers see every access; the rest is the emulator's.
+// The bodies of ../ptx.h for a host compiler. Memory is touched here, in the kernels' own translation unit,
+// so that sanitizers see every access; the rest is the emulator's.
 #pragma once
 
 #include <cmath>

@@ -78,11 +78,12 @@ void draw_priorities() {
     const WarpOp& op = block.ops[warp];
     if (op.arrived == 0) continue;
     char text[128];
-    snprintf(text, sizeof text, "; warp %d waits in %s, line %d, lanes %08x", warp, op.name, op.line, op.arrived);
+    snprintf(text, sizeof text, "; warp %d waits in %s, line %d, lanes %08x", warp, op.name, op.line,
+             op.arrived);
     waits += text;
   }
-  fail("deadlock: of %d threads %d are done and %d wait at the barrier of line %d%s", block.size, block.finished,
-       block.at_barrier, block.barrier_line, waits.c_str());
+  fail("deadlock: of %d threads %d are done and %d wait at the barrier of line %d%s", block.size,
+       block.finished, block.at_barrier, block.barrier_line, waits.c_str());
 }
 
 // The whole life of a CUDA thread.

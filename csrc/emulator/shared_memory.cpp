@@ -42,7 +42,8 @@ void* shared_at(uint32_t address, uint32_t bytes, int line) {
   if (address + size_t{bytes} > size) {
     fail("shared memory: %u bytes at %u, of %zu, line %d", bytes, address, size, line);
   }
-  if (address % bytes != 0) fail("shared memory: %u bytes at %u are misaligned, line %d", bytes, address, line);
+  if (address % bytes != 0)
+    fail("shared memory: %u bytes at %u are misaligned, line %d", bytes, address, line);
   maybe_yield();
   return memory + address;
 }

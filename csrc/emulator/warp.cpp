@@ -40,7 +40,8 @@ void load_matrices(WarpOp& op) {
   ++counters.matrix_loads;
   count_conflicts(op);
   uint16_t rows[32][8];
-  for (int lane = 0; lane < 32; ++lane) memcpy(rows[lane], static_cast<const MatrixRow*>(op.in[lane])->words, 16);
+  for (int lane = 0; lane < 32; ++lane)
+    memcpy(rows[lane], static_cast<const MatrixRow*>(op.in[lane])->words, 16);
   for (int lane = 0; lane < 32; ++lane) {
     const int g = group(lane), t = column(lane);
     for (int matrix = 0; matrix < 4; ++matrix) {
@@ -103,8 +104,8 @@ void meet(const char* name, int line, int argument, const void* in, void* out, v
   CudaThread& thread = *block.running;
   WarpOp& op = block.ops[thread.warp()];
   if (op.arrived != 0 && (op.name != name || op.line != line || op.argument != argument)) {
-    fail("divergent warp instructions: %s of line %d (argument %d) and %s of line %d (argument %d)", name, line,
-         argument, op.name, op.line, op.argument);
+    fail("divergent warp instructions: %s of line %d (argument %d) and %s of line %d (argument %d)", name,
+         line, argument, op.name, op.line, op.argument);
   }
   op.name = name;
   op.line = line;

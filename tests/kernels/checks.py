@@ -57,7 +57,7 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.nda
 
 
 def turn_pairs(x: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Multiply adjacent pairs of the last dimension, as complex numbers, by cosine + i sine [..., pairs, 2]."""
+    """Multiply adjacent pairs of the last dimension, as complex numbers, by a table [..., pairs, 2]."""
     pairs = x[..., 0::2] + 1j * x[..., 1::2]
     pairs = pairs * (table[..., 0].astype(np.float64) + 1j * table[..., 1])
     return np.stack((pairs.real, pairs.imag), -1).reshape(x.shape)
@@ -131,7 +131,7 @@ def check_ema_sink_update(emulator: Emulator, sizes: Sizes, slot: int, pairs: in
     for name, x, cache, master, old in zip(("keys", "values"), exact, caches, masters, before):
         sink = cache[:, :, :tokens]
         full = join_bits(sink, master) if dtype == "bf16" else master
-        assert np.array_equal(cache[:, :, tokens:], old[:, :, tokens:]), f"{name}: a slot other than the sink changed"
+        assert np.array_equal(cache[:, :, tokens:], old[:, :, tokens:]), f"{name}: another slot changed"
         assert np.max(np.abs(full - x)) <= 1e-6, f"{name}: the master is {np.max(np.abs(full - x)):.3g} off"
         expect_close(f"{name}: the sink", from_bits(sink, dtype), x, 0.51, dtype)
 
@@ -150,9 +150,7 @@ def check_norm_rope_append(emulator: Emulator, sizes: Sizes, slot: int, fused: b
     keys, values = (draw(rng, sizes.cache, dtype) for _ in range(2))
     before = keys.copy(), values.copy()
     q_out = aligned(sizes.sink, np.uint16, POISON)
-    emulator.norm_rope_append(
-        q, k, v, *norms, eps, rope, place(np.array([slot])), keys, values, q_out, dtype
-    )
+    emulator.norm_rope_append(q, k, v, *norms, eps, rope, place(np.array([slot])), keys, values, q_out, dtype)
 
     def expected(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         x = from_bits(x, dtype)

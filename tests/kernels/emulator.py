@@ -120,11 +120,11 @@ def has_compiler() -> bool:
     return shutil.which(COMPILER) is not None
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """A launcher did not accept its arguments."""
 
 
-class Failed(RuntimeError):
+class FailedError(RuntimeError):
     """A kernel did something wrong: the emulator says what."""
 
 
@@ -183,7 +183,7 @@ class Emulator:
         status = getattr(self.library, f"pyrf_{op}")(*arguments)
         self.library.pyrf_emulator_forget()
         if status:
-            raise (Refused if status == 1 else Failed)(self.library.pyrf_last_error().decode())
+            raise (RefusedError if status == 1 else FailedError)(self.library.pyrf_last_error().decode())
 
     def ema_sink_update(
         self,

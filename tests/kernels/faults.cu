@@ -34,8 +34,10 @@ void fault_kernel(const FaultParams params) {
   float* own = params.buffer + 4 * thread;
   switch (params.which) {
     case kDivergentBarriers:
-      if (thread < 32) ptx::sync_threads();
-      else ptx::sync_threads();
+      if (thread < 32)
+        ptx::sync_threads();
+      else
+        ptx::sync_threads();
       break;
     case kExitBeforeBarrier:
       if (thread == 40) return;
@@ -46,8 +48,10 @@ void fault_kernel(const FaultParams params) {
       ptx::sync_threads();
       break;
     case kDivergentWarp:
-      if (lane < 16) ptx::shuffle_xor(1.0f, 1);
-      else ptx::sync_warp();
+      if (lane < 16)
+        ptx::shuffle_xor(1.0f, 1);
+      else
+        ptx::sync_warp();
       break;
     case kOtherArgument:
       ptx::shuffle_xor(1.0f, lane < 16 ? 1 : 2);

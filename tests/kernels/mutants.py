@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from emulator import CSRC, build
+from emulator import CSRC, KERNELS, build
 
 
 class Mutant(NamedTuple):
@@ -26,83 +26,84 @@ class Mutant(NamedTuple):
     what: str
 
 
+EMA, NORM, RING = KERNELS
 MUTANTS = (
     Mutant(
-        "ema_sink_update",
+        EMA,
         "token >= params.tokens || !slot_exists(slot, params.slots)",
         "!slot_exists(slot, params.slots)",
         "no bound on tokens",
     ),
     Mutant(
-        "ema_sink_update",
+        EMA,
         "token >= params.tokens || !slot_exists(slot, params.slots)",
         "token >= params.tokens",
         "a slot outside the cache is used",
     ),
-    Mutant("ema_sink_update", "if (is_keys) {", "if (true) {", "values are turned"),
-    Mutant("ema_sink_update", "pair < params.time_pairs", "pair <= params.time_pairs", "one pair too many turns"),
-    Mutant("ema_sink_update", "high - (low >> 15)", "high", "the slot's rounding is not taken back"),
-    Mutant("ema_sink_update", "(even + 0x8000) >> 16", "even >> 16", "the slot is cut off, not rounded"),
-    Mutant("ema_sink_update", "exact[i], evicted[i], params", "evicted[i], exact[i], params", "old and new are swapped"),
+    Mutant(EMA, "if (is_keys) {", "if (true) {", "values are turned"),
+    Mutant(EMA, "pair < params.time_pairs", "pair <= params.time_pairs", "one pair too many turns"),
+    Mutant(EMA, "high - (low >> 15)", "high", "the slot's rounding is not taken back"),
+    Mutant(EMA, "(even + 0x8000) >> 16", "even >> 16", "the slot is cut off, not rounded"),
+    Mutant(EMA, "exact[i], evicted[i], params", "evicted[i], exact[i], params", "old and new are swapped"),
     Mutant(
-        "ema_sink_update",
+        EMA,
         "slot * params.tokens * half.cache_strides.token",
         "slot * half.cache_strides.token",
         "the evicted slot is elsewhere",
     ),
-    Mutant("ema_sink_update", "params.halves[is_keys ? 0 : 1]", "params.halves[0]", "keys are updated twice"),
-    Mutant("norm_rope_append", "  ptx::sync_threads();\n", "", "no barrier before the warps' sums are read"),
-    Mutant("norm_rope_append", "if (lane == 0) {", "if (warp == 0) {", "only one warp leaves its sum"),
-    Mutant("norm_rope_append", "lanes = 16", "lanes = 8", "half a warp's sum is lost"),
-    Mutant("norm_rope_append", "if (!active) return;", "", "threads past the last channel go on"),
+    Mutant(EMA, "params.halves[is_keys ? 0 : 1]", "params.halves[0]", "keys are updated twice"),
+    Mutant(NORM, "  ptx::sync_threads();\n", "", "no barrier before the warps' sums are read"),
+    Mutant(NORM, "if (lane == 0) {", "if (warp == 0) {", "only one warp leaves its sum"),
+    Mutant(NORM, "lanes = 16", "lanes = 8", "half a warp's sum is lost"),
+    Mutant(NORM, "if (!active) return;", "", "threads past the last channel go on"),
     Mutant(
-        "norm_rope_append",
+        NORM,
         "  block_sum(q_sum, k_sum);\n  if (!active) return;\n",
         "  if (!active) return;\n  block_sum(q_sum, k_sum);\n",
         "threads leave before a barrier",
     ),
-    Mutant("norm_rope_append", "q_sum / dim + params.eps", "q_sum / dim", "no epsilon"),
-    Mutant("norm_rope_append", "* scale * weight[i]", "* scale", "no weight"),
-    Mutant("norm_rope_append", "token * kHeadDim + within, rope", "token * kHeadDim, rope", "one angle for all"),
-    Mutant("norm_rope_append", "  if (!slot_exists(slot, params.slots)) return;\n", "", "any slot is written"),
+    Mutant(NORM, "q_sum / dim + params.eps", "q_sum / dim", "no epsilon"),
+    Mutant(NORM, "* scale * weight[i]", "* scale", "no weight"),
+    Mutant(NORM, "token * kHeadDim + within, rope", "token * kHeadDim, rope", "one angle for all"),
+    Mutant(NORM, "  if (!slot_exists(slot, params.slots)) return;\n", "", "any slot is written"),
     Mutant(
-        "norm_rope_append",
+        NORM,
         "2 * kNormMaxWarps * sizeof(float)",
         "kNormMaxWarps * sizeof(float)",
         "shared memory for one sum of two",
     ),
-    Mutant("ring_attention", "copy_async_wait<0>", "copy_async_wait<1>", "one group of copies is not waited for"),
+    Mutant(RING, "copy_async_wait<0>", "copy_async_wait<1>", "one group of copies is not waited for"),
     Mutant(
-        "ring_attention",
+        RING,
         "    ptx::sync_threads();\n    if (tile + 1 < tiles) copy_tile(tile + 1);\n",
         "    if (tile + 1 < tiles) copy_tile(tile + 1);\n",
         "no barrier between the copy and its readers",
     ),
     Mutant(
-        "ring_attention",
+        RING,
         "    ptx::sync_threads();\n    if (tile + 1 < tiles) copy_tile(tile + 1);\n",
         "    if (tile + 1 < tiles) copy_tile(tile + 1);\n    ptx::sync_threads();\n",
         "a buffer is refilled before everyone has read it",
     ),
     Mutant(
-        "ring_attention",
+        RING,
         "  ptx::sync_warp();\n  constexpr int kStep",
         "  constexpr int kStep",
         "lanes read rows that others have not written",
     ),
-    Mutant("ring_attention", "(chunk ^ (row % 8))", "chunk", "no swizzle"),
-    Mutant("ring_attention", "if (valid < Tile::kKeys) state.mask", "if (false) state.mask", "no mask on the tail"),
-    Mutant("ring_attention", "column + i % 2 < valid", "column + i % 2 <= valid", "one key too many"),
-    Mutant("ring_attention", "load_matrices_transposed(v", "load_matrices(v", "values are not transposed"),
-    Mutant("ring_attention", "q[m], k[0], k[1]", "q[m], k[0], k[2]", "operands of a product are mixed up"),
-    Mutant("ring_attention", "w[m][1] = ptx::pack<T>(left[2]", "w[m][2] = ptx::pack<T>(left[2]", "fragment order"),
-    Mutant("ring_attention", "multiply_add<T>(out[m][2 * d], w", "multiply_add<Fp16>(out[m][2 * d], w", "fp16 for bf16"),
-    Mutant("ring_attention", "out[m][d][2 * row] *= shrink", "out[m][d][2 * row] *= 1", "old output is not rescaled"),
-    Mutant("ring_attention", "sum[m][row] *= shrink", "sum[m][row] *= 1", "the old sum is not rescaled"),
-    Mutant("ring_attention", "shuffle_xor(peak, 2)", "shuffle_xor(peak, 1)", "a row's lanes disagree on its peak"),
-    Mutant("ring_attention", "if (query >= queries) continue;", "", "rows past the last query are written"),
-    Mutant("ring_attention", "first + i < valid", "true", "rows past the last are read"),
-    Mutant("ring_attention", "kQueryBytes + 4 * kKeyBytes", "kQueryBytes + 3 * kKeyBytes", "shared memory is short"),
+    Mutant(RING, "(chunk ^ (row % 8))", "chunk", "no swizzle"),
+    Mutant(RING, "if (valid < Tile::kKeys) state.mask", "if (false) state.mask", "no mask on the tail"),
+    Mutant(RING, "column + i % 2 < valid", "column + i % 2 <= valid", "one key too many"),
+    Mutant(RING, "load_matrices_transposed(v", "load_matrices(v", "values are not transposed"),
+    Mutant(RING, "q[m], k[0], k[1]", "q[m], k[0], k[2]", "operands of a product are mixed up"),
+    Mutant(RING, "w[m][1] = ptx::pack<T>(left[2]", "w[m][2] = ptx::pack<T>(left[2]", "fragment order"),
+    Mutant(RING, "multiply_add<T>(out[m][2 * d], w", "multiply_add<Fp16>(out[m][2 * d], w", "fp16 for bf16"),
+    Mutant(RING, "out[m][d][2 * row] *= shrink", "out[m][d][2 * row] *= 1", "old output is not rescaled"),
+    Mutant(RING, "sum[m][row] *= shrink", "sum[m][row] *= 1", "the old sum is not rescaled"),
+    Mutant(RING, "shuffle_xor(peak, 2)", "shuffle_xor(peak, 1)", "a row's lanes disagree on its peak"),
+    Mutant(RING, "if (query >= queries) continue;", "", "rows past the last query are written"),
+    Mutant(RING, "first + i < valid", "true", "rows past the last are read"),
+    Mutant(RING, "kQueryBytes + 4 * kKeyBytes", "kQueryBytes + 3 * kKeyBytes", "shared memory is short"),
 )
 
 
@@ -125,7 +126,7 @@ def build_mutant(mutant: Mutant, folder: Path, **options: Any) -> Path:
     source = csrc / f"{mutant.kernel}.cuh"
     text = source.read_text()
     if text.count(mutant.old) != 1:
-        raise ValueError(f"{mutant.old!r} must be in {source.name} once, it is {text.count(mutant.old)} times")
+        raise ValueError(f"{mutant.old!r} must be in {source.name} once, not {text.count(mutant.old)} times")
     source.write_text(text.replace(mutant.old, mutant.new))
     return build(csrc, cache=folder / "cache", kernels=(mutant.kernel,), **options)
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
     not has_compiler() or shutil.which("gcov") is None, reason="needs a C++ compiler and gcov"
 )
 
-FILES = tuple(name for kernel in KERNELS for name in (f"{kernel}.cuh", f"{kernel}.cu")) + ("elements.cuh",)
+FILES = ("elements.cuh", *(kernel + suffix for kernel in KERNELS for suffix in (".cuh", ".cu")))
 LEAST = 0.97
 
 

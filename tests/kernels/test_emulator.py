@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checks import aligned, check_kernel
-from emulator import EVERY_SCHEDULE, Emulator, Failed, build, has_compiler
+from emulator import EVERY_SCHEDULE, Emulator, FailedError, build, has_compiler
 
 FAULTS = {
     1: "divergent barriers: line",
@@ -36,7 +36,9 @@ def faults() -> Emulator:
     return Emulator(build(kernels=(), extra=(Path(__file__).with_name("faults.cu"),)))
 
 
-def run_fault(emulator: Emulator, which: int, *, blocks: int = 2, threads: int = 64, shared: int = 256) -> None:
+def run_fault(
+    emulator: Emulator, which: int, *, blocks: int = 2, threads: int = 64, shared: int = 256
+) -> None:
     buffer = aligned((64,), np.float32)
     pointer = ctypes.c_void_p(buffer.ctypes.data)
     emulator.call("fault", {"buffer": buffer}, which, pointer, blocks, threads, shared)
@@ -46,7 +48,9 @@ def run_fault(emulator: Emulator, which: int, *, blocks: int = 2, threads: int =
 def test_faults_are_named(faults: Emulator, which: int) -> None:
     for schedule, _ in EVERY_SCHEDULE[::3]:
         faults.configure(schedule, copy_mode=1)
-        with pytest.raises(Failed, match=rf"^fault: emulator: block \(\d+, 0, 0\) thread \d+: .*({FAULTS[which]})"):
+        with pytest.raises(
+            FailedError, match=rf"^fault: emulator: block \(\d+, 0, 0\) thread \d+: .*({FAULTS[which]})"
+        ):
             run_fault(faults, which)
     run_fault(faults, 0)
 
@@ -60,7 +64,7 @@ def test_faults_are_named(faults: Emulator, which: int) -> None:
     ],
 )
 def test_launch_limits(faults: Emulator, sizes: dict[str, int], message: str) -> None:
-    with pytest.raises(Failed, match=message):
+    with pytest.raises(FailedError, match=message):
         run_fault(faults, 0, **sizes)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from checks import Sizes, check_norm_rope_append
-from emulator import DTYPES, Emulator, Refused
+from emulator import DTYPES, Emulator, RefusedError
 from torch import Tensor
 from torch_bits import DTYPES as TORCH_DTYPES
-from torch_bits import angles, bits, draw
+from torch_bits import angles, bits, draw, padded, shift, transposed
 
 from pyrf.ops import norm_rope_append
 
@@ -102,20 +102,13 @@ def test_every_byte_moves_once(emulated: Emulator, dtype: str) -> None:
     assert counters.bytes_stored == rows * 3 * row * 2
 
 
-def shift(x: Tensor) -> Tensor:
-    """The same numbers, one element past an aligned address."""
-    room = torch.empty(x.numel() + 1, dtype=x.dtype)
-    room[1:] = x.flatten()
-    return room[1:].view(x.shape)
-
-
 REFUSED: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "q must be aligned to 16 bytes": ("q", shift),
     "norm_k must be aligned to 16 bytes": ("norm_k", shift),
     "rope must be aligned to 16 bytes": ("rope", shift),
-    "k must have strides of whole 16 bytes": ("k", lambda x: torch.nn.functional.pad(x, (0, 4))[..., :-4]),
-    "v must be contiguous in its last dimension": ("v", lambda x: x.mT.contiguous().mT),
-    "values must be contiguous in its last dimension": ("values", lambda x: x.mT.contiguous().mT),
+    "k must have strides of whole 16 bytes": ("k", padded),
+    "v must be contiguous in its last dimension": ("v", transposed),
+    "values must be contiguous in its last dimension": ("values", transposed),
     "head_dim must be 64 or 128, got 96": ("keys", lambda x: x.new_zeros(2, 4, 12, 96)),
     "capacity must be a multiple of a slot's 4 tokens, got 10": ("keys", lambda x: x[:, :, :10]),
     r"heads \* head_dim must lie in 1..5120, got 5184": ("keys", lambda x: x.new_zeros(1, 81, 12, 64)),
@@ -127,13 +120,13 @@ def test_refuses_tensors(emulated: Emulator, message: str) -> None:
     name, change = REFUSED[message]
     tensors = arguments()
     tensors[name] = change(tensors[name])
-    with pytest.raises(Refused, match=f"^norm_rope_append: {message}"):
+    with pytest.raises(RefusedError, match=f"^norm_rope_append: {message}"):
         run(emulated, tensors)
 
 
 def test_refuses_numbers(emulated: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DTYPES, "fp32", 2)
-    with pytest.raises(Refused, match="dtype must be"):
+    with pytest.raises(RefusedError, match="dtype must be"):
         run(emulated, arguments(), dtype="fp32")
-    with pytest.raises(Refused, match="eps must not be negative, got -1"):
+    with pytest.raises(RefusedError, match="eps must not be negative, got -1"):
         run(emulated, arguments(), eps=-1.0)

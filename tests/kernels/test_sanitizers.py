@@ -27,13 +27,13 @@ class Sanitizer(NamedTuple):
 ADDRESS = "-fsanitize=address,undefined"
 SANITIZERS = {
     "address and undefined": Sanitizer(
-        ("-O1", "-g", ADDRESS, "-fno-sanitize-recover=all"),
-        ("-O1", "-g", ADDRESS, "-fno-sanitize-recover=all", "-DPYRF_ASAN"),
+        ("-O1", "-g1", ADDRESS, "-fno-sanitize-recover=all"),
+        ("-O1", "-g1", ADDRESS, "-fno-sanitize-recover=all", "-DPYRF_ASAN"),
         (ADDRESS,),
         ("libasan.so", "libubsan.so"),
     ),
     "thread": Sanitizer(
-        ("-O1", "-g", "-fsanitize=thread"),
+        ("-O1", "-g1", "-fsanitize=thread"),
         ("-O2", "-DPYRF_TSAN"),  # the emulator's own memory is none of the kernels' business
         ("-fsanitize=thread",),
         ("libtsan.so",),

@@ -23,3 +23,20 @@ def angles(*shape: int, seed: int = 0) -> Tensor:
     """A float32 table of cosines and sines, [*shape, 2]."""
     angle = 3 * draw(*shape, dtype=torch.float64, seed=seed)
     return torch.stack((angle.cos(), angle.sin()), -1).float()
+
+
+def shift(x: Tensor) -> Tensor:
+    """The same numbers, one element past an aligned address."""
+    room = torch.empty(x.numel() + 1, dtype=x.dtype)
+    room[1:] = x.flatten()
+    return room[1:].view(x.shape)
+
+
+def transposed(x: Tensor) -> Tensor:
+    """The same numbers, with another dimension than the last contiguous in memory."""
+    return x.mT.contiguous().mT
+
+
+def padded(x: Tensor) -> Tensor:
+    """The same numbers, in rows that are not whole 16 bytes apart."""
+    return torch.nn.functional.pad(x, (0, 4))[..., :-4]
