@@ -38,7 +38,6 @@ class EmaSinkParams(ctypes.Structure):
         ("halves", EmaSinkHalf * 2),
         ("slot", _POINTER),
         ("turn", _POINTER),
-        ("batch", _INT),
         ("heads", _INT),
         ("tokens", _INT),
         ("slots", _INT),
