@@ -61,8 +61,9 @@ def cases(sizes: Sizes, rows: int, columns: int, dtype: torch.dtype, device: str
     norm_q, norm_k = draw(model.dim), draw(model.dim)
     positions = range(stream.chunk_frames)
     rope = rope_table(positions, rows, columns, head_dim, model.rope_theta, device=device)
-    turn = rope[0, : head_dim // 2 - 2 * (head_dim // 6)].contiguous()
-    slot = torch.tensor(stream.slots - 1, device=device)
+    time_pairs = head_dim // 2 - 2 * (head_dim // 6)
+    turn = rope.select(0, 0).narrow(0, 0, time_pairs).contiguous()
+    slot = torch.full((), stream.slots - 1, device=device)
     masters = [
         torch.zeros(1, model.num_heads, tokens, head_dim, dtype=MASTER_DTYPES[dtype], device=device)
         for _ in range(2)

@@ -12,9 +12,10 @@ from types import ModuleType
 import pytest
 import small
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyrf import bench
-from pyrf.config import StreamConfig
+from pyrf.config import ModelConfig, StreamConfig
 from pyrf.ops import attention_choice, native
 from pyrf.pipeline import StreamingPipeline
 from pyrf.roofline import Sizes, Work
@@ -155,3 +156,14 @@ def test_kernels_times_each_op(
     assert (one["gigabytes_per_s"], one["tflop_per_s"]) == (1.5, 1.0)
     module.show(results)
     assert capsys.readouterr().out.count("\n") == 7
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kernels_at_full_size_on_fake_cuda(dtype: torch.dtype) -> None:
+    """Every op takes what the script gives it on a GPU."""
+    sizes = Sizes.of(ModelConfig(), StreamConfig(), 480, 832)
+    with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True):
+        sink, append, attention = script("kernels").cases(sizes, 30, 52, dtype, "cuda:0")
+        assert sink.run() is None
+        assert append.run().shape == (1, 12, 4680, 128)
+        assert attention.run().shape == (1, 4680, 1536)
