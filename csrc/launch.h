@@ -36,6 +36,7 @@ int launch(const char* op, void (*kernel)(Params), dim3 grid, int threads, int s
 
 // In terms of what to do, for what a user meets first: a machine without a device this build can use.
 inline int launch_failed(const char* op, cudaError_t error) {
+  cudaGetLastError();  // reported here, and not to whoever asks next
   const char* advice = "";
   if (error == cudaErrorInsufficientDriver || error == cudaErrorNoDevice) {
     advice = "; pyrf's CUDA kernels need an NVIDIA GPU and its driver";
@@ -55,8 +56,9 @@ int launch(const char* op, void (*kernel)(Params), dim3 grid, int threads, int s
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
     if (error != cudaSuccess) return launch_failed(op, error);
   }
-  kernel<<<grid, threads, shared_bytes, static_cast<cudaStream_t>(stream)>>>(params);
-  const cudaError_t error = cudaGetLastError();
+  void* arguments[] = {const_cast<Params*>(&params)};
+  const cudaError_t error = cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, dim3(threads),
+                                             arguments, shared_bytes, static_cast<cudaStream_t>(stream));
   return error == cudaSuccess ? PYRF_OK : launch_failed(op, error);
 }
 

@@ -18,7 +18,10 @@ PYRF_DEVICE float warp_sum(float x) {
   return x;
 }
 
-PYRF_DEVICE float square_sum(const float (&x)[kVector]) {
+template <class T>
+PYRF_DEVICE float square_sum(uint4 words) {
+  float x[kVector];
+  unpack<T>(words, x);
   float sum = 0.0f;
 #pragma unroll
   for (int i = 0; i < kVector; ++i) sum = fmaf(x[i], x[i], sum);
@@ -44,10 +47,10 @@ PYRF_DEVICE void block_sum(float& a, float& b) {
 
 // x * scale * weight, turned by the token's table.
 template <class T>
-PYRF_DEVICE uint4 norm_and_turn(float (&x)[kVector], float scale, uint4 weight_words,
-                                const float (&rope)[kVector]) {
-  float weight[kVector];
-  unpack<T>(weight_words, weight);
+PYRF_DEVICE uint4 norm_and_turn(uint4 words, float scale, const void* weights, const float (&rope)[kVector]) {
+  float x[kVector], weight[kVector];
+  unpack<T>(words, x);
+  unpack<T>(ptx::load16(weights), weight);
 #pragma unroll
   for (int i = 0; i < kVector; ++i) x[i] = x[i] * scale * weight[i];
 #pragma unroll
@@ -67,42 +70,44 @@ PYRF_DEVICE void load_rope(const float* table, float (&rope)[kVector]) {
   }
 }
 
-// Grid: (tokens, batch). Threads: one for 8 channels, rounded up to whole warps.
+// Grid: (tokens, batch). Threads: one for 8 channels, rounded up to whole warps; two blocks of the widest
+// rows share a multiprocessor, so that one loads while the other stores. What is done with is stored before
+// more is loaded, which keeps the registers within that bound.
 template <class T, int kHeadDim>
-__global__ void __launch_bounds__(kNormMaxThreads) norm_rope_append_kernel(const NormRopeParams params) {
+__global__ void __launch_bounds__(kNormMaxThreads, 2) norm_rope_append_kernel(const NormRopeParams params) {
   const int token = blockIdx.x, batch = blockIdx.y;
   const int channel = threadIdx.x * kVector;
   const int head = channel / kHeadDim, within = channel % kHeadDim;
   const bool active = head < params.heads;
+  const int64_t slot = ptx::load_index(params.slot);
+  const bool appends = active && slot_exists(slot, params.slots);
+  const int place = appends ? static_cast<int>(slot) * params.tokens + token : -1;  // in the cache
 
-  uint4 q_words{}, k_words{}, v_words{};
+  uint4 q_words{}, k_words{};
   if (active) {
     q_words = ptx::load16(at(params.q, params.q_strides, batch, head, token) + within);
     k_words = ptx::load16(at(params.k, params.k_strides, batch, head, token) + within);
-    v_words = ptx::load16(at(params.v, params.v_strides, batch, head, token) + within);
   }
-  float q[kVector], k[kVector];
-  unpack<T>(q_words, q);
-  unpack<T>(k_words, k);
-  float q_sum = square_sum(q), k_sum = square_sum(k);
+  if (place >= 0) {
+    ptx::store16(at(params.values, params.values_strides, batch, head, place) + within,
+                 ptx::load16(at(params.v, params.v_strides, batch, head, token) + within));
+  }
+  float q_sum = square_sum<T>(q_words), k_sum = square_sum<T>(k_words);
   block_sum(q_sum, k_sum);
   if (!active) return;
 
   const float dim = static_cast<float>(params.heads * kHeadDim);
+  const float q_scale = ptx::rsqrt(q_sum / dim + params.eps), k_scale = ptx::rsqrt(k_sum / dim + params.eps);
+  const uint16_t* norm_q = static_cast<const uint16_t*>(params.norm_q) + channel;
+  const uint16_t* norm_k = static_cast<const uint16_t*>(params.norm_k) + channel;
+  const int64_t row = (static_cast<int64_t>(batch) * params.heads + head) * params.tokens + token;
   float rope[kVector];
   load_rope(params.rope + token * kHeadDim + within, rope);
-  const uint4 q_weight = ptx::load16(static_cast<const uint16_t*>(params.norm_q) + channel);
-  const uint4 k_weight = ptx::load16(static_cast<const uint16_t*>(params.norm_k) + channel);
-  q_words = norm_and_turn<T>(q, ptx::rsqrt(q_sum / dim + params.eps), q_weight, rope);
-  k_words = norm_and_turn<T>(k, ptx::rsqrt(k_sum / dim + params.eps), k_weight, rope);
-
-  const int64_t row = (static_cast<int64_t>(batch) * params.heads + head) * params.tokens + token;
-  ptx::store16(static_cast<uint16_t*>(params.q_out) + row * kHeadDim + within, q_words);
-  const int64_t slot = ptx::load_index(params.slot);
-  if (!slot_exists(slot, params.slots)) return;
-  const int place = static_cast<int>(slot) * params.tokens + token;
-  ptx::store16(at(params.keys, params.keys_strides, batch, head, place) + within, k_words);
-  ptx::store16(at(params.values, params.values_strides, batch, head, place) + within, v_words);
+  ptx::store16(static_cast<uint16_t*>(params.q_out) + row * kHeadDim + within,
+               norm_and_turn<T>(q_words, q_scale, norm_q, rope));
+  if (place < 0) return;
+  ptx::store16(at(params.keys, params.keys_strides, batch, head, place) + within,
+               norm_and_turn<T>(k_words, k_scale, norm_k, rope));
 }
 
 }  // namespace pyrf

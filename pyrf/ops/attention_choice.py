@@ -47,18 +47,17 @@ class Choice(NamedTuple):
     seconds: dict[str, float]
 
 
-def time_on_device(run: Callable[[], object]) -> float:
-    """Median time in seconds of a call on the current CUDA stream, by events, after warm-ups."""
-    for _ in range(WARM_UPS):
-        run()
-    marks = [
-        (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(REPEATS)
-    ]
-    for start, end in marks:
-        start.record()
-        run()
-        end.record()
-    marks[-1][1].synchronize()
+def time_on_device(run: Callable[[], object], device: torch.device) -> float:
+    """Median time in seconds of a call on a device's current stream, by events, after warm-ups."""
+    with torch.cuda.device(device):
+        for _ in range(WARM_UPS):
+            run()
+        marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(REPEATS)]
+        for start, end in marks:
+            start.record()
+            run()
+            end.record()
+        marks[-1][1].synchronize()
     return statistics.median(start.elapsed_time(end) for start, end in marks) / 1e3
 
 
@@ -66,13 +65,13 @@ class AttentionChoice:
     """The choices made in a process, one a workload.
 
     Args:
-        timer: takes a call and returns its seconds.
+        timer: takes a call and a device, and returns its seconds there.
         capturing: whether the current stream is being captured into a graph, where nothing can be timed.
     """
 
     def __init__(
         self,
-        timer: Callable[[Callable[[], object]], float] = time_on_device,
+        timer: Callable[[Callable[[], object], torch.device], float] = time_on_device,
         capturing: Callable[[], bool] = torch.cuda.is_current_stream_capturing,
     ) -> None:
         self.made: dict[Workload, Choice] = {}
@@ -119,7 +118,7 @@ class AttentionChoice:
             with self._lock:
                 if workload not in self.made:
                     runs = {name: partial(backend, *arguments) for name, backend in backends.items()}
-                    seconds = {name: self._timer(run) for name, run in runs.items()}
+                    seconds = {name: self._timer(run, workload.device) for name, run in runs.items()}
                     self.made[workload] = Choice(min(seconds, key=seconds.__getitem__), seconds)
         return self.made[workload].backend
 

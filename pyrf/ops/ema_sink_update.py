@@ -119,10 +119,10 @@ def _run_cuda(
     tokens: int,
     alpha: float,
 ) -> None:
+    _check(keys, values, key_master, value_master, slot, turn, tokens, alpha)
     if not native.serve(keys):
         _run(keys, values, key_master, value_master, slot, turn, tokens, alpha)
         return
-    _check(keys, values, key_master, value_master, slot, turn, tokens, alpha)
     expect_contiguous("turn", turn)
     assert key_master is not None
     assert value_master is not None

@@ -17,7 +17,7 @@ DTYPES = {torch.bfloat16: 0, torch.float16: 1}
 """What the kernels compute in, with its number in `csrc/pyrf.h`."""
 HEAD_DIMS = (64, 128)
 MAX_CHANNELS = 5120
-"""Channels of all heads together: a row must fit the registers of a block."""
+"""Of all heads together, what one block of norm_rope_append takes."""
 CAPABILITY = (8, 0)
 """The oldest compute capability that the kernels are built for."""
 

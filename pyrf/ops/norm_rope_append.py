@@ -102,9 +102,9 @@ def _run_cuda(
     keys: Tensor,
     values: Tensor,
 ) -> Tensor:
+    batch, heads, tokens, head_dim = _check(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
     if not native.serve(keys):
         return _run(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
-    batch, heads, tokens, head_dim = _check(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
     for name, table in (("norm_q", norm_q), ("norm_k", norm_k), ("rope", rope)):
         expect_contiguous(name, table)
     out = q.new_empty(batch, heads, tokens, head_dim)

@@ -65,7 +65,7 @@ MUTANTS = (
     Mutant(NORM, "q_sum / dim + params.eps", "q_sum / dim", "no epsilon"),
     Mutant(NORM, "* scale * weight[i]", "* scale", "no weight"),
     Mutant(NORM, "token * kHeadDim + within, rope", "token * kHeadDim, rope", "one angle for all"),
-    Mutant(NORM, "  if (!slot_exists(slot, params.slots)) return;\n", "", "any slot is written"),
+    Mutant(NORM, "active && slot_exists(slot, params.slots)", "active", "any slot is written"),
     Mutant(
         NORM,
         "2 * kNormMaxWarps * sizeof(float)",

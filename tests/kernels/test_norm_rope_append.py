@@ -97,7 +97,7 @@ def test_every_byte_moves_once(emulated: Emulator, dtype: str) -> None:
     counters = emulated.counters()
     row = tensors["q"].shape[2]
     rows = 2 * TOKENS
-    shared = 2 * row * 2 + row * 4 + row  # norm_q and norm_k, rope, and the slot's 8 bytes for 8 channels
+    shared = 2 * row * 2 + row * 4 + 64 * 8  # norm_q and norm_k, rope, and the slot by each of 64 threads
     assert counters.bytes_loaded == rows * (3 * row * 2 + shared)
     assert counters.bytes_stored == rows * 3 * row * 2
 

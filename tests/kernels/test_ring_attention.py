@@ -35,6 +35,15 @@ def test_float64(emulated: Emulator, name: str, head_dim: int, dtype: str) -> No
     print(f"rel L2 {error:.2e}")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_window_of_wan(emulated: Emulator, dtype: str) -> None:
+    """A head of a 480x832 stream: three slots of 4680 keys."""
+    sizes = Sizes(batch=1, heads=1, slots=3, tokens=4680, head_dim=128, dtype=dtype)
+    error = check_ring_attention(emulated, sizes, queries=128, length=14040)
+    print(f"rel L2 {error:.2e}")
+
+
 @pytest.mark.parametrize(("schedule", "copy_mode"), EVERY_SCHEDULE)
 @pytest.mark.parametrize("head_dim", [64, 128])
 def test_schedules(emulated: Emulator, head_dim: int, schedule: int, copy_mode: int) -> None:

@@ -1,5 +1,6 @@
 """The choice of an attention: timed once a workload, forced on demand, never timed in a capture."""
 
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -36,7 +37,8 @@ class Clock:
         assert arguments == ("q", "keys")
         return name
 
-    def time(self, run):
+    def time(self, run, device):
+        assert device.type == "cuda"
         self.timed.append(run())
         return self.seconds[run()]
 
@@ -92,8 +94,11 @@ def test_the_timer_takes_the_median_after_warm_ups(monkeypatch):
             return sum(ran[self.after : end.after])
 
     milliseconds = iter([900.0] * WARM_UPS + [500.0, 3.0, 2.0] + [4.0] * (REPEATS - 3))
+    devices = []
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    assert time_on_device(lambda: ran.append(next(milliseconds))) == 4e-3
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext(devices.append(device)))
+    assert time_on_device(lambda: ran.append(next(milliseconds)), WORKLOAD.device) == 4e-3
+    assert devices == [WORKLOAD.device]
     assert len(ran) == WARM_UPS + REPEATS
 
 

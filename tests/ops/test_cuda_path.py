@@ -5,6 +5,7 @@ What stays unproven without a GPU is the launch itself: streams, devices and the
 
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pyrf.backends.torch import TorchBackend
 from pyrf.config import StreamConfig
 from pyrf.ops import native
-from pyrf.ops.attention_choice import CHOICE
+from pyrf.ops.attention_choice import CHOICE, AttentionChoice
 from pyrf.sampler import ChunkLoop, SeededNoise
 
 HALF = (torch.bfloat16, torch.float16)
@@ -208,6 +209,25 @@ def test_what_the_kernels_do_not_serve_is_plain_torch_unless_forced(dtype, head_
         assert all(same(a, b) for a, b in zip(ours, plain))
 
 
+@pytest.mark.parametrize("faster", ["pyrf", "sdpa"])
+def test_attention_runs_on_the_faster_one(faster, emulated, monkeypatch):
+    """The timer runs both; then only the chosen one is called."""
+
+    def time(run, device):
+        launches = len(emulated.calls)
+        run()
+        is_kernel = len(emulated.calls) > launches
+        return 1.0 if is_kernel == (faster == "pyrf") else 2.0
+
+    monkeypatch.setattr(
+        import_module("pyrf.ops.ring_attention"), "CHOICE", AttentionChoice(time, lambda: False)
+    )
+    op, make = OPS["ring_attention"]
+    for _ in range(3):
+        op(*make(torch.bfloat16, 64))
+    assert len(emulated.calls) == (4 if faster == "pyrf" else 1)
+
+
 def test_a_launch_goes_to_the_current_stream_of_the_tensors_device(monkeypatch):
     seen = []
 
@@ -269,13 +289,19 @@ def test_neither_tracing_nor_plain_torch_waits_for_a_gpu(name, dtype, head_dim, 
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_refuses_a_cpu_tensor_among_cuda_tensors(name):
+def test_refuses_a_cpu_tensor_among_cuda_tensors(name, monkeypatch):
+    """Each argument in turn; what the dispatcher calls refuses it before it looks for kernels."""
     op, make = OPS[name]
     real = make(torch.bfloat16, 64)
+    monkeypatch.setattr(native, "refusal", lambda *_: pytest.fail("looked for kernels"))
     for index, x in enumerate(real):
         if isinstance(x, torch.Tensor):
             with FakeTensorMode(allow_non_fake_inputs=True):
                 arguments = empty_on("cuda", real)
                 arguments[index] = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype)
+                with pytest.raises(
+                    ValueError, match=r"must be .*(on cuda:0, got .*on cpu|on cpu, got .*on cuda:0)"
+                ):
+                    RUN_CUDA[name](*arguments)
                 with pytest.raises((ValueError, RuntimeError), match="cpu"):
                     op(*arguments)
