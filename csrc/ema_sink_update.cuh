@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kEmaThreads) ema_sink_update_kernel(const EmaS
 
   float exact[kVector], evicted[kVector];
   const uint4 evicted_words = ptx::load16(leaving);
-  Master<T>::load(master, kSame<T, Bf16> ? ptx::load16(sink) : uint4{}, exact);
+  Master<T>::load(master, std::is_same_v<T, Bf16> ? ptx::load16(sink) : uint4{}, exact);
   unpack<T>(evicted_words, evicted);
   if (is_keys) {
 #pragma unroll

@@ -3,17 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 namespace pyrf {
 
 // The element types of kernels; in memory both are 16 bits.
 struct Bf16 {};
 struct Fp16 {};
-
-template <class A, class B>
-inline constexpr bool kSame = false;
-template <class A>
-inline constexpr bool kSame<A, A> = true;
 
 }  // namespace pyrf
 
@@ -50,7 +46,7 @@ PYRF_DEVICE float rsqrt(float x) { return rsqrtf(x); }
 template <class T>
 PYRF_DEVICE uint32_t pack(float low, float high) {
   uint32_t word;
-  if constexpr (kSame<T, Bf16>) {
+  if constexpr (std::is_same_v<T, Bf16>) {
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
   } else {
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
@@ -60,7 +56,7 @@ PYRF_DEVICE uint32_t pack(float low, float high) {
 
 template <class T>
 PYRF_DEVICE float2 unpack(uint32_t word) {
-  if constexpr (kSame<T, Bf16>) {
+  if constexpr (std::is_same_v<T, Bf16>) {
     return make_float2(bits_float(word << 16), bits_float(word & 0xffff0000u));
   } else {
     float2 x;
@@ -138,7 +134,7 @@ PYRF_DEVICE void load_matrices_transposed(uint32_t (&x)[4], Shared row) {
 // c [16, 8] float32 += a [16, 16] b [16, 8]
 template <class T>
 PYRF_DEVICE void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  if constexpr (kSame<T, Bf16>) {
+  if constexpr (std::is_same_v<T, Bf16>) {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

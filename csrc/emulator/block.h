@@ -56,7 +56,7 @@ uint64_t random_bits();
 
 // Let another thread run. The running one must be runnable, or be waited for by someone.
 void reschedule();
-// Add to the runnable; the running thread goes on only if the schedule says so.
+// Mark lanes as runnable.
 void wake(int warp, uint32_t lanes);
 
 // shared_memory.cpp

@@ -44,7 +44,7 @@ inline float rsqrt(float x) { return 1.0f / sqrtf(x); }
 // A float rounded to 16 bits, and back.
 template <class T>
 inline uint32_t narrow(float x) {
-  if constexpr (kSame<T, Bf16>) {
+  if constexpr (std::is_same_v<T, Bf16>) {
     const uint32_t bits = float_bits(x);
     if (x != x) return 0x7fff;
     return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
@@ -58,7 +58,7 @@ inline uint32_t narrow(float x) {
 
 template <class T>
 inline float widen(uint32_t bits) {
-  if constexpr (kSame<T, Bf16>) {
+  if constexpr (std::is_same_v<T, Bf16>) {
     return bits_float(bits << 16);
   } else {
     const uint16_t half_bits = static_cast<uint16_t>(bits);
@@ -152,7 +152,7 @@ inline void load_matrices_transposed(uint32_t (&x)[4], Shared row, int line = __
 template <class T>
 inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                          int line = __builtin_LINE()) {
-  emulator::multiply_add(c, a, b0, b1, kSame<T, Bf16>, line);
+  emulator::multiply_add(c, a, b0, b1, std::is_same_v<T, Bf16>, line);
 }
 
 }  // namespace pyrf::ptx
