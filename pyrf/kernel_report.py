@@ -19,7 +19,7 @@ KERNELS = ("ema_sink_update", "norm_rope_append", "ring_attention")
 ELEMENTS = {"Bf16": "bfloat16", "Fp16": "float16"}
 FLAGS = ("-std=c++17", "-O3", "-fmad=false")
 STRICT = ("--warn-on-spills", "--warn-on-local-memory-usage", "-Werror")
-"""Options of ptxas under which a register that does not fit fails the build. Like the flags, CMake's."""
+"""Options of ptxas under which a kernel whose registers do not fit is refused."""
 
 _NAME = re.compile(r"_ZN4pyrf\d+([a-z_]+)_kernelINS_4(\w+?)ELi(\d+)E")
 _ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")

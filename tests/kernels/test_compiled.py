@@ -86,8 +86,9 @@ def test_the_build_uses_the_same_flags() -> None:
     match = re.search(r"COMPILE_LANGUAGE:CUDA>:([^>]*)>", text)
     assert match
     options = set(match[1].replace(",", " ").split()) - {"-Xptxas"}
-    assert options == set(FLAGS) - {"-std=c++17", "-O3"} | set(STRICT)
-    assert " ".join(f"{arch}-real" for arch in ARCHS) in text
+    # A user's build only warns: another version of the compiler may spill.
+    assert options == set(FLAGS) - {"-std=c++17", "-O3"} | set(STRICT) - {"-Werror"}
+    assert all(f"{arch}-real" in text for arch in ARCHS)
 
 
 def test_a_kernel_that_spills_is_reported_and_refused(tmp_path: Path) -> None:

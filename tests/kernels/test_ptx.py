@@ -216,7 +216,7 @@ ATTENTION_FAULTS: list[Fault] = [
     ("a swapped pack", PACK, r"\1, \3, \2"),
     ("packed as float16", r"cvt\.rn\.bf16x2\.f32", "cvt.rn.f16x2.f32"),
     ("a wait for one group less", r"cp\.async\.wait_group \d", "cp.async.wait_group 1"),
-    ("an exponential of base e", r"ex2\.approx\.ftz\.f32", "sqrt.approx.ftz.f32"),
+    ("a square root for the exponential", r"ex2\.approx\.ftz\.f32", "sqrt.approx.ftz.f32"),
     ("nothing passed between lanes", SHUFFLE, r"mov.b32 \1, \2"),
 ]
 
