@@ -88,6 +88,7 @@ def test_ring_attention(ptx: dict[str, str], dtype: torch.dtype, head_dim: int) 
     limit = 0.75 * ROUNDING[dtype]
     for queries, length in ((150, 150), (20, 40), (128, 128)):
         error = Attention(dtype, head_dim, queries, length).error(ops)
+        print(f"{length} keys: {error:.2g}")
         assert error < limit, (queries, length)
 
 
@@ -121,6 +122,7 @@ def check_append(ops: PtxOps, inputs: Inputs) -> None:
     precision = {"rtol": 1.01 * ROUNDING[q.dtype], "atol": 1e-5}
     for got, x, weight in ((q, "q", "norm_q"), (keys[:, :, inside], "k", "norm_k")):
         expected = norm_rotate(wide[x], wide[weight], 1e-6, wide["rope"])
+        print(f"{x}: {relative_error(got, expected):.2g}")
         torch.testing.assert_close(got.double(), expected, **precision)
     assert torch.equal(values[:, :, inside], inputs["v"].unflatten(-1, (-1, head_dim)).transpose(1, 2))
     for cache in (keys, values):
@@ -193,6 +195,7 @@ def test_ema_sink_update(ptx: dict[str, str], dtype: torch.dtype, head_dim: int)
     for i, (cache, master) in enumerate(zip(sink.tensors[:2], sink.tensors[2:])):
         slot = cache[:, :, : sink.tokens]
         exact = join_bits(slot, master) if dtype == torch.bfloat16 else master
+        print(f"master: {(exact.double() - expected[i]).abs().max():.2g}")
         torch.testing.assert_close(exact.double(), expected[i], rtol=1e-6, atol=1e-6)
         rounded = split_bits(exact)[0] if dtype == torch.bfloat16 else exact.half()
         assert torch.equal(slot, rounded)
