@@ -83,6 +83,14 @@ Strides Check::heads_first(const char* name, const int64_t* given, int64_t batch
   return {stride(name, given, 0, batch), stride(name, given, 1, heads), stride(name, given, 2, tokens)};
 }
 
+Strides Check::written(const char* name, const int64_t* given, int64_t batch, int64_t heads, int64_t tokens) {
+  const Strides strides = heads_first(name, given, batch, heads, tokens);
+  const bool expanded = (batch > 1 && strides.batch == 0) || (heads > 1 && strides.head == 0) ||
+                        (tokens > 1 && strides.token == 0);
+  that(!expanded, "%s is written and must not be expanded, got a stride of 0", name);
+  return strides;
+}
+
 Strides Check::tokens_first(const char* name, const int64_t* given, int64_t batch, int64_t tokens,
                             int64_t head_dim) {
   last_stride(name, given, 2);

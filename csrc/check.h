@@ -31,8 +31,11 @@ class Check {
   void sizes(int64_t batch, int64_t heads, int64_t capacity);
   void slots(int64_t capacity, int64_t tokens);
 
-  // The strides of [batch, heads, tokens, head_dim] and of [batch, tokens, heads * head_dim].
+  // The strides of [batch, heads, tokens, head_dim] and, `tokens_first`, of [batch, tokens, heads *
+  // head_dim].
   Strides heads_first(const char* name, const int64_t* given, int64_t batch, int64_t heads, int64_t tokens);
+  // The same of a tensor that is written, where no two indices may mean one place.
+  Strides written(const char* name, const int64_t* given, int64_t batch, int64_t heads, int64_t tokens);
   Strides tokens_first(const char* name, const int64_t* given, int64_t batch, int64_t tokens,
                        int64_t head_dim);
 

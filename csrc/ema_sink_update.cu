@@ -26,11 +26,10 @@ extern "C" int pyrf_ema_sink_update(int dtype, void* keys, const int64_t* keys_s
   check.pointer("turn", turn);
 
   EmaSinkParams params{};
-  params.halves[0] = {keys, key_master, check.heads_first("keys", keys_strides, batch, heads, capacity),
-                      check.heads_first("key_master", key_master_strides, batch, heads, tokens)};
-  params.halves[1] = {values, value_master,
-                      check.heads_first("values", values_strides, batch, heads, capacity),
-                      check.heads_first("value_master", value_master_strides, batch, heads, tokens)};
+  params.halves[0] = {keys, key_master, check.written("keys", keys_strides, batch, heads, capacity),
+                      check.written("key_master", key_master_strides, batch, heads, tokens)};
+  params.halves[1] = {values, value_master, check.written("values", values_strides, batch, heads, capacity),
+                      check.written("value_master", value_master_strides, batch, heads, tokens)};
   if (!check.ok()) return check.status();
   params.slot = slot;
   params.turn = turn;

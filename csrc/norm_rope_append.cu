@@ -32,8 +32,8 @@ extern "C" int pyrf_norm_rope_append(int dtype, const void* q, const int64_t* q_
   params.q_strides = check.tokens_first("q", q_strides, batch, tokens, head_dim);
   params.k_strides = check.tokens_first("k", k_strides, batch, tokens, head_dim);
   params.v_strides = check.tokens_first("v", v_strides, batch, tokens, head_dim);
-  params.keys_strides = check.heads_first("keys", keys_strides, batch, heads, capacity);
-  params.values_strides = check.heads_first("values", values_strides, batch, heads, capacity);
+  params.keys_strides = check.written("keys", keys_strides, batch, heads, capacity);
+  params.values_strides = check.written("values", values_strides, batch, heads, capacity);
   if (!check.ok()) return check.status();
   params.q = q;
   params.k = k;

@@ -1,9 +1,10 @@
 // The C interface of pyrf's CUDA kernels: one function an op, the same arguments as in pyrf/ops.
 //
 // Pointers are device memory, aligned to 16 bytes (`slot` to 8). Strides are in elements, one for each
-// dimension of the shape named beside the pointer; the last must be 1, the others multiples of 8, and the
-// stride of a dimension of size 1 is ignored. What has no strides is contiguous. Work goes to `stream` of the
-// current device; nothing is allocated and the host never waits, so every call can be captured in a graph.
+// dimension of the shape named beside the pointer; the last must be 1, the others multiples of 8. The stride
+// of a dimension of size 1 is ignored, and only what is not written may be expanded (stride 0). What has no
+// strides is contiguous. Work goes to `stream` of the current device; nothing is allocated and the host never
+// waits, so every call can be captured in a graph.
 //
 // A slot outside the cache, which only the device can see, writes nothing to the cache.
 #pragma once

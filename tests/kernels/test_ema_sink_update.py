@@ -154,6 +154,7 @@ REFUSED = {
     "value_master must be aligned to 16 bytes": lambda t: [*t[:3], shift(t[3])],
     "values must be contiguous in its last dimension.*got stride": lambda t: [t[0], transposed(t[1]), *t[2:]],
     "head_dim must be 64 or 128, got 96": lambda t: [torch.zeros(1, 2, 12, 96, dtype=x.dtype) for x in t],
+    "values is written and must not be expanded": lambda t: [t[0], t[1][:, :1].expand_as(t[1]), *t[2:]],
     "key_master must have strides of whole 16 bytes": lambda t: [*t[:2], padded(t[2]), t[3]],
 }
 

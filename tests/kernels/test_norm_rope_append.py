@@ -109,6 +109,7 @@ REFUSED: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "k must have strides of whole 16 bytes": ("k", padded),
     "v must be contiguous in its last dimension": ("v", transposed),
     "values must be contiguous in its last dimension": ("values", transposed),
+    "keys is written and must not be expanded": ("keys", lambda x: x[:1].expand_as(x)),
     "head_dim must be 64 or 128, got 96": ("keys", lambda x: x.new_zeros(2, 4, 12, 96)),
     "capacity must be a multiple of a slot's 4 tokens, got 10": ("keys", lambda x: x[:, :, :10]),
     r"heads \* head_dim must lie in 1..5120, got 5184": ("keys", lambda x: x.new_zeros(1, 81, 12, 64)),
