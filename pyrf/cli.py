@@ -223,9 +223,22 @@ def bench(
     dtype: DtypeOption = "float32",
     device: DeviceOption = "cpu",
     backend: BackendOption = "torch",
+    roofline: Annotated[
+        bool,
+        typer.Option("--roofline", help="Time nothing: the least that an H100 needs for Wan at 480x832."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Time a model here, and say how it was timed."""
+    if roofline:
+        from pyrf import roofline_report
+
+        floors = roofline_report.report()
+        if as_json:
+            typer.echo(json.dumps(floors.to_dict()))
+        else:
+            roofline_report.show(floors)
+        return
     if chunks is not None and seconds is not None:
         raise ValueError("give --chunks or --seconds, not both")
     if seconds is not None and not 0 < seconds < math.inf:

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -10,9 +12,13 @@ from types import ModuleType
 import pytest
 import small
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyrf import bench
+from pyrf.config import ModelConfig, StreamConfig
+from pyrf.ops import attention_choice, native
 from pyrf.pipeline import StreamingPipeline
+from pyrf.roofline import Sizes, Work
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -102,3 +108,62 @@ def test_full_size(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 def test_cold_start(random_bundle: Path) -> None:
     assert script("cold_start").cold_start(str(random_bundle)) > 0
+
+
+def test_kernels_says_what_it_cannot_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = script("kernels")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for options, code in (([], 0), (["--require-gpu"], 2)):
+        monkeypatch.setattr(sys, "argv", ["kernels", *options])
+        with pytest.raises(SystemExit) as stop:
+            module.main()
+        assert stop.value.code == code
+        text, result = capsys.readouterr().out.splitlines()
+        assert "no CUDA device" in text
+        assert json.loads(result)["timed"] is False
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kernels_times_each_op(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At toy sizes, by the wall clock, on a machine that pretends to have kernels."""
+    module = script("kernels")
+    monkeypatch.setattr(attention_choice.CHOICE, "_mode", "pyrf")
+    monkeypatch.setattr(native, "kernels", "kernels")
+    seen = []
+
+    def timer(run: Callable[[], object]) -> float:
+        seen.append((native.kernels, attention_choice.CHOICE.mode))
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    sizes = Sizes.of(small.MODEL, StreamConfig(), 32, 48)
+    results = {
+        case.work.name: module.measure(case, timer, warm_up=1, repeats=3)
+        for case in module.cases(sizes, 2, 3, dtype, "cpu")
+    }
+    assert seen == 12 * [("kernels", "pyrf"), (None, "sdpa")]
+    assert set(results) == {"ema_sink_update", "norm_rope_append", "ring_attention"}
+    for pair in results.values():
+        for one in pair.values():
+            assert 0 < one["p10_us"] <= one["median_us"] <= one["p90_us"]
+    one = module.figures(Work("x", flops=2e9, bytes=3e6), [1e-3, 2e-3, 5e-3])
+    assert (one["median_us"], one["p90_us"]) == (2000, 5000)
+    assert (one["gigabytes_per_s"], one["tflop_per_s"]) == (1.5, 1.0)
+    module.show(results)
+    assert capsys.readouterr().out.count("\n") == 7
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kernels_at_full_size_on_fake_cuda(dtype: torch.dtype) -> None:
+    """Every op takes what the script gives it on a GPU."""
+    sizes = Sizes.of(ModelConfig(), StreamConfig(), 480, 832)
+    with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True):
+        sink, append, attention = script("kernels").cases(sizes, 30, 52, dtype, "cuda:0")
+        assert sink.run() is None
+        assert append.run().shape == (1, 12, 4680, 128)
+        assert attention.run().shape == (1, 4680, 1536)

@@ -1,0 +1,200 @@
+"""Every op beside its torch equivalent, in one run, on a GPU.
+
+    python benchmarks/kernels.py [--model 14B] [--dtype float16]
+
+At the sizes of a Wan model at 480 x 832 with a full window. Ours and torch's take turns; before each run the
+L2 cache is overwritten, and CUDA events time the run alone, gaps between its launches included. torch's
+equivalents are the plain torch path of the op (what runs where pyrf has no kernels) and, for attention,
+scaled_dot_product_attention, which picks among its own kernels. `of floor` compares with the least time
+that an H100 needs (pyrf.roofline); `ratio` is the time over ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrf.bench import percentile
+from pyrf.config import StreamConfig
+from pyrf.models.attention import rope_table
+from pyrf.ops import ema_sink_update, native, norm_rope_append, ring_attention
+from pyrf.ops.attention_choice import set_attention
+from pyrf.ops.ema_sink_update import MASTER_DTYPES
+from pyrf.roofline import PIXELS_PER_LATENT, Device, Sizes, Work, kernels
+from pyrf.roofline_report import HEIGHT, MODELS, WIDTH
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+MISSING = 2
+
+Timer = Callable[[Callable[[], object]], float]
+
+
+class Case(NamedTuple):
+    """An op on tensors of the right sizes, and what it has to do."""
+
+    work: Work
+    run: Callable[[], object]
+
+
+def cases(sizes: Sizes, rows: int, columns: int, dtype: torch.dtype, device: str) -> list[Case]:
+    """The three ops with a full window.
+
+    Args:
+        rows, columns: tokens of a latent frame.
+    """
+    model, stream, tokens = sizes.model, sizes.stream, sizes.tokens
+    head_dim = model.head_dim
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, device=device).to(dtype)
+
+    keys, values = (draw(1, model.num_heads, sizes.window, head_dim) for _ in range(2))
+    q, k, v = draw(1, tokens, 3 * model.dim).chunk(3, -1)
+    rotated = draw(1, model.num_heads, tokens, head_dim)
+    norm_q, norm_k = draw(model.dim), draw(model.dim)
+    positions = range(stream.chunk_frames)
+    rope = rope_table(positions, rows, columns, head_dim, model.rope_theta, device=device)
+    time_pairs = head_dim // 2 - 2 * (head_dim // 6)
+    turn = rope.select(0, 0).narrow(0, 0, time_pairs).contiguous()
+    slot = torch.full((), stream.slots - 1, device=device)
+    masters = [
+        torch.zeros(1, model.num_heads, tokens, head_dim, dtype=MASTER_DTYPES[dtype], device=device)
+        for _ in range(2)
+    ]
+    sink, append, attention = kernels(sizes, wide_master=MASTER_DTYPES[dtype] == torch.float32)
+    return [
+        Case(sink, lambda: ema_sink_update(keys, values, *masters, slot, turn, tokens, stream.sink_alpha)),
+        Case(
+            append,
+            lambda: norm_rope_append(q, k, v, norm_q, norm_k, model.eps, rope, slot, keys, values),
+        ),
+        Case(attention, lambda: ring_attention(rotated, keys, values, sizes.window)),
+    ]
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """The ops as they run where pyrf is built without kernels."""
+    kept = native.kernels
+    native.kernels = None
+    set_attention("sdpa")
+    try:
+        yield
+    finally:
+        native.kernels = kept
+        set_attention("pyrf")
+
+
+class EventTimer:
+    """Seconds of a run on the current CUDA device, by events, after overwriting twice the L2 cache."""
+
+    def __init__(self) -> None:
+        size = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
+        self.scratch = torch.empty(2 * size, dtype=torch.uint8, device="cuda")
+
+    def __call__(self, run: Callable[[], object]) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self.scratch.zero_()
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
+
+
+def measure(case: Case, timer: Timer, warm_up: int, repeats: int) -> dict[str, dict[str, float]]:
+    """Seconds and rates of ours and of torch, which take turns."""
+    seconds: dict[str, list[float]] = {"pyrf": [], "torch": []}
+    for turn in range(warm_up + repeats):
+        once = {"pyrf": timer(case.run)}
+        with plain_torch():
+            once["torch"] = timer(case.run)
+        if turn >= warm_up:
+            for name, value in once.items():
+                seconds[name].append(value)
+    return {name: figures(case.work, values) for name, values in seconds.items()}
+
+
+def figures(work: Work, seconds: list[float]) -> dict[str, float]:
+    """Median and spread in microseconds, and the rates at the median."""
+    median = statistics.median(seconds)
+    return {
+        "median_us": 1e6 * median,
+        "p10_us": 1e6 * percentile(seconds, 10),
+        "p90_us": 1e6 * percentile(seconds, 90),
+        "gigabytes_per_s": work.bytes / median / 1e9,
+        "tflop_per_s": work.flops / median / 1e12,
+        "of_the_floor": work.floor(Device()) / median,
+    }
+
+
+def why_not(sizes: Sizes, dtype: torch.dtype) -> str | None:
+    """What keeps the kernels from being timed here; None when they can be."""
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA device, so no op can be timed; `pyrf bench --roofline` tells their floors"
+    model = sizes.model
+    device = torch.device("cuda", torch.cuda.current_device())
+    return native.refusal(model.num_heads, model.head_dim, dtype, device)
+
+
+def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Print a line for each op and each of the two."""
+    heads = ("median us", "p10", "p90", "GB/s", "TFLOP/s", "of floor", "ratio")
+    print(f"{'':18}{'':7}" + "".join(f"{head:>11}" for head in heads))
+    for name, pair in results.items():
+        for who, one in pair.items():
+            cells = [f"{one[key]:.1f}" for key in ("median_us", "p10_us", "p90_us")]
+            cells += [f"{one['gigabytes_per_s']:.0f}", f"{one['tflop_per_s']:.1f}"]
+            cells += [
+                f"{100 * one['of_the_floor']:.1f} %",
+                f"{one['median_us'] / pair['pyrf']['median_us']:.2f}",
+            ]
+            print(f"{name:18}{who:7}" + "".join(f"{cell:>11}" for cell in cells))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", choices=["1.3B", "14B"], default="1.3B")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
+    parser.add_argument("--warm-up", type=int, default=10, help="untimed runs of each")
+    parser.add_argument("--repeats", type=int, default=100, help="timed runs of each")
+    parser.add_argument(
+        "--require-gpu", action="store_true", help=f"exit with {MISSING} where nothing can be timed"
+    )
+    arguments = parser.parse_args()
+    dtype = DTYPES[arguments.dtype]
+    sizes = Sizes.of(MODELS[f"Wan2.1-T2V-{arguments.model}"], StreamConfig(), HEIGHT, WIDTH)
+    if reason := why_not(sizes, dtype):
+        print(f"nothing was timed: {reason}")
+        print(json.dumps({**vars(arguments), "timed": False, "reason": reason}))
+        raise SystemExit(MISSING if arguments.require_gpu else 0)
+
+    side = 2 * PIXELS_PER_LATENT
+    set_attention("pyrf")
+    results = {
+        case.work.name: measure(case, EventTimer(), arguments.warm_up, arguments.repeats)
+        for case in cases(sizes, HEIGHT // side, WIDTH // side, dtype, "cuda")
+    }
+    show(results)
+    result = {
+        **vars(arguments),
+        "timed": True,
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "tokens": sizes.tokens,
+        "window_tokens": sizes.window,
+        "results": results,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The kernels on a GPU (`-m gpu`), and a rehearsal of these tests on emulated kernels where there is none."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from itertools import product
+
+import pytest
+import torch
+from gpu_checks import (
+    Case,
+    LayerStream,
+    check_ema_sink_update,
+    check_norm_rope_append,
+    check_ring_attention,
+    check_stream,
+)
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pyrf.config import ModelConfig, StreamConfig
+from pyrf.ops import native
+from pyrf.ops.attention_choice import CHOICE
+
+DTYPES = (torch.bfloat16, torch.float16)
+on_gpu = pytest.mark.gpu
+SHAPES = [
+    pytest.param(12, 4680, 1, id="wan-1.3b"),
+    pytest.param(3, 333, 2, id="odd"),
+]
+"""Heads, tokens of a slot, batch. Heads of 128 channels; twice as many of 64."""
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Fresh inputs for every run; what a failing test prints repeats it."""
+    seed = secrets.randbelow(2**31)
+    torch.manual_seed(seed)
+    print(f"torch.manual_seed({seed})")
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that the kernels serve, and our attention on it."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    refusal = native.refusal(12, 128, torch.bfloat16, torch.device("cuda", 0))
+    if refusal:
+        pytest.skip(refusal)
+    monkeypatch.setattr(CHOICE, "_mode", "pyrf")
+
+
+def case_of(dtype: torch.dtype, head_dim: int, heads: int, tokens: int, batch: int) -> Case:
+    return Case(dtype, head_dim, heads * 128 // head_dim, tokens, batch)
+
+
+@on_gpu
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(("heads", "tokens", "batch"), SHAPES)
+@pytest.mark.parametrize(("dtype", "head_dim"), list(product(DTYPES, native.HEAD_DIMS)))
+class TestOnGpu:
+    def test_ring_attention(
+        self, dtype: torch.dtype, head_dim: int, heads: int, tokens: int, batch: int
+    ) -> None:
+        case = case_of(dtype, head_dim, heads, tokens, batch)
+        for length in (3 * tokens, 2 * tokens, tokens, 2 * tokens + 17, 5):
+            check_ring_attention(case, length)
+
+    def test_norm_rope_append(
+        self, dtype: torch.dtype, head_dim: int, heads: int, tokens: int, batch: int
+    ) -> None:
+        check_norm_rope_append(case_of(dtype, head_dim, heads, tokens, batch))
+
+    def test_ema_sink_update(
+        self, dtype: torch.dtype, head_dim: int, heads: int, tokens: int, batch: int
+    ) -> None:
+        check_ema_sink_update(case_of(dtype, head_dim, heads, tokens, batch))
+
+
+LAYER = ModelConfig(num_layers=1)
+
+
+@on_gpu
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_fifty_chunks_of_graph_replay(dtype: torch.dtype) -> None:
+    """A layer of the 1.3B model at 480 x 832."""
+    check_stream(LAYER, rows=30, columns=52, dtype=dtype, device="cuda")
+
+
+@pytest.fixture(scope="module")
+def emulated() -> Iterator[None]:
+    """Ops on CPU tensors take the CUDA path, down to the kernels, which the emulator runs."""
+    emulator = pytest.importorskip("kernels.emulator")
+    emulated_native = pytest.importorskip("ops.emulated_native")
+    if not emulator.has_compiler():
+        pytest.skip("needs a C++ compiler")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CHOICE, "_mode", "pyrf")
+        kernels = emulated_native.EmulatedKernels()
+        with emulated_native.cpu_tensors_take_the_cuda_path(patch, kernels):
+            yield
+        assert set(kernels.calls) == {"ema_sink_update", "norm_rope_append", "ring_attention"}
+
+
+@pytest.mark.usefixtures("emulated")
+class TestRehearsal:
+    """The same checks at small sizes."""
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_kernels(self, dtype: torch.dtype) -> None:
+        case = Case(dtype, 64, heads=2, tokens=40, batch=2, device="cpu")
+        check_ring_attention(case, 100)
+        check_norm_rope_append(case)
+        check_ema_sink_update(case)
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_stream(self, dtype: torch.dtype) -> None:
+        model = ModelConfig(dim=128, ffn_dim=128, num_heads=2, num_layers=1)
+        check_stream(model, rows=2, columns=3, dtype=dtype, device="cpu", chunks=12)
+
+
+def test_a_stream_is_traced_on_fake_cuda() -> None:
+    """No device is mixed, and no value read on the host, from the first chunk past a full window."""
+    stream, dtype = StreamConfig(), torch.bfloat16
+    with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True):
+        layer = LayerStream(LAYER, stream, 30, 52, dtype, "cuda:0")  # without an index torch asks the driver
+        for _ in range(stream.slots + 2):
+            layer.cache.begin_chunk()
+            out = layer.attend()
+            layer.cache.commit()
+    assert (out.device.type, out.dtype, tuple(out.shape)) == ("cuda", dtype, (1, 4680, 1536))
