@@ -222,12 +222,21 @@ def test_interrupt_leaves_nothing(tmp_path: Path, random_bundle: Path, number: i
         "--model",
         random_bundle,
     )
-    with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell's background jobs, and all they start, ignore Ctrl-C otherwise.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         while process.poll() is None and not has_content(tmp_path):
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.02)
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == code
     assert out == b""
     assert b"Traceback" not in err
