@@ -1,0 +1,65 @@
+"""`pyrf bench`: time a model, and say how."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Annotated
+
+import typer
+
+from pyrf.commands.options import BackendOption, DeviceOption, DtypeOption, ModelOption, StudentOption
+
+
+def bench(
+    model: ModelOption = "tiny",
+    student: StudentOption = None,
+    chunks: Annotated[int | None, typer.Option(help="Chunks a stream; by default 5 seconds of them.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of a stream, instead of --chunks.")] = None,
+    repeats: Annotated[int, typer.Option(help="Timed streams.")] = 5,
+    warm_up: Annotated[int, typer.Option(help="Chunks of an untimed stream before them.")] = 4,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; by default torch's choice.")] = None,
+    dtype: DtypeOption = "float32",
+    device: DeviceOption = "cpu",
+    backend: BackendOption = "torch",
+    roofline: Annotated[
+        bool,
+        typer.Option("--roofline", help="Time nothing: the least that an H100 needs for Wan at 480x832."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Time a model here, and say how it was timed."""
+    if roofline:
+        from pyrf import roofline_report
+
+        floors = roofline_report.report()
+        if as_json:
+            typer.echo(json.dumps(floors.to_dict()))
+        else:
+            roofline_report.show(floors)
+        return
+    if chunks is not None and seconds is not None:
+        raise ValueError("give --chunks or --seconds, not both")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise ValueError(f"--seconds must be a positive number, got {seconds}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"--threads must be at least 1, got {threads}")
+    from pyrf import bench as bench_module
+
+    bench_module.check_counts(chunks=chunks, repeats=repeats, warm_up=warm_up)
+    start = time.perf_counter()
+    import torch
+
+    from pyrf.pipeline import StreamingPipeline
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    pipe = StreamingPipeline.from_pretrained(
+        model, student=student, backend=backend, dtype=dtype, device=device
+    )
+    load_s = time.perf_counter() - start
+    if chunks is None:
+        chunks = pipe.num_chunks_of(math.ceil((5.0 if seconds is None else seconds) * pipe.fps))
+    result = bench_module.run(pipe, model, load_s=load_s, chunks=chunks, repeats=repeats, warm_up=warm_up)
+    typer.echo(json.dumps(result.to_dict()) if as_json else bench_module.table(result))

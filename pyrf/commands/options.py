@@ -1,0 +1,17 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+ModelOption = Annotated[
+    str, typer.Option("--model", help="A bundled model, a model directory, or a hub id.", metavar="NAME|DIR")
+]
+StudentOption = Annotated[
+    str | None, typer.Option("--student", help="Student weights over the model's, a file or a hub id.")
+]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or bfloat16.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
+BackendOption = Annotated[str, typer.Option("--backend", help="Who computes: torch.")]
