@@ -1,12 +1,19 @@
-"""Distribution matching distillation (DMD; Reward Forcing, section 3.3, with the reward's weight w = 1).
+"""Distribution matching distillation, DMD, and with a reward's weight, Re-DMD (Reward Forcing, section 3.3).
 
-For a rollout x0 of the student and a noise level s of its own for each sample,
+The student is drawn to p*(x) ~ q(x) exp(r(x) / b), q the teacher's distribution and r a reward. For a
+rollout x0 of the student and a noise level s of its own for each sample,
 
     x_t  = (1 - s) x0 + s noise
     real = real_c + g (real_c - real_u)      x0-predictions of the teacher, g the guidance scale
     fake = fake_c                            x0-prediction of the critic, which follows the student
     grad = (fake - real) / mean |x0 - real|  mean over all but the batch; not a number -> 0
+    w    = exp(r(x0) / b)                    a constant: no gradient flows through the reward; DMD: w = 1
     L    = w / 2 * mean (x0 - stopgrad(x0 - grad))^2   in float64
+
+What the weight can change, and what it cannot: where grad is 0 for every sample, it stays 0 under any
+weight. A student that can match the teacher exactly has the same optimum with and without it. The weight
+decides which samples pull harder on the way there, and so where a student ends that cannot hold all of the
+teacher's modes.
 """
 
 from __future__ import annotations
@@ -24,14 +31,33 @@ def draw_timesteps(batch: int, shift: float, generator: torch.Generator) -> Tens
     return (1000 * shift * u / (1 + (shift - 1) * u)).clamp(LOWEST, HIGHEST)
 
 
+def reward_weights(scores: Tensor, inverse_beta: float) -> Tensor:
+    """w = exp(score / b) of each sample, [B] float64; 0 where the score is not finite.
+
+    Args:
+        scores: [B], normalised to mean 0 and deviation 1.
+        inverse_beta: 1 / b; the paper's is 2, 0 is DMD.
+    """
+    weights = torch.exp(inverse_beta * scores.double())
+    return torch.where(torch.isfinite(scores), weights, torch.zeros_like(weights))
+
+
 def dmd_gradient(x0: Tensor, real: Tensor, fake: Tensor) -> Tensor:
     """Normalised direction from the teacher's prediction to the critic's; all [B, ...] of one shape."""
     size = (x0 - real).abs().flatten(1).mean(1).view(-1, *[1] * (x0.ndim - 1))
     return torch.nan_to_num((fake - real) / size)
 
 
-def dmd_loss(x0: Tensor, real: Tensor, fake: Tensor) -> Tensor:
-    """Scalar whose gradient in x0 is `dmd_gradient` over the number of elements."""
+def dmd_loss(x0: Tensor, real: Tensor, fake: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Scalar whose gradient in x0 is `dmd_gradient`, weighted, over the number of elements.
+
+    Args:
+        x0, real, fake: [B, ...] of one shape.
+        weights: [B], see `reward_weights`; samples of weight 0 are not counted in the mean.
+    """
     with torch.no_grad():
         target = x0.double() - dmd_gradient(x0.double(), real.double(), fake.double())
-    return 0.5 * (x0.double() - target).square().mean()
+    losses = 0.5 * (x0.double() - target).square().flatten(1).mean(1)
+    if weights is None:
+        return losses.mean()
+    return (weights * losses).sum() / (weights > 0).sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""Stage 5: the student by distribution matching on its own streams.
+"""The student by distribution matching on its own streams, DMD or, with a reward, Re-DMD.
 
 Rollouts run through the cache, evictions and sink of inference. The bidirectional teacher and a
 critic, which starts from the teacher, score windows of three chunks anywhere in the stream. One step
@@ -8,25 +8,31 @@ in `1 + critic_steps` updates the student, the others the critic.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from pyrf.config import StreamConfig
 from pyrf.models.dit import PromptCache
 from pyrf.models.taehv import TAEHVCodec
 from pyrf.sampler import TrainingRollout
+from pyrf.training import parallel
 from pyrf.training.latents import LatentScenes
 from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
-from pyrf.training.objectives.dmd import dmd_loss, draw_timesteps
-from pyrf.training.objectives.flow_matching import flow_matching_loss, interpolate
+from pyrf.training.objectives.critic import critic_loss
+from pyrf.training.objectives.dmd import dmd_loss, draw_timesteps, reward_weights
+from pyrf.training.objectives.flow_matching import interpolate
 from pyrf.training.streams import Student, score_streams
 from pyrf.training.trainer import Stage
 
 WINDOW_CHUNKS = 3
+
+Judge = Callable[[Tensor, list[str]], Tensor]
+"""Frames uint8 [B, T, H, W, 3] and their prompts to a score each, [B]; what cannot be judged is nan."""
 
 
 class DmdSettings(BaseModel):
@@ -34,17 +40,22 @@ class DmdSettings(BaseModel):
 
     Attributes:
         chunks: longest rollout; its length is drawn from WINDOW_CHUNKS to this.
+        critic_steps: updates of the critic for one of the student.
+        inverse_beta: 1 / b of Re-DMD's weight exp(reward / b).
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    chunks: int = 7
-    critic_steps: int = 4
+    chunks: int = Field(default=7, ge=WINDOW_CHUNKS)
+    critic_steps: int = Field(default=5, ge=1)
     guidance_scale: float = 3.0
+    inverse_beta: float = Field(default=2.0, ge=0)
     eval_prompts: int = 48
 
 
 class DmdStage(Stage):
+    """Without a judge every weight is 1, which is DMD."""
+
     def __init__(
         self,
         settings: DmdSettings,
@@ -56,9 +67,10 @@ class DmdStage(Stage):
         codec: TAEHVCodec,
         stream: StreamConfig,
         batch: int,
+        judge: Judge | None = None,
     ) -> None:
         self.settings, self.network_settings, self.codec = settings, network_settings, codec
-        self.scenes, self.stream, self.batch = scenes, stream, batch
+        self.scenes, self.stream, self.batch, self.judge = scenes, stream, batch, judge
         self.teacher = teacher.eval().requires_grad_(False)
         self.module: nn.ModuleDict = nn.ModuleDict({"student": student, "critic": critic})
 
@@ -75,24 +87,32 @@ class DmdStage(Stage):
         if step % (1 + self.settings.critic_steps):
             with torch.no_grad():
                 x0 = self.rollout(student, captions, generator, rng)
-            sigmas = draw_timesteps(self.batch, self.stream.shift, generator)[:, None] / 1000
             prompt = critic.prompt(captions)
-            noise = torch.randn(x0.shape, generator=generator)
-            sigmas = sigmas.expand(-1, x0.shape[1])
-            loss = flow_matching_loss(lambda x, t: critic.dit(x, t[:, 0], prompt), x0, sigmas, noise).mean()
+            loss = critic_loss(lambda x, t: critic.dit(x, t, prompt), x0, self.stream.shift, generator)
             return loss, {"critic_loss": float(loss.detach())}
         x0 = self.rollout(student, captions, generator, rng)
         real, fake = self.predictions(critic, x0.detach(), captions, generator)
-        loss = dmd_loss(x0, real, fake)
-        return loss, {"dmd_gap": float((fake - real).abs().mean())}
+        metrics = {"dmd_gap": float((fake - real).abs().mean())}
+        if self.judge is None:
+            return dmd_loss(x0, real, fake), metrics
+        with torch.no_grad():
+            scores = self.judge(self.codec.decoder().decode(x0), captions)
+        judged = torch.isfinite(scores)
+        metrics["skipped"] = float((~judged).sum())
+        if judged.any():
+            metrics["reward"] = float(scores[judged].mean())
+        return dmd_loss(x0, real, fake, reward_weights(scores, self.settings.inverse_beta)), metrics
 
     def rollout(
         self, student: TextToVideo, captions: list[str], generator: torch.Generator, rng: random.Random
     ) -> Tensor:
-        """The last WINDOW_CHUNKS chunks of a stream of random length: [B, 9, C, h, w]."""
+        """The last WINDOW_CHUNKS chunks of a stream of random length: [B, 9, C, h, w].
+
+        All processes draw the same length and the same exit step.
+        """
         shape = (self.batch, self.stream.chunk_frames, *self.scenes.near.shape[2:])
-        count = rng.randint(WINDOW_CHUNKS, self.settings.chunks)
-        exit_step = rng.randrange(len(self.stream.denoising_steps))
+        count = int(parallel.from_first(rng.randint(WINDOW_CHUNKS, self.settings.chunks)))
+        exit_step = int(parallel.from_first(rng.randrange(len(self.stream.denoising_steps))))
         rollout = TrainingRollout(
             student.dit, self.stream, student.prompt(captions), height=shape[-2], width=shape[-1]
         )
