@@ -11,8 +11,9 @@ import typer
 
 from pyrf.commands.bench import bench
 from pyrf.commands.doctor import doctor
+from pyrf.commands.eval import app as evaluation
 from pyrf.commands.generate import generate
-from pyrf.commands.train import evaluate, train
+from pyrf.commands.train import train
 
 app = typer.Typer(
     name="pyrf",
@@ -24,7 +25,7 @@ app.command()(generate)
 app.command()(doctor)
 app.command()(bench)
 app.command()(train)
-app.command("eval")(evaluate)
+app.add_typer(evaluation, name="eval")
 
 USER_ERROR = 2
 INTERRUPTED = 130

@@ -25,8 +25,14 @@ class Prompt:
     stated: frozenset[str]
 
 
-def held_out_prompts(world: World, count: int, seed: int = HELD_OUT_SEED) -> list[Prompt]:
-    """Prompts with colours, shapes and motions in balance, from seeds that training never draws."""
+def held_out_prompts(
+    world: World, count: int, seed: int = HELD_OUT_SEED, *, open_speed: bool = False
+) -> list[Prompt]:
+    """Prompts with colours, shapes and motions in balance, from seeds that training never draws.
+
+    Args:
+        open_speed: no caption names a speed, so that each may be followed at any.
+    """
     rng = random.Random(f"held out {seed}")
     prompts = []
     for i in range(count):
@@ -37,7 +43,7 @@ def held_out_prompts(world: World, count: int, seed: int = HELD_OUT_SEED) -> lis
             shape=shapes[(i + i // len(motions)) % len(shapes)],
             size=rng.choice(list(SIZES)),
             motion=motion,
-            speed=None if motion == "still" else rng.choice(list(SPEEDS)),
+            speed=None if open_speed or motion == "still" else rng.choice(list(SPEEDS)),
             background=rng.choice(list(BACKGROUNDS)),
         )
         bare = caption(attributes, random.Random(i), named=0.0)

@@ -131,6 +131,10 @@ class Recipe(BaseModel):
     def world(self) -> World:
         return World(self.shapes, self.motions)
 
+    @property
+    def stream_config(self) -> StreamConfig:
+        return StreamConfig(**self.stream.model_dump())
+
 
 def load_recipe(name: str) -> Recipe:
     """A recipe by the name of one that is bundled, or by the path of a YAML file.
@@ -181,7 +185,7 @@ def _build(recipe: Recipe, settings: AnyStage, folder: Path, own: Path) -> Stage
         return CodecStage(settings.codec, world, batch, start)
     codec = load_codec(folder / "codec")
     scenes = _scenes(recipe, codec, folder)
-    stream = StreamConfig(**recipe.stream.model_dump())
+    stream = recipe.stream_config
     if isinstance(settings, TeacherRecipe):
         if settings.init is not None:
             network, sizes = load_network(folder / settings.init)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from pyrf.bundle import load_bundle, save_bundle
-from pyrf.config import StreamConfig
 from pyrf.models.taehv import TAEHVCodec
 from pyrf.training.models import load_network
 from pyrf.training.recipe import Recipe, load_codec
@@ -27,7 +26,7 @@ def ship(recipe: Recipe, folder: Path, out: Path) -> Path:
         transformer=network.dit,
         codec=load_codec(folder / recipe.ship.codec),
         text_encoder=network.text,
-        stream_config=StreamConfig(**recipe.stream.model_dump()),
+        stream_config=recipe.stream_config,
         height=HEIGHT,
         width=WIDTH,
     )

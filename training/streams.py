@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class Student:
     text: TextEncoder
     codec: TAEHVCodec
     stream: StreamConfig
+    backend: type[TorchBackend] = TorchBackend
 
 
 def few_step_sigmas(stream: StreamConfig) -> Tensor:
@@ -42,11 +43,13 @@ def few_step_sigmas(stream: StreamConfig) -> Tensor:
 
 
 @torch.no_grad()
-def make_videos(student: Student, captions: list[str], seeds: range, seconds: float) -> NDArray[np.uint8]:
+def make_videos(
+    student: Student, captions: list[str], seeds: Sequence[int], seconds: float
+) -> NDArray[np.uint8]:
     """One video a caption, streamed side by side: uint8 [B, T, H, W, 3]."""
     codec, stream = student.codec, student.stream
     height, width = HEIGHT // codec.spatial_stride, WIDTH // codec.spatial_stride
-    backend = TorchBackend(student.dit, stream)
+    backend = student.backend(student.dit, stream)
     backend.start(len(captions), height, width)
     backend.set_prompt(student.text.encode(captions))
     shape = (stream.chunk_frames, codec.latent_channels, height, width)

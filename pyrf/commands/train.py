@@ -1,14 +1,11 @@
-"""`pyrf train` and `pyrf eval`: make a model, and judge it."""
+"""`pyrf train`: make a model by a recipe."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from pyrf.commands.options import ModelOption
 
 
 def train(
@@ -24,7 +21,7 @@ def train(
     """Train by a recipe; the same command resumes. All stages done, the bundle is written to OUT/bundle."""
     import logging
 
-    _require_training()
+    require_training()
     from pyrf.training.recipe import load_recipe, run_stage
     from pyrf.training.ship import ship
 
@@ -43,31 +40,7 @@ def train(
         )
 
 
-def evaluate(
-    model: ModelOption = "tiny",
-    recipe: Annotated[str, typer.Option(help="The recipe whose world the prompts are from.")] = "tiny",
-    prompts: Annotated[int, typer.Option(help="Held-out prompts.")] = 200,
-    seconds: Annotated[float, typer.Option(help="Length of the streams; the last 5 s are judged.")] = 5.0,
-    sheet: Annotated[Path, typer.Option(help="Where a contact sheet of 12 streams goes.")] = Path("eval.png"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Judge how well a bundle of the shapes world follows held-out prompts."""
-    _require_training()
-    from pyrf.training.recipe import load_recipe
-    from pyrf.training.ship import evaluate as score
-    from pyrf.video import check_output
-
-    check_output(str(sheet))
-    scores = score(model, load_recipe(recipe), prompts, seconds, sheet)
-    if as_json:
-        typer.echo(json.dumps(scores))
-    else:
-        typer.echo(f"{prompts} held-out prompts, {seconds:g} s streams, last 5 s judged; pictures in {sheet}")
-        for name, value in scores.items():
-            typer.echo(f"  {name:<16} {100 * value:5.1f} %")
-
-
-def _require_training() -> None:
+def require_training() -> None:
     """What training needs beyond inference is an extra."""
     from importlib.util import find_spec
 

@@ -1,0 +1,69 @@
+"""`pyrf eval`: judge a model of the shapes world; `pyrf eval study`: the paper's ablation on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pyrf.commands.options import ModelOption
+from pyrf.commands.train import require_training
+
+app = typer.Typer(add_completion=False)
+
+
+@app.callback(invoke_without_command=True)
+def evaluate(
+    context: typer.Context,
+    model: ModelOption = "tiny",
+    recipe: Annotated[str, typer.Option(help="The recipe whose world the prompts are from.")] = "tiny",
+    prompts: Annotated[int, typer.Option(help="Held-out prompts.")] = 200,
+    seconds: Annotated[float, typer.Option(help="Length of the streams; the last 5 s are judged.")] = 5.0,
+    sheet: Annotated[Path, typer.Option(help="Where a contact sheet of 12 streams goes.")] = Path("eval.png"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Judge how well a bundle of the shapes world follows held-out prompts."""
+    if context.invoked_subcommand is not None:
+        return
+    require_training()
+    from pyrf.training.recipe import load_recipe
+    from pyrf.training.ship import evaluate as score
+    from pyrf.video import check_output
+
+    check_output(str(sheet))
+    scores = score(model, load_recipe(recipe), prompts, seconds, sheet)
+    if as_json:
+        typer.echo(json.dumps(scores))
+    else:
+        typer.echo(f"{prompts} held-out prompts, {seconds:g} s streams, last 5 s judged; pictures in {sheet}")
+        for name, value in scores.items():
+            typer.echo(f"  {name:<16} {100 * value:5.1f} %")
+
+
+@app.command()
+def study(
+    out: Annotated[Path, typer.Option(help="Folder in which the stages were trained.")],
+    recipe: Annotated[str, typer.Option(help="The recipe whose world and stream are measured.")] = "tiny",
+    prompts: Annotated[int, typer.Option(help="Prompts that leave the speed open.")] = 64,
+    seconds: Annotated[float, typer.Option(help="Length of the streams.")] = 60.0,
+    seeds: Annotated[int, typer.Option(help="Seeds of the noise, for the spread.")] = 3,
+    page: Annotated[Path, typer.Option(help="Where the table goes; plots go to img/ beside it.")] = Path(
+        "study.md"
+    ),
+) -> None:
+    """Measure DMD, Re-DMD and the sinks on long streams; the same command goes on where it stopped."""
+    import logging
+
+    require_training()
+    from pyrf.training.recipe import load_recipe
+    from pyrf.training.study import StudySettings, run_study
+    from pyrf.training.study_report import table, write_report
+
+    settings = StudySettings(prompts, seconds, seeds)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    results = dict(run_study(load_recipe(recipe), out, settings))
+    write_report(results, settings, page)
+    typer.echo(table({variant.name: columns for variant, columns in results.items()}))
+    typer.echo(f"written to {page}")
