@@ -1,0 +1,1 @@
+"""Rewards: frames and prompts in, named scores out."""
