@@ -1,18 +1,17 @@
-"""Optimiser of the tiny recipes: Muon for hidden matrices, AdamW for the rest; and a weight average."""
+"""Optimisers, AdamW or Muon for hidden matrices and AdamW for the rest; and a weight average."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from pyrf.training import parallel
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def orthogonalize(update: Tensor, steps: int = 5) -> Tensor:
@@ -36,7 +35,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.01
+        self, params: Iterable[Any], lr: float, momentum: float = 0.95, weight_decay: float = 0.01
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
@@ -60,24 +59,121 @@ class Muon(torch.optim.Optimizer):
                     p.add_(update.view_as(p), alpha=-group["lr"] * scale)
 
 
-def split_parameters(
-    module: nn.Module, is_hidden: Callable[[str], bool]
-) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """(matrices and kernels whose name is hidden, all other parameters)."""
-    hidden: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, p in module.named_parameters():
-        if p.requires_grad:
-            (hidden if p.ndim in (2, 4) and is_hidden(name) else rest).append(p)
-    return hidden, rest
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates and the like.
+
+    Attributes:
+        lr: Muon's learning rate; None leaves hidden matrices to AdamW as well.
+        scale: factors on the learning rates of parts, by the beginning of their parameters' names.
+    """
+
+    lr: float | None
+    adam_lr: float
+    betas: tuple[float, float]
+    weight_decay: float
+    scale: dict[str, float]
 
 
-def weight_average(module: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of the weights that follows quickly at first."""
+class Optimizers:
+    """All optimisers of a module, as one.
+
+    Args:
+        is_hidden: whether a matrix of this name is one that Muon updates.
+    """
+
+    def __init__(self, module: nn.Module, is_hidden: Callable[[str], bool], rates: Rates) -> None:
+        self.names: dict[Tensor, str] = {}
+        hidden: dict[float, list[nn.Parameter]] = defaultdict(list)
+        rest: dict[float, list[nn.Parameter]] = defaultdict(list)
+        for name, p in module.named_parameters():
+            if p.requires_grad:
+                self.names[p] = name
+                factor = next((f for part, f in rates.scale.items() if name.startswith(part)), 1.0)
+                is_muons = rates.lr is not None and p.ndim in (2, 4) and is_hidden(name)
+                (hidden if is_muons else rest)[factor].append(p)
+        adam = [{"params": params, "base": rates.adam_lr * factor} for factor, params in rest.items()]
+        self.all: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(adam, rates.adam_lr, betas=rates.betas, weight_decay=rates.weight_decay)
+        ]
+        if hidden and rates.lr is not None:
+            muon = [{"params": params, "base": rates.lr * factor} for factor, params in hidden.items()]
+            self.all.append(Muon(muon, rates.lr))
+
+    def step(self, factor: float) -> None:
+        """Update all parameters that have a gradient, at `factor` of the learning rates."""
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base"] * factor
+            optimizer.step()
+
+    def zero_grad(self) -> None:
+        for optimizer in self.all:
+            optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors that a resumed run needs, `parameter/key`; of parameters that were updated once."""
+        return {
+            f"{self.names[p]}/{key}": value
+            for optimizer in self.all
+            for p, state in optimizer.state.items()
+            for key, value in state.items()
+        }
+
+    def make_state(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Room for the named tensors of `state`, to be filled in place."""
+        wanted = set(names)
+        for optimizer in self.all:
+            keys = ("momentum",) if isinstance(optimizer, Muon) else ("exp_avg", "exp_avg_sq", "step")
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    for key in keys:
+                        if f"{self.names[p]}/{key}" in wanted:
+                            room = torch.zeros(()) if key == "step" else torch.zeros_like(p)
+                            optimizer.state[p][key] = room
+        return self.state()
+
+
+class WeightAverage:
+    """Exponential moving average of the weights.
+
+    Args:
+        names: of the parameters to average.
+        decay: of the average.
+        start: the step until which the average is the weights themselves; None averages from the first step
+            on, with a smaller decay at first, so that it follows quickly.
+    """
+
+    def __init__(self, module: nn.Module, names: Iterable[str], decay: float, start: int | None) -> None:
+        parameters = dict(module.named_parameters())
+        self.parameters = {name: parameters[name] for name in names}
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.decay, self.start = decay, start
+
+    def decay_at(self, step: int) -> float:
+        if self.start is None:
+            return min(self.decay, (1 + step) / (10 + step))
+        return self.decay if step >= self.start else 0.0
 
     @torch.no_grad()
-    def average(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
-        n = int(count)
-        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + n) / (10 + n)))
+    def update(self, step: int) -> None:
+        """Follow those weights that have a gradient, which are those that `step` has updated."""
+        updated = [name for name, p in self.parameters.items() if p.grad is not None]
+        averages = [self.average[name] for name in updated]
+        weights = [self.parameters[name].detach() for name in updated]
+        if updated:
+            torch._foreach_lerp_(averages, weights, 1 - self.decay_at(step))
 
-    return AveragedModel(module, multi_avg_fn=average, use_buffers=False)
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the average in the module's place."""
+        kept = {name: p.detach().clone() for name, p in self.parameters.items()}
+        with torch.no_grad():
+            for name, p in self.parameters.items():
+                p.copy_(self.average[name])
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, p in self.parameters.items():
+                    p.copy_(kept[name])

@@ -1,8 +1,11 @@
-"""Several processes that train one model on one machine, a core or more each (gloo)."""
+"""Several processes that train one model: a core or more each (gloo), or a GPU each (NCCL)."""
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +15,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from pyrf.training import stopping
 
 
 def rank() -> int:
@@ -30,11 +35,25 @@ def barrier() -> None:
 
 def from_first(value: float) -> float:
     """The first process's value, for decisions that all must make alike, such as those by the clock."""
+    return total([value if rank() == 0 else 0.0])[0]
+
+
+def total(values: list[float]) -> list[float]:
+    """The sum over the processes of each value; the same in all of them."""
     if world_size() == 1:
-        return value
-    shared = torch.tensor(value, dtype=torch.float64)
-    dist.broadcast(shared, src=0)
-    return shared.item()
+        return values
+    shared = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(shared)
+    return shared.tolist()
+
+
+def gather(value: Any) -> list[Any]:
+    """What each process gives, in the order of ranks; the same list in all of them."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 @contextmanager
@@ -72,18 +91,71 @@ def share_work(function: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
     return results
 
 
+def device() -> torch.device:
+    """This process's accelerator, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun, or anything that sets its variables, started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def join() -> None:
+    """Enter the group of processes: torchrun's, or without it a group of one, which sharding needs too."""
+    if dist.is_initialized():
+        return
+    place = device()
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
+    if under_torchrun():
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    atexit.register(leave)
+
+
+def leave() -> None:
+    """Leave the group, if this process is in one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def launch(count: int, function: Callable[..., None], *arguments: Any) -> None:
     """Run `function(*arguments)` in `count` processes that can reach each other; in this one when 1.
 
+    Under torchrun the processes are there already, and `count` is not looked at.
+
     Raises:
         ProcessRaisedException: when one of them fails; the others are ended.
+        SystemExit: with code 0, when SIGTERM has stopped them.
     """
+    if under_torchrun():
+        join()
+        function(*arguments)
+        return
     if count == 1:
         function(*arguments)
         return
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()
-        torch.multiprocessing.spawn(_worker, (count, meeting, function, arguments), nprocs=count)
+        context = torch.multiprocessing.spawn(
+            _worker, (count, meeting, function, arguments), nprocs=count, join=False
+        )
+
+        def pass_on() -> None:
+            for process in context.processes:
+                if process.is_alive() and process.pid is not None:
+                    os.kill(process.pid, signal.SIGTERM)
+
+        with stopping.noted(pass_on) as stop:
+            while not context.join():
+                pass
+    if stop.is_set():
+        raise SystemExit(0)
 
 
 def _worker(
@@ -91,8 +163,9 @@ def _worker(
 ) -> None:
     level = logging.INFO if index == 0 else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(message)s")
-    dist.init_process_group("gloo", init_method=meeting, rank=index, world_size=count)
-    try:
-        function(*arguments)
-    finally:
-        dist.destroy_process_group()
+    with stopping.noted():
+        dist.init_process_group("gloo", init_method=meeting, rank=index, world_size=count)
+        try:
+            function(*arguments)
+        finally:
+            leave()

@@ -25,7 +25,7 @@ from pyrf.training.latents import NEAR, LatentScenes
 from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
 from pyrf.training.streams import Student, score_streams
-from pyrf.training.trainer import Stage
+from pyrf.training.trainer import Draw, Stage
 
 CHUNKS = 3
 
@@ -129,9 +129,8 @@ class CausalStage(Stage):
     def is_hidden(self, name: str) -> bool:
         return is_hidden(name)
 
-    def loss(
-        self, step: int, generator: torch.Generator, rng: random.Random
-    ) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
+        generator, rng = draw.generator, draw.rng
         forcing = self.forcing
         clean, captions, weights = forcing.draw(generator, rng, self.settings.drop)
         sigmas = forcing.per_frame(shifted_sigmas(len(clean), CHUNKS, self.settings.shift, generator))

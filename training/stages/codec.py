@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHV, MemoryBlock, TAEHVConfig
-from pyrf.training.trainer import Stage
+from pyrf.training.trainer import Draw, Stage
 from pyrf.training.video import contact_sheet
 from pyrf.training.worlds.detector import detect
 from pyrf.training.worlds.shapes import HEIGHT, WIDTH, Scene, World
@@ -109,9 +109,8 @@ class CodecStage(Stage):
         ends = ("encoder.0.", f"encoder.{last[0]}.", "decoder.1.", f"decoder.{last[1]}.")
         return not name.startswith(ends)
 
-    def loss(
-        self, step: int, generator: torch.Generator, rng: random.Random
-    ) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
+        step, generator, rng = draw.step, draw.generator, draw.rng
         count = FRAMES_PER_LATENT * self.settings.latents
         crop = self.settings.crop if step < self.settings.crop_steps else None
         clips = []

@@ -27,7 +27,7 @@ from pyrf.training.objectives.critic import critic_loss
 from pyrf.training.objectives.dmd import dmd_loss, draw_timesteps, reward_weights
 from pyrf.training.objectives.flow_matching import interpolate
 from pyrf.training.streams import Student, score_streams
-from pyrf.training.trainer import Stage
+from pyrf.training.trainer import Draw, Stage
 
 WINDOW_CHUNKS = 3
 
@@ -77,9 +77,8 @@ class DmdStage(Stage):
     def is_hidden(self, name: str) -> bool:
         return is_hidden(name)
 
-    def loss(
-        self, step: int, generator: torch.Generator, rng: random.Random
-    ) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
+        step, generator, rng = draw.step, draw.generator, draw.rng
         student, critic = self.module["student"], self.module["critic"]
         assert isinstance(student, TextToVideo)
         assert isinstance(critic, TextToVideo)

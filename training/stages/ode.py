@@ -22,7 +22,7 @@ from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_n
 from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
 from pyrf.training.stages.causal import CHUNKS, CausalForcing
 from pyrf.training.streams import Student, few_step_sigmas, score_streams
-from pyrf.training.trainer import Stage
+from pyrf.training.trainer import Draw, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -109,9 +109,8 @@ class OdeStage(Stage):
         if index % 10 == 0:
             logger.info("made %d of %d batches of teacher paths", index + 1, s.paths)
 
-    def loss(
-        self, step: int, generator: torch.Generator, rng: random.Random
-    ) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
+        generator, rng = draw.generator, draw.rng
         with safe_open(rng.choice(self.files), "pt") as file:
             states, end, context, weights = (
                 file.get_tensor(k) for k in ("states", "end", "context", "weights")

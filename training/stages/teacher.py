@@ -18,7 +18,7 @@ from pyrf.training.judge import Prompt, held_out_prompts, judge
 from pyrf.training.latents import NEAR, LatentScenes
 from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
-from pyrf.training.trainer import Stage
+from pyrf.training.trainer import Draw, Stage
 from pyrf.training.video import contact_sheet
 
 
@@ -57,10 +57,9 @@ class TeacherStage(Stage):
     def is_hidden(self, name: str) -> bool:
         return is_hidden(name)
 
-    def loss(
-        self, step: int, generator: torch.Generator, rng: random.Random
-    ) -> tuple[Tensor, dict[str, float]]:
-        x0, captions = self.draw(generator, rng)
+    def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
+        generator = draw.generator
+        x0, captions = self.draw(generator, draw.rng)
         sigmas = shifted_sigmas(self.batch, 1, self.settings.shift, generator).expand(-1, x0.shape[1])
         prompt = self.module.prompt(captions)
         noise = torch.randn(x0.shape, generator=generator)

@@ -1,0 +1,14 @@
+"""Processes of a training, for tests."""
+
+import functools
+
+import pytest
+import torch.multiprocessing
+from torch.multiprocessing import start_processes
+
+
+@pytest.fixture
+def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`parallel.launch` forks: a new process that imports torch takes seconds, and each test has several."""
+    forked = functools.partial(start_processes, start_method="fork")
+    monkeypatch.setattr(torch.multiprocessing, "spawn", forked)
