@@ -18,6 +18,7 @@ from pyrf.models.taehv import TAEHV, TAEHVCodec, TAEHVConfig
 from pyrf.training import parallel
 from pyrf.training.latents import LatentScenes, encode_scenes
 from pyrf.training.models import NetworkSettings, TextToVideo, load_network
+from pyrf.training.rewards.settings import load_judge
 from pyrf.training.stages.causal import CausalSettings, CausalStage
 from pyrf.training.stages.codec import CodecSettings, CodecStage
 from pyrf.training.stages.dmd import DmdSettings, DmdStage
@@ -199,7 +200,8 @@ def _build(recipe: Recipe, settings: AnyStage, folder: Path, own: Path) -> Stage
         return CausalStage(settings.causal, network, sizes, scenes, codec, stream, batch)
     if isinstance(settings, DmdRecipe):
         teacher, critic = (load_network(folder / settings.teacher)[0] for _ in range(2))
-        return DmdStage(settings.dmd, teacher, critic, network, sizes, scenes, codec, stream, batch)
+        judge = None if settings.dmd.reward is None else load_judge(settings.dmd.reward)
+        return DmdStage(settings.dmd, teacher, critic, network, sizes, scenes, codec, stream, batch, judge)
     teacher, _ = load_network(folder / settings.init)
     return OdeStage(settings.ode, teacher, network, sizes, scenes, codec, stream, batch, own)
 

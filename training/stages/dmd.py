@@ -8,7 +8,6 @@ in `1 + critic_steps` updates the student, the others the critic.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,11 @@ from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_n
 from pyrf.training.objectives.critic import critic_loss
 from pyrf.training.objectives.dmd import dmd_loss, draw_timesteps, reward_weights
 from pyrf.training.objectives.flow_matching import interpolate
+from pyrf.training.rewards.settings import Judge, RewardSettings
 from pyrf.training.streams import Student, score_streams
 from pyrf.training.trainer import Draw, Stage
 
 WINDOW_CHUNKS = 3
-
-Judge = Callable[[Tensor, list[str]], Tensor]
-"""Frames uint8 [B, T, H, W, 3] and their prompts to a score each, [B]; what cannot be judged is nan."""
 
 
 class DmdSettings(BaseModel):
@@ -41,6 +38,7 @@ class DmdSettings(BaseModel):
     Attributes:
         chunks: longest rollout; its length is drawn from WINDOW_CHUNKS to this.
         critic_steps: updates of the critic for one of the student.
+        reward: judges the rollouts; without one every weight is 1, which is DMD.
         inverse_beta: 1 / b of Re-DMD's weight exp(reward / b).
     """
 
@@ -49,13 +47,12 @@ class DmdSettings(BaseModel):
     chunks: int = Field(default=7, ge=WINDOW_CHUNKS)
     critic_steps: int = Field(default=5, ge=1)
     guidance_scale: float = 3.0
+    reward: RewardSettings | None = None
     inverse_beta: float = Field(default=2.0, ge=0)
     eval_prompts: int = 48
 
 
 class DmdStage(Stage):
-    """Without a judge every weight is 1, which is DMD."""
-
     def __init__(
         self,
         settings: DmdSettings,

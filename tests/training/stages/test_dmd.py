@@ -11,7 +11,9 @@ from torch import Tensor
 from pyrf.config import StreamConfig
 from pyrf.training.latents import LatentScenes
 from pyrf.training.models import NetworkSettings, TextToVideo
-from pyrf.training.stages.dmd import DmdSettings, DmdStage, Judge
+from pyrf.training.rewards.settings import Judge
+from pyrf.training.stages.dmd import DmdSettings, DmdStage
+from pyrf.training.trainer import Draw
 from pyrf.training.worlds.shapes import World
 
 BATCH = 3
@@ -43,7 +45,7 @@ def stage(judge: Judge | None = None, **settings: float) -> DmdStage:
 
 def gradient(trained: DmdStage, step: int = 0) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Gradients of a student's and a critic's matrix after one batch of fixed draws."""
-    loss, metrics = trained.loss(step, torch.Generator().manual_seed(0), random.Random(0))
+    loss, metrics = trained.loss(Draw(step, range(BATCH), torch.Generator().manual_seed(0), random.Random(0)))
     loss.backward()
     student, critic = (
         trained.module[name].get_submodule("dit.blocks.0.ffn.0").weight.grad for name in ("student", "critic")
