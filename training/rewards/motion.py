@@ -6,8 +6,9 @@ gates, each 1 for true motion and 0 for what only changes:
     motion = log(1 + magnitude / SPEED_SCALE) * coherence * permanence
 
 - magnitude: the flow's length where the picture changes, mean over time, in picture heights a second;
-- coherence: the flow, followed along itself, is the same a frame later: with m = max(|f|, |f'|), the mean of
-  f.f' / m over that of m. Noise, jitter and jumps point elsewhere each frame, so that their products cancel;
+- coherence: the flow, followed along itself, is the same a frame and a quarter of a second later: with
+  m = max(|f|, |f'|), the mean of f.f' / m over that of m. Noise, jitter and jumps point elsewhere each
+  frame, so that their products cancel; what shakes in place has turned round within the quarter second;
 - permanence: what moves is neither made nor lost. (a) The frames' colour histograms stay: the least cost of
   turning one frame's colours into another's (Wasserstein-1) as a share of the change between the frames,
   a frame and a second apart; it is 0 for pixels that only change places and 1 for a fade, a blink or a
@@ -51,12 +52,14 @@ NOISE = 6.0
 """Of 255: change that does not count, so that grain and a codec's noise are no motion."""
 STILL = 0.01
 """Mean change of a frame, of 255, below which the frame counts as still."""
+COURSE = FPS // 4
+"""Frames over which things keep their course."""
 LAGS = (1, FPS)
 """Frames between those whose histograms are compared; clipped to the clip's length."""
 
 # A gate rises from 0 to 1 between these. True clips reach the upper end but for the slowest, fakes stay
 # below the lower end: see the tests, which are the evidence.
-COHERENCE_GATE = (0.2, 0.6)
+COURSE_GATE = (0.15, 0.5)
 HISTOGRAM_GATE = (0.3, 0.8)
 WARP_GATE = (0.2, 0.6)
 
@@ -151,7 +154,7 @@ def motion_terms(clip: Frames) -> Terms:
     unexplained = np.minimum(residual, change).mean() / (change.mean() + STILL)
     return Terms(
         magnitude=float(per_frame.mean()) * FPS / min(picture.shape[1:]),
-        coherence=_ramp(_persistence(speed, _follow(flow[1:], target[:-1]), change[:-1]), COHERENCE_GATE),
+        coherence=_ramp(_course(flow, target, speed, change), COURSE_GATE),
         permanence=_ramp(1 - unexplained, WARP_GATE) * _ramp(1 - _colour_loss(clip), HISTOGRAM_GATE),
     )
 
@@ -206,12 +209,25 @@ def _inside(target: Array, size: tuple[int, ...]) -> NDArray[np.bool_]:
     return (x >= BORDER) & (x < width - BORDER) & (y >= BORDER) & (y < height - BORDER)
 
 
-def _persistence(speed: Array, following: Array, change: Array) -> float:
-    """How far the flow, followed along itself, stays what it was: at most 1, 0 or less if at random."""
-    before = speed[:-1]
-    product = _dot(before, following)
-    longer = np.sqrt(np.maximum(_dot(before, before), _dot(following, following)))
-    return float((change * product / (longer + 1e-3)).mean() / ((change * longer).mean() + 1e-4))
+def _course(flow: Array, target: Array, speed: Array, change: Array) -> float:
+    """How far things keep their course over one frame and over `COURSE` frames, the lesser of the two.
+
+    At most 1; 0 or less for what goes nowhere in particular.
+    """
+    kept = []
+    for lag in range(1, COURSE + 1):
+        count = len(flow) - lag
+        there = _follow(flow[lag:], target[:count])
+        if lag in (1, COURSE):
+            kept.append(_agreement(speed[:count], there, change[:count]))
+        target = target[:count] + there
+    return min(kept)
+
+
+def _agreement(before: Array, after: Array, change: Array) -> float:
+    longer = np.sqrt(np.maximum(_dot(before, before), _dot(after, after)))
+    kept = change * _dot(before, after) / (longer + 1e-3)
+    return float(kept.mean() / ((change * longer).mean() + 1e-4))
 
 
 def _dot(a: Array, b: Array) -> Array:

@@ -11,6 +11,7 @@ from pyrf.training.worlds.shapes import COLORS, HEIGHT, WIDTH, Scene
 
 NUM_FRAMES = 33
 CENTRE = (WIDTH / 2, HEIGHT / 2)
+TIME = np.arange(NUM_FRAMES)
 
 
 def clipped(frames):
@@ -43,6 +44,11 @@ def moving(scene: Scene, speed: float | None = None):
 
 def spots(rng, count=NUM_FRAMES):
     return rng.uniform((20, 20), (WIDTH - 20, HEIGHT - 20), (count, 2))
+
+
+def shake(period):
+    """Offsets [T, 2], to and fro by 6 pixels in `period` frames."""
+    return np.stack([6 * np.sin(2 * np.pi * TIME / period), 0 * TIME], axis=1)
 
 
 def time_column(values):
@@ -85,8 +91,6 @@ def recoloured(scene: Scene):
     return np.stack(frames)
 
 
-TIME = np.arange(NUM_FRAMES)
-
 STILL_FAKES = {
     "grain": lambda s, rng: clipped(still(s) + rng.normal(0, 6, (NUM_FRAMES, HEIGHT, WIDTH, 1))),
     "noise": lambda s, rng: clipped(still(s) + rng.normal(0, 25, (NUM_FRAMES, HEIGHT, WIDTH, 3))),
@@ -101,6 +105,9 @@ STILL_FAKES = {
     "jumps": lambda s, rng: placed(s, spots(rng)),
     "jumps and rests": lambda s, rng: placed(s, spots(rng, 9).repeat(4, 0)[:NUM_FRAMES]),
     "jitter": lambda s, rng: placed(s, np.array(CENTRE) + rng.uniform(-3, 3, (NUM_FRAMES, 2))),
+    "shaking, 4 Hz": lambda s, rng: placed(s, np.array(CENTRE) + shake(4)),
+    "shaking, 2 Hz": lambda s, rng: placed(s, np.array(CENTRE) + shake(8)),
+    "shaking, 1 Hz": lambda s, rng: placed(s, np.array(CENTRE) + shake(16)),
     "random walk": lambda s, rng: placed(s, np.array(CENTRE) + rng.normal(0, 2, (NUM_FRAMES, 2)).cumsum(0)),
     "fades elsewhere": lambda s, rng: crossfaded(placed(s, spots(rng, 6)), 8),
     "crossfade": lambda s, rng: crossfaded(
