@@ -108,7 +108,6 @@ STILL_FAKES = {
     "shaking, 4 Hz": lambda s, rng: placed(s, np.array(CENTRE) + shake(4)),
     "shaking, 2 Hz": lambda s, rng: placed(s, np.array(CENTRE) + shake(8)),
     "shaking, 1 Hz": lambda s, rng: placed(s, np.array(CENTRE) + shake(16)),
-    "random walk": lambda s, rng: placed(s, np.array(CENTRE) + rng.normal(0, 2, (NUM_FRAMES, 2)).cumsum(0)),
     "fades elsewhere": lambda s, rng: crossfaded(placed(s, spots(rng, 6)), 8),
     "crossfade": lambda s, rng: crossfaded(
         rng.integers(0, 256, (6, 4, 6, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2), 8
@@ -126,8 +125,10 @@ MOVING_FAKES = {
     "jumps on": lambda s, rng: np.concatenate([s.render(31 * n, 8) for n in range(5)])[:NUM_FRAMES],
     "is recoloured": lambda s, rng: recoloured(s),
     "leaves a trail": lambda s, rng: trail(s),
+    "random walk": lambda s, rng: placed(s, np.array(CENTRE) + rng.normal(0, 2, (NUM_FRAMES, 2)).cumsum(0)),
+    "shivers": lambda s, rng: placed(s, np.stack([20 + 1.2 * TIME + 5 * (TIME % 2), 0 * TIME + 32], axis=1)),
     "fades": lambda s, rng: clipped(
         moving(s) + (empty(s).astype(float) - moving(s)) * time_column(TIME / (NUM_FRAMES - 1))
     ),
 }
-"""Something moves here, but does not stay what or where it was."""
+"""Something moves here, but does not stay what it was or keep its course."""

@@ -102,6 +102,14 @@ def test_grain_on_true_motion_costs_little():
         assert noisy == pytest.approx(clean.item(), abs=0.3)
 
 
+def test_jerks_of_a_codec_cost_little():
+    """Codecs with latent frames of four frames draw some of them twice; the motion is there all the same."""
+    for scene in quick_scenes(4):
+        true = fakes.moving(scene)
+        jerky = true[[time - time % 2 for time in range(NUM_FRAMES)]]
+        assert motion(jerky).item() == pytest.approx(motion(true).item(), abs=0.3)
+
+
 def test_batch_does_not_matter_nor_threads_nor_repetition():
     clips = [fakes.moving(scene) for scene in quick_scenes(3)]
     together = motion(*clips)
