@@ -114,7 +114,7 @@ class MotionReward:
 
     Motion and magnitude have mean 0 and std 1 over true clips; the two gates are shares of 0 to 1.
 
-    A call needs some 8 ms for 33 frames of 64 x 96 on one core and holds the result of one clip at a time.
+    A call needs some 7 ms a clip of 33 frames of 64 x 96 on one core (`benchmarks/optical_flow.py`).
 
     Args:
         normaliser: by default that of true clips of the shapes world whose captions leave the speed open
