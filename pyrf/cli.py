@@ -13,6 +13,7 @@ from pyrf.commands.bench import bench
 from pyrf.commands.doctor import doctor
 from pyrf.commands.eval import app as evaluation
 from pyrf.commands.generate import generate
+from pyrf.commands.serve import serve
 from pyrf.commands.train import train
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(doctor)
 app.command()(bench)
+app.command()(serve)
 app.command()(train)
 app.add_typer(evaluation, name="eval")
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 PATCH = (1, 2, 2)
 """Latent frames, rows and columns a token covers, the same in every Wan model."""
 
+MAX_SEED = 2**63 - 1
+"""Of a stream's noise."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrf.backends.torch import TorchBackend
+from pyrf.config import MAX_SEED
 from pyrf.sampler import ChunkLoop, SeededNoise
 from pyrf.video import Frames
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
 
 Prompt = str | list[str] | tuple[str, ...]
-
-MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,99 @@
+"""`pyrf serve`: live streams over the network."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from pyrf.commands.options import BackendOption, DeviceOption, DtypeOption, ModelOption, StudentOption
+
+NEEDS = ("fastapi", "uvicorn", "websockets", "aiortc", "prometheus_client", "pydantic")
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    model: ModelOption = "tiny",
+    student: StudentOption = None,
+    dtype: DtypeOption = "float32",
+    device: DeviceOption = "cpu",
+    backend: BackendOption = "torch",
+    window: Annotated[
+        int | None,
+        typer.Option(help="Latent frames that a chunk sees, itself included; by default the model's."),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(help="What clients must know to begin a session.", envvar="PYRF_TOKEN"),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let other machines in without a token.")
+    ] = False,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Web origin whose pages may use the server too; may be repeated."),
+    ] = None,
+    ice_server: Annotated[
+        list[str] | None, typer.Option(help="STUN or TURN URL for WebRTC; may be repeated.")
+    ] = None,
+    max_sessions: Annotated[int, typer.Option(help="Sessions and clips at a time.")] = 16,
+    max_minutes: Annotated[float, typer.Option(help="Longest life of a session.")] = 60.0,
+    grace: Annotated[float, typer.Option(help="Seconds a session outlives its viewer.")] = 30.0,
+    creates_per_minute: Annotated[float, typer.Option(help="Sessions one address may begin.")] = 60.0,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; by default torch's choice.")] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts to the log.")] = False,
+) -> None:
+    """Serve live streams: HTTP, WebSocket and WebRTC. SIGTERM finishes the chunk under way and exits."""
+    missing = [name for name in NEEDS if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"serving needs {', '.join(missing)}: pip install 'pyrf[serve]'")
+    if log_level not in ("debug", "info", "warning", "error"):
+        raise ValueError(f"--log-level must be debug, info, warning or error, got {log_level!r}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"--threads must be at least 1, got {threads}")
+    from pyrf.serve.server import bind, is_loopback
+    from pyrf.serve.settings import ServeSettings
+
+    sock = bind(host, port)
+    loopback = is_loopback(sock)
+    if not (loopback or token or insecure):
+        raise ValueError(
+            f"{host} can be reached from other machines: set a token (--token or PYRF_TOKEN), "
+            "or let everyone in with --insecure"
+        )
+    settings = ServeSettings(
+        token=token,
+        loopback=loopback,
+        origins=tuple(origin or ()),
+        max_sessions=max_sessions,
+        max_session_s=60 * max_minutes,
+        grace_s=grace,
+        creates_per_minute=creates_per_minute,
+        ice_servers=tuple(ice_server or ()),
+        log_prompts=log_prompts,
+    )
+    from pyrf.pipeline import StreamingPipeline
+
+    # Loaded here and not when the app starts, so that a model that cannot be had is one line.
+    pipe = StreamingPipeline.from_pretrained(
+        model, student=student, backend=backend, dtype=dtype, device=device, window_frames=window
+    )
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    from pyrf.serve.app import create_app
+    from pyrf.serve.logs import log_config
+    from pyrf.serve.server import run
+
+    address, port, *_ = sock.getsockname()
+    url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
+    run(
+        create_app(lambda: pipe, model=model, settings=settings),
+        sock,
+        log_config=log_config(log_level),
+        started=lambda: typer.echo(f"pyrf serves {model} at {url}", nl=True),
+    )

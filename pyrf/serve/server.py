@@ -1,0 +1,101 @@
+"""Runs the app under uvicorn: a port that is known to be free, and an orderly end on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from pyrf.serve.settings import ServeSettings
+
+FAREWELL_S = 10
+"""Seconds that connections have to end when the server does."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        ValueError: when the address cannot be had.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=512)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot listen on {host} port {port}: {reason}; choose another") from None
+
+
+def is_loopback(sock: socket.socket) -> bool:
+    """Whether only this machine can reach the socket."""
+    return str(sock.getsockname()[0]) in ("127.0.0.1", "::1")
+
+
+class Server(uvicorn.Server):
+    """A server that tells its viewers before it goes, and then exits as if all was well.
+
+    Args:
+        started: called once the app is loaded and connections are taken.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI,
+        *,
+        log_config: dict[str, Any] | None = None,
+        started: Callable[[], None] = lambda: None,
+    ) -> None:
+        settings: ServeSettings = app.state.settings
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="on",
+                access_log=False,
+                log_config=log_config,
+                server_header=False,
+                ws_max_size=settings.max_body_bytes,
+                ws_max_queue=8,
+                ws_per_message_deflate=False,  # JPEG does not shrink, and raw frames cost more than they save
+                timeout_graceful_shutdown=FAREWELL_S,
+            )
+        )
+        self._app, self._started = app, started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._app.state.hub.drain()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGTERM and Ctrl-C drain; unlike uvicorn's own this does not raise them again afterwards."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def run(app: FastAPI, sock: socket.socket, **options: Any) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        ValueError: when the model cannot be loaded.
+    """
+    asyncio.run(Server(app, **options).serve([sock]))

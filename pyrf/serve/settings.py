@@ -1,0 +1,59 @@
+"""Limits and policies of a server, apart from the model it serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """How sessions are admitted, paced and guarded.
+
+    Attributes:
+        token: what the `Authorization: Bearer` header of new sessions and clips must hold; None lets all in.
+        loopback: reached through localhost only, so that a Host header naming anything else is refused.
+        origins: web origins, besides the server's own, that may use it.
+        max_sessions: sessions and clips at a time.
+        max_session_s: seconds that a session may live.
+        max_video_frames: of a clip.
+        max_prompt_chars: of a prompt.
+        max_pixels: of a frame; None for those of the model's own size.
+        max_body_bytes: of a request's body and of a WebSocket message.
+        creates_per_minute: sessions and clips that one address may start.
+        controls_per_second: control messages a session takes; ten seconds' worth may come at once.
+        grace_s: seconds that a session outlives its viewer.
+        lead_s: seconds that a real-time stream may be ahead of being played.
+        buffer_chunks: finished chunks that wait for a viewer.
+        jpeg_quality: 1..95.
+        ice_servers: STUN or TURN URLs for WebRTC beyond the local network.
+        log_prompts: whether prompts are written to the log.
+
+    Raises:
+        ValueError: when a limit is not positive.
+    """
+
+    token: str | None = None
+    loopback: bool = True
+    origins: tuple[str, ...] = ()
+    max_sessions: int = 16
+    max_session_s: float = 3600.0
+    max_video_frames: int = 960
+    max_prompt_chars: int = 2000
+    max_pixels: int | None = None
+    max_body_bytes: int = 65536
+    creates_per_minute: float = 60.0
+    controls_per_second: float = 5.0
+    grace_s: float = 30.0
+    lead_s: float = 0.5
+    buffer_chunks: int = 2
+    jpeg_quality: int = 90
+    ice_servers: tuple[str, ...] = ()
+    log_prompts: bool = False
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
+                if field.name in ("grace_s", "lead_s") and value == 0:
+                    continue
+                raise ValueError(f"{field.name} must be positive, got {value}")
