@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
 from pyrf.commands.options import BackendOption, DeviceOption, DtypeOption, ModelOption, StudentOption
-
-NEEDS = ("fastapi", "uvicorn", "websockets", "aiortc", "prometheus_client", "pydantic")
 
 
 def serve(
@@ -47,9 +44,9 @@ def serve(
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts to the log.")] = False,
 ) -> None:
     """Serve live streams: HTTP, WebSocket and WebRTC. SIGTERM finishes the chunk under way and exits."""
-    missing = [name for name in NEEDS if find_spec(name) is None]
-    if missing:
-        raise ValueError(f"serving needs {', '.join(missing)}: pip install 'pyrf[serve]'")
+    from pyrf.serve import require_extra
+
+    require_extra()
     if log_level not in ("debug", "info", "warning", "error"):
         raise ValueError(f"--log-level must be debug, info, warning or error, got {log_level!r}")
     if threads is not None and threads < 1:

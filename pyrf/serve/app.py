@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -63,13 +64,15 @@ def create_app(load: Load, *, model: str, settings: ServeSettings | None = None)
         hub = app.state.hub = Hub(await asyncio.to_thread(load), model, chosen)
         app.state.encoder, app.state.peers = FrameEncoder(chosen.jpeg_quality), Peers(hub)
         try:
+            await hub.warm_up()
             yield
         finally:
             await hub.close()
             await app.state.peers.close()
             app.state.encoder.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(
+        redoc_url=None,
         title="pyrf",
         version=__version__,
         summary="Streams video from text, in real time.",

@@ -45,14 +45,17 @@ class FragmentedMp4:
         fps: frames a second.
     """
 
+    _container: Any
+    _stream: Any
+
     def __init__(self, height: int, width: int, fps: float) -> None:
         rate = Fraction(fps).limit_denominator(1001)
         self._pipe = _Pipe()
         options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
-        self._container: Any = av.open(self._pipe, "w", format="mp4", container_options=options)
+        self._container = av.open(self._pipe, "w", format="mp4", container_options=options)
         # zerolatency: no frame waits for a later one.
         codec_options = {**Mp4Writer.codec_options, "tune": "zerolatency"}
-        self._stream: Any = self._container.add_stream(Mp4Writer.codec, rate=rate, options=codec_options)
+        self._stream = self._container.add_stream(Mp4Writer.codec, rate=rate, options=codec_options)
         self._stream.height, self._stream.width = height, width
         self._stream.pix_fmt = Mp4Writer.pixel_format
         self._time_base = 1 / rate

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+WARM_UP_CHUNKS = 2
 BUSY_RETRY_S = 5.0
 """What a full server says to wait; nobody knows when a session will end."""
 
@@ -46,6 +47,16 @@ class Hub:
         self._creates = RateLimit(settings.creates_per_minute / 60, settings.creates_per_minute)
         self._controls = RateLimit(settings.controls_per_second, 10 * settings.controls_per_second)
         self._scheduler = Scheduler(self.metrics)
+
+    async def warm_up(self) -> None:
+        """Make chunks for nobody: the first of a process is slow, and no viewer should wait for that."""
+
+        def job() -> None:
+            with self.pipe.stream("warm up") as stream:
+                for _ in range(WARM_UP_CHUNKS):
+                    next(stream)
+
+        await self._scheduler.run(job)
 
     # Coming in
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.session import Session
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +42,10 @@ class Scheduler:
     def wake(self) -> None:
         """A session may have become ready."""
         self._changed.set()
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """Run a job in the model's thread, after what is under way there."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, job)
 
     async def stop(self) -> None:
         """Finish the chunk under way, and start no other."""
@@ -73,7 +81,7 @@ class Scheduler:
         self._metrics.wait.observe(max(0.0, time.monotonic() - (session.ready_at() or 0.0)))
         job = session.start_chunk()
         try:
-            chunk = await asyncio.get_running_loop().run_in_executor(self._worker, job)
+            chunk = await self.run(job)
         except Exception as error:
             logger.error("chunk failed", exc_info=error, extra={"session": session.id})
             session.end("failed")
