@@ -15,7 +15,7 @@ from pyrf.serve.metrics import Metrics
 from pyrf.serve.protocol import EndReason, Limits, PromptReply, ServerInfo, SessionRequest, State
 from pyrf.serve.rates import RateLimit
 from pyrf.serve.scheduler import Scheduler
-from pyrf.serve.session import Session, SessionOptions
+from pyrf.serve.session import FAREWELL_S, Session, SessionOptions
 from pyrf.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -219,14 +219,20 @@ class Hub:
         )
 
     async def drain(self) -> None:
-        """Refuse newcomers, finish the chunk under way, and tell every viewer that this is the end."""
+        """Refuse newcomers, finish the chunk under way, send what is left, and tell every viewer."""
         if self.draining:
             return
         self.draining = True
         logger.info("draining", extra={"sessions": len(self._sessions)})
         await self._scheduler.stop()
-        for session in list(self._sessions.values()):
+        sessions = list(self._sessions.values())
+        for session in sessions:
             session.end("shutdown")
+        farewells = [asyncio.create_task(session.unwatched.wait()) for session in sessions]
+        if farewells:
+            await asyncio.wait(farewells, timeout=FAREWELL_S)
+        for farewell in farewells:
+            farewell.cancel()
 
     async def close(self) -> None:
         """Drain, and free everything."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -67,10 +67,10 @@ class Guard:
 
     def _problem(self, headers: Headers) -> ServeError | None:
         host = headers.get("host", "")
-        if self._settings.loopback and urlsplit(f"//{host}").hostname not in _LOOPBACK_NAMES:
+        if self._settings.loopback and _parts(f"//{host}").hostname not in _LOOPBACK_NAMES:
             return ServeError(403, "forbidden_host", "this server answers to localhost only")
         origin = headers.get("origin")
-        if origin is not None and origin not in self._settings.origins and urlsplit(origin).netloc != host:
+        if origin is not None and origin not in self._settings.origins and _parts(origin).netloc != host:
             return ServeError(403, "forbidden_origin", "pages of this origin may not use this server")
         limit, length = self._settings.max_body_bytes, headers.get("content-length", "0")
         if length.isdecimal() and int(length) > limit:
@@ -89,6 +89,14 @@ class Guard:
             return message
 
         return bounded
+
+
+def _parts(url: str) -> SplitResult:
+    """A URL in parts; a broken one has none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _too_large(limit: int) -> ServeError:

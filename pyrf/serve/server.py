@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import threading
@@ -15,8 +16,8 @@ from fastapi import FastAPI
 
 from pyrf.serve.settings import ServeSettings
 
-FAREWELL_S = 10
-"""Seconds that connections have to end when the server does."""
+CLOSING_S = 5
+"""Seconds that connections have to end after their viewers were told."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -25,11 +26,13 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         ValueError: when the address cannot be had.
     """
+    if not 0 <= port < 2**16:  # the system would take it modulo 65536
+        raise ValueError(f"a port lies in 0..65535, got {port}")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=512)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ValueError(f"cannot listen on {host} port {port}: {reason}; choose another") from None
 
 
@@ -63,7 +66,7 @@ class Server(uvicorn.Server):
                 ws_max_size=settings.max_body_bytes,
                 ws_max_queue=8,
                 ws_per_message_deflate=False,  # JPEG does not shrink, and raw frames cost more than they save
-                timeout_graceful_shutdown=FAREWELL_S,
+                timeout_graceful_shutdown=CLOSING_S,
             )
         )
         self._app, self._started = app, started

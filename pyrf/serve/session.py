@@ -24,6 +24,8 @@ from pyrf.serve.protocol import (
 if TYPE_CHECKING:
     from pyrf.stream import Chunk, Stream
 
+FAREWELL_S = 5.0
+"""Seconds that a viewer has to take what is left when its session ends."""
 FIRST_GRACE_S = 10.0
 """Seconds that a new session waits for its first viewer at least, whatever its grace period."""
 
@@ -149,6 +151,8 @@ class Session:
         self.under_way = False
         self.ending: EndReason | None = None
         self.viewer: Viewer | None = None
+        self.unwatched = asyncio.Event()
+        self.unwatched.set()
         self.stream = stream
         self._pending: tuple[str, bool, int] | None = None
         self._paused = False
@@ -213,6 +217,7 @@ class Session:
         if self._expiry is not None:
             self._expiry.cancel()
         self.viewer = Viewer(self)
+        self.unwatched.clear()
         if self.ending is not None:
             self.viewer.end(self.ending)
         waiting = sum(made.num_frames for made in self._buffer)
@@ -224,6 +229,7 @@ class Session:
         """The connection is gone: keep the session for its grace period, unless another took it over."""
         if viewer is self.viewer:
             self.viewer = None
+            self.unwatched.set()
             if self.ending is None:
                 self._await_viewer(self.options.grace_s)
             else:

@@ -13,13 +13,10 @@ from pyrf.serve.errors import ServeError
 from pyrf.serve.frames import FrameEncoder
 from pyrf.serve.hub import Hub
 from pyrf.serve.protocol import CLOSE_CODES, NO_SESSION_CODE, FrameFormat, HelloMessage, Message
-from pyrf.serve.session import Session, Viewer
+from pyrf.serve.session import FAREWELL_S, Session, Viewer
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
-
-FAREWELL_S = 5.0
-"""Seconds that a viewer has to take what is left when its session ends."""
 
 
 @router.websocket("/v1/sessions/{id}/ws")

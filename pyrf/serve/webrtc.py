@@ -74,6 +74,7 @@ class _Peer:
         self.connection.on("datachannel", self._on_channel)
         self.connection.on("connectionstatechange", self._on_state)
         self._channel: RTCDataChannel | None = None
+        self._unsent: deque[Message] = deque(maxlen=32)  # while the channel opens
         self._closing: asyncio.Task[None] | None = None
         self._timeout = asyncio.get_running_loop().call_later(CONNECT_S, self._close_soon)
         self._track = _SessionTrack(session, self._send, self._close_soon)
@@ -91,6 +92,8 @@ class _Peer:
         self._channel = channel
         channel.on("message", self._on_message)
         self._send(HelloMessage(session=self._session.info(), format="video"))
+        while self._unsent:
+            self._send(self._unsent.popleft())
 
     def _on_message(self, text: str | bytes) -> None:
         reply = answer(self._hub, self._session, text)
@@ -99,7 +102,9 @@ class _Peer:
 
     def _send(self, message: Message) -> None:
         channel = self._channel
-        if channel is not None and channel.readyState == "open" and channel.bufferedAmount < CHANNEL_BYTES:
+        if channel is None:
+            self._unsent.append(message)
+        elif channel.readyState == "open" and channel.bufferedAmount < CHANNEL_BYTES:
             channel.send(message.model_dump_json(exclude_none=True))
 
     def _on_state(self) -> None:

@@ -36,7 +36,6 @@ def error_of(response: Any, status: int) -> dict[str, Any]:
         ({"prompt": ""}, "bad_prompt", "the prompt is empty"),
         ({"prompt": "a " * 50}, "bad_prompt", f"more than the {TEXT_LEN} tokens"),
         ({"prompt": "a" * 3000}, "bad_prompt", "may have 2000 characters, got 3000"),
-        ({"prompt": "\ud800"}, "invalid", "prompt: "),
         ({"prompt": PROMPT, "seed": -1}, "invalid", "seed: "),
         ({"prompt": PROMPT, "seed": 2**63}, "invalid", "seed: "),
         ({"prompt": PROMPT, "seed": 1.5}, "invalid", "seed: "),
@@ -84,8 +83,7 @@ def test_bodies_have_a_limit(server: Running) -> None:
     with server.attach(created) as socket:
         socket.send("x" * (limit + 1))
         with pytest.raises(ConnectionClosed) as closed:
-            while True:
-                read(socket)
+            read_until(socket, "closing")
         assert closed.value.rcvd.code == 1009
     with server.attach(created) as socket:
         assert read(socket).type == "hello"

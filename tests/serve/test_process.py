@@ -1,0 +1,99 @@
+"""`pyrf serve` as a process: its first line, its refusals, its end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from running import PROMPT, TIMEOUT, read_frames, read_until
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from pyrf import cli
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server process and its URL."""
+    command = [sys.executable, "-c", "from pyrf.cli import main; main()", "serve", "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--threads", "1", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert " at http://" in line, process.communicate()[1]
+            yield process, line.split()[-1]
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(("number", "options"), [(signal.SIGTERM, []), (signal.SIGINT, ["--log-prompts"])])
+def test_a_signal_drains_and_exits_well(random_bundle: Path, number: int, options: list[str]) -> None:
+    with serving("--model", str(random_bundle), *options) as (process, url):
+        created = httpx.post(f"{url}/v1/sessions", json={"prompt": PROMPT}, timeout=TIMEOUT).json()
+        path = f"/v1/sessions/{created['id']}/ws?format=raw&token={created['token']}"
+        with connect(url.replace("http", "ws") + path, max_queue=None) as viewer:
+            read_frames(viewer, 10)
+            process.send_signal(number)
+            assert read_until(viewer, "closing").reason == "shutdown"
+            with pytest.raises(ConnectionClosed) as closed:
+                viewer.recv(TIMEOUT)
+        assert closed.value.rcvd.code == 1001
+        out, err = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0
+    assert out == ""
+    lines = [json.loads(line) for line in err.splitlines()]
+    events = {line["message"]: line for line in lines}
+    assert set(events) >= {"session created", "viewer attached", "draining", "session ended"}
+    assert events["session ended"]["session"] == created["id"]
+    assert events["session ended"]["reason"] == "shutdown"
+    assert events["session created"]["prompt_chars"] == len(PROMPT)
+    assert (PROMPT in err) == bool(options)  # prompts are never logged unless asked for
+    assert created["token"] not in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--port", "{taken}"], "cannot listen on 127.0.0.1 port {taken}: Address already in use; choose"),
+        (["--port", "70000"], "a port lies in 0..65535, got 70000"),
+        (["--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid port"),
+        (["--host", "0.0.0.0"], "can be reached from other machines: set a token"),
+        (["--model", "./nowhere"], "nowhere"),
+        (["--device", "cuda:99"], "torch sees"),
+        (["--backend", "abacus"], "backend must be one of"),
+        (["--max-sessions", "0"], "max_sessions must be positive, got 0"),
+        (["--threads", "0"], "--threads must be at least 1"),
+        (["--log-level", "loud"], "--log-level must be debug, info, warning or error"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = str(other.getsockname()[1])
+        options = [option.format(taken=taken) for option in options]
+        if "--port" not in options:
+            options += ["--port", "0"]
+        assert cli.run(["serve", *options]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message.format(taken=taken) in err
+    assert err.count("\n") == 1
+
+
+def test_an_extra_that_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pyrf.serve.find_spec", lambda name: None if name == "aiortc" else object())
+    assert cli.run(["serve"]) == 2
+    assert capsys.readouterr().err == "error: serving needs aiortc: pip install 'pyrf[serve]'\n"
