@@ -144,7 +144,8 @@ class Session:
         on_end: Callable[[Session, EndReason], None],
     ) -> None:
         self.id, self.token, self.options = id, token, options
-        self.created = self._deadline = self._free_since = time.monotonic()
+        self.created = self._free_since = time.monotonic()
+        self._deadline = 0.0  # first of all: someone looks at an empty screen
         self.chunks_started = 0
         self.frames_made = self.frames_dropped = 0
         self.newest_prompt_id = self._prompt_id = 0

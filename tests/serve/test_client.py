@@ -156,6 +156,9 @@ def test_without_an_event_loop(server: Running, pipe: StreamingPipeline) -> None
 
 
 def test_the_client_needs_no_torch() -> None:
-    code = "import sys, pyrf.client; print('heavy:', *(m for m in ('torch', 'av', 'aiortc') if m in sys.modules))"
+    code = (
+        "import sys, pyrf.client\n"
+        "print('heavy:', *(m for m in ('torch', 'av', 'aiortc', 'fastapi') if m in sys.modules))"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "heavy:"

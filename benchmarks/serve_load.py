@@ -1,0 +1,323 @@
+"""How many viewers a server bears, and what it bears from them.
+
+    python benchmarks/serve_load.py --threads 2
+
+Starts `pyrf serve` as a process of its own and measures it from here through the Python client, over
+loopback and with raw frames, so the client's work is part of the load. A frame interval is what a player shows:
+a frame is played when it has arrived and the one before was on for 1 / fps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import string
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any
+
+import httpx
+import psutil
+import schemathesis
+import torch
+from hypothesis import HealthCheck, given, settings
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from pyrf.bench import PROMPT, percentile, processor
+from pyrf.client import AsyncClient, AsyncSession
+
+OTHER_PROMPT = "a blue square bounces"
+VIEWERS = (1, 4, 16)
+
+
+class Player:
+    """When the frames of a session are played."""
+
+    def __init__(self, fps: float) -> None:
+        self.period, self.last = 1 / fps, 0.0
+        self.frames = 0
+        self.intervals: list[float] = []
+
+    def take(self) -> float:
+        """A frame has arrived: when it is played."""
+        now = time.perf_counter()
+        played = max(now, self.last + self.period)
+        if self.frames:
+            self.intervals.append(played - self.last)
+        self.frames, self.last = self.frames + 1, played
+        return played
+
+
+async def watch(session: AsyncSession, until: float) -> Player:
+    """Play a session until a moment."""
+    player = Player(session.created.fps)
+    async for _ in session:
+        player.take()
+        if time.perf_counter() > until:
+            break
+    return player
+
+
+async def measure_viewers(client: AsyncClient, count: int, seconds: float) -> dict[str, Any]:
+    """Aggregate FPS and frame intervals in real time, and aggregate FPS as fast as can be."""
+    result: dict[str, Any] = {"viewers": count}
+    for pace in ("realtime", "max"):
+        sessions = [
+            await client.create_session(PROMPT, seed=i, pace=pace)  # type: ignore[arg-type]
+            for i in range(count)
+        ]
+        start = time.perf_counter()
+        players = await asyncio.gather(*(watch(session, start + seconds) for session in sessions))
+        elapsed = time.perf_counter() - start
+        result[f"{pace}_fps"] = sum(player.frames for player in players) / elapsed
+        if pace == "realtime":
+            intervals = [1e3 * interval for player in players for interval in player.intervals]
+            result["interval_p50_ms"] = percentile(intervals, 50)
+            result["interval_p99_ms"] = percentile(intervals, 99)
+            result["dropped"] = sum([(await session.info()).frames_dropped for session in sessions])
+        for session in sessions:
+            await session.close()
+    return result
+
+
+@asynccontextmanager
+async def deaf(client: AsyncClient, url: str) -> AsyncIterator[AsyncSession]:
+    """A viewer that attaches and never reads."""
+    session = await client.create_session(PROMPT, grace_s=0)
+    created = session.created
+    path = f"{url.replace('http', 'ws')}/v1/sessions/{created.id}/ws?format=raw&token={created.token}"
+    async with connect(path, max_queue=1, compression=None, close_timeout=0.1):
+        yield session
+
+
+async def measure_deaf(
+    client: AsyncClient, url: str, server: psutil.Process, seconds: float
+) -> dict[str, Any]:
+    """What a viewer that never reads costs another one and the server."""
+    async with deaf(client, url) as stuck, await client.create_session(PROMPT) as lively:
+        await watch(lively, time.perf_counter() + seconds / 2)
+        before = server.memory_info().rss
+        player = await watch(lively, time.perf_counter() + seconds)
+        intervals = [1e3 * interval for interval in player.intervals[1:]]
+        return {
+            "interval_p99_ms": percentile(intervals, 99),
+            "dropped_of_lively": (await lively.info()).frames_dropped,
+            "dropped_of_deaf": (await stuck.info()).frames_dropped,
+            "rss_growth_percent": 100 * (server.memory_info().rss / before - 1),
+        }
+
+
+async def measure_first_frame(client: AsyncClient, count: int) -> list[float]:
+    """Milliseconds from asking for a session to its first frame."""
+    times = []
+    for seed in range(count):
+        start = time.perf_counter()
+        async with await client.create_session(PROMPT, seed=seed) as session:
+            await anext(session)
+            times.append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+async def measure_prompts(client: AsyncClient, count: int) -> list[float]:
+    """Chunks' lengths from sending a prompt to playing the first frame that shows it."""
+    delays: list[float] = []
+    rng = random.Random(0)
+    async with await client.create_session(PROMPT) as session:
+        chunk_s = (await client.server_info()).chunk_frames / session.created.fps
+        player, sent, wanted = Player(session.created.fps), 0.0, 0
+        loop = asyncio.get_running_loop()
+
+        async def switch() -> None:
+            nonlocal sent, wanted
+            await asyncio.sleep(rng.uniform(0, chunk_s))
+            sent = time.perf_counter()
+            text = PROMPT if wanted % 2 else OTHER_PROMPT
+            wanted = (await session.set_prompt(text)).prompt_id
+
+        switching: asyncio.Task[None] | None = None
+        async for frame in session:
+            played = player.take()
+            if switching is None and frame.header.chunk > 1:
+                switching = loop.create_task(switch())
+            elif switching and switching.done() and frame.header.prompt_id == wanted:
+                delays.append((played - sent) / chunk_s)
+                if len(delays) == count:
+                    break
+                switching = loop.create_task(switch())
+    return delays
+
+
+async def measure_cycles(client: AsyncClient, server: psutil.Process, count: int) -> dict[str, Any]:
+    """Memory after many sessions that were created, watched for a frame, and left or closed."""
+
+    async def cycle(i: int) -> None:
+        session = await client.create_session(PROMPT, seed=i, grace_s=0)
+        await anext(session)
+        await (session.close() if i % 2 else session.disconnect())
+
+    for i in range(max(1, count // 10)):
+        await cycle(i)
+    before = server.memory_info().rss
+    for i in range(count):
+        await cycle(i)
+    after = server.memory_info().rss
+    return {"cycles": count, "rss_mib": after / 2**20, "rss_growth_percent": 100 * (after / before - 1)}
+
+
+def nonsense(rng: random.Random) -> str | bytes:
+    """A message that a viewer should not send, or should not send like this."""
+    kind = rng.randrange(4)
+    if kind == 0:
+        return rng.randbytes(rng.randrange(200))
+    if kind == 1:
+        return "".join(rng.choices(string.printable, k=rng.randrange(200)))
+    values = [None, True, -1, 1e308, "", "x" * 3000, [], {}, "prompt", "pause", "resume", PROMPT]
+    keys = ["type", "prompt", "ref", "recache", "x"]
+    message = {key: rng.choice(values) for key in keys if rng.random() < 0.5}
+    return json.dumps(message if kind == 2 else [message])
+
+
+async def fuzz_websocket(client: AsyncClient, url: str, count: int) -> bool:
+    """Send nonsense to a session: whether it lives, and shows frames."""
+    rng = random.Random(0)
+    session = await client.create_session(PROMPT)
+    created = session.created
+    path = f"{url.replace('http', 'ws')}/v1/sessions/{created.id}/ws?format=jpeg&token={created.token}"
+    async with connect(path, max_queue=None, compression=None) as socket:
+
+        async def read() -> None:
+            with suppress(ConnectionClosed):
+                async for _ in socket:
+                    pass
+
+        reading = asyncio.create_task(read())
+        for _ in range(count):
+            await socket.send(nonsense(rng))
+        await socket.close()
+        await reading
+    await session.resume()
+    alive = (await anext(session)).header.frame >= 0
+    await session.close()
+    return alive
+
+
+def fuzz_http(url: str, count: int) -> dict[str, int]:
+    """Requests made up from the OpenAPI page: how many, and how many server errors."""
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json").exclude(path="/v1/videos")
+    operations = [found.ok() for found in schema.get_all_operations()]
+    seen = {"requests": 0, "server_errors": 0}
+    for operation in operations:
+
+        @given(operation.as_strategy())
+        @settings(
+            max_examples=max(1, count // len(operations)),
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        def send(case: schemathesis.Case) -> None:
+            response = case.call()
+            seen["requests"] += 1
+            seen["server_errors"] += response.status_code in range(500, 503)
+            if response.status_code == 201:
+                created = response.json()
+                headers = {"Authorization": f"Bearer {created['token']}"}
+                httpx.delete(f"{url}/v1/sessions/{created['id']}", headers=headers)
+
+        send()
+    return seen
+
+
+async def measure(url: str, server: psutil.Process, arguments: argparse.Namespace) -> dict[str, Any]:
+    async with AsyncClient(url, timeout=120) as client:
+        result: dict[str, Any] = {}
+        first = await measure_first_frame(client, arguments.repeats)
+        result["first_frame_ms"] = {"p50": percentile(first, 50), "max": max(first)}
+        prompts = await measure_prompts(client, arguments.repeats)
+        result["prompt_to_picture_chunks"] = {"p50": percentile(prompts, 50), "max": max(prompts)}
+        result["viewers"] = [
+            await measure_viewers(client, count, arguments.seconds) for count in arguments.viewers
+        ]
+        result["deaf"] = await measure_deaf(client, url, server, arguments.seconds)
+        result["cycles"] = await measure_cycles(client, server, arguments.cycles)
+        alive = await fuzz_websocket(client, url, arguments.messages)
+        http = await asyncio.to_thread(fuzz_http, url, arguments.messages)
+        sessions = (await client.server_info()).sessions
+        result["fuzz"] = {
+            "websocket_messages": arguments.messages,
+            "session_alive": alive,
+            **http,
+            "sessions_left": sessions,
+        }
+        async with aclosing(client.video(PROMPT, 81)) as pieces:
+            result["clip_after_all_bytes"] = sum([len(piece) async for piece in pieces])
+        return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as rows for docs/serving.md."""
+    first, prompts = result["first_frame_ms"], result["prompt_to_picture_chunks"]
+    rows = [
+        ("first frame of a new session", f"p50 {first['p50']:.0f} ms, max {first['max']:.0f} ms"),
+        ("prompt to picture", f"p50 {prompts['p50']:.2f}, max {prompts['max']:.2f} chunks"),
+    ]
+    for row in result["viewers"]:
+        rows.append(
+            (
+                f"{row['viewers']} viewers",
+                f"{row['realtime_fps']:.1f} FPS in all, frame interval p50 {row['interval_p50_ms']:.1f} ms, "
+                f"p99 {row['interval_p99_ms']:.1f} ms; {row['max_fps']:.1f} FPS with pace max",
+            )
+        )
+    lost, cycles, fuzz = result["deaf"], result["cycles"], result["fuzz"]
+    rows += [
+        (
+            "one viewer beside one that never reads",
+            f"frame interval p99 {lost['interval_p99_ms']:.1f} ms, {lost['dropped_of_lively']} frames dropped; "
+            f"{lost['dropped_of_deaf']} of the other, RSS {lost['rss_growth_percent']:+.1f} %",
+        ),
+        (
+            f"{cycles['cycles']} sessions begun and left",
+            f"RSS {cycles['rss_growth_percent']:+.1f} % to {cycles['rss_mib']:.0f} MiB",
+        ),
+        (
+            f"{fuzz['websocket_messages']} WebSocket messages and {fuzz['requests']} requests of nonsense",
+            f"{fuzz['server_errors']} server errors, session {'alive' if fuzz['session_alive'] else 'DEAD'}",
+        ),
+    ]
+    return "\n".join(f"| {name} | {value} |" for name, value in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--viewers", type=int, nargs="+", default=VIEWERS)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each count of viewers and pace")
+    parser.add_argument("--repeats", type=int, default=20, help="new sessions, and prompts")
+    parser.add_argument("--cycles", type=int, default=1000)
+    parser.add_argument("--messages", type=int, default=10_000, help="to each of WebSocket and HTTP")
+    arguments = parser.parse_args()
+    command = [sys.executable, "-c", "from pyrf.cli import main; main()", "serve", "--port", "0"]
+    command += ["--model", arguments.model, "--threads", str(arguments.threads), "--log-level", "warning"]
+    command += ["--max-sessions", "64", "--creates-per-minute", "1000000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            url = process.stdout.readline().split()[-1]
+            result = asyncio.run(measure(url, psutil.Process(process.pid), arguments))
+        finally:
+            process.terminate()
+    method = {**vars(arguments), "processor": processor(), "torch": torch.__version__}
+    print(table(result))
+    print(json.dumps({"method": method, **result, "exit_code": process.returncode}))
+
+
+if __name__ == "__main__":
+    main()
