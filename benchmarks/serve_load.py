@@ -3,8 +3,8 @@
     python benchmarks/serve_load.py --threads 2
 
 Starts `pyrf serve` as a process of its own and measures it from here through the Python client, over
-loopback and with raw frames, so the client's work is part of the load. A frame interval is what a player shows:
-a frame is played when it has arrived and the one before was on for 1 / fps.
+loopback and with raw frames, so the client's work is part of the load. A frame interval is what a player
+shows: a frame is played when it has arrived and the one before was on for 1 / fps.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import random
+import socket
 import string
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -92,7 +94,10 @@ async def deaf(client: AsyncClient, url: str) -> AsyncIterator[AsyncSession]:
     session = await client.create_session(PROMPT, grace_s=0)
     created = session.created
     path = f"{url.replace('http', 'ws')}/v1/sessions/{created.id}/ws?format=raw&token={created.token}"
-    async with connect(path, max_queue=1, compression=None, close_timeout=0.1):
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)  # the system's buffers hold half a minute
+    sock.connect((urlsplit(url).hostname, urlsplit(url).port))
+    async with connect(path, sock=sock, max_queue=1, compression=None, close_timeout=0.1):
         yield session
 
 
@@ -189,17 +194,17 @@ async def fuzz_websocket(client: AsyncClient, url: str, count: int) -> bool:
     session = await client.create_session(PROMPT)
     created = session.created
     path = f"{url.replace('http', 'ws')}/v1/sessions/{created.id}/ws?format=jpeg&token={created.token}"
-    async with connect(path, max_queue=None, compression=None) as socket:
+    async with connect(path, max_queue=None, compression=None) as connection:
 
         async def read() -> None:
             with suppress(ConnectionClosed):
-                async for _ in socket:
+                async for _ in connection:
                     pass
 
         reading = asyncio.create_task(read())
         for _ in range(count):
-            await socket.send(nonsense(rng))
-        await socket.close()
+            await connection.send(nonsense(rng))
+        await connection.close()
         await reading
     await session.resume()
     alive = (await anext(session)).header.frame >= 0
@@ -279,8 +284,8 @@ def table(result: dict[str, Any]) -> str:
     rows += [
         (
             "one viewer beside one that never reads",
-            f"frame interval p99 {lost['interval_p99_ms']:.1f} ms, {lost['dropped_of_lively']} frames dropped; "
-            f"{lost['dropped_of_deaf']} of the other, RSS {lost['rss_growth_percent']:+.1f} %",
+            f"frame interval p99 {lost['interval_p99_ms']:.1f} ms, {lost['dropped_of_lively']} frames "
+            f"dropped; {lost['dropped_of_deaf']} of the other, RSS {lost['rss_growth_percent']:+.1f} %",
         ),
         (
             f"{cycles['cycles']} sessions begun and left",

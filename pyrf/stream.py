@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrf.backends.joint import JointBackend
 from pyrf.backends.torch import TorchBackend
 from pyrf.config import MAX_SEED
 from pyrf.sampler import ChunkLoop, SeededNoise
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
 
 Prompt = str | list[str] | tuple[str, ...]
+Inner = TypeVar("Inner", TorchBackend, JointBackend)
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ class Stream:
                 return None
             try:
                 return self._next_chunk()
-            except _ClosedError:
+            except ClosedError:
                 return None
             except BaseException:
                 self._closed, self._rollout = True, None
@@ -201,25 +203,33 @@ class Stream:
 
     @torch.inference_mode()
     def _next_chunk(self) -> Chunk:
-        clock = _Clock(self._pipe.device)
-        prompt_s = 0.0
+        clock = Clock(self._pipe.device)
+        rollout, prompt_s = self._begin_chunk(clock)
+        latents = rollout.loop.next_chunk()
+        return self._end_chunk(latents, clock, prompt_s, clock.lap(), rollout.backend.clean_s)
+
+    def _begin_chunk(self, clock: Clock) -> tuple[_Rollout, float]:
+        """Put a new prompt in force: what the stream holds, and the seconds that took."""
         with self._prompt_lock:
             assigned, self._assigned = self._assigned, None
             if assigned is not None:
                 self._prompts = assigned[0]
         if self._rollout is None:
             self._rollout = _Rollout(self._pipe, self._seeds, self._size, lambda: self._closed)
-        rollout = self._rollout
-        if assigned is not None:
-            rollout.set_prompts(*assigned)
-            if self._index == 0 and self._start is not None:
-                rollout.prefill(self._start)
-            prompt_s = clock.lap()
-        latents = rollout.loop.next_chunk()
-        loop_s = clock.lap()
-        frames = rollout.decoder.decode(latents).cpu().numpy()
+        if assigned is None:
+            return self._rollout, 0.0
+        self._rollout.set_prompts(*assigned)
+        if self._index == 0 and self._start is not None:
+            self._rollout.prefill(self._start)
+        return self._rollout, clock.lap()
+
+    def _end_chunk(
+        self, latents: Tensor, clock: Clock, prompt_s: float, loop_s: float, clean_s: float
+    ) -> Chunk:
+        """Decode the latents of the chunk under way."""
+        assert self._rollout is not None
+        frames = self._rollout.decoder.decode(latents).cpu().numpy()
         decode_s = clock.lap()
-        clean_s = rollout.backend.clean_s
         chunk = Chunk(
             frames=frames[0] if self._single else frames,
             index=self._index,
@@ -230,11 +240,11 @@ class Stream:
         return chunk
 
 
-class _ClosedError(Exception):
+class ClosedError(Exception):
     """The stream was closed while a chunk was under way."""
 
 
-class _Clock:
+class Clock:
     """Wall time by laps; on a CUDA device what was launched is waited for."""
 
     def __init__(self, device: torch.device) -> None:
@@ -253,11 +263,11 @@ class _Clock:
         return self._last - self._start
 
 
-class _WatchedBackend:
+class WatchedBackend(Generic[Inner]):
     """A backend that times its clean call and stops between calls when the stream is closed."""
 
-    def __init__(self, inner: TorchBackend, closed: Callable[[], bool]) -> None:
-        self.inner = inner
+    def __init__(self, inner: Inner, closed: Callable[[], bool]) -> None:
+        self.inner: Inner = inner
         self.clean_s = 0.0
         self._closed = closed
 
@@ -266,11 +276,11 @@ class _WatchedBackend:
 
     def denoise(self, latents: Tensor, timestep: float) -> Tensor:
         if self._closed():
-            raise _ClosedError
+            raise ClosedError
         return self.inner.denoise(latents, timestep)
 
     def clean(self, latents: Tensor) -> None:
-        clock = _Clock(self.inner.device)
+        clock = Clock(self.inner.device)
         self.inner.clean(latents)
         self.clean_s = clock.lap()
 
@@ -287,7 +297,7 @@ class _Rollout:
         self._batch = len(seeds)
         torch_backend = TorchBackend(pipe.transformer, pipe.stream_config)
         torch_backend.start(self._batch, height, width)
-        self.backend = _WatchedBackend(torch_backend, closed)
+        self.backend = WatchedBackend(torch_backend, closed)
         shape = (pipe.stream_config.chunk_frames, pipe.codec.latent_channels, height, width)
         self.loop = ChunkLoop(self.backend, pipe.stream_config, SeededNoise(seeds, shape, pipe.device))
         self.decoder = pipe.codec.decoder()

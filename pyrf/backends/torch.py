@@ -74,12 +74,25 @@ class TorchBackend:
             raise RuntimeError("the stream has no prompt: call start(), then set_prompt()")
         return self._prompt
 
+    def ready(self) -> tuple[SinkRingCache, CachedAttention, PromptCache]:
+        """What a call needs.
+
+        Raises:
+            RuntimeError: before `start` and `set_prompt`.
+        """
+        prompt, (cache, attention) = self._prompted(), self._started()
+        return cache, attention, prompt
+
     def _ready(self, latents: Tensor) -> tuple[SinkRingCache, CachedAttention, PromptCache]:
         """What a call needs, once the latents are known to fit."""
-        prompt, (cache, attention) = self._prompted(), self._started()
+        ready = self.ready()
         if latents.shape != self._shape:
             raise ValueError(f"latents must be {list(self._shape)}, got {list(latents.shape)}")
-        return cache, attention, prompt
+        return ready
+
+    def rope(self) -> Tensor:
+        """The rotation of the chunk under way, see `rope_table`."""
+        return self.model.rope(self._started()[0].frame_positions, *self._shape[3:])
 
     @torch.inference_mode()
     def set_prompt(self, prompt_embeds: Tensor, recache: bool = False) -> None:
@@ -111,10 +124,10 @@ class TorchBackend:
             for chunk, latents in zip(chunks, list(self._recent)[-len(chunks) :]):
                 with cache.rewrite(chunk) as positions:
                     self.model.write_cache(
-                        latents, self._time(0.0), self._prompt, attention=attention, frame_positions=positions
+                        latents, self.time(0.0), self._prompt, attention=attention, frame_positions=positions
                     )
 
-    def _time(self, timestep: float) -> TimeEmbedding:
+    def time(self, timestep: float) -> TimeEmbedding:
         """The embedding of a timestep, made once a stream and shared by all videos, frames and chunks."""
         if timestep not in self._times:
             timesteps = torch.full((1,), timestep, dtype=torch.float64, device=self.device)
@@ -149,7 +162,7 @@ class TorchBackend:
         cache, attention, prompt = self._ready(latents)
         return self.model(
             latents,
-            self._time(timestep),
+            self.time(timestep),
             prompt,
             attention=attention,
             frame_positions=cache.frame_positions,
@@ -164,12 +177,16 @@ class TorchBackend:
         cache, attention, prompt = self._ready(latents)
         self.model.write_cache(
             latents,
-            self._time(0.0),
+            self.time(0.0),
             prompt,
             attention=attention,
             frame_positions=cache.frame_positions,
         )
+        self.end_chunk(latents)
+
+    def end_chunk(self, latents: Tensor) -> None:
+        """End the chunk, whose clean latents are written."""
         self._recent.append(latents)
         if len(self._recent) > self.stream.slots:
             self._recent.popleft()
-        cache.commit()
+        self._started()[0].commit()

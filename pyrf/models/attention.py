@@ -46,6 +46,22 @@ class Attention(Protocol):
         ...
 
 
+class CachingLayer(LayerAttention, Protocol):
+    """Self-attention of one layer that keeps what it saw."""
+
+    def append(self, k: Tensor, v: Tensor, norm_k: Tensor, eps: float, rope: Tensor) -> None:
+        """Keep the chunk without attending."""
+        ...
+
+
+class CachingAttention(Protocol):
+    """Self-attention of a whole network that keeps what it saw."""
+
+    def for_layer(self, layer: int) -> CachingLayer:
+        """The part that belongs to one layer."""
+        ...
+
+
 def rope_table(
     frame_positions: Sequence[float],
     rows: int,

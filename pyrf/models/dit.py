@@ -18,8 +18,8 @@ from pyrf.config import PATCH, ModelConfig
 from pyrf.models.attention import (
     Attention,
     BidirectionalAttention,
-    CachedAttention,
-    CachedLayer,
+    CachingAttention,
+    CachingLayer,
     LayerAttention,
     rope_table,
 )
@@ -132,7 +132,7 @@ class SelfAttention(nn.Module):
         )
         return self.o(mixed)
 
-    def append(self, x: Tensor, rope: Tensor, attention: CachedLayer) -> None:
+    def append(self, x: Tensor, rope: Tensor, attention: CachingLayer) -> None:
         """Only write x's keys and values into the cache."""
         attention.append(self.k(x), self.v(x), self.norm_k.weight, self.eps, rope)
 
@@ -394,7 +394,7 @@ class WanModel(nn.Module):
         timesteps: Tensor | TimeEmbedding,
         prompt: PromptCache,
         *,
-        attention: CachedAttention,
+        attention: CachingAttention,
         frame_positions: Tensor | Sequence[float],
     ) -> None:
         """The clean call: write the chunk's keys and values, and compute nothing that they do not need.
