@@ -36,6 +36,7 @@ def serve(
         list[str] | None, typer.Option(help="STUN or TURN URL for WebRTC; may be repeated.")
     ] = None,
     max_sessions: Annotated[int, typer.Option(help="Sessions and clips at a time.")] = 16,
+    max_batch: Annotated[int, typer.Option(help="Sessions computed in one call.")] = 4,
     max_minutes: Annotated[float, typer.Option(help="Longest life of a session.")] = 60.0,
     grace: Annotated[float, typer.Option(help="Seconds a session outlives its viewer.")] = 30.0,
     creates_per_minute: Annotated[float, typer.Option(help="Sessions one address may begin.")] = 60.0,
@@ -66,6 +67,7 @@ def serve(
         loopback=loopback,
         origins=tuple(origin or ()),
         max_sessions=max_sessions,
+        max_batch=max_batch,
         max_session_s=60 * max_minutes,
         grace_s=grace,
         creates_per_minute=creates_per_minute,

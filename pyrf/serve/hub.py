@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WARM_UP_CHUNKS = 2
+"""Chunks made before the first viewer comes."""
 BUSY_RETRY_S = 5.0
 """What a full server says to wait; nobody knows when a session will end."""
 
@@ -46,7 +47,7 @@ class Hub:
         self._freeing: set[asyncio.Task[None]] = set()
         self._creates = RateLimit(settings.creates_per_minute / 60, settings.creates_per_minute)
         self._controls = RateLimit(settings.controls_per_second, 10 * settings.controls_per_second)
-        self._scheduler = Scheduler(self.metrics)
+        self._scheduler = Scheduler(self.metrics, settings.max_batch)
 
     async def warm_up(self) -> None:
         """Make chunks for nobody: the first of a process is slow, and no viewer should wait for that."""

@@ -30,7 +30,10 @@ class Metrics:
         self.frames = Counter("pyrf_frames", "Frames made", registry=registry)
         self.dropped = Counter("pyrf_frames_dropped", "Frames slow viewers lost", registry=registry)
         self.queue = Gauge("pyrf_queue_chunks", "Sessions due for a chunk now", registry=registry)
-        self.chunk = self._histogram("pyrf_chunk_seconds", "The model's time for a chunk")
+        self.batch = Histogram(
+            "pyrf_batch_sessions", "Sessions computed in one call", buckets=(1, 2, 4, 8), registry=registry
+        )
+        self.chunk = self._histogram("pyrf_chunk_seconds", "The model's time for a chunk and its company")
         self.wait = self._histogram("pyrf_queue_seconds", "From a chunk's being due to its start")
         self.first_frame = self._histogram("pyrf_first_frame_seconds", "From creation to the first frames")
 

@@ -1,6 +1,6 @@
 """A session: a stream, the chunks that wait for its viewer, and the state between them.
 
-Everything here belongs to the event loop; only the job that `start_chunk` returns runs elsewhere.
+Everything here belongs to the event loop; only what `start_chunk` returns runs elsewhere.
 """
 
 from __future__ import annotations
@@ -255,6 +255,11 @@ class Session:
     # The scheduler's side
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a frame."""
+        return self.options.height, self.options.width
+
+    @property
     def deadline(self) -> float:
         """When the viewer will have played all that was made, on the monotonic clock."""
         return self._deadline
@@ -271,20 +276,19 @@ class Session:
             return None if len(self._buffer) >= self.options.buffer_chunks else self._free_since
         return max(self._free_since, self._deadline - self.options.lead_s)
 
-    def start_chunk(self) -> Callable[[], Chunk | None]:
-        """Begin the next chunk: a job for the thread that owns the model."""
+    def start_chunk(self) -> Callable[[], None]:
+        """Begin the next chunk: what the thread that owns the model has to do before it makes it."""
         pending, self._pending = self._pending, None
         if pending is not None:
             self._prompt_id = pending[2]
         self.chunks_started += 1
         self.under_way = True
 
-        def job() -> Chunk | None:
+        def act() -> None:
             if pending is not None:
                 self.stream.set_prompt(pending[0], recache=pending[1])
-            return next(self.stream, None)
 
-        return job
+        return act
 
     def finish_chunk(self, chunk: Chunk) -> int:
         """Take a finished chunk: how many frames had to be dropped for it."""

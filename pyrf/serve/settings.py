@@ -24,6 +24,7 @@ class ServeSettings:
         grace_s: seconds that a session outlives its viewer.
         lead_s: seconds that a real-time stream may be ahead of being played.
         buffer_chunks: finished chunks that wait for a viewer.
+        max_batch: sessions that are computed in one call.
         jpeg_quality: 1..95.
         ice_servers: STUN or TURN URLs for WebRTC beyond the local network.
         log_prompts: whether prompts are written to the log.
@@ -46,6 +47,7 @@ class ServeSettings:
     grace_s: float = 30.0
     lead_s: float = 0.5
     buffer_chunks: int = 2
+    max_batch: int = 4
     jpeg_quality: int = 90
     ice_servers: tuple[str, ...] = ()
     log_prompts: bool = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket as sockets
 import threading
 import weakref
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -179,7 +181,8 @@ def test_the_newest_viewer_takes_over(server: Running) -> None:
     server.delete(created)
 
 
-def test_a_failing_session_ends_alone(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_session_ends_alone(serve: Callable[..., Running], monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(max_batch=1)
     bad, good = server.create(pace="max"), server.create(pace="max")
     with server.attach(bad) as first, server.attach(good) as second:
         read_frames(first, 1)
@@ -200,6 +203,22 @@ def test_a_failing_session_ends_alone(server: Running, monkeypatch: pytest.Monke
         frames = [header.frame for header, _ in read_frames(second, 120)]
         assert np.array_equal(frames, np.arange(120))
     server.delete(good)
+
+
+def test_sessions_in_one_call_show_what_each_shows_alone(server: Running, pipe: StreamingPipeline) -> None:
+    with ExitStack() as stack:
+        sessions = [server.create(seed=seed, pace="max") for seed in range(3)]
+        sockets = [stack.enter_context(server.attach(created)) for created in sessions]
+        shown = [read_frames(socket, 57) for socket in sockets]
+    for seed, frames in enumerate(shown):
+        expected = pipe(PROMPT, num_frames=57, seed=seed).frames
+        got = np.stack([np.frombuffer(data, np.uint8).reshape(expected.shape[1:]) for _, data in frames])
+        assert np.abs(got.astype(int) - expected).max() <= 1  # a rounding of the last bit
+    for created in sessions:
+        server.delete(created)
+    batches = server.call(lambda: server.hub.metrics.batch.collect()[0].samples)
+    alone, all_sizes = (next(s.value for s in batches if s.labels.get("le") == le) for le in ("1.0", "+Inf"))
+    assert all_sizes > alone
 
 
 def test_connect_and_vanish_many_times(server: Running) -> None:
