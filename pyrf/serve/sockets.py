@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
@@ -52,7 +53,7 @@ async def stream(
         for task in (sender, receiver, ended):
             task.cancel()
         for outcome in await asyncio.gather(sender, receiver, return_exceptions=True):
-            if isinstance(outcome, Exception) and not isinstance(outcome, WebSocketDisconnect | RuntimeError):
+            if isinstance(outcome, Exception) and not isinstance(outcome, WebSocketDisconnect):
                 logger.error("viewer failed", exc_info=outcome, extra={"session": id})
 
 
@@ -81,7 +82,8 @@ async def _receive(websocket: WebSocket, hub: Hub, session: Session) -> None:
         text = message.get("text")
         reply = answer(hub, session, message.get("bytes") or b"" if text is None else text)
         if reply is not None:
-            await _send_message(websocket, reply)
+            with suppress(RuntimeError):  # the other side of this socket may have closed it just now
+                await _send_message(websocket, reply)
 
 
 async def _send_message(websocket: WebSocket, message: Message) -> None:

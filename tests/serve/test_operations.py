@@ -1,0 +1,79 @@
+"""Health, metrics, the OpenAPI page, and a server that is about to go."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+
+from prometheus_client.parser import text_string_to_metric_families
+from running import PROMPT, Running, read_frames, read_until
+
+from pyrf.serve.logs import JsonFormatter
+
+
+def test_metrics_tell_what_happened(serve: Callable[..., Running]) -> None:
+    server = serve()
+
+    def samples() -> dict[tuple[str, str], float]:
+        return {
+            (sample.name, next(iter(sample.labels.values()), "")): sample.value
+            for family in text_string_to_metric_families(server.http.get("/metrics").text)
+            for sample in family.samples
+        }
+
+    created, idle = server.create(pace="max"), server.create()
+    with server.attach(created) as socket:
+        frames = read_frames(socket, 45)
+        server.post(created, "/pause")
+        read_until(socket, "state")
+        during = samples()
+    assert during["pyrf_sessions", "paused"] == 1
+    assert during["pyrf_sessions", "detached"] == 1
+    assert during["pyrf_sessions_started_total", ""] == 2
+    assert during["pyrf_frames_total", ""] >= len(frames)
+    assert during["pyrf_first_frame_seconds_count", ""] == 2
+    assert during["pyrf_chunk_seconds_count", ""] >= 5
+    assert during["pyrf_queue_seconds_count", ""] >= 5
+    assert during["process_resident_memory_bytes", ""] > 0
+    server.delete(created)
+    server.delete(idle)
+    assert server.post(idle, "/pause").status_code == 404
+    after = samples()
+    assert after["pyrf_sessions_ended_total", "closed"] == 2
+    assert after["pyrf_refused_total", "no_session"] == 1
+
+
+def test_the_openapi_page_needs_no_other_host(server: Running) -> None:
+    page = server.http.get("/docs").text
+    assert "cdn" not in page
+    script = page.split('<script src="')[1].split('"')[0]
+    assert server.http.get(script).status_code == 200
+    paths = server.http.get("/openapi.json").json()["paths"]
+    assert {"/v1/sessions", "/v1/sessions/{id}/prompt", "/v1/videos", "/health/live"} <= set(paths)
+
+
+def test_a_draining_server_takes_nobody(serve: Callable[..., Running]) -> None:
+    server = serve()
+    assert server.http.get("/health/live").json() == {"status": "live"}
+    assert server.http.get("/health/ready").json() == {"status": "ready"}
+    created = server.create()
+    with server.attach(created) as socket:
+        read_frames(socket, 1)
+        server.run(server.hub.drain())
+        assert read_until(socket, "closing").reason == "shutdown"
+    for response in (
+        server.http.get("/health/ready"),
+        server.http.post("/v1/sessions", json={"prompt": PROMPT}),
+    ):
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "shutting_down"
+    assert server.http.get("/health/live").status_code == 200
+
+
+def test_log_lines_are_json() -> None:
+    record = logging.makeLogRecord({"name": "pyrf.serve", "levelname": "INFO", "msg": "a %s", "args": ("b",)})
+    record.session = "x"
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["message"], line["level"], line["session"]) == ("a b", "info", "x")
+    assert line["time"].endswith("+00:00")
