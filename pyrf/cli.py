@@ -11,6 +11,7 @@ import typer
 
 from pyrf.commands.bench import bench
 from pyrf.commands.doctor import doctor
+from pyrf.commands.export import export
 from pyrf.commands.generate import generate
 from pyrf.commands.train import evaluate, train
 
@@ -24,6 +25,7 @@ app.command()(generate)
 app.command()(doctor)
 app.command()(bench)
 app.command()(train)
+app.command()(export)
 app.command("eval")(evaluate)
 
 USER_ERROR = 2
