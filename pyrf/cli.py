@@ -12,6 +12,7 @@ import typer
 from pyrf.commands.bench import bench
 from pyrf.commands.doctor import doctor
 from pyrf.commands.eval import app as evaluation
+from pyrf.commands.export import export
 from pyrf.commands.generate import generate
 from pyrf.commands.train import train
 
@@ -25,6 +26,7 @@ app.command()(generate)
 app.command()(doctor)
 app.command()(bench)
 app.command()(train)
+app.command()(export)
 app.add_typer(evaluation, name="eval")
 
 USER_ERROR = 2
