@@ -48,19 +48,19 @@ def _text_rows(path: Path) -> Iterator[tuple[int, object]]:
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise PromptError(f"{path}: line {line}: not UTF-8") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+    for number, text in enumerate(lines, 1):
+        if not text.strip():
             continue
         if path.suffix == ".txt":
-            yield number, line
+            yield number, text
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(text)
         except ValueError as error:
             raise PromptError(f"{path}: line {number}: not JSON ({error})") from error
         if not isinstance(record, dict) or COLUMN not in record:
             raise PromptError(
-                f"{path}: line {number}: expected an object with a {COLUMN!r}, found {line:.60}"
+                f"{path}: line {number}: expected an object with a {COLUMN!r}, found {text:.60}"
             )
         yield number, record[COLUMN]
 

@@ -6,6 +6,7 @@ time in the dtype of computation, and gradients are summed in float32.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,12 +23,7 @@ from pyrf.models.dit import WanModel
 def checkpoint_blocks(model: WanModel) -> None:
     """Keep only each block's input for the backward, and compute the block again there."""
     for block in model.blocks:
-        forward = block.forward
-
-        def again(*args: object, forward: object = forward) -> Tensor:
-            return checkpoint(forward, *args, use_reentrant=False)
-
-        block.forward = again  # type: ignore[method-assign]
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
 def shard(model: WanModel, mesh: DeviceMesh, dtype: torch.dtype) -> None:

@@ -14,7 +14,8 @@ from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlan
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
 from pyrf.training import checkpoints
-from pyrf.training.recipe import Recipe, RecipeError, load_recipe, run_stage
+from pyrf.training.recipe import Recipe, RecipeError, load_recipe
+from pyrf.training.run import run_stage
 
 
 def small_recipe() -> Recipe:

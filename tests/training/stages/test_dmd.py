@@ -12,6 +12,7 @@ from pyrf.config import StreamConfig
 from pyrf.training.latents import LatentScenes
 from pyrf.training.models import NetworkSettings, TextToVideo
 from pyrf.training.stages.dmd import DmdSettings, DmdStage, Judge
+from pyrf.training.trainer import Draw
 from pyrf.training.worlds.shapes import World
 
 BATCH = 3
@@ -32,7 +33,6 @@ def stage(judge: Judge | None = None, **settings: float) -> DmdStage:
         network(0),
         network(1),
         network(2),
-        SIZES,
         SCENES,
         small.codec(),
         StreamConfig(shift=3.0),
@@ -43,7 +43,8 @@ def stage(judge: Judge | None = None, **settings: float) -> DmdStage:
 
 def gradient(trained: DmdStage, step: int = 0) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Gradients of a student's and a critic's matrix after one batch of fixed draws."""
-    loss, metrics = trained.loss(step, torch.Generator().manual_seed(0), random.Random(0))
+    generator, rng, shared = torch.Generator().manual_seed(0), random.Random(0), random.Random(0)
+    loss, metrics = trained.loss(Draw(step, range(BATCH), generator, rng, shared))
     loss.backward()
     student, critic = (
         trained.module[name].get_submodule("dit.blocks.0.ffn.0").weight.grad for name in ("student", "critic")
