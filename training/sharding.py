@@ -6,6 +6,7 @@ time in the dtype of computation, and gradients are summed in float32.
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def shard(model: WanModel, mesh: DeviceMesh, dtype: torch.dtype) -> None:
 
     Inputs are not cast: rotations stay in float32, and the network casts latents itself.
     """
+    # Outputs of blocks are views, and nothing changes them in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in model.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)

@@ -47,7 +47,8 @@ class WanData:
     ) -> None:
         if latent_frames % stream.chunk_frames:
             raise ValueError(
-                f"latent_frames must be a multiple of chunk_frames ({stream.chunk_frames}), got {latent_frames}"
+                f"latent_frames must be a multiple of chunk_frames ({stream.chunk_frames}), "
+                f"got {latent_frames}"
             )
         self.prompts, self.stream, self.batch = prompts, stream, batch
         self.latent_shape, self.latent_frames = latent_shape, latent_frames
@@ -80,7 +81,7 @@ class WanData:
     ) -> Tensor:
         """A chunk sees those before it within the window, each at its own timestep.
 
-        What a stream has in the sink's place stands there too: the chunk just before the window's others.
+        A stream's sink stands where the oldest of these does, so distances are those of a stream.
         """
         return network.dit(x, timesteps, prompt, attention=self.attention)
 

@@ -1,4 +1,4 @@
-"""Wan networks in training: sharded over the processes, fed by a frozen text encoder that all of them share."""
+"""Wan networks in training: sharded over the processes, and fed by one frozen text encoder."""
 
 from __future__ import annotations
 
