@@ -126,7 +126,7 @@ def test_recipes_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(
-        RecipeError, match=r"stages\.codec\.codec\.train\.stepps: Extra inputs are not permitted"
+        RecipeError, match=r"stages\.codec\.codec\.train: unknown key 'stepps'; did you mean 'steps'\?$"
     ):
         load_recipe(str(path))
     path.write_text("stages: [")
