@@ -125,7 +125,8 @@ def _files(recipe: AnyRecipe, name: str, folder: Path | None) -> list[FileNeed]:
         if network.weights is not None:
             needs.append(FileNeed(name, f"{what}: weights", network.weights, _has_file(network.weights)))
     if isinstance(wan, WanDmdRecipe):
-        rewards = wan.reward.rewards if isinstance(wan.reward, CombinedSettings) else [wan.reward]
+        judge = wan.dmd.reward
+        rewards = judge.rewards if isinstance(judge, CombinedSettings) else [judge]
         for reward in rewards:
             if isinstance(reward, VideoAlignSettings):
                 for what in (reward.checkpoint, reward.base):

@@ -154,7 +154,7 @@ def memory_rows(
     rows.append(
         Row("VAE: weights", vae_parameters() * FLOAT, "in float32; its working memory is not counted")
     )
-    if isinstance(stage, WanDmdRecipe) and isinstance(stage.reward, VideoAlignSettings):
-        bytes_each = HALF if stage.reward.dtype == "bfloat16" else FLOAT
+    if isinstance(stage, WanDmdRecipe) and isinstance(stage.dmd.reward, VideoAlignSettings):
+        bytes_each = HALF if stage.dmd.reward.dtype == "bfloat16" else FLOAT
         rows.append(Row("reward: weights", JUDGE_PARAMETERS * bytes_each, "Qwen2-VL-2B, whole on every GPU"))
     return rows

@@ -11,7 +11,6 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from pyrf.config import ModelConfig, StreamConfig
 from pyrf.training.models import NetworkSettings
-from pyrf.training.rewards.settings import RewardSettings
 from pyrf.training.settings import Settings
 from pyrf.training.stages.causal import CausalSettings
 from pyrf.training.stages.codec import CodecSettings
@@ -60,16 +59,12 @@ class OdeRecipe(_Stage):
 
 
 class DmdRecipe(_Stage):
-    """`init` is the student's start, `teacher` the bidirectional network it is matched with.
-
-    Without a `reward` it is DMD, with one Re-DMD.
-    """
+    """`init` is the student's start, `teacher` the bidirectional network it is matched with."""
 
     stage: Literal["dmd"]
     dmd: DmdSettings
     init: str
     teacher: str
-    reward: RewardSettings | None = None
 
 
 ShapesStage = Annotated[
@@ -123,14 +118,13 @@ class WanOdeRecipe(_Stage):
 
 
 class WanDmdRecipe(_Stage):
-    """Without a `reward` it is DMD, with one Re-DMD."""
+    """The student's streams are drawn to the teacher's distribution."""
 
     stage: Literal["dmd"]
     dmd: DmdSettings
     student: WanNetwork
     critic: WanNetwork
     teacher: WanNetwork
-    reward: RewardSettings | None = None
 
     @property
     def networks(self) -> dict[str, WanNetwork]:

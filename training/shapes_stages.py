@@ -56,7 +56,8 @@ def build_stage(recipe: Recipe, name: str, folder: Path) -> Stage:
         return CausalStage(settings.causal, network, scenes, codec, stream, batch)
     if isinstance(settings, DmdRecipe):
         teacher, critic = (load_network(folder / settings.teacher) for _ in range(2))
-        judge = None if settings.reward is None else load_judge(settings.reward)
+        reward = settings.dmd.reward
+        judge = None if reward is None else load_judge(reward)
         return DmdStage(settings.dmd, teacher, critic, network, scenes, codec, stream, batch, judge)
     teacher = load_network(folder / settings.init)
     paths = CausalForcing(scenes, stream, batch, settings.ode.context_noise)

@@ -48,6 +48,7 @@ def build_stage(recipe: WanRecipe, name: str, folder: Path) -> Stage:
     teacher, student = load(settings.teacher, trained=False), load(settings.student, trained=True)
     if isinstance(settings, WanDmdRecipe):
         critic = load(settings.critic, trained=True)
-        judge = None if settings.reward is None else load_judge(settings.reward)
+        reward = settings.dmd.reward
+        judge = None if reward is None else load_judge(reward)
         return DmdStage(settings.dmd, teacher, critic, student, data, codec, stream, batch, judge)
     return OdeStage(settings.ode, teacher, student, data, data, codec, stream, batch, folder / name)

@@ -51,7 +51,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_each_stage_learns_from_the_one_before(trained: Path) -> None:
     """Every stage moves the weights it took over, by a little."""
-    chain = ["chunk", "teacher", "causal", "ode", "student"]
+    chain = ["chunk", "teacher", "causal", "ode", "redmd"]
     for before, after in pairwise(chain):
         a, b = weights(trained / before), weights(trained / after)
         assert a.keys() == b.keys()
@@ -59,7 +59,7 @@ def test_each_stage_learns_from_the_one_before(trained: Path) -> None:
         assert 0 < moved < 1, (before, after, moved)
 
 
-@pytest.mark.parametrize("stage", ["codec", "chunk", "ode", "student"])
+@pytest.mark.parametrize("stage", ["codec", "chunk", "ode", "redmd"])
 def test_resume_is_exact(trained: Path, tmp_path: Path, stage: str) -> None:
     """Two steps, a stop and two more give the weights that four steps give, bit for bit."""
     recipe = small_recipe()
@@ -68,7 +68,7 @@ def test_resume_is_exact(trained: Path, tmp_path: Path, stage: str) -> None:
     for run, pauses in (("straight", [4]), ("resumed", [2, 4])):
         folder = tmp_path / run
         folder.mkdir()
-        for name in ("codec", "scenes", "chunk", "teacher", "causal", "ode"):
+        for name in ("codec", "scenes", "chunk", "causal", "score", "ode"):
             if name != stage:
                 (folder / name).symlink_to(trained / name)
         for steps in pauses:

@@ -44,8 +44,7 @@ def recipe(bundle: Path, name: str, **train: Any) -> WanRecipe:
         if "ode" in stage:
             stage["ode"] |= {"paths": 3, "shard_batches": 2, "steps_per_jump": 1, "eval_prompts": 1}
         else:
-            stage["dmd"] |= {"critic_steps": 1, "eval_prompts": 1}
-            stage["reward"] = {"kind": "motion"}
+            stage["dmd"] |= {"critic_steps": 1, "eval_prompts": 1, "reward": {"kind": "motion"}}
     values["latent_frames"] = 12
     if "student" in values["stages"]:
         values["stages"]["student"]["dmd"] |= {"chunks": 4, "window_chunks": 4}

@@ -7,7 +7,6 @@ in `1 + critic_steps` updates the student, the others the critic.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,11 +23,9 @@ from pyrf.training.models import TextToVideo, is_hidden
 from pyrf.training.objectives.critic import critic_loss
 from pyrf.training.objectives.dmd import dmd_loss, draw_timesteps, reward_weights
 from pyrf.training.objectives.flow_matching import interpolate
+from pyrf.training.rewards.settings import Judge, RewardSettings
 from pyrf.training.settings import Settings
 from pyrf.training.trainer import Draw, Stage
-
-Judge = Callable[[Tensor, list[str]], Tensor]
-"""Frames uint8 [B, T, H, W, 3] and their prompts to a score each, [B]; what cannot be judged is nan."""
 
 
 class DmdSettings(Settings):
@@ -39,6 +36,7 @@ class DmdSettings(Settings):
             through these only.
         chunks: longest rollout; its length is drawn from window_chunks to this.
         critic_steps: updates of the critic for one of the student.
+        reward: judges the rollouts; without one every weight is 1, which is DMD.
         inverse_beta: 1 / b of Re-DMD's weight exp(reward / b).
     """
 
@@ -46,6 +44,7 @@ class DmdSettings(Settings):
     chunks: int = 7
     critic_steps: int = Field(default=5, ge=1)
     guidance_scale: float = 3.0
+    reward: RewardSettings | None = None
     inverse_beta: float = Field(default=2.0, ge=0)
     eval_prompts: int = 48
 
@@ -59,8 +58,6 @@ class DmdSettings(Settings):
 
 
 class DmdStage(Stage):
-    """Without a judge every weight is 1, which is DMD."""
-
     def __init__(
         self,
         settings: DmdSettings,

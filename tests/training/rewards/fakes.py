@@ -11,6 +11,7 @@ from pyrf.training.worlds.shapes import COLORS, HEIGHT, WIDTH, Scene
 
 NUM_FRAMES = 33
 CENTRE = (WIDTH / 2, HEIGHT / 2)
+TIME = np.arange(NUM_FRAMES)
 
 
 def clipped(frames):
@@ -43,6 +44,11 @@ def moving(scene: Scene, speed: float | None = None):
 
 def spots(rng, count=NUM_FRAMES):
     return rng.uniform((20, 20), (WIDTH - 20, HEIGHT - 20), (count, 2))
+
+
+def shake(period):
+    """Offsets [T, 2], to and fro by 6 pixels in `period` frames."""
+    return np.stack([6 * np.sin(2 * np.pi * TIME / period), 0 * TIME], axis=1)
 
 
 def time_column(values):
@@ -85,8 +91,6 @@ def recoloured(scene: Scene):
     return np.stack(frames)
 
 
-TIME = np.arange(NUM_FRAMES)
-
 STILL_FAKES = {
     "grain": lambda s, rng: clipped(still(s) + rng.normal(0, 6, (NUM_FRAMES, HEIGHT, WIDTH, 1))),
     "noise": lambda s, rng: clipped(still(s) + rng.normal(0, 25, (NUM_FRAMES, HEIGHT, WIDTH, 3))),
@@ -101,7 +105,9 @@ STILL_FAKES = {
     "jumps": lambda s, rng: placed(s, spots(rng)),
     "jumps and rests": lambda s, rng: placed(s, spots(rng, 9).repeat(4, 0)[:NUM_FRAMES]),
     "jitter": lambda s, rng: placed(s, np.array(CENTRE) + rng.uniform(-3, 3, (NUM_FRAMES, 2))),
-    "random walk": lambda s, rng: placed(s, np.array(CENTRE) + rng.normal(0, 2, (NUM_FRAMES, 2)).cumsum(0)),
+    "shaking, 4 Hz": lambda s, rng: placed(s, np.array(CENTRE) + shake(4)),
+    "shaking, 2 Hz": lambda s, rng: placed(s, np.array(CENTRE) + shake(8)),
+    "shaking, 1 Hz": lambda s, rng: placed(s, np.array(CENTRE) + shake(16)),
     "fades elsewhere": lambda s, rng: crossfaded(placed(s, spots(rng, 6)), 8),
     "crossfade": lambda s, rng: crossfaded(
         rng.integers(0, 256, (6, 4, 6, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2), 8
@@ -119,8 +125,10 @@ MOVING_FAKES = {
     "jumps on": lambda s, rng: np.concatenate([s.render(31 * n, 8) for n in range(5)])[:NUM_FRAMES],
     "is recoloured": lambda s, rng: recoloured(s),
     "leaves a trail": lambda s, rng: trail(s),
+    "random walk": lambda s, rng: placed(s, np.array(CENTRE) + rng.normal(0, 2, (NUM_FRAMES, 2)).cumsum(0)),
+    "shivers": lambda s, rng: placed(s, np.stack([20 + 1.2 * TIME + 5 * (TIME % 2), 0 * TIME + 32], axis=1)),
     "fades": lambda s, rng: clipped(
         moving(s) + (empty(s).astype(float) - moving(s)) * time_column(TIME / (NUM_FRAMES - 1))
     ),
 }
-"""Something moves here, but does not stay what or where it was."""
+"""Something moves here, but does not stay what it was or keep its course."""

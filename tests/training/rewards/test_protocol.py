@@ -25,12 +25,12 @@ from pyrf.training.rewards.protocol import RewardError, as_scores, check_clips, 
         (torch.zeros(1, 9, 32, 31, 3, dtype=torch.uint8), ["a"], "got 32 x 31"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(frames, prompts, message):
+def test_what_cannot_be_scored_is_refused(frames, prompts, message) -> None:
     with pytest.raises(RewardError, match=message):
         check_clips(frames, prompts, min_frames=9, min_size=32)
 
 
-def test_scores_that_are_not_finite_become_nan_and_mark_their_sample():
+def test_scores_that_are_not_finite_become_nan_and_mark_their_sample() -> None:
     scores = as_scores({"a": [1.0, math.inf, 2.0, 3.0], "b": torch.tensor([1.0, 1.0, math.nan, -math.inf])})
     assert all(score.dtype == torch.float32 for score in scores.values())
     assert scores["a"].isnan().tolist() == [False, True, False, False]
@@ -38,7 +38,7 @@ def test_scores_that_are_not_finite_become_nan_and_mark_their_sample():
     assert finite_samples(scores).tolist() == [True, False, False, False]
 
 
-def test_normaliser_leaves_what_it_does_not_know():
+def test_normaliser_leaves_what_it_does_not_know() -> None:
     normalised = Normaliser({"a": (1.0, 2.0)})(
         {"a": torch.tensor([5.0, math.nan]), "b": torch.tensor([0.5, 1])}
     )
@@ -47,7 +47,7 @@ def test_normaliser_leaves_what_it_does_not_know():
     assert normalised["b"].tolist() == [0.5, 1]
 
 
-def test_statistics_survive_the_file(tmp_path):
+def test_statistics_survive_the_file(tmp_path) -> None:
     Normaliser({"a": (0.1, 2.5)}).save(tmp_path / "stats.json", command="make it")
     assert Normaliser.load(tmp_path / "stats.json") == Normaliser({"a": (0.1, 2.5)})
     assert json.loads((tmp_path / "stats.json").read_text())["command"] == "make it"
@@ -64,7 +64,7 @@ def test_statistics_survive_the_file(tmp_path):
         ('{"scores": {"a": {"mean": NaN, "std": 1}}}', "score a"),
     ],
 )
-def test_a_bad_file_of_statistics_is_named(tmp_path, text, message):
+def test_a_bad_file_of_statistics_is_named(tmp_path, text, message) -> None:
     path = tmp_path / "stats.json"
     if text is not None:
         path.write_text(text)

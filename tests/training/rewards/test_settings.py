@@ -36,7 +36,7 @@ def true_clip(speed=1.2):
     return dataclasses.replace(speed_open_scenes(1, "file")[0], speed=speed).render(0, 33)
 
 
-def test_a_combination_is_the_weighted_sum():
+def test_a_combination_is_the_weighted_sum() -> None:
     combined = CombinedReward(
         [Fixed(a=[1.0, 2.0, 3.0], b=[0.0, math.nan, 1.0]), Fixed(c=[5.0, 5.0, math.nan])],
         {"a": 2.0, "c": -1.0},
@@ -56,17 +56,17 @@ def test_a_combination_is_the_weighted_sum():
         ({"a": math.inf}, "weight of a must be finite"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(weights, message):
+def test_weights_that_do_not_fit_are_refused(weights, message) -> None:
     with pytest.raises(RewardError, match=message):
         CombinedReward([Fixed(a=[1.0])], weights)
 
 
-def test_two_rewards_with_one_score_name_are_refused():
+def test_two_rewards_with_one_score_name_are_refused() -> None:
     with pytest.raises(RewardError, match="more than one reward has a score 'a'"):
         CombinedReward([Fixed(a=[1.0]), Fixed(a=[1.0])], {"a": 1.0})
 
 
-def test_a_recipe_states_a_reward():
+def test_a_recipe_states_a_reward() -> None:
     frames, prompts = torch.from_numpy(true_clip()[None]), ["a"]
     scores = MotionReward()(frames, prompts)
     part = {"kind": "motion"}
@@ -89,17 +89,17 @@ def test_a_recipe_states_a_reward():
         {"kind": "combined", "rewards": [{"kind": "motion", "typo": 1}], "weights": {"motion": 1}},
     ],
 )
-def test_wrong_settings_are_refused(given):
+def test_wrong_settings_are_refused(given) -> None:
     with pytest.raises(ValidationError):
         settings(**given)
 
 
-def test_a_missing_checkpoint_is_named(tmp_path):
+def test_a_missing_checkpoint_is_named(tmp_path) -> None:
     with pytest.raises(RewardError, match=r"nowhere/model_config.json: no such file"):
         load_reward(settings(kind="video_align", checkpoint=tmp_path / "nowhere", base=tmp_path))
 
 
-def test_a_file_is_scored_as_its_frames(tmp_path, capsys):
+def test_a_file_is_scored_as_its_frames(tmp_path, capsys) -> None:
     """Within what the codec costs; still clips score far below."""
     moving, still = tmp_path / "moving.mp4", tmp_path / "still.mp4"
     Video(true_clip(), fps=16).save(moving)
@@ -116,7 +116,7 @@ def test_a_file_is_scored_as_its_frames(tmp_path, capsys):
     ("yaml", "message"),
     [("kind: motion\ntypo: 1", "reward.yaml: motion.typo"), ("{", "cannot read"), (None, "cannot read")],
 )
-def test_a_bad_file_of_settings_exits_2(tmp_path, capsys, yaml, message):
+def test_a_bad_file_of_settings_exits_2(tmp_path, capsys, yaml, message) -> None:
     path = tmp_path / "reward.yaml"
     if yaml is not None:
         path.write_text(yaml)
@@ -126,6 +126,6 @@ def test_a_bad_file_of_settings_exits_2(tmp_path, capsys, yaml, message):
     assert error.count("\n") == 1
 
 
-def test_a_missing_video_exits_2(tmp_path, capsys):
+def test_a_missing_video_exits_2(tmp_path, capsys) -> None:
     assert main([str(tmp_path / "x.mp4"), "--prompt", "a"]) == 2
     assert "cannot read" in capsys.readouterr().err

@@ -98,7 +98,7 @@ def straightforward_scores(network, output_dim: int, frames, prompts) -> dict[st
 
 @pytest.mark.parametrize("output_dim", [1, 3])
 @pytest.mark.parametrize("layout", ["whole", "adapter"])
-def test_scores_are_those_of_a_straightforward_forward(tmp_path, base, judges, layout, output_dim):
+def test_scores_are_those_of_a_straightforward_forward(tmp_path, base, judges, layout, output_dim) -> None:
     write_checkpoint(tmp_path, judges[output_dim], output_dim, layout)
     frames = clips(height=336, width=588)
     scores = reward(tmp_path, base)(frames, PROMPTS)
@@ -110,13 +110,13 @@ def test_scores_are_those_of_a_straightforward_forward(tmp_path, base, judges, l
     assert finite_samples(scores).all()
 
 
-def test_names_of_present_transformers_load_too(tmp_path, base, judges, whole):
+def test_names_of_present_transformers_load_too(tmp_path, base, judges, whole) -> None:
     write_checkpoint(tmp_path / "new", judges[1], 1, "whole", names=lambda name: name)
     new, old = (reward(folder, base)(clips(), PROMPTS) for folder in (tmp_path / "new", whole))
     assert all(new[name].equal(old[name]) for name in new)
 
 
-def test_a_clip_scores_the_same_alone_and_in_any_batch(base, whole):
+def test_a_clip_scores_the_same_alone_and_in_any_batch(base, whole) -> None:
     judge = reward(whole, base)
     frames, prompts = clips(3), [*PROMPTS, "a much longer prompt that makes the others be padded"]
     judge.batch_size = 2
@@ -126,14 +126,14 @@ def test_a_clip_scores_the_same_alone_and_in_any_batch(base, whole):
         assert together[name][1].item() == pytest.approx(alone[name].item(), abs=1e-4)
 
 
-def test_the_newest_checkpoint_is_taken(tmp_path):
+def test_the_newest_checkpoint_is_taken(tmp_path) -> None:
     for n in (9, 100, 20):
         (tmp_path / f"checkpoint-{n}").mkdir()
     (tmp_path / "checkpoint-old").mkdir()
     assert newest_step(tmp_path).name == "checkpoint-100"
 
 
-def test_a_template_beside_the_checkpoint_is_read(base, whole):
+def test_a_template_beside_the_checkpoint_is_read(base, whole) -> None:
     before = reward(whole, base)(clips(1), PROMPTS[:1])
     template = "{text_prompt}? " + " ".join(REWARD_TOKENS)
     (whole / "prompt_template.txt").write_text(template)
@@ -141,7 +141,7 @@ def test_a_template_beside_the_checkpoint_is_read(base, whole):
     assert not reward(whole, base)(clips(1), PROMPTS[:1])["MQ"].equal(before["MQ"])
 
 
-def test_a_nan_weight_gives_nan_scores(tmp_path, base, judges):
+def test_a_nan_weight_gives_nan_scores(tmp_path, base, judges) -> None:
     step = write_checkpoint(tmp_path, judges[1], 1, "adapter")
     rest = torch.load(step / "non_lora_state_dict.pth", weights_only=True)
     rest["base_model.model.rm_head.weight"].fill_(float("nan"))
@@ -151,7 +151,7 @@ def test_a_nan_weight_gives_nan_scores(tmp_path, base, judges):
     assert not finite_samples(scores).any()
 
 
-def test_patches_are_those_of_transformers(base):
+def test_patches_are_those_of_transformers(base) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (336, 588, 3), dtype=np.uint8)
     processor = Qwen2VLImageProcessorPil(image_mean=[0.48, 0.46, 0.41], image_std=[0.27, 0.26, 0.28])
     expected = processor(images=[Image.fromarray(frame)], return_tensors="pt")
@@ -160,7 +160,7 @@ def test_patches_are_those_of_transformers(base):
     torch.testing.assert_close(patches[0], expected.pixel_values, atol=1e-5, rtol=0)
 
 
-def test_frames_are_resized_as_by_pillow(base):
+def test_frames_are_resized_as_by_pillow(base) -> None:
     """Within two of 255: Pillow rounds between rows and columns. No value is near where it would clamp."""
     maker = PatchMaker(base)
     frames = 80 + clips(1, 2) // 3
@@ -173,7 +173,7 @@ def test_frames_are_resized_as_by_pillow(base):
     ("num_frames", "settings", "count"),
     [(81, {}, 10), (33, {}, 4), (5, {}, 4), (81, {"fps": 4}, 20), (81, {"num_frames": 8}, 8)],
 )
-def test_frames_are_sampled_evenly_from_first_to_last(num_frames, settings, count):
+def test_frames_are_sampled_evenly_from_first_to_last(num_frames, settings, count) -> None:
     indices = sample_frames(num_frames, DataSection(**settings)).tolist()
     assert len(indices) == count
     assert (indices[0], indices[-1]) == (0, num_frames - 1)
@@ -235,7 +235,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults_are_named_in_one_line(base, adapter, fault):
+def test_faults_are_named_in_one_line(base, adapter, fault) -> None:
     spoil, message = FAULTS[fault]
     spoil(adapter)
     with pytest.raises(RewardError) as error:
@@ -268,14 +268,14 @@ def spoil_weights(step, change):
         ),
     ],
 )
-def test_wrong_weights_are_named(base, whole, change, message):
+def test_wrong_weights_are_named(base, whole, change, message) -> None:
     spoil_weights(whole / "checkpoint-50", change)
     with pytest.raises(RewardError, match="checkpoint-50") as error:
         reward(whole, base)
     assert message in str(error.value)
 
 
-def test_reward_tokens_without_trained_embeddings_are_refused(tmp_path, judges):
+def test_reward_tokens_without_trained_embeddings_are_refused(tmp_path, judges) -> None:
     """A base whose table is too short for the reward tokens leaves theirs to chance."""
     write_base(tmp_path / "base", rows=len(tokenizer()))
     step = write_checkpoint(tmp_path / "judge", judges[1], 1, "adapter")
@@ -289,13 +289,13 @@ def test_reward_tokens_without_trained_embeddings_are_refused(tmp_path, judges):
     ("file", "message"),
     [("config.json", "must be a folder of Qwen2-VL"), ("preprocessor_config.json", "missing or not JSON")],
 )
-def test_a_base_without_a_file_is_refused(tmp_path, base, whole, file, message):
+def test_a_base_without_a_file_is_refused(tmp_path, base, whole, file, message) -> None:
     shutil.copytree(base, tmp_path / "base")
     (tmp_path / "base" / file).unlink()
     with pytest.raises(RewardError, match=message):
         reward(whole, tmp_path / "base")
 
 
-def test_a_prompt_that_names_a_reward_token_is_refused(base, whole):
+def test_a_prompt_that_names_a_reward_token_is_refused(base, whole) -> None:
     with pytest.raises(RewardError, match="each reward token once"):
         reward(whole, base)(clips(1), ["give it <|MQ_reward|>"])

@@ -11,7 +11,8 @@ from torch import Tensor
 from pyrf.config import StreamConfig
 from pyrf.training.latents import LatentScenes
 from pyrf.training.models import NetworkSettings, TextToVideo
-from pyrf.training.stages.dmd import DmdSettings, DmdStage, Judge
+from pyrf.training.rewards.settings import Judge
+from pyrf.training.stages.dmd import DmdSettings, DmdStage
 from pyrf.training.trainer import Draw
 from pyrf.training.worlds.shapes import World
 
