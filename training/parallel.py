@@ -33,11 +33,6 @@ def barrier() -> None:
         dist.barrier()
 
 
-def from_first(value: float) -> float:
-    """The first process's value, for decisions that all must make alike, such as those by the clock."""
-    return total([value if rank() == 0 else 0.0])[0]
-
-
 def total(values: list[float]) -> list[float]:
     """The sum over the processes of each value; the same in all of them."""
     if world_size() == 1:

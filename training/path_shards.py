@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 from collections.abc import Callable
@@ -27,7 +28,7 @@ class PathShards:
     """
 
     def __init__(self, folder: Path, count: int, samples: int) -> None:
-        self.files = [folder / f"{i}.safetensors" for i in range(count)]
+        self.files = [folder / f"shard-{i:05d}.safetensors" for i in range(count)]
         self.samples = samples
 
     def missing(self) -> list[int]:
@@ -57,13 +58,13 @@ class PathShards:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(".tmp")
         half = {name: t.half().contiguous().cpu() for name, t in tensors.items()}
-        save_file(half, temporary, metadata={"captions": "\n".join(captions)})
+        save_file(half, temporary, metadata={"captions": json.dumps(captions)})
         temporary.rename(file)
 
     def read(self, count: int, rng: random.Random) -> tuple[dict[str, Tensor], list[str]]:
         """`count` samples of one shard, drawn without repetition: float32 tensors and captions."""
         with safe_open(rng.choice(self.files), "pt") as file:
-            captions = file.metadata()["captions"].split("\n")
+            captions = json.loads(file.metadata()["captions"])
             chosen = sorted(rng.sample(range(self.samples), count))
             tensors = {}
             for name in file.keys():  # noqa: SIM118 (not a dict)

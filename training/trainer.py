@@ -308,7 +308,9 @@ class Training:
     def _evaluate_and_export(self, book: Logbook) -> None:
         if self.sharded or parallel.rank() == 0:
             threads = nullcontext() if self.sharded else parallel.all_threads()
-            with torch.no_grad(), threads, self.average.applied(), torch.compiler.set_stance("force_eager"):
+            # Shapes differ here; and without compiled blocks the compiler is not even imported.
+            eager = torch.compiler.set_stance("force_eager") if self.settings.compile else nullcontext()
+            with torch.no_grad(), threads, self.average.applied(), eager:
                 scores = self.stage.evaluate(self.module.eval(), self.folder, self.progress.step)
                 book.record(self.progress.step, self.progress.seconds, scores)
                 self.stage.export(self.module, self.folder)

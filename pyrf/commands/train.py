@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,11 +71,13 @@ def _train(recipe: AnyRecipe, stages: list[str] | None, out: Path) -> None:
     from pyrf.training.run import run_stage
     from pyrf.training.ship import ship
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    speaks = os.environ.get("RANK", "0") == "0"
+    level = logging.INFO if speaks else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s")
     for name in stages or recipe.stages:
         run_stage(recipe, name, out)
     bundle = out / "bundle"
-    if isinstance(recipe, Recipe) and stages is None and not bundle.exists():
+    if isinstance(recipe, Recipe) and stages is None and speaks and not bundle.exists():
         typer.echo(
             f"{ship(recipe, out, bundle)}: try it with pyrf generate PROMPT --model {bundle} -o out.mp4"
         )

@@ -18,7 +18,8 @@ def share(folder: Path) -> None:
     torch.testing.assert_close(
         parallel.share_work(orthogonalize, matrices), orthogonalize(matrices), rtol=0, atol=1e-6
     )
-    assert parallel.from_first(10.0 + parallel.rank()) == 10.0
+    assert parallel.total([1.0, float(parallel.rank())]) == [2.0, 1.0]
+    assert parallel.gather(parallel.rank()) == [0, 1]
     (folder / f"shared-{parallel.rank()}").touch()
 
 

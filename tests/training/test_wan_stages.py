@@ -40,7 +40,7 @@ def recipe(bundle: Path, name: str, **train: Any) -> WanRecipe:
         for network in ("student", "critic", "teacher"):
             if network in stage:
                 stage[network] = {"bundle": str(bundle), **sizes}
-        stage["train"] |= {"steps": 2, "global_batch": 4, "log_steps": 1, "adam_lr": 1e-3, **train}
+        stage["train"] |= {"steps": 2, "global_batch": 2, "log_steps": 1, "adam_lr": 1e-3, **train}
         if "ode" in stage:
             stage["ode"] |= {"paths": 3, "shard_batches": 2, "steps_per_jump": 1, "eval_prompts": 1}
         else:
@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(bundle: Path, tmp_
     with pytest.raises(RecipeError, match="num_layers is 2, the recipe says 3"):
         run_stage(wrong, "ode", tmp_path)
     wrong.stages["ode"].train.batch = 3
-    with pytest.raises(ValueError, match="global_batch 4 must be a multiple of batch 3 x 1 processes"):
+    with pytest.raises(ValueError, match="global_batch 2 must be a multiple of batch 3 x 1 processes"):
         run_stage(wrong, "ode", tmp_path)
 
 

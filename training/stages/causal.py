@@ -20,7 +20,7 @@ from pyrf.models.attention import MaskedAttention
 from pyrf.models.dit import PromptCache
 from pyrf.models.masks import teacher_forcing_mask
 from pyrf.models.taehv import TAEHVCodec
-from pyrf.training.data import PathStart
+from pyrf.training.data import Given, PathStart
 from pyrf.training.latents import NEAR, LatentScenes
 from pyrf.training.models import TextToVideo, is_hidden
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
@@ -112,12 +112,7 @@ class CausalForcing:
         return PathStart(noise, captions, {"context": context, "weights": weights})
 
     def teach(
-        self,
-        network: TextToVideo,
-        x: Tensor,
-        timesteps: Tensor,
-        prompt: PromptCache,
-        given: dict[str, Tensor],
+        self, network: TextToVideo, x: Tensor, timesteps: Tensor, prompt: PromptCache, given: Given
     ) -> Tensor:
         """Teacher and student see the same."""
         return self.forward(network, given["context"], x, timesteps, prompt)
