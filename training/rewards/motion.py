@@ -69,7 +69,7 @@ LAGS = (1, FPS)
 COURSE_GATE = (0.15, 0.5)
 STRAIGHT_GATE = (0.2, 0.6)
 HISTOGRAM_GATE = (0.3, 0.8)
-WARP_GATE = (0.2, 0.6)
+WARP_GATE = (0.4, 0.75)
 
 Frames = NDArray[np.uint8]
 Array = NDArray[np.float32]

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from pyrf.training.worlds.shapes import COLORS, HEIGHT, WIDTH, Scene
+from pyrf.training.worlds.shapes import COLORS, HEIGHT, SHAPES, WIDTH, Scene
 
 NUM_FRAMES = 33
 CENTRE = (WIDTH / 2, HEIGHT / 2)
@@ -91,6 +91,15 @@ def recoloured(scene: Scene):
     return np.stack(frames)
 
 
+def morphing(scene: Scene):
+    """A moving object that has another shape every two frames; sizes give near-equal areas."""
+    frames = []
+    for time in range(NUM_FRAMES):
+        attributes = dataclasses.replace(scene.attributes, shape=SHAPES[time // 2 % len(SHAPES)])
+        frames.append(dataclasses.replace(scene, attributes=attributes).render(time, 1)[0])
+    return np.stack(frames)
+
+
 STILL_FAKES = {
     "grain": lambda s, rng: clipped(still(s) + rng.normal(0, 6, (NUM_FRAMES, HEIGHT, WIDTH, 1))),
     "noise": lambda s, rng: clipped(still(s) + rng.normal(0, 25, (NUM_FRAMES, HEIGHT, WIDTH, 3))),
@@ -124,6 +133,7 @@ MOVING_FAKES = {
     "blinks": lambda s, rng: chosen(TIME % 6 < 4, moving(s), empty(s)),
     "jumps on": lambda s, rng: np.concatenate([s.render(31 * n, 8) for n in range(5)])[:NUM_FRAMES],
     "is recoloured": lambda s, rng: recoloured(s),
+    "morphs": lambda s, rng: morphing(s),
     "leaves a trail": lambda s, rng: trail(s),
     "random walk": lambda s, rng: placed(s, np.array(CENTRE) + rng.normal(0, 2, (NUM_FRAMES, 2)).cumsum(0)),
     "shivers": lambda s, rng: placed(s, np.stack([20 + 1.2 * TIME + 5 * (TIME % 2), 0 * TIME + 32], axis=1)),
