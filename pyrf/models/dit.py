@@ -208,6 +208,15 @@ class Block(nn.Module):
         x = x + self.cross_attn(self.norm3(x), keys, values)
         return _gated(x, m[5], self.ffn(_modulated(x, m[3], m[4], self.eps)))
 
+    def encode_prompt(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """This layer's part of the `PromptCache`: text [B, text_len, D] to keys and values."""
+        return self.cross_attn.encode(text)
+
+    def append(self, x: Tensor, projected: Tensor | Modulation, rope: Tensor, attention: CachedLayer) -> None:
+        """Only write x's keys and values into the cache: all that the last block of a clean call does."""
+        shift, scale = (self.modulate(projected) if isinstance(projected, Tensor) else projected)[:2]
+        self.self_attn.append(_modulated(x, shift, scale, self.eps), rope, attention)
+
 
 class Head(nn.Module):
     """Last norm, modulation and projection to patches."""
@@ -290,7 +299,7 @@ class WanModel(nn.Module):
                 f"prompt_embeds must be [B, {expected[0]}, {expected[1]}], got {list(prompt_embeds.shape)}"
             )
         text = self.text_embedding(prompt_embeds.to(self.dtype))
-        pairs = [block.cross_attn.encode(text) for block in self.blocks]
+        pairs = [block.encode_prompt(text) for block in self.blocks]
         return PromptCache(tuple(k for k, _ in pairs), tuple(v for _, v in pairs))
 
     def embed_timesteps(self, timesteps: Tensor) -> TimeEmbedding:
@@ -418,10 +427,9 @@ class WanModel(nn.Module):
         x, time, rope = self._enter(latents, timesteps, prompt, frame_positions)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
-            projected = time.blocks[i] if time.blocks else block.modulate(time.projected)
+            projected = time.blocks[i] if time.blocks else time.projected
             layer = attention.for_layer(i)
             if i < last:
                 x = block(x, projected, rope, prompt.keys[i], prompt.values[i], layer)
             else:
-                shift, scale = projected[:2]
-                block.self_attn.append(_modulated(x, shift, scale, block.eps), rope, layer)
+                block.append(x, projected, rope, layer)
