@@ -51,17 +51,23 @@ class Bundle:
     layout: Layout
     student: Path | None = None
 
+    def transformer_weights(self) -> tuple[dict[str, Tensor], Path]:
+        """Weights of the transformer, or of the student in its place, under official names; and their file.
+
+        Raises:
+            CheckpointError: when the file is damaged.
+        """
+        if self.student is None:
+            return self.layout.dit_tensors()
+        return {dit_from_diffusers(name): t for name, t in read_student(self.student).items()}, self.student
+
     def transformer(self, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> WanModel:
         """Load the transformer, or the student in its place. Weights are held once.
 
         Raises:
             CheckpointError: when the file is damaged or made for another network.
         """
-        if self.student is None:
-            tensors, source = self.layout.dit_tensors()
-        else:
-            source = self.student
-            tensors = {dit_from_diffusers(name): t for name, t in read_student(source).items()}
+        tensors, source = self.transformer_weights()
         with unfilled():
             model = WanModel(self.model_config)
         load_weights(model, tensors, source, dtype=dtype, device=device)

@@ -12,6 +12,7 @@ import typer
 from pyrf.commands.bench import bench
 from pyrf.commands.doctor import doctor
 from pyrf.commands.eval import app as evaluation
+from pyrf.commands.export import export
 from pyrf.commands.generate import generate
 from pyrf.commands.serve import serve
 from pyrf.commands.train import train
@@ -27,6 +28,7 @@ app.command()(doctor)
 app.command()(bench)
 app.command()(serve)
 app.command()(train)
+app.command()(export)
 app.add_typer(evaluation, name="eval")
 
 USER_ERROR = 2

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from pyrf.backends.joint import JointBackend
+from pyrf.backends.torch import TorchBackend, TorchEngine
 from pyrf.sampler import ChunkLoop
 from pyrf.stream import Chunk, Clock, ClosedError, Stream, WatchedBackend
+
+if TYPE_CHECKING:
+    from pyrf.pipeline import StreamingPipeline
+
+
+def can_join(pipe: StreamingPipeline) -> bool:
+    """Whether the pipeline's backend computes several streams in one call; others compute one by one."""
+    return isinstance(pipe.engine, TorchEngine)
 
 
 def next_chunks(streams: Sequence[Stream]) -> list[Chunk | None]:
@@ -29,8 +39,8 @@ def next_chunks(streams: Sequence[Stream]) -> list[Chunk | None]:
         raise ValueError("a stream was given twice")
     if len({(id(stream._pipe), stream._size) for stream in streams}) > 1:
         raise ValueError("streams that are computed together must have one pipeline and one frame size")
-    if len(streams) == 1:
-        return [next(streams[0], None)]
+    if len(streams) == 1 or not can_join(streams[0]._pipe):
+        return [next(stream, None) for stream in streams]
     with ExitStack() as stack:
         for stream in sorted(streams, key=id):  # one order for all, lest two callers wait for each other
             stack.enter_context(stream._compute_lock)
@@ -52,7 +62,7 @@ def _next_chunks(streams: Sequence[Stream]) -> list[Chunk]:
     clock = Clock(pipe.device)
     begun = [stream._begin_chunk(clock) for stream in streams]
     rollouts = [rollout for rollout, _ in begun]
-    joint = JointBackend([rollout.backend.inner for rollout in rollouts])
+    joint = JointBackend([cast(TorchBackend, rollout.backend.inner) for rollout in rollouts])
     backend = WatchedBackend(joint, lambda: all(stream._closed for stream in streams))
     loop = ChunkLoop(
         backend, pipe.stream_config, lambda: torch.cat([rollout.loop.draw() for rollout in rollouts])

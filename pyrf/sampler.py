@@ -166,8 +166,8 @@ class TrainingRollout:
             stream,
             batch=self.batch,
             tokens_per_frame=height // PATCH[1] * (width // PATCH[2]),
-            dtype=model.dtype,
-            device=model.device,
+            dtype=prompt.keys[0].dtype,  # of computation; a sharded model's weights may be kept in another
+            device=prompt.keys[0].device,
         )
         self.attention = CachedAttention(self.cache)
 

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrf.backends.base import StreamBackend
 from pyrf.backends.joint import JointBackend
-from pyrf.backends.torch import TorchBackend
 from pyrf.config import MAX_SEED
 from pyrf.sampler import ChunkLoop, SeededNoise
 from pyrf.video import Frames
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
 
 Prompt = str | list[str] | tuple[str, ...]
-Inner = TypeVar("Inner", TorchBackend, JointBackend)
+Inner = TypeVar("Inner", StreamBackend, JointBackend)
 
 
 @dataclass(frozen=True)
@@ -295,12 +295,12 @@ class _Rollout:
         height, width = size[0] // stride, size[1] // stride
         self._pipe = pipe
         self._batch = len(seeds)
-        torch_backend = TorchBackend(pipe.transformer, pipe.stream_config)
-        torch_backend.start(self._batch, height, width)
-        self.backend = WatchedBackend(torch_backend, closed)
+        backend = pipe.engine.backend(height, width)
+        backend.start(self._batch, height, width)
+        self.backend = WatchedBackend(backend, closed)
         shape = (pipe.stream_config.chunk_frames, pipe.codec.latent_channels, height, width)
         self.loop = ChunkLoop(self.backend, pipe.stream_config, SeededNoise(seeds, shape, pipe.device))
-        self.decoder = pipe.codec.decoder()
+        self.decoder = pipe.engine.decoder(self._batch, height, width)
 
     def set_prompts(self, prompts: tuple[str, ...], recache: bool) -> None:
         self.backend.inner.set_prompt(self._pipe.text_encoder.encode(list(prompts)), recache)

@@ -6,14 +6,21 @@ import logging
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pyrf.config import StreamConfig
+from pyrf.models.codec import Codec
 from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHV
 from pyrf.training import parallel
+from pyrf.training.judge import held_out_prompts
+from pyrf.training.models import TextToVideo
 from pyrf.training.stages.codec import WARM_LATENTS, draw_scene, to_tensor
+from pyrf.training.streams import JUDGED_SECONDS, Student, make_videos, score_streams
+from pyrf.training.trainer import Draw
 from pyrf.training.worlds.captions import caption
 from pyrf.training.worlds.shapes import FPS, World
 
@@ -45,6 +52,25 @@ class LatentScenes:
         """A fresh wording for one scene."""
         scene, _ = draw_scene(self.world, self.first_seed + index)
         return caption(scene.attributes, rng)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.near.shape[2:]
+        return channels, height, width
+
+    def captions(self, draw: Draw) -> list[str]:
+        """Captions of scenes drawn at random."""
+        return [self.caption(draw.rng.randrange(len(self)), draw.rng) for _ in draw.samples]
+
+    def score(
+        self, network: TextToVideo, codec: Codec, stream: StreamConfig, count: int, sheet: Path
+    ) -> dict[str, Any]:
+        """What the world's detector says of streams, and the first two of them."""
+        student = Student(network.dit, network.text, codec, stream)
+        scores = score_streams(student, self.world, count, sheet)
+        captions = [prompt.text for prompt in held_out_prompts(self.world, 2)]
+        videos = make_videos(student, captions, range(2), JUDGED_SECONDS)
+        return {**scores, **{f"videos/{text}": video for text, video in zip(captions, videos)}}
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -60,12 +61,23 @@ class Logbook:
 
     def __enter__(self) -> Logbook:
         self.progress.start()
+        self._log_to_stderr()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
+        self._log_to_stderr()
         if self.writes:
             self.events.close()
+
+    def _log_to_stderr(self) -> None:
+        """Let log lines pass above the bar, which stands in for stderr while it is shown."""
+        if not self.progress.disable:
+            for handler in logging.root.handlers:
+                if isinstance(handler, logging.StreamHandler) and not isinstance(
+                    handler, logging.FileHandler
+                ):
+                    handler.setStream(sys.stderr)
 
     def advance(self, step: int) -> None:
         """Move the progress bar."""

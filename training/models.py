@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pyrf.config import ModelConfig
 from pyrf.models.dit import PromptCache, WanModel
+from pyrf.training.settings import Settings
 from pyrf.training.text import small_text_encoder
 from pyrf.training.worlds.captions import vocabulary
 
 
-class NetworkSettings(BaseModel):
+class NetworkSettings(Settings):
     """Sizes of a small text-to-video network."""
-
-    model_config = ConfigDict(extra="forbid")
 
     dim: int
     ffn_dim: int
@@ -34,6 +32,7 @@ class TextToVideo(nn.Module):
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
+        self.settings = settings
         self.text = small_text_encoder(vocabulary(), settings.text_dim, settings.text_len)
         self.text_network = self.text.network  # a module's parameters are those of its modules
         self.dit = WanModel(ModelConfig(**settings.model_dump()))
@@ -42,26 +41,25 @@ class TextToVideo(nn.Module):
         """Cross-attention keys and values of captions; "" stands for no caption."""
         return self.dit.encode_prompt(self.text.embed(captions))
 
+    def save(self, folder: Path) -> None:
+        """Write `network.safetensors` and `network.json`, each whole or not at all."""
+        (folder / "network.json").write_text(self.settings.model_dump_json(indent=2))
+        temporary = folder / "network.tmp"
+        state: dict[str, Tensor] = {k: v.contiguous().clone() for k, v in self.state_dict().items()}
+        save_file(state, temporary)
+        temporary.replace(folder / "network.safetensors")
+
 
 def is_hidden(name: str) -> bool:
     """Whether a parameter belongs to a block's matrices, which Muon updates."""
     return "blocks." in name and "pos_embedding" not in name
 
 
-def save_network(network: TextToVideo, settings: NetworkSettings, folder: Path) -> None:
-    """Write `network.safetensors` and `network.json`, each whole or not at all."""
-    (folder / "network.json").write_text(settings.model_dump_json(indent=2))
-    temporary = folder / "network.tmp"
-    state: dict[str, Tensor] = {k: v.contiguous().clone() for k, v in network.state_dict().items()}
-    save_file(state, temporary)
-    temporary.replace(folder / "network.safetensors")
-
-
-def load_network(folder: Path) -> tuple[TextToVideo, NetworkSettings]:
-    """Inverse of `save_network`; raises FileNotFoundError naming the stage that was not run."""
+def load_network(folder: Path) -> TextToVideo:
+    """Inverse of `TextToVideo.save`; raises FileNotFoundError naming the stage that was not run."""
     if not (folder / "network.safetensors").exists():
         raise FileNotFoundError(f"{folder} holds no network.safetensors; run the stage that makes it first")
     settings = NetworkSettings(**json.loads((folder / "network.json").read_text()))
     network = TextToVideo(settings)
     network.load_state_dict(load_file(folder / "network.safetensors"))
-    return network, settings
+    return network

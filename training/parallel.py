@@ -33,11 +33,6 @@ def barrier() -> None:
         dist.barrier()
 
 
-def from_first(value: float) -> float:
-    """The first process's value, for decisions that all must make alike, such as those by the clock."""
-    return total([value if rank() == 0 else 0.0])[0]
-
-
 def total(values: list[float]) -> list[float]:
     """The sum over the processes of each value; the same in all of them."""
     if world_size() == 1:
@@ -113,9 +108,9 @@ def join() -> None:
     backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
     if under_torchrun():
         dist.init_process_group(backend)
+        atexit.register(leave)  # the stages of a recipe share the group
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    atexit.register(leave)
 
 
 def leave() -> None:
@@ -138,7 +133,10 @@ def launch(count: int, function: Callable[..., None], *arguments: Any) -> None:
         function(*arguments)
         return
     if count == 1:
-        function(*arguments)
+        try:
+            function(*arguments)
+        finally:
+            leave()
         return
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()

@@ -1,45 +1,31 @@
-"""Recipes: YAML files that say how a model is trained, stage by stage, and the command that runs them."""
+"""Recipes: YAML files that say how a model is trained, stage by stage."""
 
 from __future__ import annotations
 
-import json
-import logging
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors.torch import load_file
+from pydantic import Field, TypeAdapter, ValidationError
 
-from pyrf.config import StreamConfig
-from pyrf.models.taehv import TAEHV, TAEHVCodec, TAEHVConfig
-from pyrf.training import parallel
-from pyrf.training.latents import LatentScenes, encode_scenes
-from pyrf.training.models import NetworkSettings, TextToVideo, load_network
-from pyrf.training.rewards.settings import load_judge
-from pyrf.training.stages.causal import CausalSettings, CausalStage
-from pyrf.training.stages.codec import CodecSettings, CodecStage
-from pyrf.training.stages.dmd import DmdSettings, DmdStage
-from pyrf.training.stages.ode import OdeSettings, OdeStage
-from pyrf.training.stages.teacher import TeacherSettings, TeacherStage
-from pyrf.training.trainer import Stage, TrainSettings, train
+from pyrf.config import ModelConfig, StreamConfig
+from pyrf.training.models import NetworkSettings
+from pyrf.training.settings import Settings
+from pyrf.training.stages.causal import CausalSettings
+from pyrf.training.stages.codec import CodecSettings
+from pyrf.training.stages.dmd import DmdSettings
+from pyrf.training.stages.ode import OdeSettings
+from pyrf.training.stages.teacher import TeacherSettings
+from pyrf.training.trainer import TrainSettings
 from pyrf.training.worlds.shapes import World
-
-logger = logging.getLogger(__name__)
-
-FIRST_SCENE = 5 * 10**7
-"""Seed of the first encoded scene; held-out prompts draw from other generators."""
 
 
 class RecipeError(ValueError):
     """A recipe that cannot be run; the message says what to change."""
 
 
-class _Stage(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Stage(Settings):
     train: TrainSettings
 
 
@@ -81,15 +67,75 @@ class DmdRecipe(_Stage):
     teacher: str
 
 
-AnyStage = Annotated[
+ShapesStage = Annotated[
     CodecRecipe | TeacherRecipe | CausalRecipe | OdeRecipe | DmdRecipe, Field(discriminator="stage")
 ]
 
 
-class StreamSettings(BaseModel):
-    """How the student streams; see `pyrf.config.StreamConfig`."""
+class WanNetwork(Settings):
+    """A Wan network and where its weights are.
 
-    model_config = ConfigDict(extra="forbid")
+    Attributes:
+        bundle: a directory or hub id, see `pyrf.bundle.load_bundle`.
+        weights: a file, local or on the hub, in place of the bundle's transformer.
+        dim, ffn_dim, num_heads, num_layers: what the bundle must hold; the dry run counts by them.
+    """
+
+    bundle: str
+    weights: str | None = None
+    dim: int
+    ffn_dim: int
+    num_heads: int
+    num_layers: int
+
+    def check(self, config: ModelConfig) -> None:
+        """Refuse a bundle with a network of another size.
+
+        Raises:
+            RecipeError: naming the size that differs.
+        """
+        for name in ("dim", "ffn_dim", "num_heads", "num_layers"):
+            expected, found = getattr(self, name), getattr(config, name)
+            if expected != found:
+                raise RecipeError(f"{self.bundle}: {name} is {found}, the recipe says {expected}")
+
+    @property
+    def config(self) -> ModelConfig:
+        return ModelConfig(self.dim, self.ffn_dim, self.num_heads, self.num_layers)
+
+
+class WanOdeRecipe(_Stage):
+    """The student learns four steps from the teacher's paths."""
+
+    stage: Literal["ode"]
+    ode: OdeSettings
+    student: WanNetwork
+    teacher: WanNetwork
+
+    @property
+    def networks(self) -> dict[str, WanNetwork]:
+        return {"student": self.student, "teacher": self.teacher}
+
+
+class WanDmdRecipe(_Stage):
+    """The student's streams are drawn to the teacher's distribution."""
+
+    stage: Literal["dmd"]
+    dmd: DmdSettings
+    student: WanNetwork
+    critic: WanNetwork
+    teacher: WanNetwork
+
+    @property
+    def networks(self) -> dict[str, WanNetwork]:
+        return {"student": self.student, "critic": self.critic, "teacher": self.teacher}
+
+
+WanStage = Annotated[WanOdeRecipe | WanDmdRecipe, Field(discriminator="stage")]
+
+
+class StreamSettings(Settings):
+    """How the student streams; see `pyrf.config.StreamConfig`."""
 
     chunk_frames: int = 3
     window_frames: int = 9
@@ -99,45 +145,79 @@ class StreamSettings(BaseModel):
     shift: float = 3.0
 
 
-class ShipSettings(BaseModel):
+class ShipSettings(Settings):
     """Which stages' networks make the bundle."""
-
-    model_config = ConfigDict(extra="forbid")
 
     network: str
     codec: str
 
 
-class Recipe(BaseModel):
-    """A whole training: the world, how the student streams, and the stages in order.
+class _Recipe(Settings):
+    """What all recipes say.
 
     Attributes:
-        scenes: encoded scenes that all stages after the codec share.
-        processes: that share each batch's work; a batch holds `batch` samples in every process.
+        processes: that share each step's work; under torchrun it is torchrun that says so.
         threads: of torch in each process.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
-    shapes: tuple[str, ...]
-    motions: tuple[str, ...]
-    scenes: int = Field(gt=0, multiple_of=10)
     processes: int = Field(default=1, gt=0)
     threads: int = Field(default=1, gt=0)
     stream: StreamSettings
-    stages: dict[str, AnyStage]
-    ship: ShipSettings
-
-    @property
-    def world(self) -> World:
-        return World(self.shapes, self.motions)
 
     @property
     def stream_config(self) -> StreamConfig:
         return StreamConfig(**self.stream.model_dump())
 
 
-def load_recipe(name: str) -> Recipe:
+class Recipe(_Recipe):
+    """A whole training in the shapes world, from nothing: the world, and the stages in order.
+
+    Attributes:
+        scenes: encoded scenes that all stages after the codec share.
+    """
+
+    kind: Literal["shapes"] = "shapes"
+    shapes: tuple[str, ...]
+    motions: tuple[str, ...]
+    scenes: int = Field(gt=0, multiple_of=10)
+    stages: dict[str, ShapesStage]
+    ship: ShipSettings
+
+    @property
+    def world(self) -> World:
+        return World(self.shapes, self.motions)
+
+
+class WanRecipe(_Recipe):
+    """Distillation of Wan bundles, from prompts alone.
+
+    Attributes:
+        prompts: a .txt, .jsonl or .parquet file.
+        negative_prompt: what guidance leads away from.
+        codec: bundle whose text encoder, tokenizer and VAE are used.
+        height, width: pixels of a video.
+        latent_frames: of a rollout.
+        precision: of computation; trained weights are kept in float32.
+        checkpointing: compute each block again in the backward.
+    """
+
+    kind: Literal["wan"]
+    prompts: Path
+    negative_prompt: str
+    codec: str
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    latent_frames: int = Field(gt=0)
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    checkpointing: bool = True
+    stages: dict[str, WanStage]
+
+
+AnyRecipe = Recipe | WanRecipe
+_KINDS: dict[str, TypeAdapter[Any]] = {"shapes": TypeAdapter(Recipe), "wan": TypeAdapter(WanRecipe)}
+
+
+def load_any_recipe(name: str) -> AnyRecipe:
     """A recipe by the name of one that is bundled, or by the path of a YAML file.
 
     Raises:
@@ -149,71 +229,28 @@ def load_recipe(name: str) -> Recipe:
         known = sorted(f.name.removesuffix(".yaml") for f in bundled.iterdir() if f.name.endswith(".yaml"))
         raise RecipeError(f"no recipe {name!r}; bundled are {', '.join(known)}, or give a .yaml file")
     try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text()))
+        values = yaml.safe_load(path.read_text())
+        kind = values.get("kind", "shapes") if isinstance(values, dict) else "shapes"
+        if kind not in _KINDS:
+            raise RecipeError(f"{name}: kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+        recipe: AnyRecipe = _KINDS[kind].validate_python(values)
     except yaml.YAMLError as error:
         raise RecipeError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{name}: {where}: {first['msg']}, got {first['input']!r}") from error
+        given = "" if first["type"] == "unknown_key" else f", got {first['input']!r}"
+        raise RecipeError(f"{name}: {where}: {first['msg']}{given}") from error
+    return recipe
 
 
-def run_stage(recipe: Recipe, name: str, folder: Path) -> None:
-    """Run or resume one stage, if it is not done; it reads the stages before it from `folder`.
+def load_recipe(name: str) -> Recipe:
+    """`load_any_recipe` where only the shapes world will do.
 
     Raises:
-        RecipeError: when the recipe has no such stage.
-        FileNotFoundError: when a stage before it has not been run.
+        RecipeError: also when the recipe is of another kind.
     """
-    if name not in recipe.stages:
-        raise RecipeError(f"the recipe has no stage {name!r}; its stages are {', '.join(recipe.stages)}")
-    parallel.launch(recipe.processes, _run_stage, recipe, name, folder)
-
-
-def _run_stage(recipe: Recipe, name: str, folder: Path) -> None:
-    """`run_stage` in one of its processes."""
-    settings = recipe.stages[name]
-    torch.set_num_threads(recipe.threads)
-    torch.manual_seed(settings.train.seed)
-    logger.info("stage %s: %d steps in %s", name, settings.train.steps, folder / name)
-    train(_build(recipe, settings, folder, folder / name), settings.train, folder / name)
-
-
-def _build(recipe: Recipe, settings: AnyStage, folder: Path, own: Path) -> Stage:
-    world, batch = recipe.world, settings.train.batch
-    if isinstance(settings, CodecRecipe):
-        start = load_codec(folder / settings.init).network.state_dict() if settings.init else None
-        return CodecStage(settings.codec, world, batch, start)
-    codec = load_codec(folder / "codec")
-    scenes = _scenes(recipe, codec, folder)
-    stream = recipe.stream_config
-    if isinstance(settings, TeacherRecipe):
-        if settings.init is not None:
-            network, sizes = load_network(folder / settings.init)
-        elif settings.network is not None:
-            network, sizes = TextToVideo(settings.network), settings.network
-        else:
-            raise RecipeError("a teacher stage needs either `network` or `init`")
-        return TeacherStage(settings.teacher, network, sizes, scenes, codec, batch)
-    network, sizes = load_network(folder / settings.init)
-    if isinstance(settings, CausalRecipe):
-        return CausalStage(settings.causal, network, sizes, scenes, codec, stream, batch)
-    if isinstance(settings, DmdRecipe):
-        teacher, critic = (load_network(folder / settings.teacher)[0] for _ in range(2))
-        judge = None if settings.dmd.reward is None else load_judge(settings.dmd.reward)
-        return DmdStage(settings.dmd, teacher, critic, network, sizes, scenes, codec, stream, batch, judge)
-    teacher, _ = load_network(folder / settings.init)
-    return OdeStage(settings.ode, teacher, network, sizes, scenes, codec, stream, batch, own)
-
-
-def load_codec(folder: Path) -> TAEHVCodec:
-    """The codec that the codec stage exported to `folder`."""
-    if not (folder / "config.json").exists():
-        raise FileNotFoundError(f"{folder} holds no codec; run the codec stage first")
-    network = TAEHV(TAEHVConfig.from_dict(json.loads((folder / "config.json").read_text())))
-    network.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
-    return TAEHVCodec(network)
-
-
-def _scenes(recipe: Recipe, codec: TAEHVCodec, folder: Path) -> LatentScenes:
-    return encode_scenes(codec.network, recipe.world, recipe.scenes, FIRST_SCENE, folder / "scenes")
+    recipe = load_any_recipe(name)
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"{name} is a recipe of kind {recipe.kind}; this needs one of the shapes world")
+    return recipe

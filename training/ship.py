@@ -8,7 +8,8 @@ from typing import Any
 from pyrf.bundle import load_bundle, save_bundle
 from pyrf.models.taehv import TAEHVCodec
 from pyrf.training.models import load_network
-from pyrf.training.recipe import Recipe, load_codec
+from pyrf.training.recipe import Recipe
+from pyrf.training.shapes_stages import load_codec
 from pyrf.training.streams import Student, score_streams
 from pyrf.training.worlds.shapes import FPS, HEIGHT, WIDTH
 
@@ -20,7 +21,7 @@ def ship(recipe: Recipe, folder: Path, out: Path) -> Path:
         FileNotFoundError: when a stage has not been run.
         BundleError: when `out` exists or cannot be written.
     """
-    network, _ = load_network(folder / recipe.ship.network)
+    network = load_network(folder / recipe.ship.network)
     return save_bundle(
         out,
         transformer=network.dit,

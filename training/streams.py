@@ -14,8 +14,9 @@ from torch import Tensor
 
 from pyrf.backends.torch import TorchBackend
 from pyrf.config import StreamConfig
+from pyrf.models.codec import Codec
 from pyrf.models.dit import WanModel
-from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHVCodec
+from pyrf.models.taehv import FRAMES_PER_LATENT
 from pyrf.sampler import ChunkLoop, FewStepSampler, SeededNoise
 from pyrf.text import TextEncoder
 from pyrf.training.judge import Prompt, held_out_prompts, judge
@@ -32,7 +33,7 @@ class Student:
 
     dit: WanModel
     text: TextEncoder
-    codec: TAEHVCodec
+    codec: Codec
     stream: StreamConfig
     backend: type[TorchBackend] = TorchBackend
 

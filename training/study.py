@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from pyrf.backends.torch import TorchBackend
 from pyrf.training.judge import Prompt, held_out_prompts, judge
 from pyrf.training.models import load_network
-from pyrf.training.recipe import Recipe, load_codec
+from pyrf.training.recipe import Recipe
+from pyrf.training.shapes_stages import load_codec
 from pyrf.training.streams import BATCH, JUDGED_SECONDS, Student, make_videos
 from pyrf.training.worlds.detector import detect
 from pyrf.training.worlds.shapes import FPS, World
@@ -45,7 +46,7 @@ class PlainSinkBackend(TorchBackend):
 
     @torch.inference_mode()
     def begin_chunk(self) -> None:
-        cache, _ = self._started()
+        cache = self._started()
         for master in (*(cache.key_masters or ()), *(cache.value_masters or ())):
             master.zero_()
         super().begin_chunk()
@@ -142,7 +143,7 @@ def load_variant(recipe: Recipe, variant: Variant, folder: Path) -> Student:
     Raises:
         FileNotFoundError: when its stage has not been run.
     """
-    network, _ = load_network(folder / variant.network)
+    network = load_network(folder / variant.network)
     stream = recipe.stream_config
     stream = replace(stream, sink_alpha=variant.alpha, sink_frames=stream.chunk_frames if variant.sink else 0)
     backend = TorchBackend if variant.master else PlainSinkBackend

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -21,11 +21,12 @@ from pyrf.models.dit import Block
 from pyrf.training import checkpoints, parallel, stopping
 from pyrf.training.logbook import Logbook
 from pyrf.training.optim import Optimizers, Rates, WeightAverage
+from pyrf.training.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 
-class TrainSettings(BaseModel):
+class TrainSettings(Settings):
     """How long and how fast to train.
 
     Attributes:
@@ -44,14 +45,12 @@ class TrainSettings(BaseModel):
         keep: how many checkpoints are kept.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)
     global_batch: int | None = Field(default=None, gt=0)
     lr: float | None = Field(default=None, gt=0)
     adam_lr: float = Field(gt=0)
-    lr_scale: dict[str, float] = {}
+    lr_scale: dict[str, float] = Field(default_factory=dict)
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup: int = 50
@@ -93,12 +92,14 @@ class Draw:
         samples: numbers of its samples in the run's endless order, which does not depend on the number of
             processes, only on the global batch.
         generator, rng: its own random states, on the CPU.
+        shared: a random state that begins alike in all micro-batches of a step, in all processes.
     """
 
     step: int
     samples: range
     generator: torch.Generator
     rng: random.Random
+    shared: random.Random
 
 
 class Stage(ABC):
@@ -261,6 +262,7 @@ class Training:
             range(number * batch, (number + 1) * batch),
             torch.Generator().manual_seed(run + number),
             random.Random(run + number),
+            random.Random(f"{self.settings.seed} {step}"),
         )
 
     def _step(self) -> dict[str, float]:
@@ -306,7 +308,9 @@ class Training:
     def _evaluate_and_export(self, book: Logbook) -> None:
         if self.sharded or parallel.rank() == 0:
             threads = nullcontext() if self.sharded else parallel.all_threads()
-            with torch.no_grad(), threads, self.average.applied(), torch.compiler.set_stance("force_eager"):
+            # Shapes differ here; and without compiled blocks the compiler is not even imported.
+            eager = torch.compiler.set_stance("force_eager") if self.settings.compile else nullcontext()
+            with torch.no_grad(), threads, self.average.applied(), eager:
                 scores = self.stage.evaluate(self.module.eval(), self.folder, self.progress.step)
                 book.record(self.progress.step, self.progress.seconds, scores)
                 self.stage.export(self.module, self.folder)

@@ -32,17 +32,17 @@ class JointBackend:
         """Make room for the next chunk in every cache."""
         for member in self.members:
             member.begin_chunk()
-        ready = [member.ready() for member in self.members]
-        self._counts = [cache.keys[0].shape[0] for cache, _, _ in ready]
-        self._positions = ready[0][0].frame_positions
-        prompts = [prompt for _, _, prompt in ready]
+        attentions, prompts = zip(*(member.in_force for member in self.members))
+        self._counts = [prompt.keys[0].shape[0] for prompt in prompts]
         self._prompt = PromptCache(
             tuple(torch.cat(keys) for keys in zip(*(prompt.keys for prompt in prompts))),
             tuple(torch.cat(values) for values in zip(*(prompt.values for prompt in prompts))),
         )
         ropes = [member.rope() for member in self.members]
-        attentions = [attention.layers for _, attention, _ in ready]
-        self._layers = [_JointLayer(layers, ropes, self._counts) for layers in zip(*attentions)]
+        self._positions = range(self.members[0].stream.chunk_frames)  # not used: each has its own rotation
+        self._layers = [
+            _JointLayer(layers, ropes, self._counts) for layers in zip(*(each.layers for each in attentions))
+        ]
 
     def for_layer(self, layer: int) -> _JointLayer:
         """Self-attention of a layer (`pyrf.models.attention.CachingAttention`)."""

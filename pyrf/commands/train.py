@@ -2,41 +2,84 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from pyrf.training.recipe import AnyRecipe
+
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe (tiny), or a .yaml file.")],
-    out: Annotated[Path, typer.Option(help="Folder of checkpoints, logs, pictures and the bundle.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A bundled recipe (tiny, wan-1.3b-ode, wan-1.3b-redmd), or a .yaml file.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of checkpoints, logs, pictures and what is made.")
+    ] = None,
     stage: Annotated[
         list[str] | None, typer.Option(help="Only this stage; may be repeated. By default all, in order.")
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(help="Processes to train with; by default the recipe's.")
+        int | None,
+        typer.Option(
+            "--processes",
+            "--gpus",
+            min=1,
+            help="Processes to train with, one a GPU; by default the recipe's, under torchrun torchrun's.",
+        ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print parameters, memory, steps and files; train nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print one JSON object.")] = False,
 ) -> None:
-    """Train by a recipe; the same command resumes. All stages done, the bundle is written to OUT/bundle."""
+    """Train by a recipe; the same command resumes. All of tiny's stages done, its bundle is OUT/bundle."""
+    require_training()
+    from pyrf.training.recipe import load_any_recipe
+
+    chosen = load_any_recipe(recipe)
+    if processes is not None:
+        chosen.processes = processes
+    if dry_run:
+        _dry_run(recipe, chosen, out, as_json)
+        return
+    if out is None:
+        raise ValueError("--out is missing; name a folder for checkpoints, logs and what is made")
+    _train(chosen, stage, out)
+
+
+def _dry_run(name: str, recipe: AnyRecipe, out: Path | None, as_json: bool) -> None:
+    from rich.console import Console
+
+    from pyrf.training.dry_run import plan, show
+
+    counted = plan(recipe, recipe.processes, out)
+    if as_json:
+        typer.echo(json.dumps(counted.to_dict()))
+    else:
+        show(name, counted, Console())
+
+
+def _train(recipe: AnyRecipe, stages: list[str] | None, out: Path) -> None:
     import logging
 
-    require_training()
-    from pyrf.training.recipe import load_recipe, run_stage
+    from pyrf.training.recipe import Recipe
+    from pyrf.training.run import run_stage
     from pyrf.training.ship import ship
 
-    chosen = load_recipe(recipe)
-    if processes is not None:
-        if processes < 1:
-            raise ValueError(f"--processes must be at least 1, got {processes}")
-        chosen.processes = processes
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    for name in stage or chosen.stages:
-        run_stage(chosen, name, out)
+    speaks = os.environ.get("RANK", "0") == "0"
+    level = logging.INFO if speaks else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s")
+    for name in stages or recipe.stages:
+        run_stage(recipe, name, out)
     bundle = out / "bundle"
-    if stage is None and not bundle.exists():
+    if isinstance(recipe, Recipe) and stages is None and speaks and not bundle.exists():
         typer.echo(
-            f"{ship(chosen, out, bundle)}: try it with pyrf generate PROMPT --model {bundle} -o out.mp4"
+            f"{ship(recipe, out, bundle)}: try it with pyrf generate PROMPT --model {bundle} -o out.mp4"
         )
 
 
@@ -44,6 +87,6 @@ def require_training() -> None:
     """What training needs beyond inference is an extra."""
     from importlib.util import find_spec
 
-    missing = [name for name in ("pydantic", "yaml") if find_spec(name) is None]
+    missing = [name for name in ("pydantic", "yaml", "tensorboard") if find_spec(name) is None]
     if missing:
         raise ValueError(f"training needs {' and '.join(missing)}: pip install 'pyrf[train]'")

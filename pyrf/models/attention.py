@@ -128,6 +128,27 @@ class MaskedAttention(BidirectionalAttention):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
 
 
+class WindowAttention(BidirectionalAttention):
+    """Chunks see themselves and the chunks before them within a window: `MaskedAttention` under
+    `block_causal_mask`, without forming the mask. Differentiable.
+
+    Args:
+        chunk: tokens of a chunk.
+        window: chunks that a chunk sees, itself included.
+    """
+
+    def __init__(self, chunk: int, window: int) -> None:
+        self.chunk, self.window = chunk, window
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        parts = []
+        for start in range(0, q.shape[2], self.chunk):
+            end = start + self.chunk
+            seen = slice(max(0, end - self.window * self.chunk), end)
+            parts.append(F.scaled_dot_product_attention(q[:, :, start:end], k[:, :, seen], v[:, :, seen]))
+        return torch.cat(parts, 2)
+
+
 class PrefixAttention:
     """A chunk sees a constant context and itself: training rollouts. Differentiable in the chunk only.
 

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from pyrf import __version__
+from pyrf.lockstep import can_join
 from pyrf.serve.errors import ServeError
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.protocol import EndReason, Limits, PromptReply, ServerInfo, SessionRequest, State
@@ -47,7 +48,7 @@ class Hub:
         self._freeing: set[asyncio.Task[None]] = set()
         self._creates = RateLimit(settings.creates_per_minute / 60, settings.creates_per_minute)
         self._controls = RateLimit(settings.controls_per_second, 10 * settings.controls_per_second)
-        self._scheduler = Scheduler(self.metrics, settings.max_batch)
+        self._scheduler = Scheduler(self.metrics, settings.max_batch if can_join(pipe) else 1)
 
     async def warm_up(self) -> None:
         """Make chunks for nobody: the first of a process is slow, and no viewer should wait for that."""

@@ -1,9 +1,11 @@
 """Processes of a training, for tests."""
 
 import functools
+import importlib
 
 import pytest
 import torch.multiprocessing
+import torch.utils.tensorboard
 from torch.multiprocessing import start_processes
 
 
@@ -12,3 +14,6 @@ def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """`parallel.launch` forks: a new process that imports torch takes seconds, and each test has several."""
     forked = functools.partial(start_processes, start_method="fork")
     monkeypatch.setattr(torch.multiprocessing, "spawn", forked)
+    importlib.import_module("pyrf.training.wan_stages")
+    importlib.import_module("pyrf.training.rewards.motion")
+    importlib.import_module("cv2")

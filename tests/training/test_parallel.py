@@ -1,37 +1,15 @@
 """Two processes that train one model: they share work and agree on what is done by the clock."""
 
 import json
-import random
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from line_stage import Line, settings
 
 from pyrf.training import parallel
 from pyrf.training.optim import orthogonalize
-from pyrf.training.trainer import Stage, TrainSettings, train
-
-
-class Line(Stage):
-    """A matrix that learns to map noise to its double."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        self.module = nn.Linear(4, 4)
-
-    def loss(
-        self, step: int, generator: torch.Generator, rng: random.Random
-    ) -> tuple[Tensor, dict[str, float]]:
-        x = torch.randn(8, 4, generator=generator)
-        return (self.module(x) - 2 * x).square().mean(), {}
-
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        return {"threads": torch.get_num_threads()}
-
-    def export(self, module: nn.Module, folder: Path) -> None:
-        pass
+from pyrf.training.trainer import train
 
 
 def share(folder: Path) -> None:
@@ -40,7 +18,8 @@ def share(folder: Path) -> None:
     torch.testing.assert_close(
         parallel.share_work(orthogonalize, matrices), orthogonalize(matrices), rtol=0, atol=1e-6
     )
-    assert parallel.from_first(10.0 + parallel.rank()) == 10.0
+    assert parallel.total([1.0, float(parallel.rank())]) == [2.0, 1.0]
+    assert parallel.gather(parallel.rank()) == [0, 1]
     (folder / f"shared-{parallel.rank()}").touch()
 
 
@@ -49,11 +28,9 @@ def train_on_uneven_clocks(folder: Path) -> None:
     torch.set_num_threads(1)
     clock, factor = time.perf_counter, 1 + 99 * parallel.rank()
     time.perf_counter = lambda: factor * clock()
-    settings = TrainSettings(
-        steps=12, batch=8, lr=0.02, adam_lr=0.02, compile=False, eval_minutes=1e-7, checkpoint_minutes=1e-7
-    )
     stage = Line()
-    train(stage, settings, folder / "run")
+    chosen = settings(steps=12, log_steps=50, eval_minutes=1e-7, checkpoint_minutes=1e-7, keep=1)
+    train(stage, chosen, folder / "run")
     torch.save(stage.module.state_dict(), folder / f"{parallel.rank()}.pt")
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from pyrf import cli
 from pyrf.training import study
 from pyrf.training.judge import held_out_prompts
-from pyrf.training.models import NetworkSettings, TextToVideo, save_network
+from pyrf.training.models import NetworkSettings, TextToVideo
 from pyrf.training.recipe import load_recipe
 from pyrf.training.study import PlainSinkBackend, measure_stream, moving_prompts
 from pyrf.training.study_report import DMD, FULL, ORDERINGS, verdict
@@ -86,7 +86,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sizes = NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=1)
     for stage in ("decoder", "dmd"):
         (tmp_path / stage).mkdir()
-    save_network(TextToVideo(sizes), sizes, tmp_path / "dmd")
+    TextToVideo(sizes).save(tmp_path / "dmd")
     codec = small.codec().network
     (tmp_path / "decoder" / "config.json").write_text(json.dumps(codec.config.to_dict()))
     weights = {name: tensor.contiguous() for name, tensor in codec.state_dict().items()}

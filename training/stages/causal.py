@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from pyrf.config import PATCH, StreamConfig
@@ -21,23 +20,22 @@ from pyrf.models.attention import MaskedAttention
 from pyrf.models.dit import PromptCache
 from pyrf.models.masks import teacher_forcing_mask
 from pyrf.models.taehv import TAEHVCodec
+from pyrf.training.data import Given, PathStart
 from pyrf.training.latents import NEAR, LatentScenes
-from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
+from pyrf.training.models import TextToVideo, is_hidden
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
-from pyrf.training.streams import Student, score_streams
+from pyrf.training.settings import Settings
 from pyrf.training.trainer import Draw, Stage
 
 CHUNKS = 3
 
 
-class CausalSettings(BaseModel):
+class CausalSettings(Settings):
     """What the causal network sees.
 
     Attributes:
         context_noise: largest noise level of the clean context, which a stream's own errors resemble.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     shift: float = 3.0
     drop: float = 0.1
@@ -101,6 +99,26 @@ class CausalForcing:
         )
         return flow[:, self.past :]
 
+    @property
+    def chunk_frames(self) -> int:
+        return self.stream.chunk_frames
+
+    def start(self, index: int) -> PathStart:
+        """Starts of teacher paths: a context of clean latents, as in training."""
+        generator = torch.Generator().manual_seed(10**6 + index)
+        clean, captions, weights = self.draw(generator, random.Random(index), drop=0.0)
+        context = self.context(clean, generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        return PathStart(noise, captions, {"context": context, "weights": weights})
+
+    def teach(
+        self, network: TextToVideo, x: Tensor, timesteps: Tensor, prompt: PromptCache, given: Given
+    ) -> Tensor:
+        """Teacher and student see the same."""
+        return self.forward(network, given["context"], x, timesteps, prompt)
+
+    learn = teach
+
     def per_frame(self, of_chunks: Tensor) -> Tensor:
         """[B, chunks] -> [B, frames]."""
         return of_chunks.repeat_interleave(self.stream.chunk_frames, dim=1)
@@ -111,18 +129,12 @@ class CausalStage(Stage):
         self,
         settings: CausalSettings,
         network: TextToVideo,
-        network_settings: NetworkSettings,
         scenes: LatentScenes,
         codec: TAEHVCodec,
         stream: StreamConfig,
         batch: int,
     ) -> None:
-        self.settings, self.network_settings, self.codec, self.stream = (
-            settings,
-            network_settings,
-            codec,
-            stream,
-        )
+        self.settings, self.codec, self.stream = settings, codec, stream
         self.forcing = CausalForcing(scenes, stream, batch, settings.context_noise)
         self.module: TextToVideo = network
 
@@ -146,10 +158,9 @@ class CausalStage(Stage):
 
     def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
         assert isinstance(module, TextToVideo)
-        student = Student(module.dit, module.text, self.codec, self.stream)
-        world, count = self.forcing.scenes.world, self.settings.eval_prompts
-        return score_streams(student, world, count, folder / f"{step}.png")
+        count, sheet = self.settings.eval_prompts, folder / f"{step}.png"
+        return self.forcing.scenes.score(module, self.codec, self.stream, count, sheet)
 
     def export(self, module: nn.Module, folder: Path) -> None:
         assert isinstance(module, TextToVideo)
-        save_network(module, self.network_settings, folder)
+        module.save(folder)

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHV, MemoryBlock, TAEHVConfig
+from pyrf.training.settings import Settings
 from pyrf.training.trainer import Draw, Stage
 from pyrf.training.video import contact_sheet
 from pyrf.training.worlds.detector import detect
@@ -29,7 +30,7 @@ WARM_LATENTS = 1
 """Latents encoded ahead of a stretch, so that it looks like the middle of an endless video."""
 
 
-class CodecSettings(BaseModel):
+class CodecSettings(Settings):
     """What the codec is and what it is trained on.
 
     Attributes:
@@ -40,8 +41,6 @@ class CodecSettings(BaseModel):
         crop: side in pixels of the windows around the object that the first `crop_steps` steps see,
             a multiple of the spatial stride: most of a frame is background, which is learnt at once.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     encoder_width: int
     decoder_widths: tuple[int, int, int, int]

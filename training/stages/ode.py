@@ -1,137 +1,119 @@
-"""Stage 4: the few-step student by ODE regression on paths of the causal network with guidance."""
+"""The few-step student by ODE regression on the teacher's guided paths."""
 
 from __future__ import annotations
 
 import itertools
-import logging
-import random
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
-from safetensors import safe_open
-from safetensors.torch import save_file
+from pydantic import Field
 from torch import Tensor, nn
 
 from pyrf.config import StreamConfig
-from pyrf.models.taehv import TAEHVCodec
-from pyrf.training import parallel
-from pyrf.training.latents import LatentScenes
-from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
+from pyrf.models.codec import Codec
+from pyrf.training.data import Data, Paths
+from pyrf.training.models import TextToVideo, is_hidden
 from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
-from pyrf.training.stages.causal import CHUNKS, CausalForcing
-from pyrf.training.streams import Student, few_step_sigmas, score_streams
+from pyrf.training.path_shards import END, STATES, PathShards
+from pyrf.training.settings import Settings
+from pyrf.training.streams import few_step_sigmas
 from pyrf.training.trainer import Draw, Stage
 
-logger = logging.getLogger(__name__)
 
-
-class OdeSettings(BaseModel):
+class OdeSettings(Settings):
     """The paths to learn from.
 
     Attributes:
-        paths: how many batches of teacher paths are made, and kept on disk.
+        paths: how many shards of teacher paths are made, and kept on disk.
+        shard_batches: batches of a shard.
         steps_per_jump: Euler steps of the teacher between two levels of the few-step list.
+        context_noise: largest noise level of the clean context, where paths have one.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
-    paths: int
-    steps_per_jump: int = 4
+    paths: int = Field(gt=0)
+    shard_batches: int = Field(default=1, gt=0)
+    steps_per_jump: int = Field(default=4, gt=0)
     guidance_scale: float = 3.0
     context_noise: float = 0.15
     eval_prompts: int = 48
 
 
 class OdeStage(Stage):
+    """Makes the paths that are missing, then learns from them."""
+
     def __init__(
         self,
         settings: OdeSettings,
         teacher: TextToVideo,
         student: TextToVideo,
-        network_settings: NetworkSettings,
-        scenes: LatentScenes,
-        codec: TAEHVCodec,
+        data: Data,
+        paths: Paths,
+        codec: Codec,
         stream: StreamConfig,
         batch: int,
         folder: Path,
     ) -> None:
-        self.settings, self.network_settings, self.codec, self.stream = (
-            settings,
-            network_settings,
-            codec,
-            stream,
-        )
-        self.forcing = CausalForcing(scenes, stream, batch, settings.context_noise)
+        self.settings, self.data, self.paths, self.batch = settings, data, paths, batch
+        self.codec, self.stream = codec, stream
         self.sigmas = few_step_sigmas(stream)
-        self.teacher = teacher.eval().requires_grad_(False)
         self.module: TextToVideo = student
-        self.files = [folder / "paths" / f"{i}.safetensors" for i in range(settings.paths)]
-        for i in range(parallel.rank(), settings.paths, parallel.world_size()):
-            self._make_paths(i)
-        parallel.barrier()
+        self.shards = PathShards(folder / "paths", settings.paths, settings.shard_batches * batch)
+        teacher.eval().requires_grad_(False)
+        self.shards.make(lambda index: self._make_shard(teacher, index))
 
     def is_hidden(self, name: str) -> bool:
         return is_hidden(name)
 
-    def _make_paths(self, index: int) -> None:
-        """Make one batch of teacher paths, unless it is on disk."""
-        file = self.files[index]
-        if file.exists():
-            return
-        file.parent.mkdir(parents=True, exist_ok=True)
-        generator, forcing, s = torch.Generator().manual_seed(10**6 + index), self.forcing, self.settings
-        clean, captions, weights = forcing.draw(generator, random.Random(index), drop=0.0)
-        context = forcing.context(clean, generator)
-        levels = [*self.sigmas.tolist(), 0.0]
-        grid = torch.cat(
-            [torch.linspace(a, b, s.steps_per_jump + 1)[:-1] for a, b in itertools.pairwise(levels)]
-        )
+    def _make_shard(self, teacher: TextToVideo, index: int) -> tuple[dict[str, Tensor], list[str]]:
+        count = self.settings.shard_batches
+        parts = [self._make_paths(teacher, index * count + i) for i in range(count)]
+        tensors = {name: torch.cat([part[name] for part, _ in parts]) for name in parts[0][0]}
+        return tensors, [caption for _, captions in parts for caption in captions]
+
+    @torch.no_grad()
+    def _make_paths(self, teacher: TextToVideo, index: int) -> tuple[dict[str, Tensor], list[str]]:
+        """One batch of teacher paths."""
+        start, scale = self.paths.start(index), self.settings.guidance_scale
+        batch, frames = start.noise.shape[:2]
+        given = {name: torch.cat([t, t]) for name, t in start.given.items()}
+        prompt = teacher.prompt(start.captions + [""] * batch)
+
+        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            timesteps = (1000 * sigma).to(x.device).expand(2 * batch, frames)
+            both = self.paths.teach(teacher, torch.cat([x, x]), timesteps, prompt, given).float()
+            v, v_empty = both.chunk(2)
+            return v_empty + scale * (v - v_empty)
+
+        steps = self.settings.steps_per_jump
+        levels = itertools.pairwise([*self.sigmas.tolist(), 0.0])
+        grid = torch.cat([torch.linspace(a, b, steps + 1)[:-1] for a, b in levels])
         grid = torch.cat([grid, torch.zeros(1)])
-        with torch.no_grad():
-            prompt = self.teacher.prompt(captions + [""] * len(clean))
-
-            def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-                timesteps = (1000 * sigma).expand(2 * len(x), x.shape[1])
-                v = forcing.forward(
-                    self.teacher, torch.cat([context, context]), torch.cat([x, x]), timesteps, prompt
-                )
-                v, v_empty = v.chunk(2)
-                return v_empty + s.guidance_scale * (v - v_empty)
-
-            keep = list(range(0, len(grid) - 1, s.steps_per_jump))
-            states, end = solve_ode(velocity, torch.randn(clean.shape, generator=generator), grid, keep)
-        tensors = {"states": states, "end": end, "context": context, "weights": weights}
-        temporary = file.with_suffix(".tmp")
-        save_file(tensors, temporary, metadata={"captions": "\n".join(captions)})
-        temporary.rename(file)
-        if index % 10 == 0:
-            logger.info("made %d of %d batches of teacher paths", index + 1, s.paths)
+        states, end = solve_ode(velocity, start.noise, grid, list(range(0, len(grid) - 1, steps)))
+        return {STATES: states.transpose(0, 1), END: end, **start.given}, start.captions
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
-        generator, rng = draw.generator, draw.rng
-        with safe_open(rng.choice(self.files), "pt") as file:
-            states, end, context, weights = (
-                file.get_tensor(k) for k in ("states", "end", "context", "weights")
-            )
-            captions = file.metadata()["captions"].split("\n")
+        device = self.module.dit.device
+        given, captions = self.shards.read(self.batch, draw.rng)
+        states, end = given.pop(STATES), given.pop(END)
         batch, frames = end.shape[:2]
-        level = torch.randint(len(self.sigmas), (batch, CHUNKS), generator=generator)
-        level = self.forcing.per_frame(level)
-        x_t = states[level, torch.arange(batch)[:, None], torch.arange(frames)]
-        sigmas = self.sigmas[level]
+        chunk = self.paths.chunk_frames
+        level = torch.randint(len(self.sigmas), (batch, frames // chunk), generator=draw.generator)
+        level = level.repeat_interleave(chunk, dim=1)
+        x_t = states[torch.arange(batch)[:, None], level, torch.arange(frames)].to(device)
+        sigmas, end = self.sigmas[level].to(device), end.to(device)
+        given = {name: tensor.to(device) for name, tensor in given.items()}
         prompt = self.module.prompt(captions)
-        velocity = self.forcing.forward(self.module, context, x_t, 1000 * sigmas, prompt)
-        chunks = ode_regression_loss(velocity, x_t, sigmas, end).unflatten(1, (CHUNKS, -1)).mean(2)
-        return (chunks * weights).sum() / weights.sum(), {}
+        velocity = self.paths.learn(self.module, x_t, 1000 * sigmas, prompt, given)
+        errors = ode_regression_loss(velocity, x_t, sigmas, end).unflatten(1, (-1, chunk)).mean(2)
+        weights = given["weights"]
+        return (errors * weights).sum() / weights.sum(), {}
 
     def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
         assert isinstance(module, TextToVideo)
-        student = Student(module.dit, module.text, self.codec, self.stream)
-        world, count = self.forcing.scenes.world, self.settings.eval_prompts
-        return score_streams(student, world, count, folder / f"{step}.png")
+        count, sheet = self.settings.eval_prompts, folder / f"{step}.png"
+        return self.data.score(module, self.codec, self.stream, count, sheet)
 
     def export(self, module: nn.Module, folder: Path) -> None:
         assert isinstance(module, TextToVideo)
-        save_network(module, self.network_settings, folder)
+        module.save(folder)

@@ -10,27 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from pyrf.models.taehv import TAEHVCodec
 from pyrf.training.judge import Prompt, held_out_prompts, judge
 from pyrf.training.latents import NEAR, LatentScenes
-from pyrf.training.models import NetworkSettings, TextToVideo, is_hidden, save_network
+from pyrf.training.models import TextToVideo, is_hidden
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
+from pyrf.training.settings import Settings
 from pyrf.training.trainer import Draw, Stage
 from pyrf.training.video import contact_sheet
 
 
-class TeacherSettings(BaseModel):
+class TeacherSettings(Settings):
     """What the teacher sees.
 
     Attributes:
         frames: latent frames of a sample.
         drop: chance that a caption is left out, for classifier-free guidance.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     frames: int
     shift: float = 3.0
@@ -45,13 +43,11 @@ class TeacherStage(Stage):
         self,
         settings: TeacherSettings,
         network: TextToVideo,
-        network_settings: NetworkSettings,
         scenes: LatentScenes,
         codec: TAEHVCodec,
         batch: int,
     ) -> None:
-        self.settings, self.network_settings = settings, network_settings
-        self.scenes, self.codec, self.batch = scenes, codec, batch
+        self.settings, self.scenes, self.codec, self.batch = settings, scenes, codec, batch
         self.module: TextToVideo = network
 
     def is_hidden(self, name: str) -> bool:
@@ -105,7 +101,7 @@ class TeacherStage(Stage):
 
     def export(self, module: nn.Module, folder: Path) -> None:
         assert isinstance(module, TextToVideo)
-        save_network(module, self.network_settings, folder)
+        module.save(folder)
 
 
 def decode(latents: Tensor, codec: TAEHVCodec) -> list[NDArray[np.uint8]]:

@@ -34,7 +34,6 @@ def stage(judge: Judge | None = None, **settings: float) -> DmdStage:
         network(0),
         network(1),
         network(2),
-        SIZES,
         SCENES,
         small.codec(),
         StreamConfig(shift=3.0),
@@ -45,7 +44,8 @@ def stage(judge: Judge | None = None, **settings: float) -> DmdStage:
 
 def gradient(trained: DmdStage, step: int = 0) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Gradients of a student's and a critic's matrix after one batch of fixed draws."""
-    loss, metrics = trained.loss(Draw(step, range(BATCH), torch.Generator().manual_seed(0), random.Random(0)))
+    generator, rng, shared = torch.Generator().manual_seed(0), random.Random(0), random.Random(0)
+    loss, metrics = trained.loss(Draw(step, range(BATCH), generator, rng, shared))
     loss.backward()
     student, critic = (
         trained.module[name].get_submodule("dit.blocks.0.ffn.0").weight.grad for name in ("student", "critic")

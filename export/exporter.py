@@ -1,0 +1,182 @@
+"""A bundle to a folder of ONNX graphs, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from pyrf.bundle import Bundle
+from pyrf.config import ModelConfig, StreamConfig
+from pyrf.export.decoder import decoder_graphs
+from pyrf.export.fp8 import calibrate
+from pyrf.export.manifest import (
+    GRAPHS,
+    MANIFEST,
+    ExportError,
+    GraphSpec,
+    Manifest,
+    file_entry,
+    fingerprint,
+    package_versions,
+)
+from pyrf.export.student import student_graphs
+from pyrf.export.text import text_graphs
+from pyrf.export.trace import TracedGraph, graph_spec, write_graphs
+from pyrf.models.codec import Codec
+
+PRECISIONS = ("float32", "float16", "bfloat16", "fp8")
+CALIBRATION_PROMPTS = (
+    "a red circle moves right",
+    "a large blue square bounces on a white background",
+    "a small yellow triangle stays still",
+)
+
+Report = Callable[[str], None]
+"""Told what begins next, in words."""
+
+
+class FolderWriter:
+    """Collects the graphs of a folder; `finish` gives the folder its name.
+
+    Args:
+        folder: to be written; must not exist.
+        report: told what is being done.
+
+    Raises:
+        ExportError: when the folder exists.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if folder.exists():
+            raise ExportError(f"{folder} exists; give a new directory, or remove it first")
+        self.folder = folder
+        self.temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        self.graphs: dict[str, GraphSpec] = {}
+
+    def __enter__(self) -> FolderWriter:
+        self.temporary.mkdir(parents=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def add(self, graphs: Mapping[str, TracedGraph], weights: str) -> None:
+        """Write graphs that share a file of weights."""
+        write_graphs(self.temporary, graphs, weights)
+        for name, graph in graphs.items():
+            self.graphs[name] = graph_spec(f"{name}.onnx", graph)
+
+    def finish(
+        self,
+        *,
+        dtype: str,
+        fp8: bool,
+        model: ModelConfig,
+        stream: StreamConfig,
+        height: int,
+        width: int,
+        weights: str,
+    ) -> Manifest:
+        """Write the manifest, and give the folder its name."""
+        manifest = Manifest(
+            dtype=dtype,
+            fp8=fp8,
+            model=model,
+            stream=stream,
+            height=height,
+            width=width,
+            weights=weights,
+            versions=package_versions(),
+            graphs={name: self.graphs[name] for name in GRAPHS if name in self.graphs},
+            files={path.name: file_entry(path) for path in sorted(self.temporary.iterdir())},
+        )
+        (self.temporary / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        self.temporary.rename(self.folder)
+        return manifest
+
+
+def export_onnx(
+    bundle: Bundle,
+    folder: str | Path,
+    *,
+    dtype: str = "float32",
+    height: int | None = None,
+    width: int | None = None,
+    device: str | torch.device = "cpu",
+    report: Report = lambda _: None,
+) -> Manifest:
+    """Export a bundle as ONNX graphs: student, text encoder and decoder (see `pyrf.export.manifest`).
+
+    One part is in memory at a time.
+
+    Args:
+        bundle: what to export.
+        folder: to be written; must not exist.
+        dtype: "float32", "float16", "bfloat16", or "fp8": the products of the blocks' linears in float8,
+            the rest in bfloat16. Scales come from rollouts of `CALIBRATION_PROMPTS` in bfloat16.
+        device: where these rollouts run.
+        height, width: of a frame in pixels; by default the bundle's.
+        report: told what begins.
+
+    Raises:
+        ExportError: when the folder exists, or an argument does not fit.
+    """
+    if dtype not in PRECISIONS:
+        raise ExportError(f"dtype must be one of {', '.join(PRECISIONS)}, got {dtype!r}")
+    fp8 = dtype == "fp8"
+    dtype = "bfloat16" if fp8 else dtype
+    torch_dtype, stream, config = getattr(torch, dtype), bundle.stream_config, bundle.model_config
+    with FolderWriter(Path(folder)) as writer:
+        codec = bundle.codec(torch_dtype)
+        rows, columns = latent_size(
+            codec,
+            bundle.height if height is None else height,
+            bundle.width if width is None else width,
+        )
+        report("fingerprint of the weights")
+        weights = fingerprint(bundle)
+        report("the decoder")
+        writer.add(decoder_graphs(codec, stream.chunk_frames, rows, columns), "decoder.weights")
+        del codec
+        report("the text encoder")
+        text_encoder = bundle.text_encoder(torch_dtype)
+        writer.add(text_graphs(text_encoder.network, config.text_len), "text.weights")
+        prompts = [text_encoder.encode([prompt]) for prompt in CALIBRATION_PROMPTS] if fp8 else []
+        del text_encoder
+        largest = None
+        if fp8:
+            report("calibration")
+            model = bundle.transformer(torch_dtype, device)
+            largest = calibrate(model, stream, prompts, rows, columns)
+            del model
+        report("the student")
+        model = bundle.transformer(torch_dtype)
+        writer.add(student_graphs(model, stream, rows, columns, fp8_inputs=largest), "student.weights")
+        del model
+        report("the manifest")
+        return writer.finish(
+            dtype=dtype,
+            fp8=fp8,
+            model=config,
+            stream=stream,
+            height=rows,
+            width=columns,
+            weights=weights,
+        )
+
+
+def latent_size(codec: Codec, height: int, width: int) -> tuple[int, int]:
+    """Height and width of the latents of frames of a size in pixels.
+
+    Raises:
+        ExportError: when they do not split into the network's patches.
+    """
+    multiple = 2 * codec.spatial_stride
+    for name, value in (("height", height), ("width", width)):
+        if value < multiple or value % multiple:
+            raise ExportError(f"{name} must be a positive multiple of {multiple}, got {value}")
+    return height // codec.spatial_stride, width // codec.spatial_stride

@@ -1,0 +1,73 @@
+"""Teacher paths on disk: shards of safetensors, each whole or not at all, made by all processes in step."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pyrf.training import parallel
+
+logger = logging.getLogger(__name__)
+
+STATES, END = "states", "end"
+
+
+class PathShards:
+    """Shards 0 .. count - 1 in a folder.
+
+    A shard holds, for each of its samples, `states` [levels, F, C, h, w], `end` [F, C, h, w], what was
+    given, and the caption.
+    """
+
+    def __init__(self, folder: Path, count: int, samples: int) -> None:
+        self.files = [folder / f"shard-{i:05d}.safetensors" for i in range(count)]
+        self.samples = samples
+
+    def missing(self) -> list[int]:
+        """Shards yet to be made, as the first process sees the folder."""
+        here = [i for i, file in enumerate(self.files) if not file.exists()]
+        return list(parallel.gather(here)[0])
+
+    def make(self, make: Callable[[int], tuple[dict[str, Tensor], list[str]]]) -> None:
+        """Make what is missing.
+
+        Args:
+            make: a shard's number to its tensors, [samples, ...] each, and captions. All processes call it
+                equally often, since it may run a sharded teacher; one without a shard of its own repeats
+                the last.
+        """
+        missing, rank, size = self.missing(), parallel.rank(), parallel.world_size()
+        for first in range(0, len(missing), size):
+            place = first + rank
+            index = missing[min(place, len(missing) - 1)]
+            tensors, captions = make(index)
+            if place < len(missing):
+                self._write(self.files[index], tensors, captions)
+            logger.info("made %d of %d shards of paths", min(first + size, len(missing)), len(missing))
+        parallel.barrier()
+
+    def _write(self, file: Path, tensors: dict[str, Tensor], captions: list[str]) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(".tmp")
+        half = {name: t.half().contiguous().cpu() for name, t in tensors.items()}
+        save_file(half, temporary, metadata={"captions": json.dumps(captions)})
+        temporary.rename(file)
+
+    def read(self, count: int, rng: random.Random) -> tuple[dict[str, Tensor], list[str]]:
+        """`count` samples of one shard, drawn without repetition: float32 tensors and captions."""
+        with safe_open(rng.choice(self.files), "pt") as file:
+            captions = json.loads(file.metadata()["captions"])
+            chosen = sorted(rng.sample(range(self.samples), count))
+            tensors = {}
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                rows = file.get_slice(name)
+                tensors[name] = torch.cat([rows[i : i + 1] for i in chosen]).float()
+        return tensors, [captions[i] for i in chosen]

@@ -1,0 +1,50 @@
+"""Runs a stage of a recipe, in as many processes as it wants."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from pyrf.training import parallel
+from pyrf.training.recipe import AnyRecipe, Recipe, RecipeError
+from pyrf.training.trainer import train
+
+logger = logging.getLogger(__name__)
+
+
+def run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
+    """Run or resume one stage, if it is not done; it reads the stages before it from `folder`.
+
+    Raises:
+        RecipeError: when the recipe has no such stage, or several GPUs are to be used without torchrun.
+        FileNotFoundError: when a stage before it has not been run.
+    """
+    if name not in recipe.stages:
+        raise RecipeError(f"the recipe has no stage {name!r}; its stages are {', '.join(recipe.stages)}")
+    on_gpus = not isinstance(recipe, Recipe) and torch.cuda.is_available()
+    if on_gpus and recipe.processes > 1 and not parallel.under_torchrun():
+        raise RecipeError(
+            f"{recipe.processes} GPUs need torchrun: torchrun --nproc-per-node {recipe.processes} "
+            "--no-python pyrf train ..., or --processes 1"
+        )
+    parallel.launch(recipe.processes, _run_stage, recipe, name, folder)
+
+
+def _run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
+    """`run_stage` in one of its processes."""
+    settings = recipe.stages[name].train
+    settings.accumulate(parallel.world_size())  # refuse a wrong number of processes before loading anything
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(settings.seed)
+    logger.info("stage %s: %d steps in %s", name, settings.steps, folder / name)
+    if isinstance(recipe, Recipe):
+        from pyrf.training import shapes_stages
+
+        stage = shapes_stages.build_stage(recipe, name, folder)
+    else:
+        from pyrf.training import wan_stages
+
+        stage = wan_stages.build_stage(recipe, name, folder)
+    train(stage, settings, folder / name)

@@ -1,0 +1,27 @@
+"""The base of all that a recipe says: unknown keys are refused, with the key that was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class Settings(BaseModel):
+    """Settings from YAML."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, values: Any) -> Any:
+        known = list(cls.model_fields)
+        for key in values if isinstance(values, dict) else ():
+            if key not in known:
+                close = difflib.get_close_matches(str(key), known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+                message = f"unknown key {key!r}; {hint}"
+                raise PydanticCustomError("unknown_key", "{message}", {"message": message})
+        return values
