@@ -18,9 +18,9 @@ from pyrf.config import PATCH, ModelConfig
 from pyrf.models.attention import (
     Attention,
     BidirectionalAttention,
-    CachedAttention,
-    CachedLayer,
+    CacheWriter,
     LayerAttention,
+    LayerWriter,
     rope_table,
 )
 
@@ -73,7 +73,8 @@ def unpatchify(tokens: Tensor, frames: int, height: int, width: int) -> Tensor:
 
 def gelu_tanh(x: Tensor) -> Tensor:
     """GELU in its tanh form. On a CPU half the cost of torch's: (1 + tanh u) / 2 is sigmoid(2u)."""
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+    slow = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    if not slow or torch.compiler.is_exporting():
         return F.gelu(x, approximate="tanh")
     scale = 2 * math.sqrt(2 / math.pi)
     gate = torch.addcmul(x.new_full((), scale), x, x, value=0.044715 * scale)
@@ -132,7 +133,7 @@ class SelfAttention(nn.Module):
         )
         return self.o(mixed)
 
-    def append(self, x: Tensor, rope: Tensor, attention: CachedLayer) -> None:
+    def append(self, x: Tensor, rope: Tensor, attention: LayerWriter) -> None:
         """Only write x's keys and values into the cache."""
         attention.append(self.k(x), self.v(x), self.norm_k.weight, self.eps, rope)
 
@@ -298,7 +299,11 @@ class WanModel(nn.Module):
             raise ValueError(f"timesteps must be [B] or [B, F], got {list(timesteps.shape)}")
         if timesteps.ndim == 1:
             timesteps = timesteps.unsqueeze(1)
-        e = self.time_embedding(sinusoid(timesteps, self.config.freq_dim).to(self.dtype))
+        return self.embed_sinusoid(sinusoid(timesteps, self.config.freq_dim))
+
+    def embed_sinusoid(self, rows: Tensor) -> TimeEmbedding:
+        """The `sinusoid` of timesteps, [B, F or 1, freq_dim], to their embedding."""
+        e = self.time_embedding(rows.to(self.dtype))
         return TimeEmbedding(e, self.time_projection(e).unflatten(-1, (6, -1)))
 
     def modulate(self, time: TimeEmbedding) -> TimeEmbedding:
@@ -353,9 +358,35 @@ class WanModel(nn.Module):
             raise ValueError(
                 f"timesteps must be [{batch}] or [{batch}, {frames}], got {list(time.e.shape[:2])}"
             )
+        return self.embed_latents(latents), time, self.rope(positions, height, width)
+
+    def embed_latents(self, latents: Tensor) -> Tensor:
+        """Latents [B, F, C, H, W] to tokens [B, N, D]."""
         weight = self.patch_embedding.weight.flatten(1)
-        x = F.linear(patchify(latents.to(self.dtype)), weight, self.patch_embedding.bias)
-        return x, time, self.rope(positions, height, width)
+        return F.linear(patchify(latents.to(self.dtype)), weight, self.patch_embedding.bias)
+
+    def denoise_tokens(
+        self, x: Tensor, time: TimeEmbedding, rope: Tensor, prompt: PromptCache, attention: Attention
+    ) -> Tensor:
+        """Tokens [B, N, D] through all blocks and the head: [B, N, 4 * out_channels]."""
+        for i, block in enumerate(self.blocks):
+            projected = time.blocks[i] if time.blocks else time.projected
+            x = block(x, projected, rope, prompt.keys[i], prompt.values[i], attention.for_layer(i))
+        return self.head(x, time.head or time.e)
+
+    def write_tokens(
+        self, x: Tensor, time: TimeEmbedding, rope: Tensor, prompt: PromptCache, attention: CacheWriter
+    ) -> None:
+        """Tokens [B, N, D] through the network as far as the last layer's keys and values."""
+        last = len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
+            projected = time.blocks[i] if time.blocks else block.modulate(time.projected)
+            layer = attention.for_layer(i)
+            if i < last:
+                x = block(x, projected, rope, prompt.keys[i], prompt.values[i], layer)
+            else:
+                shift, scale = projected[:2]
+                block.self_attn.append(_modulated(x, shift, scale, block.eps), rope, layer)
 
     def forward(
         self,
@@ -382,11 +413,8 @@ class WanModel(nn.Module):
             ValueError: when shapes do not fit.
         """
         x, time, rope = self._enter(latents, timesteps, prompt, frame_positions)
-        attention = attention or BidirectionalAttention()
-        for i, block in enumerate(self.blocks):
-            projected = time.blocks[i] if time.blocks else time.projected
-            x = block(x, projected, rope, prompt.keys[i], prompt.values[i], attention.for_layer(i))
-        return unpatchify(self.head(x, time.head or time.e), latents.shape[1], *latents.shape[3:])
+        tokens = self.denoise_tokens(x, time, rope, prompt, attention or BidirectionalAttention())
+        return unpatchify(tokens, latents.shape[1], *latents.shape[3:])
 
     def write_cache(
         self,
@@ -394,7 +422,7 @@ class WanModel(nn.Module):
         timesteps: Tensor | TimeEmbedding,
         prompt: PromptCache,
         *,
-        attention: CachedAttention,
+        attention: CacheWriter,
         frame_positions: Tensor | Sequence[float],
     ) -> None:
         """The clean call: write the chunk's keys and values, and compute nothing that they do not need.
@@ -402,12 +430,4 @@ class WanModel(nn.Module):
         Takes what `forward` takes.
         """
         x, time, rope = self._enter(latents, timesteps, prompt, frame_positions)
-        last = len(self.blocks) - 1
-        for i, block in enumerate(self.blocks):
-            projected = time.blocks[i] if time.blocks else block.modulate(time.projected)
-            layer = attention.for_layer(i)
-            if i < last:
-                x = block(x, projected, rope, prompt.keys[i], prompt.values[i], layer)
-            else:
-                shift, scale = projected[:2]
-                block.self_attn.append(_modulated(x, shift, scale, block.eps), rope, layer)
+        self.write_tokens(x, time, rope, prompt, attention)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyrf.models.codec import to_uint8
+
 Memory = dict[int, Tensor]
 """Index of a memory block in its stack -> the last frame it saw, [B, C, H, W]."""
 
@@ -188,6 +190,14 @@ class TAEHV(nn.Module):
         return x.unflatten(0, (batch, -1))
 
 
+def decode_frames(network: TAEHV, latents: Tensor, memory: Memory, first: bool) -> Tensor:
+    """Latents [B, F, C, h, w] in the network's dtype -> frames uint8 [B, T, H, W, 3]; see `TAEHVDecoder`."""
+    x = network.decode(latents, memory)
+    if first:
+        x = x[:, FRAMES_PER_LATENT - 1 :]
+    return to_uint8(x).permute(0, 1, 3, 4, 2).contiguous()
+
+
 class TAEHVCodec:
     """TAEHV as the codec of a bundle: uint8 frames in and out (the `Codec` protocol)."""
 
@@ -244,8 +254,5 @@ class TAEHVDecoder:
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, F, C, h, w] -> frames uint8 [B, T, H, W, 3]; T = 4F, at the first call 4F - 3."""
-        x = self._network.decode(latents.to(self._dtype), self._memory)
-        if not self._started:
-            x = x[:, FRAMES_PER_LATENT - 1 :]
-            self._started = True
-        return x.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).contiguous()
+        first, self._started = not self._started, True
+        return decode_frames(self._network, latents.to(self._dtype), self._memory, first)

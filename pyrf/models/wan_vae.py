@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ def build_network(config: Mapping[str, Any]) -> AutoencoderKLWan:
     return network
 
 
-def _new_cache(stack: nn.Module) -> list[Any]:
+def new_cache(stack: nn.Module) -> list[Any]:
     """Empty memory of a stack: a place for each causal convolution."""
     return [None] * sum(isinstance(module, WanCausalConv3d) for module in stack.modules())
 
@@ -86,7 +86,7 @@ class WanVAE:
 
     def _encode(self, x: Tensor) -> Tensor:
         """`encode` of x [B, 3, T, H, W] in [-1, 1]."""
-        cache = _new_cache(self.network.encoder)
+        cache = new_cache(self.network.encoder)
         means = []
         # The first frame makes a latent by itself, each later one is made of temporal_stride frames.
         sizes = [1] + [self.temporal_stride] * (x.shape[2] // self.temporal_stride)
@@ -106,7 +106,7 @@ class WanVAEDecoder:
 
     def __init__(self, codec: WanVAE) -> None:
         self._codec = codec
-        self._cache = _new_cache(codec.network.decoder)
+        self._cache = new_cache(codec.network.decoder)
         self._started = False
 
     @torch.no_grad()
@@ -117,17 +117,26 @@ class WanVAEDecoder:
             ValueError: when the shape is not that of latents.
         """
         check_latents(latents, self._codec)
-        frames = [to_uint8(x * 0.5 + 0.5) for x in self._frames(latents)]
-        return torch.cat(frames, dim=2).permute(0, 2, 3, 4, 1).contiguous()
+        return finish_frames(self._frames(latents))
 
     def _frames(self, latents: Tensor) -> Iterator[Tensor]:
-        """For each latent frame its frames [B, 3, 1 or 4, H, W] in [-1, 1], not clamped."""
-        network = self._codec.network
-        for z in self._codec.denormalise(latents).transpose(1, 2).split(1, dim=2):
-            yield network.decoder(
-                network.post_quant_conv(z),
-                feat_cache=self._cache,
-                feat_idx=[0],
-                first_chunk=not self._started,
-            )
-            self._started = True
+        first, self._started = not self._started, True
+        return raw_frames(self._codec, latents, self._cache, first)
+
+
+def raw_frames(codec: WanVAE, latents: Tensor, cache: list[Any], first: bool) -> Iterator[Tensor]:
+    """For each latent frame of [B, F, C, h, w] its frames [B, 3, 1 or 4, H, W] in [-1, 1], not clamped.
+
+    Args:
+        cache: the decoder's memory, from `new_cache` at first; replaced in place.
+        first: whether the stream begins here.
+    """
+    for i, z in enumerate(codec.denormalise(latents).transpose(1, 2).split(1, dim=2)):
+        z = codec.network.post_quant_conv(z)
+        yield codec.network.decoder(z, feat_cache=cache, feat_idx=[0], first_chunk=first and i == 0)
+
+
+def finish_frames(frames: Iterable[Tensor]) -> Tensor:
+    """`raw_frames` to uint8 [B, T, H, W, 3]."""
+    rounded = [to_uint8(x * 0.5 + 0.5) for x in frames]
+    return torch.cat(rounded, dim=2).permute(0, 2, 3, 4, 1).contiguous()

@@ -1,0 +1,166 @@
+"""A bundle to a folder of ONNX graphs, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from pyrf.bundle import Bundle
+from pyrf.config import ModelConfig, StreamConfig
+from pyrf.export.decoder import decoder_graphs
+from pyrf.export.manifest import GRAPHS, MANIFEST, ExportError, GraphSpec, Manifest, file_entry
+from pyrf.export.student import student_graphs
+from pyrf.export.text import text_graphs
+from pyrf.export.trace import TracedGraph, graph_spec, write_graphs
+from pyrf.models.codec import Codec
+
+PRECISIONS = ("float32", "float16", "bfloat16")
+PACKAGES = ("pyrf", "torch", "onnx", "onnxscript")
+
+Report = Callable[[str], None]
+"""Told what begins next, in words."""
+
+
+class FolderWriter:
+    """Collects the graphs of a folder; `finish` gives the folder its name.
+
+    Args:
+        folder: to be written; must not exist.
+        report: told what is being done.
+
+    Raises:
+        ExportError: when the folder exists.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if folder.exists():
+            raise ExportError(f"{folder} exists; give a new directory, or remove it first")
+        self.folder = folder
+        self.temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        self.graphs: dict[str, GraphSpec] = {}
+
+    def __enter__(self) -> FolderWriter:
+        self.temporary.mkdir(parents=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def add(self, graphs: Mapping[str, TracedGraph], weights: str) -> None:
+        """Write graphs that share a file of weights."""
+        write_graphs(self.temporary, graphs, weights)
+        for name, graph in graphs.items():
+            self.graphs[name] = graph_spec(f"{name}.onnx", graph)
+
+    def finish(
+        self,
+        *,
+        dtype: str,
+        fp8: bool,
+        model: ModelConfig,
+        stream: StreamConfig,
+        height: int,
+        width: int,
+        weights: str,
+    ) -> Manifest:
+        """Write the manifest, and give the folder its name."""
+        manifest = Manifest(
+            dtype=dtype,
+            fp8=fp8,
+            model=model,
+            stream=stream,
+            height=height,
+            width=width,
+            weights=weights,
+            versions={name: version(name) for name in PACKAGES},
+            graphs={name: self.graphs[name] for name in GRAPHS if name in self.graphs},
+            files={path.name: file_entry(path) for path in sorted(self.temporary.iterdir())},
+        )
+        (self.temporary / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        self.temporary.rename(self.folder)
+        return manifest
+
+
+def fingerprint(bundle: Bundle) -> str:
+    """SHA-256 over the weights and configurations that a bundle is read from."""
+    paths = [path for path in sorted(bundle.path.rglob("*")) if path.suffix in _WEIGHTS]
+    if bundle.student is not None:
+        paths.append(bundle.student)
+    digest = hashlib.sha256()
+    for path in paths:
+        size, content = file_entry(path)
+        name = path.relative_to(bundle.path) if path.is_relative_to(bundle.path) else path.name
+        digest.update(f"{name} {size} {content}\n".encode())
+    return digest.hexdigest()
+
+
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json"}
+
+
+def export_onnx(
+    bundle: Bundle,
+    folder: str | Path,
+    *,
+    dtype: str = "float32",
+    height: int | None = None,
+    width: int | None = None,
+    report: Report = lambda _: None,
+) -> Manifest:
+    """Export a bundle as ONNX graphs: student, text encoder and decoder (see `pyrf.export.manifest`).
+
+    One part is in memory at a time.
+
+    Args:
+        bundle: what to export.
+        folder: to be written; must not exist.
+        dtype: "float32", "float16" or "bfloat16".
+        height, width: of a frame in pixels; by default the bundle's.
+        report: told what begins.
+
+    Raises:
+        ExportError: when the folder exists, or an argument does not fit.
+    """
+    if dtype not in PRECISIONS:
+        raise ExportError(f"dtype must be one of {', '.join(PRECISIONS)}, got {dtype!r}")
+    torch_dtype, stream, config = getattr(torch, dtype), bundle.stream_config, bundle.model_config
+    with FolderWriter(Path(folder)) as writer:
+        report("hashing the weights")
+        weights = fingerprint(bundle)
+        report("the text encoder")
+        writer.add(text_graphs(bundle.text_encoder(torch_dtype).network, config.text_len), "text.weights")
+        report("the decoder")
+        codec = bundle.codec(torch_dtype)
+        rows, columns = latent_size(codec, height or bundle.height, width or bundle.width)
+        writer.add(decoder_graphs(codec, stream.chunk_frames, rows, columns), "decoder.weights")
+        del codec
+        report("the student")
+        writer.add(student_graphs(bundle.transformer(torch_dtype), stream, rows, columns), "student.weights")
+        report("the manifest")
+        return writer.finish(
+            dtype=dtype,
+            fp8=False,
+            model=config,
+            stream=stream,
+            height=rows,
+            width=columns,
+            weights=weights,
+        )
+
+
+def latent_size(codec: Codec, height: int, width: int) -> tuple[int, int]:
+    """Height and width of the latents of frames of a size in pixels.
+
+    Raises:
+        ExportError: when they do not split into the network's patches.
+    """
+    multiple = 2 * codec.spatial_stride
+    for name, value in (("height", height), ("width", width)):
+        if value < multiple or value % multiple:
+            raise ExportError(f"{name} must be a positive multiple of {multiple}, got {value}")
+    return height // codec.spatial_stride, width // codec.spatial_stride
