@@ -8,7 +8,7 @@ A folder is for one geometry, one dtype and one set of weights. Batch is 1 every
     denoise        latents, modulation, rope, position, length,
                    cross_keys.i, cross_values.i, keys.i, values.i
                                                                -> flow, keys_out.i, values_out.i
-    clean          the same                                    -> keys_out.i, values_out.i
+    clean          the same, less what only flow needs         -> keys_out.i, values_out.i
     decoder_first  latents                                     -> frames, memory_out.i
     decoder_next   latents, memory.i                           -> frames, memory_out.i
 

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from pyrf.config import PATCH, StreamConfig
 from pyrf.export.nodes import ring_attention_node, write_slot_node
-from pyrf.export.trace import Arguments, TracedGraph, trace
+from pyrf.export.trace import Arguments, TracedGraph, trace, without_outputs
 from pyrf.models.dit import PromptCache, TimeEmbedding, WanModel, unpatchify
 
 
 class GraphAttention:
-    """Self-attention on a cache that goes in and comes out of the graph (a `CacheWriter`).
+    """Self-attention on a cache that goes in and comes out of the graph (an `Attention`).
 
     Args:
         keys, values: of each layer, [1, heads, slots * N, head_dim].
@@ -48,17 +48,12 @@ class _GraphLayer:
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float, rope: Tensor
     ) -> Tensor:
-        self.append(k, v, norm_k, eps, rope)
-        whole = self.whole
-        q = whole.norm_rotate(q, norm_q, eps)
-        return ring_attention_node(q, whole.keys[self.layer], whole.values[self.layer], whole.length)
-
-    def append(self, k: Tensor, v: Tensor, norm_k: Tensor, eps: float, rope: Tensor) -> None:
         whole, i = self.whole, self.layer
-        k = whole.norm_rotate(k, norm_k, eps)
+        q, k = whole.norm_rotate(q, norm_q, eps), whole.norm_rotate(k, norm_k, eps)
         v = v.unflatten(-1, (-1, k.shape[-1])).transpose(1, 2)
         whole.keys[i] = write_slot_node(whole.keys[i], k, whole.position)
         whole.values[i] = write_slot_node(whole.values[i], v, whole.position)
+        return ring_attention_node(q, whole.keys[i], whole.values[i], whole.length)
 
 
 class _Call(nn.Module):
@@ -94,28 +89,6 @@ class DenoiseCall(_Call):
         tokens = self.model.denoise_tokens(x, self._time(modulation), rope, prompt, attention)
         flow = unpatchify(tokens, latents.shape[1], *latents.shape[3:])
         return flow.float(), attention.keys, attention.values
-
-
-class CleanCall(_Call):
-    """The clean call: the cache alone comes out, and nothing is computed that it does not need."""
-
-    def forward(
-        self,
-        latents: Tensor,
-        modulation: Tensor,
-        rope: Tensor,
-        position: Tensor,
-        length: Tensor,
-        cross_keys: list[Tensor],
-        cross_values: list[Tensor],
-        keys: list[Tensor],
-        values: list[Tensor],
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        attention = GraphAttention(keys, values, rope, position, length)
-        prompt = PromptCache(tuple(cross_keys), tuple(cross_values))
-        x = self.model.embed_latents(latents)
-        self.model.write_tokens(x, self._time(modulation), rope, prompt, attention)
-        return attention.keys, attention.values
 
 
 class PromptCall(_Call):
@@ -171,9 +144,10 @@ def student_graphs(model: WanModel, stream: StreamConfig, height: int, width: in
     prompt = [f"{name}.{i}" for name in ("cross_keys", "cross_values") for i in layers]
     embeds = torch.zeros(1, config.text_len, config.text_dim, dtype=model.dtype)
     sinusoid = torch.zeros(1, 1, config.freq_dim)
+    denoise = trace(DenoiseCall(model), call, ["flow", *cache])
     return {
         "prompt": trace(PromptCall(model), {"prompt_embeds": embeds}, prompt),
         "time": trace(TimeCall(model), {"sinusoid": sinusoid}, ["modulation"]),
-        "denoise": trace(DenoiseCall(model), call, ["flow", *cache]),
-        "clean": trace(CleanCall(model), call, cache),
+        "denoise": denoise,
+        "clean": without_outputs(denoise, ["flow"]),
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 
 from pyrf.export.manifest import GraphSpec, TensorSpec
@@ -125,6 +126,17 @@ def _name_weights(graph: ir.Graph) -> None:
     for value in list(graph.initializers.values()):
         if value.name and value.name.startswith(prefix):
             value.name = value.name.removeprefix(prefix)
+
+
+def without_outputs(graph: TracedGraph, names: Sequence[str]) -> TracedGraph:
+    """A graph with some outputs left out, and with them every node and input that only they needed."""
+    model = graph.model.clone()
+    for value in [value for value in model.graph.outputs if value.name in names]:
+        model.graph.outputs.remove(value)
+    RemoveUnusedNodesPass()(model)
+    for value in [value for value in model.graph.inputs if not value.uses()]:
+        model.graph.inputs.remove(value)
+    return TracedGraph(model, graph.aliases)
 
 
 def graph_spec(file: str, graph: TracedGraph) -> GraphSpec:

@@ -46,22 +46,6 @@ class Attention(Protocol):
         ...
 
 
-class LayerWriter(LayerAttention, Protocol):
-    """Self-attention of one layer that keeps what it saw in a cache."""
-
-    def append(self, k: Tensor, v: Tensor, norm_k: Tensor, eps: float, rope: Tensor) -> None:
-        """Write the chunk without attending: all that the last layer of a clean call has to do."""
-        ...
-
-
-class CacheWriter(Protocol):
-    """Self-attention of a whole network, with a cache."""
-
-    def for_layer(self, layer: int) -> LayerWriter:
-        """The part that belongs to one layer."""
-        ...
-
-
 def rope_table(
     frame_positions: Sequence[float],
     rows: int,
@@ -189,5 +173,5 @@ class CachedLayer:
         return ring_attention(q, keys, values, length)
 
     def append(self, k: Tensor, v: Tensor, norm_k: Tensor, eps: float, rope: Tensor) -> None:
-        """Write the chunk without attending."""
+        """Write the chunk without attending: all that the last layer of a clean call has to do."""
         self._append(k, k, v, norm_k, norm_k, eps, rope)

@@ -18,9 +18,9 @@ from pyrf.config import PATCH, ModelConfig
 from pyrf.models.attention import (
     Attention,
     BidirectionalAttention,
-    CacheWriter,
+    CachedAttention,
+    CachedLayer,
     LayerAttention,
-    LayerWriter,
     rope_table,
 )
 
@@ -133,7 +133,7 @@ class SelfAttention(nn.Module):
         )
         return self.o(mixed)
 
-    def append(self, x: Tensor, rope: Tensor, attention: LayerWriter) -> None:
+    def append(self, x: Tensor, rope: Tensor, attention: CachedLayer) -> None:
         """Only write x's keys and values into the cache."""
         attention.append(self.k(x), self.v(x), self.norm_k.weight, self.eps, rope)
 
@@ -374,20 +374,6 @@ class WanModel(nn.Module):
             x = block(x, projected, rope, prompt.keys[i], prompt.values[i], attention.for_layer(i))
         return self.head(x, time.head or time.e)
 
-    def write_tokens(
-        self, x: Tensor, time: TimeEmbedding, rope: Tensor, prompt: PromptCache, attention: CacheWriter
-    ) -> None:
-        """Tokens [B, N, D] through the network as far as the last layer's keys and values."""
-        last = len(self.blocks) - 1
-        for i, block in enumerate(self.blocks):
-            projected = time.blocks[i] if time.blocks else block.modulate(time.projected)
-            layer = attention.for_layer(i)
-            if i < last:
-                x = block(x, projected, rope, prompt.keys[i], prompt.values[i], layer)
-            else:
-                shift, scale = projected[:2]
-                block.self_attn.append(_modulated(x, shift, scale, block.eps), rope, layer)
-
     def forward(
         self,
         latents: Tensor,
@@ -422,7 +408,7 @@ class WanModel(nn.Module):
         timesteps: Tensor | TimeEmbedding,
         prompt: PromptCache,
         *,
-        attention: CacheWriter,
+        attention: CachedAttention,
         frame_positions: Tensor | Sequence[float],
     ) -> None:
         """The clean call: write the chunk's keys and values, and compute nothing that they do not need.
@@ -430,4 +416,12 @@ class WanModel(nn.Module):
         Takes what `forward` takes.
         """
         x, time, rope = self._enter(latents, timesteps, prompt, frame_positions)
-        self.write_tokens(x, time, rope, prompt, attention)
+        last = len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
+            projected = time.blocks[i] if time.blocks else block.modulate(time.projected)
+            layer = attention.for_layer(i)
+            if i < last:
+                x = block(x, projected, rope, prompt.keys[i], prompt.values[i], layer)
+            else:
+                shift, scale = projected[:2]
+                block.self_attn.append(_modulated(x, shift, scale, block.eps), rope, layer)
