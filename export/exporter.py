@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -14,14 +12,22 @@ import torch
 from pyrf.bundle import Bundle
 from pyrf.config import ModelConfig, StreamConfig
 from pyrf.export.decoder import decoder_graphs
-from pyrf.export.manifest import GRAPHS, MANIFEST, ExportError, GraphSpec, Manifest, file_entry
+from pyrf.export.manifest import (
+    GRAPHS,
+    MANIFEST,
+    ExportError,
+    GraphSpec,
+    Manifest,
+    file_entry,
+    fingerprint,
+    package_versions,
+)
 from pyrf.export.student import student_graphs
 from pyrf.export.text import text_graphs
 from pyrf.export.trace import TracedGraph, graph_spec, write_graphs
 from pyrf.models.codec import Codec
 
 PRECISIONS = ("float32", "float16", "bfloat16")
-PACKAGES = ("pyrf", "torch", "onnx", "onnxscript")
 
 Report = Callable[[str], None]
 """Told what begins next, in words."""
@@ -78,29 +84,13 @@ class FolderWriter:
             height=height,
             width=width,
             weights=weights,
-            versions={name: version(name) for name in PACKAGES},
+            versions=package_versions(),
             graphs={name: self.graphs[name] for name in GRAPHS if name in self.graphs},
             files={path.name: file_entry(path) for path in sorted(self.temporary.iterdir())},
         )
         (self.temporary / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         self.temporary.rename(self.folder)
         return manifest
-
-
-def fingerprint(bundle: Bundle) -> str:
-    """SHA-256 over the weights and configurations that a bundle is read from."""
-    paths = [path for path in sorted(bundle.path.rglob("*")) if path.suffix in _WEIGHTS]
-    if bundle.student is not None:
-        paths.append(bundle.student)
-    digest = hashlib.sha256()
-    for path in paths:
-        size, content = file_entry(path)
-        name = path.relative_to(bundle.path) if path.is_relative_to(bundle.path) else path.name
-        digest.update(f"{name} {size} {content}\n".encode())
-    return digest.hexdigest()
-
-
-_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json"}
 
 
 def export_onnx(

@@ -20,9 +20,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pyrf.bundle import Bundle
 from pyrf.config import ModelConfig, StreamConfig
 
 MANIFEST = "manifest.json"
@@ -164,3 +166,24 @@ def load_manifest(folder: str | Path, *, check_content: bool = True) -> Manifest
         if check_content and file_entry(path) != (size, digest):
             raise ExportError(f"{path} is damaged (its SHA-256 has changed); export the bundle again")
     return manifest
+
+
+def fingerprint(bundle: Bundle) -> str:
+    """SHA-256 over the weights and configurations that a bundle is read from."""
+    paths = [path for path in sorted(bundle.path.rglob("*")) if path.suffix in _SOURCES]
+    if bundle.student is not None:
+        paths.append(bundle.student)
+    digest = hashlib.sha256()
+    for path in paths:
+        size, content = file_entry(path)
+        name = path.relative_to(bundle.path) if path.is_relative_to(bundle.path) else path.name
+        digest.update(f"{name} {size} {content}\n".encode())
+    return digest.hexdigest()
+
+
+_SOURCES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json"}
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide what an export looks like."""
+    return {name: version(name) for name in ("pyrf", "torch", "onnx", "onnxscript")}

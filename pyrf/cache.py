@@ -37,6 +37,7 @@ class SinkRingCache:
         open: whether a chunk is under way.
         slot: int64 scalar on the device, the slot of the current chunk; always the same tensor.
         length: valid tokens, the current chunk included.
+        order: inside `rewrite`, int64 slots that the chunk sees, its own the last; else None.
         keys, values: one view a layer.
         key_masters, value_masters: what `ema_sink_update` keeps beside the sink, if anything.
 
@@ -80,7 +81,7 @@ class SinkRingCache:
         self.chunk = 0
         self.open = False
         self.length = 0
-        self._order: Tensor | None = None
+        self.order: Tensor | None = None
         for master in self._masters():
             master.zero_()
 
@@ -160,10 +161,10 @@ class SinkRingCache:
 
     def visible(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, int]:
         """What the current chunk attends to: a layer's keys and values, of which a prefix is valid."""
-        if self._order is None:
+        if self.order is None:
             return keys, values, self.length
         gathered = [
-            x.unflatten(2, (-1, self.tokens)).index_select(2, self._order).flatten(2, 3)
+            x.unflatten(2, (-1, self.tokens)).index_select(2, self.order).flatten(2, 3)
             for x in (keys, values)
         ]
         return gathered[0], gathered[1], gathered[0].shape[2]
@@ -187,13 +188,13 @@ class SinkRingCache:
         order += [self.slot_of(c) for c in range(self.ring_chunks.start, chunk + 1)]
         frames = self.stream.chunk_frames
         with torch.inference_mode(False):
-            self._order = torch.tensor(order).to(self.slot.device)
+            self.order = torch.tensor(order).to(self.slot.device)
         self.slot.fill_(order[-1])
         self.open = True
         try:
             yield range(chunk * frames, (chunk + 1) * frames)
         finally:
-            self.open, self._order = False, None
+            self.open, self.order = False, None
 
     def snapshot(self) -> list[tuple[Tensor, Tensor]]:
         """Copies of what the current chunk sees besides itself, for `PrefixAttention`.

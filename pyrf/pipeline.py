@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Self, overload
 
 import numpy as np
 import torch
 
+from pyrf.backends.choice import check_backend, load_engine
 from pyrf.bundle import Bundle, load_bundle
 from pyrf.config import PATCH
 from pyrf.stream import Chunk, Prompt, Stream, Timing, as_int
@@ -19,7 +21,6 @@ from pyrf.video import Frames, Video
 __all__ = ["Chunk", "Stream", "StreamingPipeline", "Timing", "Video"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-BACKENDS = ("torch",)
 
 
 class StreamingPipeline:
@@ -33,7 +34,15 @@ class StreamingPipeline:
         height, width: of a frame, unless a stream asks for others.
     """
 
-    def __init__(self, bundle: Bundle, *, backend: str, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        backend: str,
+        dtype: torch.dtype,
+        device: torch.device,
+        exported: str | Path | None = None,
+    ) -> None:
         self.backend = backend
         self.dtype = dtype
         self.device = device
@@ -43,7 +52,7 @@ class StreamingPipeline:
         self.width: int = bundle.width
         self.text_encoder = bundle.text_encoder(dtype=dtype, device=device)
         self.codec = bundle.codec(dtype=dtype, device=device)
-        self.transformer = bundle.transformer(dtype=dtype, device=device)
+        self.engine = load_engine(backend, bundle, self.codec, dtype=dtype, device=device, exported=exported)
 
     @classmethod
     def from_pretrained(
@@ -56,6 +65,7 @@ class StreamingPipeline:
         dtype: str | torch.dtype = "float32",
         device: str | torch.device = "cpu",
         window_frames: int | None = None,
+        exported: str | Path | None = None,
     ) -> Self:
         """Load a model.
 
@@ -63,21 +73,22 @@ class StreamingPipeline:
             name: "tiny" (bundled), a directory in the diffusers layout or in Wan's own, or a hub id.
             student: weights that replace the model's: a file or a hub id.
             revision: of the hub repository.
-            backend: who computes; "torch".
+            backend: who computes: "torch", or "onnxruntime" (on a CPU, in float32).
             dtype: "float32" or "bfloat16", of the network and the cache.
             device: "cpu", "cuda", "cuda:1", ...
             window_frames: latent frames that a chunk sees, sink and itself included; by default the model's.
+            exported: a folder that `pyrf export` wrote, for a backend that runs graphs. By default the model
+                is exported when a size is first used, and kept in $PYRF_CACHE, else ~/.cache/pyrf.
 
         Raises:
             ValueError: when something is unknown, missing or damaged, or the window does not fit the chunk.
         """
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        check_backend(backend, exported)
         chosen_dtype, chosen_device = _check_dtype(dtype), _check_device(device)
         bundle = load_bundle(name, student=student, revision=revision)
         if window_frames is not None:
             bundle = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=window_frames))
-        return cls(bundle, backend=backend, dtype=chosen_dtype, device=chosen_device)
+        return cls(bundle, backend=backend, dtype=chosen_dtype, device=chosen_device, exported=exported)
 
     @property
     def fps(self) -> float:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrf.backends.torch import TorchBackend
+from pyrf.backends.base import StreamBackend
 from pyrf.sampler import ChunkLoop, SeededNoise
 from pyrf.video import Frames
 
@@ -257,7 +257,7 @@ class _Clock:
 class _WatchedBackend:
     """A backend that times its clean call and stops between calls when the stream is closed."""
 
-    def __init__(self, inner: TorchBackend, closed: Callable[[], bool]) -> None:
+    def __init__(self, inner: StreamBackend, closed: Callable[[], bool]) -> None:
         self.inner = inner
         self.clean_s = 0.0
         self._closed = closed
@@ -286,12 +286,12 @@ class _Rollout:
         height, width = size[0] // stride, size[1] // stride
         self._pipe = pipe
         self._batch = len(seeds)
-        torch_backend = TorchBackend(pipe.transformer, pipe.stream_config)
-        torch_backend.start(self._batch, height, width)
-        self.backend = _WatchedBackend(torch_backend, closed)
+        backend = pipe.engine.backend(height, width)
+        backend.start(self._batch, height, width)
+        self.backend = _WatchedBackend(backend, closed)
         shape = (pipe.stream_config.chunk_frames, pipe.codec.latent_channels, height, width)
         self.loop = ChunkLoop(self.backend, pipe.stream_config, SeededNoise(seeds, shape, pipe.device))
-        self.decoder = pipe.codec.decoder()
+        self.decoder = pipe.engine.decoder(self._batch, height, width)
 
     def set_prompts(self, prompts: tuple[str, ...], recache: bool) -> None:
         self.backend.inner.set_prompt(self._pipe.text_encoder.encode(list(prompts)), recache)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from pyrf.backends.base import StreamBackend
 from pyrf.cache import SinkRingCache
-from pyrf.config import PATCH, StreamConfig
+from pyrf.config import StreamConfig
 from pyrf.models.attention import CachedAttention
+from pyrf.models.codec import Codec, StreamingDecoder
 from pyrf.models.dit import PromptCache, TimeEmbedding, WanModel
 
 
-class TorchBackend:
+class TorchBackend(StreamBackend):
     """Computes the calls of one stream with a `WanModel`, eagerly.
 
     Args:
@@ -22,97 +24,26 @@ class TorchBackend:
     """
 
     def __init__(self, model: WanModel, stream: StreamConfig) -> None:
-        self.model, self.stream = model, stream
-        self.cache: SinkRingCache | None = None
+        super().__init__(model.config, stream, dtype=model.dtype, device=model.device)
+        self.model = model
         self._attention: CachedAttention | None = None
         self._prompt: PromptCache | None = None
         self._times: dict[float, TimeEmbedding] = {}
-        self._recent: deque[Tensor] = deque()
-
-    @property
-    def device(self) -> torch.device:
-        """Where latents are expected."""
-        return self.model.device
-
-    def start(self, batch: int, height: int, width: int) -> None:
-        """Begin a new stream: an empty cache and no prompt.
-
-        Args:
-            batch: videos made together.
-            height, width: of the latents, even.
-
-        Raises:
-            ValueError: when a size is not one the network takes.
-        """
-        if height < PATCH[1] or width < PATCH[2] or height % PATCH[1] or width % PATCH[2]:
-            raise ValueError(f"height and width of latents must be even and positive, got {height} x {width}")
-        self.close()
-        self.cache = SinkRingCache(
-            self.model.config,
-            self.stream,
-            batch=batch,
-            tokens_per_frame=height // PATCH[1] * (width // PATCH[2]),
-            dtype=self.model.dtype,
-            device=self.model.device,
-        )
-        self._attention = CachedAttention(self.cache)
-        self._shape = (batch, self.stream.chunk_frames, self.model.config.in_channels, height, width)
 
     def close(self) -> None:
-        """Let go of the stream's memory."""
-        self.cache = self._attention = self._prompt = None
+        super().close()
+        self._attention = self._prompt = None
         self._times.clear()
-        self._recent.clear()
 
-    def _started(self) -> tuple[SinkRingCache, CachedAttention]:
-        if self.cache is None or self._attention is None:
-            raise RuntimeError("the backend has no stream: call start() first")
-        return self.cache, self._attention
+    def _begin(self, cache: SinkRingCache) -> None:
+        self._attention = CachedAttention(cache)
 
-    def _prompted(self) -> PromptCache:
-        if self._prompt is None:
-            raise RuntimeError("the stream has no prompt: call start(), then set_prompt()")
-        return self._prompt
-
-    def _ready(self, latents: Tensor) -> tuple[SinkRingCache, CachedAttention, PromptCache]:
-        """What a call needs, once the latents are known to fit."""
-        prompt, (cache, attention) = self._prompted(), self._started()
-        if latents.shape != self._shape:
-            raise ValueError(f"latents must be {list(self._shape)}, got {list(latents.shape)}")
-        return cache, attention, prompt
-
-    @torch.inference_mode()
-    def set_prompt(self, prompt_embeds: Tensor, recache: bool = False) -> None:
-        """Change the prompt, at a chunk's border: its cross-attention keys and values are made anew.
-
-        Args:
-            prompt_embeds: [B, text_len, text_dim], or [1, ...] for all videos.
-            recache: also compute the keys and values of the past chunks in the ring again under this
-                prompt, oldest first, each seeing the sink and the ring's older chunks. Motion then
-                follows the new prompt sooner. The sink, the memory of the stream's beginning, stays.
-
-        Raises:
-            RuntimeError: before `start`, or inside a chunk.
-            ValueError: when the shape does not fit.
-        """
-        cache, attention = self._started()
-        if cache.open:
-            raise RuntimeError(f"chunk {cache.chunk} is under way: the prompt changes between chunks")
-        batch = cache.keys[0].shape[0]
-        if len(prompt_embeds) not in (1, batch):
-            raise ValueError(f"prompt_embeds must hold 1 or {batch} prompts, got {len(prompt_embeds)}")
-        prompt = self.model.encode_prompt(prompt_embeds.to(self.device))
+    def _encode_prompt(self, prompt_embeds: Tensor) -> None:
+        prompt, batch = self.model.encode_prompt(prompt_embeds), self._shape[0]
         self._prompt = PromptCache(
             tuple(k.expand(batch, -1, -1, -1) for k in prompt.keys),
             tuple(v.expand(batch, -1, -1, -1) for v in prompt.values),
         )
-        if recache:
-            chunks = cache.ring_chunks
-            for chunk, latents in zip(chunks, list(self._recent)[-len(chunks) :]):
-                with cache.rewrite(chunk) as positions:
-                    self.model.write_cache(
-                        latents, self._time(0.0), self._prompt, attention=attention, frame_positions=positions
-                    )
 
     def _time(self, timestep: float) -> TimeEmbedding:
         """The embedding of a timestep, made once a stream and shared by all videos, frames and chunks."""
@@ -121,55 +52,37 @@ class TorchBackend:
             self._times[timestep] = self.model.modulate(self.model.embed_timesteps(timesteps))
         return self._times[timestep]
 
-    @torch.inference_mode()
-    def begin_chunk(self) -> None:
-        """Make room for the next chunk; the one it overwrites goes into the sink.
-
-        Raises:
-            RuntimeError: before `start` and `set_prompt`, or inside a chunk.
-        """
-        self._prompted()
-        self._started()[0].begin_chunk()
-
-    @torch.inference_mode()
-    def denoise(self, latents: Tensor, timestep: float) -> Tensor:
-        """A denoise call of the current chunk.
-
-        Args:
-            latents: [B, chunk_frames, C, H, W].
-            timestep: in 0..1000.
-
-        Returns:
-            The flow, of the latents' shape and the model's dtype.
-
-        Raises:
-            RuntimeError: outside a chunk.
-            ValueError: when the shape does not fit the stream.
-        """
-        cache, attention, prompt = self._ready(latents)
+    def _predict(self, latents: Tensor, timestep: float, positions: Sequence[int]) -> Tensor:
+        assert self._prompt is not None
         return self.model(
             latents,
             self._time(timestep),
-            prompt,
-            attention=attention,
-            frame_positions=cache.frame_positions,
+            self._prompt,
+            attention=self._attention,
+            frame_positions=positions,
         )
 
-    @torch.inference_mode()
-    def clean(self, latents: Tensor) -> None:
-        """The clean call: write the chunk's keys and values for good, and end the chunk.
-
-        Takes and raises what `denoise` does.
-        """
-        cache, attention, prompt = self._ready(latents)
+    def _write(self, latents: Tensor, positions: Sequence[int]) -> None:
+        assert self._prompt is not None
+        assert self._attention is not None
         self.model.write_cache(
-            latents,
-            self._time(0.0),
-            prompt,
-            attention=attention,
-            frame_positions=cache.frame_positions,
+            latents, self._time(0.0), self._prompt, attention=self._attention, frame_positions=positions
         )
-        self._recent.append(latents)
-        if len(self._recent) > self.stream.slots:
-            self._recent.popleft()
-        cache.commit()
+
+
+class TorchEngine:
+    """A model in torch (`pyrf.backends.base.Engine`).
+
+    Args:
+        model, codec: loaded.
+        stream: how it streams.
+    """
+
+    def __init__(self, model: WanModel, codec: Codec, stream: StreamConfig) -> None:
+        self.model, self.codec, self.stream = model, codec, stream
+
+    def backend(self, height: int, width: int) -> TorchBackend:
+        return TorchBackend(self.model, self.stream)
+
+    def decoder(self, batch: int, height: int, width: int) -> StreamingDecoder:
+        return self.codec.decoder()

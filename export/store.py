@@ -1,0 +1,100 @@
+"""Exports kept on disk, made when first asked for: one for each bundle, dtype, size and set of versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from pyrf.bundle import Bundle
+from pyrf.config import StreamConfig
+from pyrf.export.manifest import FORMAT, ExportError, Manifest, fingerprint, load_manifest, package_versions
+
+logger = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """Where pyrf keeps what it can make again: $PYRF_CACHE, else `pyrf` in the user's cache folder."""
+    if given := os.environ.get("PYRF_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyrf"
+
+
+def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Path:
+    """The folder of a bundle's export, which is made when it is not there or damaged.
+
+    Args:
+        bundle: what to export.
+        dtype, height, width: see `export_onnx`.
+
+    Raises:
+        ValueError: when packages are missing, or the bundle cannot be exported.
+    """
+    try:
+        from pyrf.export.exporter import export_onnx
+    except ImportError as error:
+        raise ExportError(
+            f"exporting needs the package {error.name}; run: pip install 'pyrf[onnx]'"
+        ) from error
+    key = {
+        "format": FORMAT,
+        "weights": fingerprint(bundle),
+        "stream": asdict(bundle.stream_config),
+        "size": [height, width],
+        "dtype": dtype,
+        "versions": package_versions(),
+    }
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    folder = cache_folder() / "onnx" / name
+    if folder.exists():
+        try:
+            load_manifest(folder)
+        except ExportError as error:
+            logger.warning("%s: exporting it again", error)
+            shutil.rmtree(folder)
+        else:
+            return folder
+    logger.info("exporting %s at %d x %d to %s", bundle.path, height, width, folder)
+    try:
+        export_onnx(bundle, folder, dtype=dtype, height=height, width=width)
+    except OSError as error:
+        if not folder.exists():  # else another process was first
+            raise ExportError(f"cannot write {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def check_export(folder: Path, bundle: Bundle, *, dtype: str) -> Manifest:
+    """Check that a folder is whole and was exported from a bundle, as it streams now.
+
+    Raises:
+        ExportError: when it is not; the message says what differs.
+    """
+    manifest = load_manifest(folder)
+    differences = {
+        "dtype": (manifest.dtype, dtype),
+        "network": (manifest.model, bundle.model_config),
+        "stream": (_cut(manifest.stream), _cut(bundle.stream_config)),
+        "weights": (manifest.weights, fingerprint(bundle)),
+    }
+    for name, (found, wanted) in differences.items():
+        if found != wanted:
+            raise ExportError(
+                f"{folder} was exported from another {name} ({found}, the bundle's is {wanted}); "
+                "export it again"
+            )
+    return manifest
+
+
+def _cut(stream: StreamConfig) -> StreamConfig:
+    """What of a stream's configuration the graphs depend on; the rest is left at its defaults."""
+    defaults = StreamConfig()
+    return replace(
+        stream,
+        sink_alpha=defaults.sink_alpha,
+        denoising_steps=defaults.denoising_steps,
+        shift=defaults.shift,
+    )

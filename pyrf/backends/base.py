@@ -1,0 +1,183 @@
+"""What every backend of a stream shares: the cache, the order of verbs, prompt changes and recache."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pyrf.cache import SinkRingCache
+from pyrf.config import PATCH, ModelConfig, StreamConfig
+from pyrf.models.codec import StreamingDecoder
+
+
+class StreamBackend(ABC):
+    """Computes the calls of one stream.
+
+    Args:
+        model: sizes of the student.
+        stream: how the stream is cut.
+        dtype: of the cache.
+        device: of the cache, and where latents are expected.
+
+    Attributes:
+        cache: of the stream under way, None before `start` and after `close`.
+    """
+
+    def __init__(
+        self, model: ModelConfig, stream: StreamConfig, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.model_config, self.stream = model, stream
+        self.dtype, self.device = dtype, device
+        self.cache: SinkRingCache | None = None
+        self._prompted = False
+        self._recent: deque[Tensor] = deque()
+
+    def start(self, batch: int, height: int, width: int) -> None:
+        """Begin a new stream: an empty cache and no prompt.
+
+        Args:
+            batch: videos made together.
+            height, width: of the latents, even.
+
+        Raises:
+            ValueError: when a size is not one the backend takes.
+        """
+        if height < PATCH[1] or width < PATCH[2] or height % PATCH[1] or width % PATCH[2]:
+            raise ValueError(f"height and width of latents must be even and positive, got {height} x {width}")
+        self.close()
+        self._shape = (batch, self.stream.chunk_frames, self.model_config.in_channels, height, width)
+        self.cache = SinkRingCache(
+            self.model_config,
+            self.stream,
+            batch=batch,
+            tokens_per_frame=height // PATCH[1] * (width // PATCH[2]),
+            dtype=self.dtype,
+            device=self.device,
+        )
+        self._begin(self.cache)
+
+    def close(self) -> None:
+        """Let go of the stream's memory."""
+        self.cache = None
+        self._prompted = False
+        self._recent.clear()
+
+    def _started(self) -> SinkRingCache:
+        if self.cache is None:
+            raise RuntimeError("the backend has no stream: call start() first")
+        return self.cache
+
+    def _ready(self, latents: Tensor) -> SinkRingCache:
+        """The cache, once it is known that a call may come and its latents fit."""
+        cache = self._started()
+        if not self._prompted:
+            raise RuntimeError("the stream has no prompt: call start(), then set_prompt()")
+        if not cache.open:
+            raise RuntimeError("the cache has no chunk under way: call begin_chunk() first")
+        if latents.shape != self._shape:
+            raise ValueError(f"latents must be {list(self._shape)}, got {list(latents.shape)}")
+        return cache
+
+    @torch.inference_mode()
+    def set_prompt(self, prompt_embeds: Tensor, recache: bool = False) -> None:
+        """Change the prompt, at a chunk's border: its cross-attention keys and values are made anew.
+
+        Args:
+            prompt_embeds: [B, text_len, text_dim], or [1, ...] for all videos.
+            recache: also compute the keys and values of the past chunks in the ring again under this
+                prompt, oldest first, each seeing the sink and the ring's older chunks. Motion then
+                follows the new prompt sooner. The sink, the memory of the stream's beginning, stays.
+
+        Raises:
+            RuntimeError: before `start`, or inside a chunk.
+            ValueError: when the shape does not fit.
+        """
+        cache = self._started()
+        if cache.open:
+            raise RuntimeError(f"chunk {cache.chunk} is under way: the prompt changes between chunks")
+        batch = self._shape[0]
+        if len(prompt_embeds) not in (1, batch):
+            raise ValueError(f"prompt_embeds must hold 1 or {batch} prompts, got {len(prompt_embeds)}")
+        self._encode_prompt(prompt_embeds.to(self.device))
+        self._prompted = True
+        if recache:
+            chunks = cache.ring_chunks
+            for chunk, latents in zip(chunks, list(self._recent)[-len(chunks) :]):
+                with cache.rewrite(chunk) as positions:
+                    self._write(latents, positions)
+
+    @torch.inference_mode()
+    def begin_chunk(self) -> None:
+        """Make room for the next chunk; the one it overwrites goes into the sink.
+
+        Raises:
+            RuntimeError: before `start` and `set_prompt`, or inside a chunk.
+        """
+        cache = self._started()
+        if not self._prompted:
+            raise RuntimeError("the stream has no prompt: call start(), then set_prompt()")
+        cache.begin_chunk()
+
+    @torch.inference_mode()
+    def denoise(self, latents: Tensor, timestep: float) -> Tensor:
+        """A denoise call of the current chunk.
+
+        Args:
+            latents: [B, chunk_frames, C, H, W].
+            timestep: in 0..1000.
+
+        Returns:
+            The flow, of the latents' shape.
+
+        Raises:
+            RuntimeError: outside a chunk.
+            ValueError: when the shape does not fit the stream.
+        """
+        cache = self._ready(latents)
+        return self._predict(latents, timestep, cache.frame_positions)
+
+    @torch.inference_mode()
+    def clean(self, latents: Tensor) -> None:
+        """The clean call: write the chunk's keys and values for good, and end the chunk.
+
+        Takes and raises what `denoise` does.
+        """
+        cache = self._ready(latents)
+        self._write(latents, cache.frame_positions)
+        self._recent.append(latents)
+        if len(self._recent) > self.stream.slots:
+            self._recent.popleft()
+        cache.commit()
+
+    @abstractmethod
+    def _begin(self, cache: SinkRingCache) -> None:
+        """Make ready for a stream with this new cache."""
+
+    @abstractmethod
+    def _encode_prompt(self, prompt_embeds: Tensor) -> None:
+        """Put a prompt in force, [B or 1, text_len, text_dim]."""
+
+    @abstractmethod
+    def _predict(self, latents: Tensor, timestep: float, positions: Sequence[int]) -> Tensor:
+        """The flow of the chunk under way, at these latent-frame positions; its slot is written."""
+
+    @abstractmethod
+    def _write(self, latents: Tensor, positions: Sequence[int]) -> None:
+        """Write the keys and values of clean latents into the slot of the chunk under way."""
+
+
+class Engine(Protocol):
+    """A model loaded for one backend; its streams share the weights."""
+
+    def backend(self, height: int, width: int) -> StreamBackend:
+        """A backend for a stream of latents of this size; `start` it next."""
+        ...
+
+    def decoder(self, batch: int, height: int, width: int) -> StreamingDecoder:
+        """The decoder of a stream of latents of this size."""
+        ...

@@ -1,0 +1,56 @@
+"""Which backend computes a pipeline's streams, and how a bundle is loaded for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pyrf.backends.base import Engine
+from pyrf.bundle import Bundle
+from pyrf.models.codec import Codec
+
+BACKENDS = ("torch", "onnxruntime")
+
+
+def check_backend(name: str, exported: str | Path | None) -> None:
+    """Refuse a backend that does not exist, and an exported folder where none is read.
+
+    Raises:
+        ValueError: which one, and what there is.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    if name == "torch" and exported is not None:
+        raise ValueError(
+            f"the torch backend reads no exported folder, got {str(exported)!r}; choose onnxruntime"
+        )
+
+
+def load_engine(
+    name: str,
+    bundle: Bundle,
+    codec: Codec,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    exported: str | Path | None,
+) -> Engine:
+    """Load a bundle's student for a backend.
+
+    Args:
+        name: one of `BACKENDS`.
+        codec: the bundle's, loaded.
+        dtype, device: of network and cache.
+        exported: a folder of graphs; None: export on demand.
+
+    Raises:
+        ValueError: when the backend lacks a package, or does not take the dtype, device or folder.
+    """
+    if name == "torch":
+        from pyrf.backends.torch import TorchEngine
+
+        return TorchEngine(bundle.transformer(dtype=dtype, device=device), codec, bundle.stream_config)
+    from pyrf.backends.onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(bundle, codec, dtype=dtype, device=device, exported=exported)
