@@ -12,6 +12,7 @@ import torch
 from pyrf.bundle import Bundle
 from pyrf.config import ModelConfig, StreamConfig
 from pyrf.export.decoder import decoder_graphs
+from pyrf.export.fp8 import calibrate
 from pyrf.export.manifest import (
     GRAPHS,
     MANIFEST,
@@ -27,7 +28,12 @@ from pyrf.export.text import text_graphs
 from pyrf.export.trace import TracedGraph, graph_spec, write_graphs
 from pyrf.models.codec import Codec
 
-PRECISIONS = ("float32", "float16", "bfloat16")
+PRECISIONS = ("float32", "float16", "bfloat16", "fp8")
+CALIBRATION_PROMPTS = (
+    "a red circle moves right",
+    "a large blue square bounces on a white background",
+    "a small yellow triangle stays still",
+)
 
 Report = Callable[[str], None]
 """Told what begins next, in words."""
@@ -100,6 +106,7 @@ def export_onnx(
     dtype: str = "float32",
     height: int | None = None,
     width: int | None = None,
+    device: str | torch.device = "cpu",
     report: Report = lambda _: None,
 ) -> Manifest:
     """Export a bundle as ONNX graphs: student, text encoder and decoder (see `pyrf.export.manifest`).
@@ -109,7 +116,9 @@ def export_onnx(
     Args:
         bundle: what to export.
         folder: to be written; must not exist.
-        dtype: "float32", "float16" or "bfloat16".
+        dtype: "float32", "float16", "bfloat16", or "fp8": the products of the blocks' linears in float8,
+            the rest in bfloat16. Scales come from rollouts of `CALIBRATION_PROMPTS` in bfloat16.
+        device: where these rollouts run.
         height, width: of a frame in pixels; by default the bundle's.
         report: told what begins.
 
@@ -118,23 +127,36 @@ def export_onnx(
     """
     if dtype not in PRECISIONS:
         raise ExportError(f"dtype must be one of {', '.join(PRECISIONS)}, got {dtype!r}")
+    fp8 = dtype == "fp8"
+    dtype = "bfloat16" if fp8 else dtype
     torch_dtype, stream, config = getattr(torch, dtype), bundle.stream_config, bundle.model_config
     with FolderWriter(Path(folder)) as writer:
         report("hashing the weights")
         weights = fingerprint(bundle)
         report("the text encoder")
-        writer.add(text_graphs(bundle.text_encoder(torch_dtype).network, config.text_len), "text.weights")
+        text_encoder = bundle.text_encoder(torch_dtype)
+        writer.add(text_graphs(text_encoder.network, config.text_len), "text.weights")
+        prompts = [text_encoder.encode([prompt]) for prompt in CALIBRATION_PROMPTS] if fp8 else []
+        del text_encoder
         report("the decoder")
         codec = bundle.codec(torch_dtype)
         rows, columns = latent_size(codec, height or bundle.height, width or bundle.width)
         writer.add(decoder_graphs(codec, stream.chunk_frames, rows, columns), "decoder.weights")
         del codec
+        largest = None
+        if fp8:
+            report("calibration")
+            model = bundle.transformer(torch_dtype, device)
+            largest = calibrate(model, stream, prompts, rows, columns)
+            del model
         report("the student")
-        writer.add(student_graphs(bundle.transformer(torch_dtype), stream, rows, columns), "student.weights")
+        model = bundle.transformer(torch_dtype)
+        writer.add(student_graphs(model, stream, rows, columns, fp8_inputs=largest), "student.weights")
+        del model
         report("the manifest")
         return writer.finish(
             dtype=dtype,
-            fp8=False,
+            fp8=fp8,
             model=config,
             stream=stream,
             height=rows,

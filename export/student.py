@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrf.config import PATCH, StreamConfig
+from pyrf.export.fp8 import quantise
 from pyrf.export.nodes import ring_attention_node, write_slot_node
 from pyrf.export.trace import Arguments, TracedGraph, trace, without_outputs
 from pyrf.models.dit import PromptCache, TimeEmbedding, WanModel, unpatchify
@@ -109,13 +112,21 @@ class TimeCall(_Call):
         return torch.stack([row for rows in (*time.blocks, time.head) for row in rows])
 
 
-def student_graphs(model: WanModel, stream: StreamConfig, height: int, width: int) -> dict[str, TracedGraph]:
+def student_graphs(
+    model: WanModel,
+    stream: StreamConfig,
+    height: int,
+    width: int,
+    *,
+    fp8_inputs: Mapping[str, float] | None = None,
+) -> dict[str, TracedGraph]:
     """Trace every graph of a student, at batch 1.
 
     Args:
         model: on the CPU, in the dtype to export.
         stream: how it streams.
         height, width: of the latents.
+        fp8_inputs: from `pyrf.export.fp8.calibrate`, for float8 products; None: none.
 
     Returns:
         "prompt", "time", "denoise" and "clean".
@@ -145,6 +156,8 @@ def student_graphs(model: WanModel, stream: StreamConfig, height: int, width: in
     embeds = torch.zeros(1, config.text_len, config.text_dim, dtype=model.dtype)
     sinusoid = torch.zeros(1, 1, config.freq_dim)
     denoise = trace(DenoiseCall(model), call, ["flow", *cache])
+    if fp8_inputs is not None:
+        quantise(denoise, fp8_inputs)
     return {
         "prompt": trace(PromptCall(model), {"prompt_embeds": embeds}, prompt),
         "time": trace(TimeCall(model), {"sinusoid": sinusoid}, ["modulation"]),

@@ -12,6 +12,7 @@ import typer
 from pyrf.commands.bench import bench
 from pyrf.commands.doctor import doctor
 from pyrf.commands.eval import app as evaluation
+from pyrf.commands.export import export
 from pyrf.commands.generate import generate
 from pyrf.commands.train import train
 
@@ -26,6 +27,7 @@ app.command()(doctor)
 app.command()(bench)
 app.command()(train)
 app.add_typer(evaluation, name="eval")
+app.command()(export)
 
 USER_ERROR = 2
 INTERRUPTED = 130

@@ -84,7 +84,7 @@ class StreamingPipeline:
             ValueError: when something is unknown, missing or damaged, or the window does not fit the chunk.
         """
         check_backend(backend, exported)
-        chosen_dtype, chosen_device = _check_dtype(dtype), _check_device(device)
+        chosen_dtype, chosen_device = _check_dtype(dtype), check_device(device)
         bundle = load_bundle(name, student=student, revision=revision)
         if window_frames is not None:
             bundle = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=window_frames))
@@ -252,7 +252,12 @@ def _check_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return DTYPES[name]
 
 
-def _check_device(device: str | torch.device) -> torch.device:
+def check_device(device: str | torch.device) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        ValueError: when there is no such device.
+    """
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError):

@@ -21,21 +21,26 @@ class StreamBackend(ABC):
     Args:
         model: sizes of the student.
         stream: how the stream is cut.
-        dtype: of the cache.
-        device: of the cache, and where latents are expected.
 
     Attributes:
         cache: of the stream under way, None before `start` and after `close`.
     """
 
-    def __init__(
-        self, model: ModelConfig, stream: StreamConfig, *, dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, model: ModelConfig, stream: StreamConfig) -> None:
         self.model_config, self.stream = model, stream
-        self.dtype, self.device = dtype, device
         self.cache: SinkRingCache | None = None
         self._prompted = False
         self._recent: deque[Tensor] = deque()
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """Of the cache."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Of the cache, and where latents are expected."""
 
     def start(self, batch: int, height: int, width: int) -> None:
         """Begin a new stream: an empty cache and no prompt.

@@ -28,16 +28,18 @@ class OnnxRuntimeBackend(StreamBackend):
     """
 
     def __init__(self, graphs: GraphSet) -> None:
-        manifest = graphs.manifest
-        super().__init__(
-            manifest.model,
-            manifest.stream,
-            dtype=getattr(torch, manifest.dtype),
-            device=torch.device("cpu"),
-        )
+        super().__init__(graphs.manifest.model, graphs.manifest.stream)
         self.graphs = graphs
         self._videos: list[_Video] = []
         self._modulations: dict[float, Tensor] = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return getattr(torch, self.graphs.manifest.dtype)  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
 
     def start(self, batch: int, height: int, width: int) -> None:
         manifest = self.graphs.manifest

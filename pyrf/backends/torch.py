@@ -24,11 +24,19 @@ class TorchBackend(StreamBackend):
     """
 
     def __init__(self, model: WanModel, stream: StreamConfig) -> None:
-        super().__init__(model.config, stream, dtype=model.dtype, device=model.device)
+        super().__init__(model.config, stream)
         self.model = model
         self._attention: CachedAttention | None = None
         self._prompt: PromptCache | None = None
         self._times: dict[float, TimeEmbedding] = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
 
     def close(self) -> None:
         super().close()

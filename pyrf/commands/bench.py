@@ -9,7 +9,14 @@ from typing import Annotated
 
 import typer
 
-from pyrf.commands.options import BackendOption, DeviceOption, DtypeOption, ModelOption, StudentOption
+from pyrf.commands.options import (
+    BackendOption,
+    DeviceOption,
+    DtypeOption,
+    ExportedOption,
+    ModelOption,
+    StudentOption,
+)
 
 
 def bench(
@@ -23,6 +30,7 @@ def bench(
     dtype: DtypeOption = "float32",
     device: DeviceOption = "cpu",
     backend: BackendOption = "torch",
+    exported: ExportedOption = None,
     roofline: Annotated[
         bool,
         typer.Option("--roofline", help="Time nothing: the least that an H100 needs for Wan at 480x832."),
@@ -56,7 +64,7 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     pipe = StreamingPipeline.from_pretrained(
-        model, student=student, backend=backend, dtype=dtype, device=device
+        model, student=student, backend=backend, dtype=dtype, device=device, exported=exported
     )
     load_s = time.perf_counter() - start
     if chunks is None:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pyrf.commands.options import BackendOption, DeviceOption, DtypeOption, ModelOption, StudentOption
+from pyrf.commands.options import (
+    BackendOption,
+    DeviceOption,
+    DtypeOption,
+    ExportedOption,
+    ModelOption,
+    StudentOption,
+)
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
@@ -69,6 +76,7 @@ def generate(
     dtype: DtypeOption = "float32",
     device: DeviceOption = "cpu",
     backend: BackendOption = "torch",
+    exported: ExportedOption = None,
 ) -> None:
     """Make a video from a prompt."""
     from pyrf.video import check_output, open_writer
@@ -82,7 +90,13 @@ def generate(
     from pyrf.pipeline import StreamingPipeline
 
     pipe = StreamingPipeline.from_pretrained(
-        model, student=student, backend=backend, dtype=dtype, device=device, window_frames=window
+        model,
+        student=student,
+        backend=backend,
+        dtype=dtype,
+        device=device,
+        window_frames=window,
+        exported=exported,
     )
     for switch in switches:
         pipe.check_prompt(switch.prompt)

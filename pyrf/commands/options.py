@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,4 +15,14 @@ StudentOption = Annotated[
 ]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or bfloat16.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
-BackendOption = Annotated[str, typer.Option("--backend", help="Who computes: torch.")]
+BackendOption = Annotated[
+    str, typer.Option("--backend", help="Who computes: torch, or onnxruntime on a CPU.")
+]
+ExportedOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--exported",
+        help="A folder that pyrf export wrote; by default made when first needed.",
+        metavar="DIR",
+    ),
+]

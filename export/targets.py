@@ -1,0 +1,92 @@
+"""What `pyrf export --to` can write. A target is a function in `TARGETS`; it imports what it needs itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from pyrf.bundle import Bundle
+from pyrf.export.manifest import ExportError, Manifest
+
+
+class Target(Protocol):
+    """Writes a bundle for a runtime."""
+
+    def __call__(
+        self,
+        bundle: Bundle,
+        out: Path,
+        *,
+        dtype: str,
+        height: int | None,
+        width: int | None,
+        device: torch.device,
+        check_chunks: int,
+        report: Callable[[str], None],
+    ) -> list[str]:
+        """Write the folder `out`, which must not exist.
+
+        Args:
+            bundle: what to export.
+            dtype: of the target's own choice of names.
+            height, width: of a frame in pixels; None: the bundle's.
+            device: where fp8 is calibrated.
+            check_chunks: chunks to compare with torch; 0: none.
+            report: told what begins.
+
+        Returns:
+            Lines of a summary.
+
+        Raises:
+            ValueError: when a package is missing or an argument does not fit.
+        """
+        ...
+
+
+def to_onnx(
+    bundle: Bundle,
+    out: Path,
+    *,
+    dtype: str,
+    height: int | None,
+    width: int | None,
+    device: torch.device,
+    check_chunks: int,
+    report: Callable[[str], None],
+) -> list[str]:
+    """Write ONNX graphs (a `Target`)."""
+    try:
+        import onnx_ir as ir
+
+        from pyrf.export.exporter import export_onnx
+        from pyrf.export.parity import check_parity
+    except ImportError as error:
+        raise ExportError(
+            f"exporting needs the package {error.name}; run: pip install 'pyrf[onnx]'"
+        ) from error
+
+    manifest = export_onnx(bundle, out, dtype=dtype, height=height, width=width, device=device, report=report)
+    rows = [
+        f"{name:14} {sum(1 for _ in ir.load(out / spec.file).graph):6} nodes"
+        for name, spec in manifest.graphs.items()
+    ]
+    rows.append(f"{'files':14} {_mebibytes(manifest):6.1f} MiB, {len(manifest.files)} and the manifest")
+    if check_chunks:
+        report("parity")
+        parity = check_parity(bundle, out, check_chunks)
+        rows.append(
+            f"{'parity':14} of {parity.chunks} chunks in ONNX Runtime with torch in float32: latents differ by "
+            f"{parity.max_error:.1e} at most, {parity.relative_error:.1e} of their size; frames "
+            f"{parity.psnr:.1f} dB" + ("; bfloat16 was computed as float32" if parity.widened else "")
+        )
+    return rows
+
+
+def _mebibytes(manifest: Manifest) -> float:
+    return sum(size for size, _ in manifest.files.values()) / 2**20
+
+
+TARGETS: dict[str, Target] = {"onnx": to_onnx}
