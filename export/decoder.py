@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyrf.export.manifest import ExportError
 from pyrf.export.trace import TracedGraph, graph_spec, trace
@@ -26,30 +27,28 @@ class _TAEHVStep(nn.Module):
 
 
 class _WanVAEStep(nn.Module):
-    def __init__(self, codec: Codec) -> None:
-        from pyrf.models.wan_vae import WanVAE  # imports diffusers
+    def __init__(self, codec: Codec, latents: Tensor) -> None:
+        from pyrf.models.wan_vae import WanVAE, finish_frames, new_cache, raw_frames  # imports diffusers
 
         super().__init__()
         assert isinstance(codec, WanVAE)
-        self.codec = codec
-        self.model = codec.network
-        self.places: list[int] = []
-        """Places of the cache that hold something after the first chunk, known once that is traced."""
+        self.codec, self.model = codec, codec.network
+        self._new_cache, self._raw_frames, self._finish = new_cache, raw_frames, finish_frames
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            cache = new_cache(self.model.decoder)
+            finish_frames(raw_frames(codec, latents, cache, True))
+        if any(isinstance(entry, str) for entry in cache):
+            raise ExportError(
+                "a Wan VAE's decoder can be exported for chunks of 2 latent frames or more, got 1"
+            )
+        # Some convolutions that are counted keep nothing.
+        self.places = [i for i, entry in enumerate(cache) if isinstance(entry, Tensor)]
 
     def forward(self, latents: Tensor, memory: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-        from pyrf.models.wan_vae import finish_frames, new_cache, raw_frames
-
-        cache = new_cache(self.model.decoder)
+        cache = self._new_cache(self.model.decoder)
         for place, tensor in zip(self.places, memory or ()):
             cache[place] = tensor
-        frames = finish_frames(raw_frames(self.codec, latents, cache, memory is None))
-        if memory is None:
-            if any(isinstance(entry, str) for entry in cache):
-                raise ExportError(
-                    "a Wan VAE's decoder can be exported for chunks of 2 latent frames or more, got 1; "
-                    "leave the decoder out"
-                )
-            self.places = [i for i, entry in enumerate(cache) if isinstance(entry, Tensor)]
+        frames = self._finish(self._raw_frames(self.codec, latents, cache, memory is None))
         return frames, [cache[place] for place in self.places]
 
 
@@ -67,8 +66,8 @@ def decoder_graphs(codec: Codec, chunk_frames: int, height: int, width: int) -> 
     Raises:
         ExportError: for a Wan VAE with chunks of one latent frame.
     """
-    step = _TAEHVStep(codec) if isinstance(codec, TAEHVCodec) else _WanVAEStep(codec)
     latents = torch.zeros(1, chunk_frames, codec.latent_channels, height, width)
+    step = _TAEHVStep(codec) if isinstance(codec, TAEHVCodec) else _WanVAEStep(codec, latents)
     outputs = ["frames", "memory_out.*"]
     first = trace(step, {"latents": latents}, outputs)
     memory = [

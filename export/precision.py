@@ -27,8 +27,9 @@ def widen(folder: Path, target: Path) -> Manifest:
             tensor = value.const_value
             if tensor is not None and tensor.dtype == ir.DataType.BFLOAT16:
                 value.const_value = ir.tensor(tensor.numpy().astype(np.float32), name=value.name)
-        for graph in (model.graph, *model.functions.values()):
-            _retype(graph)
+        _retype(model.graph)
+        for function in model.functions.values():
+            _retype(function)
         ir.save(model, target / spec.file, external_data=f"{name}.weights")
     widened = replace(
         manifest,

@@ -78,8 +78,8 @@ def to_onnx(
         report("parity")
         parity = check_parity(bundle, out, check_chunks)
         rows.append(
-            f"{'parity':14} of {parity.chunks} chunks in ONNX Runtime with torch in float32: latents differ by "
-            f"{parity.max_error:.1e} at most, {parity.relative_error:.1e} of their size; frames "
+            f"{'parity':14} of {parity.chunks} chunks in ONNX Runtime with torch in float32: latents differ "
+            f"by {parity.max_error:.1e} at most, {parity.relative_error:.1e} of their size; frames "
             f"{parity.psnr:.1f} dB" + ("; bfloat16 was computed as float32" if parity.widened else "")
         )
     return rows

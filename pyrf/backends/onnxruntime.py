@@ -35,7 +35,7 @@ class OnnxRuntimeBackend(StreamBackend):
 
     @property
     def dtype(self) -> torch.dtype:
-        return getattr(torch, self.graphs.manifest.dtype)  # type: ignore[no-any-return]
+        return getattr(torch, self.graphs.manifest.dtype)
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,55 @@
+"""Exported decoders: chunk by chunk they give what torch gives of the whole."""
+
+import pytest
+import small
+import torch
+from golden_vae import golden_codec
+
+from pyrf.backends.graphs import GraphSet
+from pyrf.backends.onnxruntime import OnnxDecoder
+from pyrf.export.decoder import decoder_graphs
+from pyrf.export.exporter import FolderWriter
+from pyrf.export.manifest import ExportError, load_manifest
+
+HEIGHT, WIDTH = 4, 6
+
+
+@pytest.fixture(scope="module", params=["taehv", "wan"])
+def codec(request):
+    return small.codec() if request.param == "taehv" else golden_codec()
+
+
+def exported(codec, folder):
+    with FolderWriter(folder) as writer:
+        writer.add(decoder_graphs(codec, small.STREAM.chunk_frames, HEIGHT, WIDTH), "decoder.weights")
+        writer.finish(
+            dtype="float32",
+            fp8=False,
+            model=small.MODEL,
+            stream=small.STREAM,
+            height=HEIGHT,
+            width=WIDTH,
+            weights="",
+        )
+    return GraphSet(folder, load_manifest(folder), threads=2)
+
+
+def test_chunk_by_chunk_equals_the_whole(codec, tmp_path):
+    graphs = exported(codec, tmp_path / "export")
+    chunk = small.STREAM.chunk_frames
+    latents = torch.randn(
+        2, 4 * chunk, codec.latent_channels, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)
+    )
+    whole = codec.decoder().decode(latents)
+    decoder = OnnxDecoder(graphs, codec, batch=2)
+    frames = torch.cat([decoder.decode(x) for x in latents.split([chunk, 2 * chunk, chunk], 1)], 1)
+    assert frames.shape == whole.shape
+    assert (frames.int() - whole.int()).abs().max() <= 1
+    assert (frames != whole).float().mean() < 1e-3
+    with pytest.raises(ValueError, match=f"whole chunks of {chunk} latent frames, got {chunk + 1}"):
+        decoder.decode(latents[:, : chunk + 1])
+
+
+def test_a_wan_vae_with_chunks_of_one_frame_is_refused():
+    with pytest.raises(ExportError, match="2 latent frames or more"):
+        decoder_graphs(golden_codec(), 1, HEIGHT, WIDTH)

@@ -1,0 +1,80 @@
+"""Manifests: what is written is read back; what is damaged, cut off or of another kind is refused."""
+
+import json
+import shutil
+
+import pytest
+
+from pyrf.export.exporter import FolderWriter, export_onnx
+from pyrf.export.manifest import ExportError, Manifest, load_manifest
+
+
+@pytest.fixture
+def folder(golden_export, tmp_path):
+    return shutil.copytree(golden_export, tmp_path / "export")
+
+
+def test_round_trip(folder):
+    manifest = load_manifest(folder)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert set(manifest.files) == {path.name for path in folder.iterdir()} - {"manifest.json"}
+
+
+def test_a_truncated_file_is_refused(folder):
+    path = folder / "denoise.onnx"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ExportError, match=r"denoise.onnx has \d+ bytes instead of \d+; export"):
+        load_manifest(folder, check_content=False)
+
+
+def test_a_flipped_bit_is_refused(folder):
+    path = folder / "student.weights"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    load_manifest(folder, check_content=False)
+    with pytest.raises(ExportError, match=r"student.weights is damaged"):
+        load_manifest(folder)
+
+
+def test_a_missing_file_is_refused(folder):
+    (folder / "clean.onnx").unlink()
+    with pytest.raises(ExportError, match=r"clean.onnx is missing"):
+        load_manifest(folder)
+    with pytest.raises(ExportError, match="no such file; export the bundle"):
+        load_manifest(folder / "elsewhere")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', "null"])
+def test_a_stale_or_foreign_manifest_is_refused(folder, content):
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(ExportError, match=r"manifest.json: damaged .*; export the bundle again"):
+        load_manifest(folder)
+
+
+def test_another_format_is_refused(folder):
+    values = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**values, "format": 99}))
+    with pytest.raises(ExportError, match="format 99, this pyrf reads 1"):
+        load_manifest(folder)
+
+
+def test_a_failed_export_leaves_nothing(tmp_path):
+    def fail():
+        with FolderWriter(tmp_path / "export") as writer:
+            (writer.temporary / "half.onnx").write_text("")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arguments_are_checked_before_work(bundle, tmp_path):
+    with pytest.raises(ExportError, match="exists; give a new directory"):
+        export_onnx(bundle, tmp_path)
+    with pytest.raises(ExportError, match="dtype must be one of float32, float16, bfloat16, fp8, got 'int4'"):
+        export_onnx(bundle, tmp_path / "new", dtype="int4")
+    with pytest.raises(ExportError, match="height must be a positive multiple of 16, got 40"):
+        export_onnx(bundle, tmp_path / "new", height=40)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,85 @@
+"""Exports kept in the cache folder: made once, made again when damaged or when anything changed."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from pyrf.export import exporter, store
+from pyrf.export.manifest import ExportError, load_manifest
+
+
+@pytest.fixture
+def made(bundle, exports, tmp_path, monkeypatch):
+    """The cache in a new folder, and the exports made into it: copies of one that is there."""
+    monkeypatch.setenv("PYRF_CACHE", str(tmp_path))
+    calls = []
+
+    def copy(bundle, folder, **arguments):
+        calls.append(arguments)
+        shutil.copytree(exports("float32"), folder)
+
+    monkeypatch.setattr(exporter, "export_onnx", copy)
+    return calls
+
+
+def stored(bundle, height=32):
+    return store.stored_export(bundle, dtype="float32", height=height, width=48)
+
+
+def test_an_export_is_made_once(bundle, made):
+    first = stored(bundle)
+    assert stored(bundle) == first
+    assert len(made) == 1
+
+
+def test_what_changes_the_graphs_has_a_folder_of_its_own(bundle, made, tmp_path):
+    first = stored(bundle)
+    window = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=4))
+    student = tmp_path / "student.safetensors"
+    shutil.copy(bundle.path / "transformer" / "diffusion_pytorch_model.safetensors", student)
+    others = [stored(bundle, height=48), stored(window), stored(replace(bundle, student=student))]
+    assert len({first, *others}) == 4
+
+
+def test_a_damaged_export_is_made_again(bundle, made, caplog):
+    folder = stored(bundle)
+    (folder / "denoise.onnx").write_bytes(b"")
+    assert stored(bundle) == folder
+    assert len(made) == 2
+    assert "exporting it again" in caplog.text
+    load_manifest(folder)
+
+
+def test_another_process_may_win_the_race(bundle, made, monkeypatch):
+    def lose(bundle, folder, **arguments):
+        made.append(arguments)
+        folder.mkdir(parents=True)
+        raise OSError(39, "Directory not empty")
+
+    monkeypatch.setattr(exporter, "export_onnx", lose)
+    assert stored(bundle).is_dir()
+
+
+def test_a_cache_that_cannot_be_written_is_a_clear_error(bundle, made, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PYRF_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ExportError, match="cannot write"):
+        stored(bundle)
+
+
+def test_an_export_of_other_weights_is_refused(bundle, exports, tmp_path):
+    folder = exports("float32")
+    assert store.check_export(folder, bundle, dtype="float32") == load_manifest(folder)
+    student = tmp_path / "student.safetensors"
+    shutil.copy(bundle.path / "transformer" / "diffusion_pytorch_model.safetensors", student)
+    window = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=4))
+    for other, dtype, name in (
+        (replace(bundle, student=student), "float32", "weights"),
+        (window, "float32", "stream"),
+        (bundle, "float16", "dtype"),
+    ):
+        with pytest.raises(ExportError, match=f"exported from another {name}"):
+            store.check_export(folder, other, dtype=dtype)
+    alpha = replace(bundle, stream_config=replace(bundle.stream_config, sink_alpha=0.5))
+    store.check_export(folder, alpha, dtype="float32")
