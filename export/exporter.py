@@ -131,18 +131,22 @@ def export_onnx(
     dtype = "bfloat16" if fp8 else dtype
     torch_dtype, stream, config = getattr(torch, dtype), bundle.stream_config, bundle.model_config
     with FolderWriter(Path(folder)) as writer:
-        report("hashing the weights")
+        codec = bundle.codec(torch_dtype)
+        rows, columns = latent_size(
+            codec,
+            bundle.height if height is None else height,
+            bundle.width if width is None else width,
+        )
+        report("fingerprint of the weights")
         weights = fingerprint(bundle)
+        report("the decoder")
+        writer.add(decoder_graphs(codec, stream.chunk_frames, rows, columns), "decoder.weights")
+        del codec
         report("the text encoder")
         text_encoder = bundle.text_encoder(torch_dtype)
         writer.add(text_graphs(text_encoder.network, config.text_len), "text.weights")
         prompts = [text_encoder.encode([prompt]) for prompt in CALIBRATION_PROMPTS] if fp8 else []
         del text_encoder
-        report("the decoder")
-        codec = bundle.codec(torch_dtype)
-        rows, columns = latent_size(codec, height or bundle.height, width or bundle.width)
-        writer.add(decoder_graphs(codec, stream.chunk_frames, rows, columns), "decoder.weights")
-        del codec
         largest = None
         if fp8:
             report("calibration")
