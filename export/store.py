@@ -58,7 +58,7 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
             shutil.rmtree(folder)
         else:
             return folder
-    logger.info("exporting %s at %d x %d to %s", bundle.path, height, width, folder)
+    logger.warning("exporting %s at %d x %d, once; it is kept in %s", bundle.path, height, width, folder)
     try:
         export_onnx(bundle, folder, dtype=dtype, height=height, width=width)
     except OSError as error:

@@ -32,6 +32,7 @@ class OnnxRuntimeBackend(StreamBackend):
         self.graphs = graphs
         self._videos: list[_Video] = []
         self._modulations: dict[float, Tensor] = {}
+        self._rope: tuple[Sequence[int], Tensor] | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -54,7 +55,7 @@ class OnnxRuntimeBackend(StreamBackend):
         super().close()
         self._videos = []
         self._modulations = {}
-        self._rope: tuple[Sequence[int], Tensor] | None = None
+        self._rope = None
 
     def _begin(self, cache: SinkRingCache) -> None:
         self._videos = [_Video(self.graphs, cache, i) for i in range(self._shape[0])]
@@ -276,7 +277,7 @@ class OnnxRuntimeEngine:
                 folder = self._exported or stored_export(
                     self._bundle, dtype="float32", height=height * stride, width=width * stride
                 )
-                graphs = GraphSet(folder, load_manifest(folder), torch.get_num_threads())
+                graphs = GraphSet(folder, load_manifest(folder, check_content=False), torch.get_num_threads())
                 self._sizes[height, width] = graphs
             return self._sizes[height, width]
 
