@@ -45,7 +45,7 @@ class PlainSinkBackend(TorchBackend):
 
     @torch.inference_mode()
     def begin_chunk(self) -> None:
-        cache, _ = self._started()
+        cache = self._started()
         for master in (*(cache.key_masters or ()), *(cache.value_masters or ())):
             master.zero_()
         super().begin_chunk()
