@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrf.backends.base import StreamBackend
+from pyrf.backends.base import OverlappedDecoder, StreamBackend
 from pyrf.sampler import ChunkLoop, SeededNoise
 from pyrf.video import Frames
 
@@ -202,7 +202,6 @@ class Stream:
 
     @torch.inference_mode()
     def _next_chunk(self) -> Chunk:
-        clock = _Clock(self._pipe.device)
         prompt_s = 0.0
         with self._prompt_lock:
             assigned, self._assigned = self._assigned, None
@@ -211,14 +210,15 @@ class Stream:
         if self._rollout is None:
             self._rollout = _Rollout(self._pipe, self._seeds, self._size, lambda: self._closed)
         rollout = self._rollout
+        clock = _Clock(rollout.device_to_wait)
         if assigned is not None:
             rollout.set_prompts(*assigned)
             if self._index == 0 and self._start is not None:
                 rollout.prefill(self._start)
             prompt_s = clock.lap()
-        latents = rollout.loop.next_chunk()
+        latents = rollout.next_latents()
         loop_s = clock.lap()
-        frames = rollout.decoder.decode(latents).cpu().numpy()
+        frames = rollout.decode(latents).cpu().numpy()
         decode_s = clock.lap()
         clean_s = rollout.backend.clean_s
         chunk = Chunk(
@@ -236,15 +236,15 @@ class _ClosedError(Exception):
 
 
 class _Clock:
-    """Wall time by laps; on a CUDA device what was launched is waited for."""
+    """Wall time by laps; on a CUDA device, if one is given, what was launched is waited for."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device | None) -> None:
         self._device = device
         self._start = self._last = time.perf_counter()
 
     def lap(self) -> float:
         """Seconds since the last lap."""
-        if self._device.type == "cuda":
+        if self._device is not None and self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         last, self._last = self._last, time.perf_counter()
         return self._last - last
@@ -257,10 +257,13 @@ class _Clock:
 class _WatchedBackend:
     """A backend that times its clean call and stops between calls when the stream is closed."""
 
-    def __init__(self, inner: StreamBackend, closed: Callable[[], bool]) -> None:
+    def __init__(
+        self, inner: StreamBackend, closed: Callable[[], bool], device_to_wait: torch.device | None
+    ) -> None:
         self.inner = inner
         self.clean_s = 0.0
         self._closed = closed
+        self._device_to_wait = device_to_wait
 
     def begin_chunk(self) -> None:
         self.inner.begin_chunk()
@@ -271,9 +274,12 @@ class _WatchedBackend:
         return self.inner.denoise(latents, timestep)
 
     def clean(self, latents: Tensor) -> None:
-        clock = _Clock(self.inner.device)
+        clock = _Clock(self._device_to_wait)
         self.inner.clean(latents)
         self.clean_s = clock.lap()
+
+    def reopen_chunk(self) -> None:
+        self.inner.reopen_chunk()
 
 
 class _Rollout:
@@ -288,13 +294,32 @@ class _Rollout:
         self._batch = len(seeds)
         backend = pipe.engine.backend(height, width)
         backend.start(self._batch, height, width)
-        self.backend = _WatchedBackend(backend, closed)
+        self.decoder = pipe.engine.decoder(self._batch, height, width)
+        overlapped = isinstance(self.decoder, OverlappedDecoder)
+        self.device_to_wait = None if overlapped else pipe.device
+        """Where a stage's end is waited for to time it; nowhere when stages run beside each other."""
+        self.backend = _WatchedBackend(backend, closed, self.device_to_wait)
         shape = (pipe.stream_config.chunk_frames, pipe.codec.latent_channels, height, width)
         self.loop = ChunkLoop(self.backend, pipe.stream_config, SeededNoise(seeds, shape, pipe.device))
-        self.decoder = pipe.engine.decoder(self._batch, height, width)
+        self._ahead: Tensor | None = None
+        """Latents of the next chunk, where it was begun while the last one was decoded."""
 
     def set_prompts(self, prompts: tuple[str, ...], recache: bool) -> None:
         self.backend.inner.set_prompt(self._pipe.text_encoder.encode(list(prompts)), recache)
+        if self._ahead is not None:
+            self._ahead = self.loop.redo_chunk()
+
+    def next_latents(self) -> Tensor:
+        latents, self._ahead = self._ahead, None
+        return self.loop.next_chunk() if latents is None else latents
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents to frames; where the decoder can, the next chunk is begun meanwhile."""
+        if not isinstance(self.decoder, OverlappedDecoder):
+            return self.decoder.decode(latents)
+        frames = self.decoder.begin(latents)
+        self._ahead = self.loop.next_chunk()
+        return frames.result()
 
     def prefill(self, frames: Frames) -> None:
         """Take frames [T, H, W, 3] as the past of every clip."""
