@@ -26,6 +26,7 @@ from torch import Tensor
 from pyrf.backends.base import StreamBackend
 from pyrf.backends.torch import TorchBackend, TorchEngine
 from pyrf.bench import percentile
+from pyrf.bundle import load_bundle
 from pyrf.cache import SinkRingCache
 from pyrf.models.dit import PromptCache, WanModel
 from pyrf.pipeline import StreamingPipeline
@@ -33,7 +34,8 @@ from pyrf.sampler import ChunkLoop, SeededNoise
 
 PROMPT = "a red circle moves right"
 PARITY_CHUNKS = 8
-BACKENDS = ("torch", "compile", "tensorrt")
+BACKENDS = ("torch", "compile", "tensorrt", "plugin")
+"""torch as it is; compiled and captured; TensorRT; TensorRT with pyrf's attention kernel (needs nvcc)."""
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 Capture = Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]]
@@ -132,6 +134,17 @@ def load(name: str, model: str, **options: Any) -> StreamingPipeline:
     if name == "tensorrt":
         return StreamingPipeline.from_pretrained(model, backend=name, exported=exported, **options)
     pipe = StreamingPipeline.from_pretrained(model, **options)
+    if name == "plugin":
+        from pyrf.backends.cuda import CudaDevice
+        from pyrf.backends.tensorrt_engine import TensorRTEngine, plans_on_gpu
+        from pyrf.export.engines import BuildOptions
+        from pyrf.export.tensorrt_runtime import load_tensorrt
+
+        opened = plans_on_gpu(load_tensorrt(), CudaDevice(pipe.device), BuildOptions(plugin=True))
+        bundle = load_bundle(model, student=options["student"])
+        pipe.engine = TensorRTEngine(
+            bundle, pipe.codec, dtype=pipe.dtype, open_plans=opened, exported=exported
+        )
     if name == "compile":
         assert isinstance(pipe.engine, TorchEngine)
         pipe.engine = CapturedTorchEngine(pipe.engine)
@@ -242,7 +255,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--student")
     parser.add_argument("--exported", type=Path, help="a folder of pyrf export --to tensorrt")
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS[:3])
     parser.add_argument("--chunks", type=int, default=100, help="timed chunks of each")
     parser.add_argument("--warm-up", type=int, default=10, help="chunks of each before; at least the window")
     arguments = parser.parse_args()

@@ -46,7 +46,7 @@ class BuildRequest:
         timing_cache: path of a file of measured tactics, read when it is there and written at the end.
         refit: path of an engine that differs in the weights alone: put the new ones into it.
         refittable: keep weights replaceable, at some cost in speed.
-        plugin: put pyrf's attention kernel where the graph has ring attention.
+        plugin: architecture, as nvcc names it, of pyrf's attention kernel; empty: TensorRT's own attention.
         optimization_level: 0..5; higher builds longer and may run faster.
     """
 
@@ -56,7 +56,7 @@ class BuildRequest:
     timing_cache: str | None = None
     refit: str | None = None
     refittable: bool = False
-    plugin: bool = False
+    plugin: str = ""
     optimization_level: int = 3
 
     @property
@@ -149,7 +149,7 @@ def main(
         result: dict[str, Any] = asdict(_Build(module, request, configure).run())
     except ImportError:
         result = {"error": "TensorRT is not installed; pip install 'pyrf[tensorrt]'"}
-    except BuildError as error:
+    except ExportError as error:
         result = {"error": str(error)}
     write_atomically(answer, json.dumps(result).encode())
 
@@ -163,10 +163,6 @@ class _Build:
 
     def run(self) -> BuildReport:
         start = time.perf_counter()
-        if self.request.plugin:
-            from pyrf.export.tensorrt_plugin import register
-
-            register(self.trt)
         if self.request.refit is not None:
             layers: dict[str, int] = {}
             memory = self._refit(Path(self.request.refit).read_bytes())
@@ -185,10 +181,11 @@ class _Build:
         trt = self.trt
         builder = trt.Builder(self.logger)
         # Newer releases know no other kind of network, and then may not have the flag.
-        strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-        network = builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))
+        wanted = ["STRONGLY_TYPED", *(["PREFER_AOT_PYTHON_PLUGINS"] if self.request.plugin else [])]
+        flags = [getattr(trt.NetworkDefinitionCreationFlag, name, None) for name in wanted]
+        network = builder.create_network(sum(1 << int(flag) for flag in flags if flag is not None))
         parser = trt.OnnxParser(network, self.logger)
-        if not parser.parse_from_file(self.request.onnx):
+        if not self._parse(parser):
             first = parser.get_error(0)
             raise BuildError(f"TensorRT does not take node {first.node_name() or '?'}: {first.desc()}")
         config = builder.create_builder_config()
@@ -204,6 +201,16 @@ class _Build:
         self._save_timings(timings, config)
         kinds = Counter(network.get_layer(i).type.name for i in range(network.num_layers))
         return dict(sorted(kinds.items())), plan
+
+    def _parse(self, parser: Any) -> bool:
+        path = Path(self.request.onnx)
+        if not self.request.plugin:
+            return bool(parser.parse_from_file(str(path)))
+        from pyrf.export import tensorrt_plugin
+
+        plugin = importlib.import_module(f"{self.trt.__name__}.plugin")
+        tensorrt_plugin.register(plugin, tensorrt_plugin.compile_ptx(self.request.plugin))
+        return bool(parser.parse(tensorrt_plugin.name_plugin(path), str(path)))  # weights lie beside the path
 
     def _set_profiles(self, builder: Any, config: Any) -> None:
         """A profile for each length, fixed to it, so that every attention is compiled for its own shape."""

@@ -15,6 +15,12 @@ ENGINES = "engines"
 """Folder of the engines inside an exported folder."""
 
 
+def arch_of(compute_capability: str) -> str:
+    """nvcc's name of an architecture: "9.0" is 90a, with the instructions that only it has."""
+    name = compute_capability.replace(".", "")
+    return f"{name}a" if name == "90" else name
+
+
 @dataclass(frozen=True)
 class Target:
     """The TensorRT and the GPU that engines are for.
@@ -33,7 +39,8 @@ class BuildOptions:
     """How engines are built.
 
     Attributes:
-        refittable, plugin, optimization_level: see `BuildRequest`.
+        refittable, optimization_level: see `BuildRequest`.
+        plugin: put pyrf's attention kernel where the graph has ring attention.
         time_limit: seconds for one engine.
         worker: see `build_engine`.
     """
@@ -106,11 +113,12 @@ class EngineFolder:
         return BuildRequest(
             onnx=str(self.folder / spec.file),
             plan=plan,
+            # The plugin reads the length on the device, so it is no shape.
             lengths=self.manifest.lengths if has_length and not options.plugin else (),
             timing_cache=str(self.cache.folder / f"timing-{self.target.compute_capability}.cache"),
             refit=refit,
             refittable=options.refittable,
-            plugin=options.plugin,
+            plugin=arch_of(self.target.compute_capability) if options.plugin and has_length else "",
             optimization_level=options.optimization_level,
         )
 

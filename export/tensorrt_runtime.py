@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
+
+import torch
 
 from pyrf.backends.device import Memory, Stream
 from pyrf.export.engine_builder import make_logger
@@ -49,16 +50,24 @@ class TensorRTPlan:
         name: of the graph, for messages.
         engine: from `EngineFolder.engine`.
         aliases: output -> input that share their memory, from the manifest.
-        lengths: those it was built for, in the order of its profiles; none for graphs without a length.
+        lengths: those it may run with, in the order of its profiles; none for graphs without a length.
+        device: the current device.
 
     Raises:
         ExportError: when TensorRT does not load it.
     """
 
     def __init__(
-        self, trt: Any, name: str, engine: bytes, aliases: dict[str, str], lengths: tuple[int, ...]
+        self,
+        trt: Any,
+        name: str,
+        engine: bytes,
+        aliases: dict[str, str],
+        lengths: tuple[int, ...],
+        device: torch.device,
     ) -> None:
         self._trt, self._name, self._lengths = trt, name, lengths
+        self.torch_device = device
         self._logger, self._lines = make_logger(trt)
         self._runtime = trt.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(engine)
@@ -103,7 +112,7 @@ class TensorRTPlan:
         context.set_optimization_profile_async(profile, stream.handle)
         bound = TensorRTContext(context, self._name, self._lines)
         if length is not None:
-            bound.set_length(length)
+            bound.set_length(length, None if self._profiled else self.torch_device)
         return bound
 
     def _last_error(self) -> str:
@@ -116,10 +125,10 @@ class TensorRTContext:
     def __init__(self, context: Any, name: str, lines: list[str]) -> None:
         self._context, self._name, self._lines = context, name, lines
 
-    def set_length(self, length: int) -> None:
-        """Bind the input `length`, which TensorRT reads on the host as it decides on shapes."""
-        self._length = ctypes.c_int64(length)  # must outlive the context's runs
-        self.set_tensor_address("length", ctypes.addressof(self._length))
+    def set_length(self, length: int, device: torch.device | None) -> None:
+        """Bind the input `length`: on the host, where it decides on shapes, or where kernels read it."""
+        self._length = torch.tensor([length], device=device)  # must outlive the context's runs
+        self.set_tensor_address("length", self._length.data_ptr())
 
     def set_tensor_address(self, name: str, address: int) -> None:
         if not self._context.set_tensor_address(name, address):

@@ -55,7 +55,7 @@ class CudaDevice:
         if device.type != "cuda":
             raise DeviceError(
                 f"the tensorrt backend needs a CUDA device, got {str(device)!r}; "
-                "on a CPU use backend onnxruntime or torch"
+                "give device cuda, or on a CPU use backend onnxruntime or torch"
             )
         self._runtime = _runtime()
         self.index = device.index or 0

@@ -15,16 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from pyrf.backends.base import StreamBackend
 from pyrf.backends.bound_plan import BoundPlan
 from pyrf.backends.device import Device, Event, Memory, Plan
 from pyrf.backends.device import Stream as Queue
+from pyrf.backends.graph_backend import GraphBackend, GraphVideo
 from pyrf.backends.ranges import stage
 from pyrf.cache import SinkRingCache
-from pyrf.config import PATCH
 from pyrf.export.manifest import ExportError, GraphSpec, Manifest
-from pyrf.models.attention import rope_table
-from pyrf.models.dit import sinusoid
 
 STUDENT = ("prompt", "time", "denoise", "clean")
 DECODER = ("decoder_first", "decoder_next")
@@ -62,42 +59,30 @@ def _fits(found: GraphSpec, wanted: GraphSpec) -> bool:
     return (set(found.inputs), set(found.outputs)) == (set(wanted.inputs), set(wanted.outputs))
 
 
-class TensorRTBackend(StreamBackend):
-    """Computes the calls of one stream, a video at a time: the engines' batch is 1.
+class TensorRTBackend(GraphBackend):
+    """Computes the calls of one stream with engines.
 
     Args:
         plans: the engines.
     """
 
     def __init__(self, plans: PlanSet) -> None:
-        manifest = plans.manifest
-        super().__init__(
-            manifest.model,
-            manifest.stream,
-            dtype=getattr(torch, manifest.dtype),
-            device=plans.device.torch_device,
-        )
+        super().__init__(plans.manifest)
         self.plans = plans
         self.gpu = plans.device
         self.queue = plans.device.stream()
-        self._videos: list[_Video] = []
-        self._modulations: dict[float, Tensor] = {}
-        self._rope: tuple[Sequence[int], Tensor] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.gpu.torch_device
 
     def start(self, batch: int, height: int, width: int) -> None:
-        manifest = self.plans.manifest
-        if (height, width) != (manifest.height, manifest.width):
-            raise ExportError(
-                f"the engines were built for latents of {manifest.height} x {manifest.width}, "
-                f"got {height} x {width}; export that size"
-            )
         with self.gpu.on(self.queue):
             super().start(batch, height, width)
 
     def close(self) -> None:
         self.queue.synchronize()  # work under way still uses the memory
         super().close()
-        self._videos, self._modulations, self._rope = [], {}, None
 
     def set_prompt(self, prompt_embeds: Tensor, recache: bool = False) -> None:
         with self.gpu.on(self.queue), stage("prompt"):
@@ -119,56 +104,26 @@ class TensorRTBackend(StreamBackend):
         with self.gpu.on(self.queue):
             super().reopen_chunk()
 
-    def _begin(self, cache: SinkRingCache) -> None:
+    def _make_videos(self, cache: SinkRingCache, batch: int) -> list[GraphVideo]:
         scratch = self.plans.scratch(STUDENT)
-        self._time = self._bind("time", scratch, {})
-        self._videos = [_Video(self, cache, i, scratch) for i in range(self._shape[0])]
+        self._time = self.bind("time", scratch, {})
+        return [_Video(self, cache, i, scratch) for i in range(batch)]
 
-    def _bind(
+    def bind(
         self, name: str, scratch: Memory, buffers: Mapping[str, Tensor], length: int | None = None
     ) -> BoundPlan:
+        """An engine bound to buffers, on this backend's stream."""
         return BoundPlan(self.plans.plans[name], self.gpu, self.queue, scratch, buffers, length)
 
-    def _encode_prompt(self, prompt_embeds: Tensor) -> None:
-        expected = (self.model_config.text_len, self.model_config.text_dim)
-        if prompt_embeds.ndim != 3 or tuple(prompt_embeds.shape[1:]) != expected:
-            raise ValueError(
-                f"prompt_embeds must be [B, {expected[0]}, {expected[1]}], got {list(prompt_embeds.shape)}"
-            )
-        for video, rows in zip(self._videos, prompt_embeds.expand(len(self._videos), -1, -1)):
-            video.encode_prompt(rows)
-
-    def _modulation(self, timestep: float) -> Tensor:
-        """The modulations of a timestep, made once a stream."""
-        if timestep not in self._modulations:
-            row = sinusoid(torch.tensor([[timestep]], dtype=torch.float64), self.model_config.freq_dim)
-            self._time["sinusoid"].copy_(self._upload(row.float()))
-            self._time.run()
-            self._modulations[timestep] = self._time["modulation"].clone()
-        return self._modulations[timestep]
-
-    def _rope_of(self, positions: Sequence[int]) -> Tensor:
-        """The rotations of a chunk, kept for its other calls."""
-        if self._rope is None or self._rope[0] != positions:
-            _, rows, columns = (size // patch for size, patch in zip(self._shape[2:], PATCH))
-            config = self.model_config
-            table = rope_table(positions, rows, columns, config.head_dim, config.rope_theta)
-            self._rope = positions, self._upload(table)
-        return self._rope[1]
+    def _modulate(self, row: Tensor) -> Tensor:
+        self._time["sinusoid"].copy_(self._upload(row))
+        self._time.run()
+        return self._time["modulation"].clone()
 
     def _upload(self, x: Tensor) -> Tensor:
-        """Copy a host tensor to the device, on the stream, without waiting for it."""
+        """Without waiting for it: the copy stands on the stream."""
         staged = self.gpu.pinned(tuple(x.shape), x.dtype).copy_(x)
         return staged.to(self.device, non_blocking=True)
-
-    def _predict(self, latents: Tensor, timestep: float, positions: Sequence[int]) -> Tensor:
-        modulation, rope = self._modulation(timestep), self._rope_of(positions)
-        return torch.stack([v.denoise(x, modulation, rope) for v, x in zip(self._videos, latents)])
-
-    def _write(self, latents: Tensor, positions: Sequence[int]) -> None:
-        modulation, rope = self._modulation(0.0), self._rope_of(positions)
-        for video, x in zip(self._videos, latents):
-            video.clean(x, modulation, rope)
 
 
 class _Video:
@@ -181,7 +136,7 @@ class _Video:
             for name, buffers in (("keys", cache.keys), ("values", cache.values))
             for layer, buffer in enumerate(buffers)
         }
-        self._prompt = owner._bind("prompt", scratch, {})
+        self._prompt = owner.bind("prompt", scratch, {})
         self._inputs: dict[str, Tensor] = {}
         for spec in owner.plans.plans["denoise"].spec.inputs:
             if spec.name.startswith("cross_"):
@@ -190,8 +145,8 @@ class _Video:
                 dtype = getattr(torch, spec.dtype)
                 self._inputs[spec.name] = torch.zeros(spec.shape, dtype=dtype, device=owner.device)
         buffers = self._inputs | self._kv
-        self._denoise = _ByLength(lambda length: owner._bind("denoise", scratch, buffers, length))
-        self._clean = _ByLength(lambda length: owner._bind("clean", scratch, buffers, length))
+        self._denoise = _ByLength(lambda length: owner.bind("denoise", scratch, buffers, length))
+        self._clean = _ByLength(lambda length: owner.bind("clean", scratch, buffers, length))
 
     def encode_prompt(self, rows: Tensor) -> None:
         self._prompt["prompt_embeds"].copy_(rows)
@@ -203,7 +158,6 @@ class _Video:
         self._inputs["position"].copy_(torch.as_tensor(slot).view(1) * self.cache.tokens)
 
     def denoise(self, latents: Tensor, modulation: Tensor, rope: Tensor) -> Tensor:
-        """The flow, [F, C, H, W]: a buffer that the next call overwrites."""
         self._set_call(latents, modulation, rope, self.cache.slot)
         bound = self._denoise[self.cache.length]
         bound.run()

@@ -13,7 +13,7 @@ import torch
 from pyrf.backends.cuda import CudaDevice
 from pyrf.backends.tensorrt import DECODER, STUDENT, PlanSet, TensorRTBackend, TensorRTDecoder
 from pyrf.bundle import Bundle
-from pyrf.export.engines import EngineFolder
+from pyrf.export.engines import BuildOptions, EngineFolder
 from pyrf.export.manifest import ExportError, load_manifest
 from pyrf.export.store import check_export, stored_export
 from pyrf.export.tensorrt_runtime import TensorRTPlan, load_tensorrt, target
@@ -82,7 +82,7 @@ class TensorRTEngine:
         return TensorRTDecoder(self._plans(height, width), batch)
 
 
-def plans_on_gpu(trt: Any, device: CudaDevice) -> OpenPlans:
+def plans_on_gpu(trt: Any, device: CudaDevice, options: BuildOptions | None = None) -> OpenPlans:
     """Load engines with TensorRT, and build what an exported folder has none of, for this GPU."""
 
     def open_plans(folder: Path) -> PlanSet:
@@ -94,7 +94,7 @@ def plans_on_gpu(trt: Any, device: CudaDevice) -> OpenPlans:
         for name in (*STUDENT, *DECODER):
             engine, graph = engines.engine(name), manifest.graphs[name]
             lengths = manifest.lengths if any(t.name == "length" for t in graph.inputs) else ()
-            plans[name] = TensorRTPlan(trt, name, engine, graph.aliases, lengths)
+            plans[name] = TensorRTPlan(trt, name, engine, graph.aliases, lengths, device.torch_device)
         return PlanSet(manifest, plans, device)
 
     return open_plans

@@ -130,7 +130,10 @@ class HostPlan:
     def __init__(self, folder, spec, lengths=()):
         self.spec = spec
         self.lengths = lengths if any(tensor.name == "length" for tensor in spec.inputs) else ()
-        self.session = onnxruntime.InferenceSession(folder / spec.file, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # for networks so small
+        path = folder / spec.file
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def context(self, scratch, stream, length=None):
         if length is not None and length not in self.lengths:

@@ -176,7 +176,7 @@ def test_a_length_that_no_engine_has_is_refused(folder):
 
 def test_sizes_that_the_engines_are_not_for_are_refused(folder):
     backend = TensorRTBackend(host_plans(folder))
-    with pytest.raises(ExportError, match="built for latents of 4 x 6, got 8 x 6"):
+    with pytest.raises(ExportError, match="exported for latents of 4 x 6, got 8 x 6"):
         backend.start(1, 8, 6)
     started(backend)
     with pytest.raises(ValueError, match="prompt_embeds must be"):

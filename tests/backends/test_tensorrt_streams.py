@@ -71,7 +71,7 @@ def test_clips_side_by_side_and_a_given_start_equal_torch(pipes):
 def test_other_sizes_and_dtypes_are_refused(pipes):
     engine, bundle = pipes[0].engine, small_export.bundle()
     stream = pipes[0].stream("a red circle", height=64, width=48)
-    with pytest.raises(ExportError, match="built for latents of 4 x 6, got 8 x 6"):
+    with pytest.raises(ExportError, match="exported for latents of 4 x 6, got 8 x 6"):
         next(stream)
     with pytest.raises(
         ValueError, match=r"exported from another dtype \(float32, the bundle's is bfloat16\)"

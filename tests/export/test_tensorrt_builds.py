@@ -15,6 +15,7 @@ import small_export
 from pyrf.export.engine_builder import BuildError, BuildRequest, build_engine
 from pyrf.export.engines import BuildOptions, EngineFolder, Target
 from pyrf.export.manifest import GRAPHS, load_manifest
+from pyrf.export.tensorrt_target import build_engines
 
 pytest.importorskip(
     "tensorrt_rtx", reason="needs the wheel tensorrt-rtx, which the test extra installs on Linux"
@@ -28,9 +29,13 @@ ATTENTIONS = {"denoise": 2 * LAYERS, "clean": 2 * LAYERS - 2}
 """Self- and cross-attention of each layer; the clean call ends at the last layer's keys and values."""
 
 
-@pytest.fixture(scope="module", params=["float16", "bfloat16"])
+BUILT = {"float16": GRAPHS, "bfloat16": GRAPHS, "fp8": ("denoise", "clean")}
+"""Graphs built in each dtype; the others of an fp8 export are bfloat16's."""
+
+
+@pytest.fixture(scope="module", params=BUILT)
 def built(request, tmp_path_factory):
-    """The engines of every graph in a dtype: their folder, and the reports of their builds."""
+    """The engines of a dtype: their folder, and the reports of their builds."""
     folder = tmp_path_factory.mktemp("engines") / request.param
     source = small_export.exported(request.param)
     folder.mkdir()
@@ -38,12 +43,12 @@ def built(request, tmp_path_factory):
         (folder / path.name).symlink_to(path)
     engines = EngineFolder(folder, load_manifest(source), TARGET, OPTIONS)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(engines.engine, GRAPHS))
+        list(pool.map(engines.engine, BUILT[request.param]))
     return engines
 
 
 def test_every_graph_builds(built):
-    assert set(built.built) == set(GRAPHS)
+    assert set(built.built) == set(BUILT["fp8" if built.manifest.fp8 else built.manifest.dtype])
     for name, report in built.built.items():
         assert report.size > 10_000
         assert len(built.cache.load(built.key(name))) == report.size
@@ -58,14 +63,31 @@ def test_attention_and_the_cache_are_layers_of_their_own(built):
         assert "SOFTMAX" not in layers  # attention taken apart
         assert "SCATTER" not in layers  # the cache copied, not updated
         assert layers["ROTARY_EMBEDDING"] == {"denoise": 2 * LAYERS, "clean": 2 * LAYERS - 1}[name]
-    assert built.built["decoder_next"].layers["CONVOLUTION"] > 0
+        if (
+            built.manifest.fp8
+        ):  # the inputs and weights of six products a layer; the clean call's last has three
+            products = {"denoise": 10 * LAYERS, "clean": 10 * (LAYERS - 1) + 2}[name]
+            assert layers["DEQUANTIZE"] >= products, layers
+            assert layers["QUANTIZE"] > 0
+    if "decoder_next" in built.built:
+        assert built.built["decoder_next"].layers["CONVOLUTION"] > 0
 
 
 def test_a_second_time_nothing_is_built(built):
     again = EngineFolder(built.folder, built.manifest, TARGET, replace(OPTIONS, worker=("false",)))
-    for name in GRAPHS:
+    for name in built.built:
         assert again.engine(name) == built.engine(name)
     assert not again.built
+
+
+def test_the_summary_has_a_line_for_each_engine(built):
+    if built.manifest.fp8:
+        pytest.skip("not all of its engines are built here")
+    stages = []
+    rows = build_engines(built, stages.append)
+    assert len(rows) == len(stages) == 6
+    denoise = next(row for row in rows if row.startswith("denoise"))
+    assert "4 fused attentions, 4 cache updates" in denoise
 
 
 def test_a_damaged_engine_is_reported_and_built_again(built):
@@ -138,8 +160,28 @@ def test_without_tensorrt_the_builder_says_what_to_install(tmp_path):
         build_engine(request(tmp_path, graph="time"), worker=(sys.executable, "-c", blocked))
 
 
-def test_a_refittable_engine_is_another_engine(tmp_path):
-    plain, refittable = request(tmp_path, graph="time"), request(tmp_path, graph="time", refittable=True)
-    assert plain.flags != refittable.flags
-    report = build_engine(refittable, worker=WORKER)
-    assert report.size == (tmp_path / "plan").stat().st_size
+def test_other_weights_are_put_into_the_engine_that_is_there(tmp_path):
+    """RTX builds no refittable engine without a GPU, so here a script plays TensorRT."""
+    folder, manifest = small_export.exported("float16"), load_manifest(small_export.exported("float16"))
+    export = tmp_path / "export"
+    export.mkdir()
+    for path in folder.iterdir():
+        (export / path.name).symlink_to(path)
+    program = """
+import json, pathlib, sys
+request = json.load(sys.stdin)
+old = request["refit"]
+pathlib.Path(request["plan"]).write_bytes(b"new of " + pathlib.Path(old).read_bytes() if old else b"built")
+report = {"runtime": "1", "seconds": 0.0, "layers": {}, "warnings": [], "size": 5}
+pathlib.Path(sys.argv[-1]).write_text(json.dumps(report))
+"""
+    options = BuildOptions(refittable=True, worker=(sys.executable, "-c", program))
+    lines = []
+    first = EngineFolder(export, manifest, TARGET, options, lines.append)
+    assert first.engine("time") == b"built"
+    retrained = EngineFolder(export, replace(manifest, weights="0" * 64), TARGET, options, lines.append)
+    assert retrained.engine("time") == b"new of built"
+    assert [line.split(" with ")[0] for line in lines] == ["time: built", "time: refitted"]
+    fixed = replace(options, refittable=False)
+    assert EngineFolder(export, manifest, TARGET, fixed, lines.append).engine("time") == b"built"
+    assert first.engine("time") == b"built"
