@@ -30,7 +30,7 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that a chunk took.
+    """Seconds that a chunk took; of the TensorRT backend, whose stages overlap, only `total` is exact.
 
     Attributes:
         prompt: putting a new prompt in force; in the first chunk the start image or video, too.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrf.backends.device import DeviceError, Event, Stream
+from pyrf.backends.device import DeviceError, Stream
 
 INSTALL = "pip install 'pyrf[tensorrt]'"
 
@@ -153,10 +153,6 @@ class CudaStream:
 
     def record(self) -> CudaEvent:
         return CudaEvent(self._runtime, self.handle)
-
-    def wait(self, event: Event) -> None:
-        assert isinstance(event, CudaEvent)
-        _checked(self._runtime, self._runtime.cudaStreamWaitEvent(self.handle, event.event, 0))
 
     def synchronize(self) -> None:
         _checked(self._runtime, self._runtime.cudaStreamSynchronize(self.handle))

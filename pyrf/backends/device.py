@@ -36,10 +36,6 @@ class Stream(Protocol):
         """Mark the end of the work given so far."""
         ...
 
-    def wait(self, event: Event) -> None:
-        """Let the work given from now on wait for an event of any stream; the host goes on."""
-        ...
-
     def synchronize(self) -> None:
         """Wait on the host until all work given so far is done."""
         ...

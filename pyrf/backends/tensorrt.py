@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from pyrf.backends.base import PendingFrames
 from pyrf.backends.bound_plan import BoundPlan
 from pyrf.backends.device import Device, Event, Memory, Plan
 from pyrf.backends.device import Stream as Queue
@@ -197,7 +198,7 @@ class _ByLength:
         return self._bound[length]
 
 
-class PendingFrames:
+class _FramesUnderWay:
     """Frames under way on the decoder's stream.
 
     Args:
@@ -240,7 +241,7 @@ class TensorRTDecoder:
             raise ValueError(f"latents must be a chunk {list(self._shape)}, got {list(latents.shape)}")
         with stage("decode"), self._gpu.on(self._queue, join=False):
             frames = [video.begin(x) for video, x in zip(self._videos, latents)]
-            return PendingFrames(latents, frames, self._queue.record())
+            return _FramesUnderWay(latents, frames, self._queue.record())
 
     def decode(self, latents: Tensor) -> Tensor:
         """Chunks [B, n F, C, h, w] to frames uint8 [B, T, H, W, 3] on the host."""

@@ -34,12 +34,13 @@ class HostDevice:
         self.captures = 0
 
     def stream(self):
-        """The backend's, made first, is not lazy: the torch ops between two calls belong to its work."""
-        self.streams.append(HostStream(lazy=bool(self.streams)))
+        self.streams.append(HostStream())
         return self.streams[-1]
 
     @contextmanager
     def on(self, stream, *, join=True):
+        """A stream that is not joined is lazy; else the torch ops that follow belong to its work."""
+        stream.lazy |= not join
         with _Later(stream) if stream.lazy else nullcontext():
             yield
         if join and stream.lazy:
@@ -78,8 +79,8 @@ class HostStream:
     handle = 1
     recording = False
 
-    def __init__(self, lazy):
-        self.lazy = lazy
+    def __init__(self):
+        self.lazy = False
         self._work = []
 
     def give(self, work):
@@ -89,10 +90,7 @@ class HostStream:
             work()
 
     def record(self):
-        return HostEvent(self, len(self._work))
-
-    def wait(self, event):
-        event.synchronize()
+        return HostEvent(self)
 
     def synchronize(self):
         work, self._work = self._work, []
@@ -101,7 +99,7 @@ class HostStream:
 
 
 class HostEvent:
-    def __init__(self, stream, count):
+    def __init__(self, stream):
         self._stream = stream
 
     def synchronize(self):

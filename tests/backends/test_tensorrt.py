@@ -108,10 +108,10 @@ def test_the_decoder_may_work_as_late_as_it_likes(folder):
     plans = host_plans(folder, device)
     started(TensorRTBackend(plans))
     decoder, reference = TensorRTDecoder(plans, 1), small_export.bundle().codec().decoder()
-    assert device.streams[-1].lazy
     generator = torch.Generator().manual_seed(0)
     latents = [torch.randn(1, *SHAPE, generator=generator) for _ in range(5)]
     pending = [decoder.begin(x) for x in latents]
+    assert device.streams[-1].lazy
     for frames, x in zip(pending, latents):
         difference = frames.result().int() - reference.decode(x).int()
         assert difference.abs().max() <= 1  # a level of rounding
