@@ -48,6 +48,7 @@ class BuildRequest:
         refittable: keep weights replaceable, at some cost in speed.
         plugin: architecture, as nvcc names it, of pyrf's attention kernel; empty: TensorRT's own attention.
         optimization_level: 0..5; higher builds longer and may run faster.
+        device: index of the GPU to build on.
     """
 
     onnx: str
@@ -58,6 +59,7 @@ class BuildRequest:
     refittable: bool = False
     plugin: str = ""
     optimization_level: int = 3
+    device: int = 0
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -145,13 +147,23 @@ def main(
     values = json.loads(sys.stdin.read())
     request = BuildRequest(**{**values, "lengths": tuple(values["lengths"])})
     try:
-        module = importlib.import_module("tensorrt") if trt is None else trt
+        module = _tensorrt(request.device) if trt is None else trt
         result: dict[str, Any] = asdict(_Build(module, request, configure).run())
-    except ImportError:
-        result = {"error": "TensorRT is not installed; pip install 'pyrf[tensorrt]'"}
     except ExportError as error:
         result = {"error": str(error)}
     write_atomically(answer, json.dumps(result).encode())
+
+
+def _tensorrt(device: int) -> Any:
+    """The package tensorrt, about to build on a GPU."""
+    try:
+        from cuda.bindings import runtime
+
+        trt = importlib.import_module("tensorrt")
+    except ImportError as error:
+        raise BuildError("TensorRT is not installed; pip install 'pyrf[tensorrt]'") from error
+    runtime.cudaSetDevice(device)
+    return trt
 
 
 class _Build:

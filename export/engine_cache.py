@@ -17,7 +17,6 @@ from typing import Any
 
 MAGIC = b"pyrf engine 1\n"
 SUFFIX = ".engine"
-FOLDER_VARIABLE = "PYRF_ENGINE_CACHE"
 
 Report = Callable[[str], None]
 """Told in one line what happens."""
@@ -64,14 +63,6 @@ class EngineKey:
 
 def _digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def default_folder() -> Path:
-    """Where engines are kept: PYRF_ENGINE_CACHE, or pyrf/engines in the user's cache directory."""
-    if named := os.environ.get(FOLDER_VARIABLE):
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "pyrf" / "engines"
 
 
 class EngineCache:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class BuildOptions:
     Attributes:
         refittable, optimization_level: see `BuildRequest`.
         plugin: put pyrf's attention kernel where the graph has ring attention.
+        device: index of the GPU to build on.
         time_limit: seconds for one engine.
         worker: see `build_engine`.
     """
@@ -48,6 +49,7 @@ class BuildOptions:
     refittable: bool = False
     plugin: bool = False
     optimization_level: int = 3
+    device: int = 0
     time_limit: float = TIME_LIMIT
     worker: Sequence[str] = WORKER
 
@@ -104,10 +106,11 @@ class EngineFolder:
             ),
             runtime=self.target.runtime,
             compute_capability=self.target.compute_capability,
-            flags=self._request(graph, "").flags,
+            flags=self.request(graph, "").flags,
         )
 
-    def _request(self, graph: str, plan: str, refit: str | None = None) -> BuildRequest:
+    def request(self, graph: str, plan: str, refit: str | None = None) -> BuildRequest:
+        """How the engine of a graph is built, to a path."""
         spec, options = self.manifest.graphs[graph], self.options
         has_length = any(tensor.name == "length" for tensor in spec.inputs)
         return BuildRequest(
@@ -120,6 +123,7 @@ class EngineFolder:
             refittable=options.refittable,
             plugin=arch_of(self.target.compute_capability) if options.plugin and has_length else "",
             optimization_level=options.optimization_level,
+            device=options.device,
         )
 
     def engine(self, graph: str) -> bytes:
@@ -135,31 +139,17 @@ class EngineFolder:
             self.cache.store(key, engine)
         return engine
 
-    def engines(
-        self, graphs: Sequence[str], progress: Callable[[str], None] = lambda _: None
-    ) -> dict[str, bytes]:
-        """The engines of several graphs.
-
-        Args:
-            graphs: names.
-            progress: told the name of each before its turn.
-        """
-        engines = {}
-        for graph in graphs:
-            progress(graph)
-            engines[graph] = self.engine(graph)
-        return engines
-
     def _make(self, graph: str, key: EngineKey) -> bytes:
         self.cache.folder.mkdir(parents=True, exist_ok=True)
-        relative = self.cache.relative(key) if self.options.refittable else None
+        refit = self.options.refittable and not self.options.plugin
+        relative = self.cache.relative(key) if refit else None
         with tempfile.TemporaryDirectory(prefix=".build-", dir=self.cache.folder) as folder:
             plan, old = Path(folder) / "plan", Path(folder) / "old"
             if relative is not None:
                 old.write_bytes(relative)
             self.report(f"{graph}: {'built' if relative is None else 'refitted'} with {key.runtime}")
             self.built[graph] = build_engine(
-                self._request(graph, str(plan), None if relative is None else str(old)),
+                self.request(graph, str(plan), None if relative is None else str(old)),
                 worker=self.options.worker,
                 time_limit=self.options.time_limit,
             )

@@ -10,7 +10,8 @@ import torch
 from pyrf.backends.cuda import CudaDevice
 from pyrf.backends.tensorrt import DECODER, STUDENT
 from pyrf.bundle import Bundle
-from pyrf.export.engines import EngineFolder, Report
+from pyrf.export.engine_cache import Report
+from pyrf.export.engines import BuildOptions, EngineFolder
 from pyrf.export.manifest import ExportError, load_manifest
 from pyrf.export.targets import to_onnx
 from pyrf.export.tensorrt_runtime import load_tensorrt, target
@@ -44,7 +45,8 @@ def to_tensorrt(
         check_chunks=check_chunks,
         report=report,
     )
-    engines = EngineFolder(out, load_manifest(out), target(trt, gpu.compute_capability), report=report)
+    options = BuildOptions(device=gpu.index)
+    engines = EngineFolder(out, load_manifest(out), target(trt, gpu.compute_capability), options, report)
     return rows + build_engines(engines, report)
 
 

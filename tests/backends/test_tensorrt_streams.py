@@ -121,7 +121,7 @@ def test_engines_are_built_for_the_gpu_they_run_on(monkeypatch):
 
     monkeypatch.setattr(EngineFolder, "engine", engine)
     trt = type("TensorRT", (), {"__name__": "tensorrt", "__version__": "10.16.1"})()
-    device = type("Device", (), {"compute_capability": "9.0"})()
+    device = type("Device", (), {"compute_capability": "9.0", "index": 0})()
     with pytest.raises(StopError):
         tensorrt_engine.plans_on_gpu(trt, device)(small_export.exported("float16"))
     assert asked[0].runtime == "tensorrt 10.16.1"

@@ -9,7 +9,6 @@ from pyrf.export.engine_cache import (
     DamagedEngineError,
     EngineCache,
     EngineKey,
-    default_folder,
     read_engine,
 )
 
@@ -112,11 +111,3 @@ def test_a_failed_write_leaves_the_old_engine_and_no_litter(cache, monkeypatch):
         cache.store(KEY, b"half")
     assert cache.load(KEY) == ENGINE
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("PYRF_ENGINE_CACHE", str(tmp_path))
-    assert default_folder() == tmp_path
-    monkeypatch.delenv("PYRF_ENGINE_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "pyrf" / "engines"

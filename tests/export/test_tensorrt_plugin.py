@@ -144,7 +144,7 @@ def test_only_calls_with_attention_take_the_plugin_and_then_no_profiles():
     )
     assert engines.key("denoise").flags == ("level3", "plugin")
     assert engines.key("prompt").flags == ("level3",)
-    asked = engines._request("denoise", "plan")
+    asked = engines.request("denoise", "plan")
     assert (asked.plugin, asked.lengths) == ("90a", ())
 
 
