@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,9 @@ def plans_on_gpu(trt: Any, device: CudaDevice, options: BuildOptions | None = No
 
     def open_plans(folder: Path) -> PlanSet:
         manifest = load_manifest(folder)
-        engines = EngineFolder(
-            folder, manifest, target(trt, device.compute_capability), report=logger.warning
-        )
+        here = replace(options or BuildOptions(), device=device.index)
+        built_for = target(trt, device.compute_capability)
+        engines = EngineFolder(folder, manifest, built_for, here, logger.warning)
         plans = {}
         for name in (*STUDENT, *DECODER):
             engine, graph = engines.engine(name), manifest.graphs[name]
