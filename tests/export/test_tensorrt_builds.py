@@ -63,12 +63,11 @@ def test_attention_and_the_cache_are_layers_of_their_own(built):
         assert "SOFTMAX" not in layers  # attention taken apart
         assert "SCATTER" not in layers  # the cache copied, not updated
         assert layers["ROTARY_EMBEDDING"] == {"denoise": 2 * LAYERS, "clean": 2 * LAYERS - 1}[name]
-        if (
-            built.manifest.fp8
-        ):  # the inputs and weights of six products a layer; the clean call's last has three
-            products = {"denoise": 10 * LAYERS, "clean": 10 * (LAYERS - 1) + 2}[name]
-            assert layers["DEQUANTIZE"] >= products, layers
-            assert layers["QUANTIZE"] > 0
+        if built.manifest.fp8:
+            # 8 weights and 6 inputs of products a layer; 2 and 1 in the last layer of the clean call.
+            whole, weights, inputs = {"denoise": (LAYERS, 0, 0), "clean": (LAYERS - 1, 2, 1)}[name]
+            assert layers["DEQUANTIZE"] == 14 * whole + weights + inputs
+            assert layers["QUANTIZE"] == 6 * whole + inputs
     if "decoder_next" in built.built:
         assert built.built["decoder_next"].layers["CONVOLUTION"] > 0
 
@@ -91,6 +90,8 @@ def test_the_summary_has_a_line_for_each_engine(built):
 
 
 def test_a_damaged_engine_is_reported_and_built_again(built):
+    if built.manifest.fp8:
+        pytest.skip("its quickest engine is not built here")
     lines = []
     again = EngineFolder(built.folder, built.manifest, TARGET, OPTIONS, lines.append)
     path = again.cache.path(again.key("time"))
