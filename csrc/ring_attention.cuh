@@ -209,10 +209,9 @@ struct RingState {
   }
 };
 
-// Grid: (tiles of queries, heads, batch).
+// What a block does. Grid: (tiles of queries, heads, batch).
 template <class T, int kHeadDim>
-__global__ void __launch_bounds__(RingTile<kHeadDim>::kThreads)
-    ring_attention_kernel(const RingAttentionParams params) {
+PYRF_DEVICE void ring_attention_block(const RingAttentionParams& params) {
   using Tile = RingTile<kHeadDim>;
   const int head = blockIdx.y, batch = blockIdx.z;
   const int first_query = blockIdx.x * Tile::kQueries;
@@ -273,6 +272,12 @@ __global__ void __launch_bounds__(RingTile<kHeadDim>::kThreads)
     ptx::store16(static_cast<uint16_t*>(params.out) + place * kHeadDim + chunk * kVector,
                  ptx::load_shared16(warp_rows + Tile::offset(row, chunk)));
   }
+}
+
+template <class T, int kHeadDim>
+__global__ void __launch_bounds__(RingTile<kHeadDim>::kThreads)
+    ring_attention_kernel(const RingAttentionParams params) {
+  ring_attention_block<T, kHeadDim>(params);
 }
 
 }  // namespace pyrf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -89,4 +89,11 @@ def _mebibytes(manifest: Manifest) -> float:
     return sum(size for size, _ in manifest.files.values()) / 2**20
 
 
-TARGETS: dict[str, Target] = {"onnx": to_onnx}
+def to_tensorrt(bundle: Bundle, out: Path, **options: Any) -> list[str]:
+    """Write ONNX graphs and engines for this machine's GPU (a `Target`)."""
+    from pyrf.export.tensorrt_target import to_tensorrt
+
+    return to_tensorrt(bundle, out, **options)
+
+
+TARGETS: dict[str, Target] = {"onnx": to_onnx, "tensorrt": to_tensorrt}

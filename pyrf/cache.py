@@ -154,6 +154,18 @@ class SinkRingCache:
         self.open = False
         self.chunk += 1
 
+    def reopen(self) -> None:
+        """Put the last chunk under way again: its slot is written anew, and nothing is evicted twice.
+
+        Raises:
+            RuntimeError: when a chunk is under way, or there is none yet.
+        """
+        if self.open or self.chunk == 0:
+            raise RuntimeError("reopen() comes after a commit()")
+        self.chunk -= 1
+        self.slot.fill_(self.slot_of(self.chunk))
+        self.open = True
+
     def _seed_masters(self) -> None:
         """Start float32 masters from the first sink (a bfloat16's hidden bits start at zero anyway)."""
         for cache, master in zip((*self.keys, *self.values), self._masters()):

@@ -60,10 +60,10 @@ def next_chunks(streams: Sequence[Stream]) -> list[Chunk | None]:
 def _next_chunks(streams: Sequence[Stream]) -> list[Chunk]:
     pipe = streams[0]._pipe
     clock = Clock(pipe.device)
-    begun = [stream._begin_chunk(clock) for stream in streams]
-    rollouts = [rollout for rollout, _ in begun]
+    rollouts = [stream._started() for stream in streams]
+    prompts_s = [stream._begin_chunk(rollout, clock) for stream, rollout in zip(streams, rollouts)]
     joint = JointBackend([cast(TorchBackend, rollout.backend.inner) for rollout in rollouts])
-    backend = WatchedBackend(joint, lambda: all(stream._closed for stream in streams))
+    backend = WatchedBackend(joint, lambda: all(stream._closed for stream in streams), pipe.device)
     loop = ChunkLoop(
         backend, pipe.stream_config, lambda: torch.cat([rollout.loop.draw() for rollout in rollouts])
     )
@@ -72,5 +72,5 @@ def _next_chunks(streams: Sequence[Stream]) -> list[Chunk]:
     parts = latents.split([len(stream._seeds) for stream in streams])
     return [
         stream._end_chunk(part, clock, prompt_s, loop_s, backend.clean_s)
-        for stream, part, (_, prompt_s) in zip(streams, parts, begun)
+        for stream, part, prompt_s in zip(streams, parts, prompts_s)
     ]

@@ -73,7 +73,8 @@ class StreamingPipeline:
             name: "tiny" (bundled), a directory in the diffusers layout or in Wan's own, or a hub id.
             student: weights that replace the model's: a file or a hub id.
             revision: of the hub repository.
-            backend: who computes: "torch", or "onnxruntime" (on a CPU, in float32).
+            backend: who computes: "torch", "onnxruntime" (on a CPU, in float32) or "tensorrt" (on a GPU, in
+                bfloat16).
             dtype: "float32" or "bfloat16", of the network and the cache.
             device: "cpu", "cuda", "cuda:1", ...
             window_frames: latent frames that a chunk sees, sink and itself included; by default the model's.

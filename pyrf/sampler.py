@@ -75,7 +75,10 @@ class SeededNoise:
 
     def __call__(self) -> Tensor:
         """The next draw, [B, F, C, H, W] float32."""
-        return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(self.device)
+        noise = torch.stack([torch.randn(self.shape, generator=g) for g in self.generators])
+        if torch.device(self.device).type == "cuda":
+            noise = noise.pin_memory()  # else the copy waits for all that the GPU was given before
+        return noise.to(self.device, non_blocking=True)
 
 
 class Backend(Protocol):
@@ -93,6 +96,10 @@ class Backend(Protocol):
         """The clean call: write the chunk's keys and values for good, and end the chunk."""
         ...
 
+    def reopen_chunk(self) -> None:
+        """Put the last chunk under way again, as `begin_chunk` left it."""
+        ...
+
 
 class ChunkLoop:
     """An endless stream of latent chunks.
@@ -106,13 +113,27 @@ class ChunkLoop:
     def __init__(self, backend: Backend, stream: StreamConfig, draw: Draw) -> None:
         self.backend, self.stream, self.draw = backend, stream, draw
         self.sampler = FewStepSampler(stream)
+        self._drawn: list[Tensor] = []
 
     def next_chunk(self) -> Tensor:
         """Make the next chunk: clean latents [B, F, C, H, W] float32."""
         self.backend.begin_chunk()
-        latents = self.sampler.sample(self.backend.denoise, self.draw(), self.draw)
+        self._drawn = []
+        return self._compute(self._fresh)
+
+    def redo_chunk(self) -> Tensor:
+        """Make the last chunk again from the same noise: the prompt has changed since."""
+        self.backend.reopen_chunk()
+        return self._compute(iter(self._drawn).__next__)
+
+    def _compute(self, draw: Draw) -> Tensor:
+        latents = self.sampler.sample(self.backend.denoise, draw(), draw)
         self.backend.clean(latents)
         return latents
+
+    def _fresh(self) -> Tensor:
+        self._drawn.append(self.draw())
+        return self._drawn[-1]
 
     def prefill(self, latents: Tensor) -> None:
         """Begin (or go on) with given clean latents, as from an encoded image or video.

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrf.backends.base import StreamBackend
+from pyrf.backends.base import OverlappedDecoder, StreamBackend
 from pyrf.backends.joint import JointBackend
 from pyrf.config import MAX_SEED
 from pyrf.sampler import ChunkLoop, SeededNoise
@@ -31,7 +31,7 @@ Inner = TypeVar("Inner", StreamBackend, JointBackend)
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that a chunk took.
+    """Seconds that a chunk took; of the TensorRT backend, whose stages overlap, only `total` is exact.
 
     Attributes:
         prompt: putting a new prompt in force; in the first chunk the start image or video, too.
@@ -203,32 +203,36 @@ class Stream:
 
     @torch.inference_mode()
     def _next_chunk(self) -> Chunk:
-        clock = Clock(self._pipe.device)
-        rollout, prompt_s = self._begin_chunk(clock)
-        latents = rollout.loop.next_chunk()
+        rollout = self._started()
+        clock = Clock(rollout.device_to_wait)
+        prompt_s = self._begin_chunk(rollout, clock)
+        latents = rollout.next_latents()
         return self._end_chunk(latents, clock, prompt_s, clock.lap(), rollout.backend.clean_s)
 
-    def _begin_chunk(self, clock: Clock) -> tuple[_Rollout, float]:
-        """Put a new prompt in force: what the stream holds, and the seconds that took."""
-        with self._prompt_lock:
-            assigned, self._assigned = self._assigned, None
-            if assigned is not None:
-                self._prompts = assigned[0]
+    def _started(self) -> _Rollout:
+        """What the stream holds, from its first chunk on."""
         if self._rollout is None:
             self._rollout = _Rollout(self._pipe, self._seeds, self._size, lambda: self._closed)
-        if assigned is None:
-            return self._rollout, 0.0
-        self._rollout.set_prompts(*assigned)
+        return self._rollout
+
+    def _begin_chunk(self, rollout: _Rollout, clock: Clock) -> float:
+        """Put a new prompt in force, if there is one: the seconds that took."""
+        with self._prompt_lock:
+            assigned, self._assigned = self._assigned, None
+            if assigned is None:
+                return 0.0
+            self._prompts = assigned[0]
+        rollout.set_prompts(*assigned)
         if self._index == 0 and self._start is not None:
-            self._rollout.prefill(self._start)
-        return self._rollout, clock.lap()
+            rollout.prefill(self._start)
+        return clock.lap()
 
     def _end_chunk(
         self, latents: Tensor, clock: Clock, prompt_s: float, loop_s: float, clean_s: float
     ) -> Chunk:
         """Decode the latents of the chunk under way."""
         assert self._rollout is not None
-        frames = self._rollout.decoder.decode(latents).cpu().numpy()
+        frames = self._rollout.decode(latents).cpu().numpy()
         decode_s = clock.lap()
         chunk = Chunk(
             frames=frames[0] if self._single else frames,
@@ -245,15 +249,15 @@ class ClosedError(Exception):
 
 
 class Clock:
-    """Wall time by laps; on a CUDA device what was launched is waited for."""
+    """Wall time by laps; on a CUDA device, if one is given, what was launched is waited for."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device | None) -> None:
         self._device = device
         self._start = self._last = time.perf_counter()
 
     def lap(self) -> float:
         """Seconds since the last lap."""
-        if self._device.type == "cuda":
+        if self._device is not None and self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         last, self._last = self._last, time.perf_counter()
         return self._last - last
@@ -266,10 +270,11 @@ class Clock:
 class WatchedBackend(Generic[Inner]):
     """A backend that times its clean call and stops between calls when the stream is closed."""
 
-    def __init__(self, inner: Inner, closed: Callable[[], bool]) -> None:
+    def __init__(self, inner: Inner, closed: Callable[[], bool], device_to_wait: torch.device | None) -> None:
         self.inner: Inner = inner
         self.clean_s = 0.0
         self._closed = closed
+        self._device_to_wait = device_to_wait
 
     def begin_chunk(self) -> None:
         self.inner.begin_chunk()
@@ -280,9 +285,12 @@ class WatchedBackend(Generic[Inner]):
         return self.inner.denoise(latents, timestep)
 
     def clean(self, latents: Tensor) -> None:
-        clock = Clock(self.inner.device)
+        clock = Clock(self._device_to_wait)
         self.inner.clean(latents)
         self.clean_s = clock.lap()
+
+    def reopen_chunk(self) -> None:
+        self.inner.reopen_chunk()
 
 
 class _Rollout:
@@ -297,13 +305,32 @@ class _Rollout:
         self._batch = len(seeds)
         backend = pipe.engine.backend(height, width)
         backend.start(self._batch, height, width)
-        self.backend = WatchedBackend(backend, closed)
+        self.decoder = pipe.engine.decoder(self._batch, height, width)
+        overlapped = isinstance(self.decoder, OverlappedDecoder)
+        self.device_to_wait = None if overlapped else pipe.device
+        """Where a stage's end is waited for to time it; nowhere when stages run beside each other."""
+        self.backend = WatchedBackend(backend, closed, self.device_to_wait)
         shape = (pipe.stream_config.chunk_frames, pipe.codec.latent_channels, height, width)
         self.loop = ChunkLoop(self.backend, pipe.stream_config, SeededNoise(seeds, shape, pipe.device))
-        self.decoder = pipe.engine.decoder(self._batch, height, width)
+        self._ahead: Tensor | None = None
+        """Latents of the next chunk, where it was begun while the last one was decoded."""
 
     def set_prompts(self, prompts: tuple[str, ...], recache: bool) -> None:
         self.backend.inner.set_prompt(self._pipe.text_encoder.encode(list(prompts)), recache)
+        if self._ahead is not None:
+            self._ahead = self.loop.redo_chunk()
+
+    def next_latents(self) -> Tensor:
+        latents, self._ahead = self._ahead, None
+        return self.loop.next_chunk() if latents is None else latents
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents to frames; where the decoder can, the next chunk is begun meanwhile."""
+        if not isinstance(self.decoder, OverlappedDecoder):
+            return self.decoder.decode(latents)
+        frames = self.decoder.begin(latents)
+        self._ahead = self.loop.next_chunk()
+        return frames.result()
 
     def prefill(self, frames: Frames) -> None:
         """Take frames [T, H, W, 3] as the past of every clip."""

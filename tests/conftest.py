@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent / "kernels"))  # the emulator, for the ops' tests
+for folder in ("kernels", "ops"):  # the emulator, for the tests of ops and backends
+    sys.path.append(str(Path(__file__).parent / folder))
 
 
 @pytest.fixture(scope="session")

@@ -449,7 +449,7 @@ def test_bad_arguments(pipe: StreamingPipeline, arguments: dict[str, Any], messa
         ({"device": "warp"}, "device must be cpu, cuda"),
         ({"device": "meta"}, "device must be cpu, cuda"),
         ({"device": "cuda:99"}, "torch sees"),
-        ({"backend": "abacus"}, "backend must be one of torch, onnxruntime, got 'abacus'"),
+        ({"backend": "abacus"}, "backend must be one of torch, onnxruntime, tensorrt, got 'abacus'"),
         ({"window_frames": 4}, "window_frames must be a multiple of chunk_frames"),
         ({"window_frames": 3}, "window_frames must be a multiple of chunk_frames"),
         ({"name": "nowhere"}, "nowhere"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -163,6 +163,15 @@ class StreamBackend(ABC):
             self._recent.popleft()
         self._started().commit()
 
+    def reopen_chunk(self) -> None:
+        """Put the last chunk under way again, as `begin_chunk` left it, to make it under another prompt.
+
+        Raises:
+            RuntimeError: before the first chunk, or inside a chunk.
+        """
+        self._started().reopen()
+        self._recent.pop()
+
     @abstractmethod
     def _begin(self, cache: SinkRingCache) -> None:
         """Make ready for a stream with this new cache."""
@@ -178,6 +187,26 @@ class StreamBackend(ABC):
     @abstractmethod
     def _write(self, latents: Tensor, positions: Sequence[int]) -> None:
         """Write the keys and values of clean latents into the slot of the chunk under way."""
+
+
+class PendingFrames(Protocol):
+    """Frames that are being decoded."""
+
+    def result(self) -> Tensor:
+        """Wait for them: uint8 [B, T, H, W, 3]."""
+        ...
+
+
+@runtime_checkable
+class OverlappedDecoder(StreamingDecoder, Protocol):
+    """A decoder that works while the network goes on with the next chunk.
+
+    Its backend does not wait for the GPU either, and can make a chunk again (`StreamBackend.reopen_chunk`).
+    """
+
+    def begin(self, latents: Tensor) -> PendingFrames:
+        """Give a chunk of latents [B, F, C, h, w] to the decoder."""
+        ...
 
 
 class Engine(Protocol):

@@ -10,7 +10,7 @@ from pyrf.backends.base import Engine
 from pyrf.bundle import Bundle
 from pyrf.models.codec import Codec
 
-BACKENDS = ("torch", "onnxruntime")
+BACKENDS = ("torch", "onnxruntime", "tensorrt")
 
 
 def check_backend(name: str, exported: str | Path | None) -> None:
@@ -23,8 +23,13 @@ def check_backend(name: str, exported: str | Path | None) -> None:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
     if name == "torch" and exported is not None:
         raise ValueError(
-            f"the torch backend reads no exported folder, got {str(exported)!r}; choose onnxruntime"
+            f"the torch backend reads no exported folder, got {str(exported)!r}; "
+            "choose onnxruntime or tensorrt"
         )
+    if name == "tensorrt":
+        from pyrf.export.tensorrt_runtime import load_tensorrt
+
+        load_tensorrt()
 
 
 def load_engine(
@@ -51,6 +56,10 @@ def load_engine(
         from pyrf.backends.torch import TorchEngine
 
         return TorchEngine(bundle.transformer(dtype=dtype, device=device), codec, bundle.stream_config)
+    if name == "tensorrt":
+        from pyrf.backends.tensorrt_engine import load_tensorrt_engine
+
+        return load_tensorrt_engine(bundle, codec, dtype=dtype, device=device, exported=exported)
     from pyrf.backends.onnxruntime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(bundle, codec, dtype=dtype, device=device, exported=exported)

@@ -49,6 +49,12 @@ class JointBackend:
         return self._layers[layer]
 
     @torch.inference_mode()
+    def reopen_chunk(self) -> None:
+        """Make the last chunk anew in every cache."""
+        for member in self.members:
+            member.reopen_chunk()
+
+    @torch.inference_mode()
     def denoise(self, latents: Tensor, timestep: float) -> Tensor:
         """A denoise call: noisy latents [B of all streams, F, C, H, W] to their flow."""
         first = self.members[0]

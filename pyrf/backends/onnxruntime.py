@@ -3,109 +3,43 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pyrf.backends.base import StreamBackend
+from pyrf.backends.graph_backend import GraphBackend, GraphVideo
 from pyrf.backends.graphs import Binding, GraphSet
 from pyrf.bundle import Bundle
 from pyrf.cache import SinkRingCache
-from pyrf.export.manifest import ExportError, load_manifest
+from pyrf.export.manifest import load_manifest
 from pyrf.export.store import check_export, stored_export
-from pyrf.models.attention import rope_table
 from pyrf.models.codec import Codec, check_latents
-from pyrf.models.dit import sinusoid
 
 
-class OnnxRuntimeBackend(StreamBackend):
-    """Computes the calls of one stream, a video at a time: the graphs' batch is 1.
+class OnnxRuntimeBackend(GraphBackend):
+    """Computes the calls of one stream on the CPU.
 
     Args:
         graphs: the export.
     """
 
     def __init__(self, graphs: GraphSet) -> None:
-        super().__init__(graphs.manifest.model, graphs.manifest.stream)
+        super().__init__(graphs.manifest)
         self.graphs = graphs
-        self._videos: list[_Video] = []
-        self._modulations: dict[float, Tensor] = {}
-        self._rope: tuple[Sequence[int], Tensor] | None = None
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return getattr(torch, self.graphs.manifest.dtype)
 
     @property
     def device(self) -> torch.device:
         return torch.device("cpu")
 
-    def start(self, batch: int, height: int, width: int) -> None:
-        manifest = self.graphs.manifest
-        if (height, width) != (manifest.height, manifest.width):
-            raise ExportError(
-                f"{self.graphs.folder} was exported for latents of {manifest.height} x {manifest.width}, "
-                f"got {height} x {width}; export that size"
-            )
-        super().start(batch, height, width)
+    def _make_videos(self, cache: SinkRingCache, batch: int) -> list[GraphVideo]:
+        return [_Video(self.graphs, cache, i) for i in range(batch)]
 
-    def close(self) -> None:
-        super().close()
-        self._videos = []
-        self._modulations = {}
-        self._rope = None
-
-    def _begin(self, cache: SinkRingCache) -> None:
-        self._videos = [_Video(self.graphs, cache, i) for i in range(self._shape[0])]
-
-    def _encode_prompt(self, prompt_embeds: Tensor) -> None:
-        expected = (self.model_config.text_len, self.model_config.text_dim)
-        if prompt_embeds.ndim != 3 or tuple(prompt_embeds.shape[1:]) != expected:
-            raise ValueError(
-                f"prompt_embeds must be [B, {expected[0]}, {expected[1]}], got {list(prompt_embeds.shape)}"
-            )
-        for video, rows in zip(self._videos, prompt_embeds.expand(len(self._videos), -1, -1)):
-            video.encode_prompt(rows)
-
-    def _modulation(self, timestep: float) -> Tensor:
-        """The modulations of a timestep, made once a stream."""
-        if timestep not in self._modulations:
-            time = Binding(self.graphs["time"], {})
-            row = sinusoid(torch.tensor([[timestep]], dtype=torch.float64), self.model_config.freq_dim)
-            time["sinusoid"].copy_(row)
-            time.run()
-            self._modulations[timestep] = time["modulation"]
-        return self._modulations[timestep]
-
-    def _rope_of(self, positions: Sequence[int]) -> Tensor:
-        """The rotations of a chunk, kept for its other calls."""
-        if self._rope is None or self._rope[0] != positions:
-            manifest = self.graphs.manifest
-            table = rope_table(
-                positions,
-                manifest.height // 2,
-                manifest.width // 2,
-                self.model_config.head_dim,
-                self.model_config.rope_theta,
-            )
-            self._rope = positions, table
-        return self._rope[1]
-
-    def _predict(self, latents: Tensor, timestep: float, positions: Sequence[int]) -> Tensor:
-        modulation, rope = self._modulation(timestep), self._rope_of(positions)
-        flows = []
-        for video, x in zip(self._videos, latents):
-            video.set_call(x, modulation, rope)
-            flows.append(video.denoise())
-        return torch.stack(flows)
-
-    def _write(self, latents: Tensor, positions: Sequence[int]) -> None:
-        modulation, rope = self._modulation(0.0), self._rope_of(positions)
-        for video, x in zip(self._videos, latents):
-            video.set_call(x, modulation, rope)
-            video.clean()
+    def _modulate(self, row: Tensor) -> Tensor:
+        time = Binding(self.graphs["time"], {})
+        time["sinusoid"].copy_(row)
+        time.run()
+        return time["modulation"]
 
 
 class _Video:
@@ -135,7 +69,7 @@ class _Video:
         self._prompt["prompt_embeds"].copy_(rows)
         self._prompt.run()
 
-    def set_call(self, latents: Tensor, modulation: Tensor, rope: Tensor) -> None:
+    def _set_call(self, latents: Tensor, modulation: Tensor, rope: Tensor) -> None:
         """Fill in what the next call takes, but for the place in the cache."""
         for name, x in (("latents", latents), ("modulation", modulation), ("rope", rope)):
             self._inputs[name].copy_(x)
@@ -144,13 +78,14 @@ class _Video:
         self._inputs["position"].fill_(slot * self.cache.tokens)
         self._inputs["length"].fill_(length)
 
-    def denoise(self) -> Tensor:
-        """The flow, [F, C, H, W]."""
+    def denoise(self, latents: Tensor, modulation: Tensor, rope: Tensor) -> Tensor:
+        self._set_call(latents, modulation, rope)
         self._set_place(int(self.cache.slot), self.cache.length)
         self._denoise.run()
         return self._denoise["flow"][0]
 
-    def clean(self) -> None:
+    def clean(self, latents: Tensor, modulation: Tensor, rope: Tensor) -> None:
+        self._set_call(latents, modulation, rope)
         order = self.cache.order
         if order is not None:
             self._rewrite(order)

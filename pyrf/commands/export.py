@@ -16,7 +16,7 @@ def export(
         str, typer.Argument(help="A bundled model, a model directory, or a hub id.", metavar="BUNDLE")
     ],
     out: Annotated[Path, typer.Option("--out", help="The directory to write; must be new.")],
-    to: Annotated[str, typer.Option(help="What for: onnx.")] = "onnx",
+    to: Annotated[str, typer.Option(help="What for: onnx, or tensorrt on this machine's GPU.")] = "onnx",
     dtype: Annotated[
         str, typer.Option(help="float32, float16, bfloat16, or fp8 (bfloat16 with float8 products).")
     ] = "float32",
@@ -32,7 +32,8 @@ def export(
     ] = 4,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Write a model as graphs for one frame size, and compare them with torch. The device calibrates fp8."""
+    """Write a model as graphs for one frame size, and compare them with torch. The device calibrates fp8; for
+    tensorrt it is the GPU that engines are built for."""
     from pyrf.export.targets import TARGETS
 
     if to not in TARGETS:

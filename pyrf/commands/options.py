@@ -16,7 +16,7 @@ StudentOption = Annotated[
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or bfloat16.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
 BackendOption = Annotated[
-    str, typer.Option("--backend", help="Who computes: torch, or onnxruntime on a CPU.")
+    str, typer.Option("--backend", help="Who computes: torch, onnxruntime on a CPU, or tensorrt on a GPU.")
 ]
 ExportedOption = Annotated[
     Path | None,

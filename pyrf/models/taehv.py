@@ -195,7 +195,7 @@ def decode_frames(network: TAEHV, latents: Tensor, memory: Memory, first: bool) 
     x = network.decode(latents, memory)
     if first:
         x = x[:, FRAMES_PER_LATENT - 1 :]
-    return to_uint8(x).permute(0, 1, 3, 4, 2).contiguous()
+    return to_uint8(x.permute(0, 1, 3, 4, 2)).contiguous()  # TensorRT takes uint8 at a graph's end only
 
 
 class TAEHVCodec:

@@ -138,5 +138,5 @@ def raw_frames(codec: WanVAE, latents: Tensor, cache: list[Any], first: bool) ->
 
 def finish_frames(frames: Iterable[Tensor]) -> Tensor:
     """`raw_frames` to uint8 [B, T, H, W, 3]."""
-    rounded = [to_uint8(x * 0.5 + 0.5) for x in frames]
-    return torch.cat(rounded, dim=2).permute(0, 2, 3, 4, 1).contiguous()
+    x = torch.cat(list(frames), dim=2).permute(0, 2, 3, 4, 1)
+    return to_uint8(x * 0.5 + 0.5).contiguous()  # TensorRT takes uint8 at a graph's end only

@@ -169,7 +169,7 @@ def test_a_truncated_graph_is_refused(pipes, exported: Path, tmp_path: Path) -> 
         ({"dtype": "bfloat16"}, "computes in float32 on the CPU, got torch.bfloat16"),
         ({"exported": "nowhere"}, "no such file; export the bundle"),
         ({"backend": "torch", "exported": "x"}, "the torch backend reads no exported folder"),
-        ({"backend": "onnx"}, "backend must be one of torch, onnxruntime, got 'onnx'"),
+        ({"backend": "onnx"}, "backend must be one of torch, onnxruntime, tensorrt, got 'onnx'"),
     ],
 )
 def test_what_cannot_work_is_refused_when_loading(saved: str, options: dict, message: str) -> None:

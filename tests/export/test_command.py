@@ -35,7 +35,7 @@ def test_it_writes_a_folder_and_says_what_is_in_it(bundle, exports, tmp_path, ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--to", "tflite"], "--to must be one of onnx, got 'tflite'"),
+        (["--to", "tflite"], "--to must be one of onnx, tensorrt, got 'tflite'"),
         (["--check", "-1"], "--check must be 0 or more, got -1"),
         (["--dtype", "int8"], "dtype must be one of float32, float16, bfloat16, fp8, got 'int8'"),
         (["--height", "40"], "height must be a positive multiple of 16, got 40"),

@@ -1,0 +1,114 @@
+"""A bundle in TensorRT: its export, its engines, and who streams with them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyrf.backends.cuda import CudaDevice
+from pyrf.backends.tensorrt import DECODER, STUDENT, PlanSet, TensorRTBackend, TensorRTDecoder
+from pyrf.bundle import Bundle
+from pyrf.export.engines import BuildOptions, EngineFolder
+from pyrf.export.manifest import ExportError, load_manifest
+from pyrf.export.store import check_export, stored_export
+from pyrf.export.tensorrt_runtime import TensorRTPlan, load_tensorrt, target
+from pyrf.models.codec import Codec
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+OpenPlans = Callable[[Path], PlanSet]
+"""Loads the engines of an exported folder, and builds those that it lacks."""
+
+
+class TensorRTEngine:
+    """A bundle in TensorRT (`pyrf.backends.base.Engine`).
+
+    Args:
+        bundle: what to stream.
+        codec: the bundle's, loaded.
+        dtype: bfloat16 or float16.
+        open_plans: how an exported folder's engines are loaded.
+        exported: a folder that `pyrf export` wrote of this bundle; None: export when a size is first used.
+
+    Raises:
+        ValueError: when the dtype or the folder does not fit.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        codec: Codec,
+        *,
+        dtype: torch.dtype,
+        open_plans: OpenPlans,
+        exported: str | Path | None = None,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise ExportError(
+                f"the tensorrt backend computes in bfloat16 or float16, got {dtype}; "
+                "give dtype bfloat16, or use backend torch"
+            )
+        self._bundle, self._dtype, self._open = bundle, DTYPES[dtype], open_plans
+        self._stride = codec.spatial_stride
+        self._exported = None if exported is None else Path(exported)
+        self._sizes: dict[tuple[int, int], PlanSet] = {}
+        self._lock = threading.Lock()  # streams in other threads may ask for the same size
+        if self._exported is None:
+            self._plans(bundle.height // self._stride, bundle.width // self._stride)
+        else:
+            manifest = check_export(self._exported, bundle, dtype=self._dtype)
+            self._plans(manifest.height, manifest.width)
+
+    def _plans(self, height: int, width: int) -> PlanSet:
+        with self._lock:
+            if (height, width) not in self._sizes:
+                folder = self._exported or stored_export(
+                    self._bundle, dtype=self._dtype, height=height * self._stride, width=width * self._stride
+                )
+                self._sizes[height, width] = self._open(folder)
+            return self._sizes[height, width]
+
+    def backend(self, height: int, width: int) -> TensorRTBackend:
+        return TensorRTBackend(self._plans(height, width))
+
+    def decoder(self, batch: int, height: int, width: int) -> TensorRTDecoder:
+        return TensorRTDecoder(self._plans(height, width), batch)
+
+
+def plans_on_gpu(trt: Any, device: CudaDevice, options: BuildOptions | None = None) -> OpenPlans:
+    """Load engines with TensorRT, and build what an exported folder has none of, for this GPU."""
+
+    def open_plans(folder: Path) -> PlanSet:
+        manifest = load_manifest(folder)
+        here = replace(options or BuildOptions(), device=device.index)
+        built_for = target(trt, device.compute_capability)
+        engines = EngineFolder(folder, manifest, built_for, here, logger.warning)
+        plans = {}
+        for name in (*STUDENT, *DECODER):
+            engine, graph = engines.engine(name), manifest.graphs[name]
+            lengths = manifest.lengths if any(t.name == "length" for t in graph.inputs) else ()
+            plans[name] = TensorRTPlan(trt, name, engine, graph.aliases, lengths, device.torch_device)
+        return PlanSet(manifest, plans, device)
+
+    return open_plans
+
+
+def load_tensorrt_engine(
+    bundle: Bundle, codec: Codec, *, dtype: torch.dtype, device: torch.device, exported: str | Path | None
+) -> TensorRTEngine:
+    """A bundle in TensorRT on a GPU.
+
+    Raises:
+        ValueError: when TensorRT, the driver, the GPU or room on it is missing, or an argument does not fit.
+    """
+    trt = load_tensorrt()
+    open_plans = plans_on_gpu(trt, CudaDevice(device))
+    return TensorRTEngine(bundle, codec, dtype=dtype, open_plans=open_plans, exported=exported)
