@@ -23,7 +23,10 @@ export function overWebSocket(session, on) {
     send: (message) => {
       if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
     },
-    close: () => socket.close(),
+    close: () => {
+      socket.onmessage = null; // what is still on its way is not wanted
+      socket.close();
+    },
   };
 }
 
