@@ -111,8 +111,9 @@ class Replica:
             await asyncio.sleep(POLL_S)
         loop = asyncio.get_running_loop()
         until = loop.time() + left
-        while self._sessions() and loop.time() < until and await asyncio.to_thread(self._seconds_left):
+        while self._sessions() and left and loop.time() < until:
             await asyncio.sleep(POLL_S)
+            left = await asyncio.to_thread(self._seconds_left)
         await self._made.state.hub.drain()
 
     def _seconds_left(self) -> float | None:

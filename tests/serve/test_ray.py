@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray Serve is in the ray extra")
 
-from pyrf.client import AsyncClient, AsyncSession, SessionLostError
+from pyrf.client import AsyncClient, AsyncSession, RefusedError, SessionLostError
 from pyrf.serve.ray_app import RayOptions, SessionPolicy
 from pyrf.serve.ray_router import SessionRouter
 
@@ -90,16 +90,17 @@ def test_impossible_numbers_of_replicas_are_refused(least: int, most: int) -> No
         RayOptions(least, most)
 
 
-# A real cluster of two replicas
+# A real cluster
 
 
 class Cluster:
     """`pyrf serve --ray` in a process of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, replicas: int, max_replicas: int) -> None:
         pyrf = str(Path(sys.executable).with_name("pyrf"))
         command = [pyrf, "serve", "--ray", "--port", "0", "--threads", "1", "--grace", "600"]
-        command += ["--replicas", "2", "--max-replicas", "3", "--max-sessions", str(ROOM)]
+        command += ["--replicas", str(replicas), "--max-replicas", str(max_replicas)]
+        command += ["--max-sessions", str(ROOM)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout
         for line in self.process.stdout:
@@ -124,7 +125,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    cluster = Cluster()
+    cluster = Cluster(2, 2)
     yield cluster
     if cluster.process.poll() is None:
         cluster.close()
@@ -133,6 +134,17 @@ def cluster() -> Iterator[Cluster]:
 def name(session: AsyncSession) -> str:
     """Of the replica that holds a session."""
     return session.created.id.partition(".")[0]
+
+
+async def create(client: AsyncClient) -> AsyncSession:
+    """Begin a session, when there is room for one."""
+    while True:
+        try:
+            return await client.create_session(RED)
+        except RefusedError as error:
+            if error.code != "full":
+                raise
+            await asyncio.sleep(1)
 
 
 async def close_all(sessions: list[AsyncSession]) -> None:
@@ -198,27 +210,10 @@ def test_kill_9_of_a_replica_ends_its_sessions_and_no_others(cluster: Cluster) -
 
 
 @pytest.mark.slow
-def test_live_sessions_bring_a_third_replica(cluster: Cluster) -> None:
-    async def main() -> None:
-        async with cluster.client() as client:
-            sessions = [await client.create_session(RED) for _ in range(2 * ROOM - 1)]
-            seen = set(map(name, sessions))
-            assert len(seen) <= 2
-            while len(seen) < 3:
-                session = await client.create_session(RED)
-                seen.add(name(session))
-                await session.close()
-                await asyncio.sleep(1)  # the creations of an address are limited
-            await close_all(sessions)
-
-    asyncio.run(asyncio.wait_for(main(), TIMEOUT_S))
-
-
-@pytest.mark.slow
 def test_sigterm_tells_every_viewer_and_exits_0(cluster: Cluster) -> None:
     async def main() -> None:
         async with cluster.client() as client:
-            sessions = [await client.create_session(RED) for _ in range(2)]
+            sessions = [await create(client) for _ in range(2)]
             for session in sessions:
                 await anext(session)
             cluster.process.send_signal(signal.SIGTERM)
@@ -230,3 +225,20 @@ def test_sigterm_tells_every_viewer_and_exits_0(cluster: Cluster) -> None:
 
     asyncio.run(asyncio.wait_for(main(), TIMEOUT_S))
     assert cluster.process.wait(TIMEOUT_S) == 0
+
+
+@pytest.mark.slow
+def test_live_sessions_bring_a_second_replica() -> None:
+    async def main() -> None:
+        async with cluster.client() as client:
+            sessions = [await client.create_session(RED) for _ in range(ROOM)]
+            assert len(set(map(name, sessions))) == 1
+            another = await create(client)
+            assert name(another) != name(sessions[0])
+            await close_all([*sessions, another])
+
+    cluster = Cluster(1, 2)
+    try:
+        asyncio.run(asyncio.wait_for(main(), TIMEOUT_S))
+    finally:
+        assert cluster.close() == 0

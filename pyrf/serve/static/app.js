@@ -234,7 +234,7 @@ function stopRecording() {
 
 function showRecording() {
   byId("record").setAttribute("aria-pressed", recorder.on);
-  byId("record").textContent = recorder.on ? "Save recording" : "Record";
+  byId("record").textContent = recorder.on ? "Save" : "Record";
 }
 
 function onKey(event) {
