@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,6 +41,13 @@ def serve(
     grace: Annotated[float, typer.Option(help="Seconds a session outlives its viewer.")] = 30.0,
     creates_per_minute: Annotated[float, typer.Option(help="Sessions one address may begin.")] = 60.0,
     threads: Annotated[int | None, typer.Option(help="CPU threads; by default torch's choice.")] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Serve from replicas on Ray Serve; limits are those of a replica.")
+    ] = False,
+    replicas: Annotated[int, typer.Option(help="With --ray: replicas at least.")] = 1,
+    max_replicas: Annotated[
+        int | None, typer.Option(help="With --ray: replicas at most, as sessions need them.")
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts to the log.")] = False,
 ) -> None:
@@ -74,12 +81,38 @@ def serve(
         ice_servers=tuple(ice_server or ()),
         log_prompts=log_prompts,
     )
+    address, port, *_ = sock.getsockname()
+    url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
+    pipeline: dict[str, Any] = {
+        "name": model,
+        "student": student,
+        "backend": backend,
+        "dtype": dtype,
+        "device": device,
+        "window_frames": window,
+    }
+
+    def started() -> None:
+        typer.echo(f"pyrf serves {model} at {url}", nl=True)
+
+    if ray:
+        from pyrf.serve import require_ray
+
+        require_ray()
+        from pyrf.serve import ray_app
+
+        sock.close()  # Ray's own proxy listens there
+        options = ray_app.RayOptions(replicas, max_replicas or replicas, gpu=not device.startswith("cpu"))
+        app = ray_app.application(
+            pipeline, model=model, settings=settings, options=options, threads=threads, log_level=log_level
+        )
+        ray_app.run(app, address, port, started)
+        return
+
     from pyrf.pipeline import StreamingPipeline
 
     # Loaded here and not when the app starts, so that a model that cannot be had is one line.
-    pipe = StreamingPipeline.from_pretrained(
-        model, student=student, backend=backend, dtype=dtype, device=device, window_frames=window
-    )
+    pipe = StreamingPipeline.from_pretrained(**pipeline)
     if threads is not None:
         import torch
 
@@ -88,11 +121,9 @@ def serve(
     from pyrf.serve.logs import log_config
     from pyrf.serve.server import run
 
-    address, port, *_ = sock.getsockname()
-    url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
     run(
         create_app(lambda: pipe, model=model, settings=settings),
         sock,
         log_config=log_config(log_level),
-        started=lambda: typer.echo(f"pyrf serves {model} at {url}", nl=True),
+        started=started,
     )

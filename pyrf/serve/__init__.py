@@ -23,3 +23,13 @@ def require_extra() -> None:
     missing = [name for name in _NEEDS if find_spec(name) is None]
     if missing:
         raise ValueError(f"serving needs {', '.join(missing)}: pip install 'pyrf[serve]'")
+
+
+def require_ray() -> None:
+    """Refuse to go on without Ray Serve.
+
+    Raises:
+        ValueError: what is missing, and how it is installed.
+    """
+    if find_spec("ray") is None:
+        raise ValueError("--ray needs Ray Serve: pip install 'pyrf[ray]'")

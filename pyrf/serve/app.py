@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from pyrf import __version__
-from pyrf.serve import sockets
+from pyrf.serve import page, sockets
 from pyrf.serve.clips import ClipResponse, stream_clip
 from pyrf.serve.errors import ServeError, add_error_handlers
 from pyrf.serve.frames import FrameEncoder
@@ -85,6 +85,7 @@ def create_app(load: Load, *, model: str, settings: ServeSettings | None = None)
     app.include_router(router)
     app.include_router(operations)
     app.include_router(sockets.router)
+    app.include_router(page.router)
     app.add_middleware(Guard, settings=chosen)
     if chosen.origins:
         app.add_middleware(

@@ -93,7 +93,7 @@ class Hub:
             buffer_chunks=self.settings.buffer_chunks,
         )
         session = Session(
-            secrets.token_hex(8),
+            self.settings.id_prefix + secrets.token_hex(8),
             secrets.token_urlsafe(32),
             self.pipe.stream(request.prompt, request.seed, height=height, width=width),
             options,

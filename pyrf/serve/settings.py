@@ -28,6 +28,7 @@ class ServeSettings:
         jpeg_quality: 1..95.
         ice_servers: STUN or TURN URLs for WebRTC beyond the local network.
         log_prompts: whether prompts are written to the log.
+        id_prefix: what the ids of sessions begin with.
 
     Raises:
         ValueError: when a limit is not positive.
@@ -51,6 +52,7 @@ class ServeSettings:
     jpeg_quality: int = 90
     ice_servers: tuple[str, ...] = ()
     log_prompts: bool = False
+    id_prefix: str = ""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,0 +1,44 @@
+"""A stream in a window, made in this process; what you type becomes the prompt. Needs matplotlib."""
+
+import argparse
+
+import matplotlib.pyplot as plt
+from matplotlib.animation import FuncAnimation
+from matplotlib.widgets import TextBox
+
+import pyrf
+
+
+def frames(stream):
+    """One frame at a time; a chunk is computed when the one before has been shown."""
+    for chunk in stream:
+        yield from chunk.frames
+
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--model", default="tiny")
+parser.add_argument("--prompt", default="a red circle moves right")
+parser.add_argument("--save", metavar="OUT.GIF", help="save two seconds instead of opening a window")
+arguments = parser.parse_args()
+
+pipe = pyrf.StreamingPipeline.from_pretrained(arguments.model)
+with pipe.stream(arguments.prompt) as stream:
+    source = frames(stream)
+    figure, axes = plt.subplots()
+    figure.subplots_adjust(bottom=0.2)
+    axes.set_axis_off()
+    picture = axes.imshow(next(source))
+    box = TextBox(figure.add_axes((0.15, 0.05, 0.75, 0.08)), "Prompt ", initial=arguments.prompt)
+    box.on_submit(lambda text: setattr(stream, "prompt", text))
+    animation = FuncAnimation(
+        figure,
+        lambda frame: picture.set_data(frame),
+        source,
+        interval=1000 / pipe.fps,
+        cache_frame_data=False,
+        save_count=int(2 * pipe.fps),
+    )
+    if arguments.save:
+        animation.save(arguments.save, writer="pillow", fps=pipe.fps)
+    else:
+        plt.show()

@@ -1,0 +1,25 @@
+"""Save what a server streams to a file, as it comes: python file_writer.py out.mp4"""
+
+import argparse
+
+from pyrf.client import Client
+from pyrf.video import open_writer
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("out", help="out.mp4, out.gif, out.png (a contact sheet) or a folder")
+parser.add_argument("--url", default="http://127.0.0.1:8000")
+parser.add_argument("--prompt", default="a red circle moves right")
+parser.add_argument("--frames", type=int, default=80)
+arguments = parser.parse_args()
+
+# pace="max": as fast as the server can, and no frame is lost.
+with (
+    Client(arguments.url) as client,
+    client.create_session(arguments.prompt, pace="max") as session,
+    open_writer(arguments.out, session.created.fps) as writer,
+):
+    for count, frame in enumerate(session, start=1):
+        writer.write(frame.pixels[None])  # [T, H, W, 3]
+        if count == arguments.frames:
+            break
+print(f"{arguments.out}: {arguments.frames} frames")

@@ -1,0 +1,41 @@
+"""A Gradio app: the picture changes as it is made, a new prompt acts at the next chunk. Needs gradio."""
+
+import argparse
+
+import gradio as gr
+
+import pyrf
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--model", default="tiny")
+parser.add_argument("--port", type=int, default=7860)
+arguments = parser.parse_args()
+pipe = pyrf.StreamingPipeline.from_pretrained(arguments.model)
+streams: dict[str, pyrf.Stream] = {}  # of each browser tab
+
+
+def show(prompt: str, request: gr.Request):
+    """A frame after the other, until the tab is closed or Stop is pressed."""
+    with pipe.stream(prompt) as stream:
+        streams[request.session_hash] = stream
+        try:
+            for chunk in stream:
+                yield from chunk.frames
+        finally:
+            del streams[request.session_hash]
+
+
+def change(prompt: str, request: gr.Request) -> None:
+    if stream := streams.get(request.session_hash):
+        stream.prompt = prompt
+
+
+with gr.Blocks(title="pyrf") as app:
+    picture = gr.Image(label="Live", height=320, streaming=True)
+    prompt = gr.Textbox("a red circle moves right", label="Prompt; Enter changes it")
+    start, stop = gr.Button("Start", variant="primary"), gr.Button("Stop")
+    showing = start.click(show, prompt, picture, api_name="show")
+    stop.click(None, cancels=showing)
+    prompt.submit(change, prompt, None)
+
+app.launch(server_port=arguments.port)

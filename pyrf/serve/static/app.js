@@ -1,0 +1,261 @@
+// The page: what the keys and buttons do.
+
+import { createSession, modelInfo, Refusal, sessionInfo } from "./api.js";
+import { Figures } from "./figures.js";
+import { Player } from "./player.js";
+import { Recorder } from "./recorder.js";
+import { Stream } from "./stream.js";
+import { overWebRtc, overWebSocket } from "./transports.js";
+import { countDown, showModel, showProblem, showState } from "./view.js";
+
+const RESUMED_MS = 3_000;
+const RETRY_S = 2;
+const KEPT = "pyrf-session"; // in sessionStorage: a reloaded page goes on with its stream
+
+const byId = (id) => document.getElementById(id);
+const figures = new Figures();
+const player = new Player(byId("canvas"), shown);
+const recorder = new Recorder();
+let stream = null;
+let attempt = 0; // counts starts, so that one that was overtaken stops trying
+let serverToken = null;
+let fps = 16;
+let sentAt = new Map(); // ref of a prompt -> when it was sent
+let refs = 0;
+let connected = false;
+let resuming = false;
+let paused = false;
+
+// Starting
+
+async function load() {
+  try {
+    const model = await modelInfo(serverToken);
+    showModel(model);
+    fps = player.fps = model.fps;
+  } catch (error) {
+    if (error.status === 401) {
+      if (serverToken) showProblem(error.message);
+      return showState("locked");
+    }
+    return showState("ended", "the server cannot be reached");
+  }
+  showState("idle");
+  return resumeKept();
+}
+
+async function resumeKept() {
+  const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
+  if (!kept) return;
+  try {
+    const info = await sessionInfo(kept);
+    resuming = true;
+    attach({ ...info, token: kept.token });
+  } catch {
+    sessionStorage.removeItem(KEPT);
+  }
+}
+
+async function start() {
+  const current = ++attempt;
+  const isCurrent = () => current === attempt;
+  leave();
+  const request = { prompt: byId("prompt").value.trim(), seed: byId("seed").valueAsNumber || 0 };
+  while (isCurrent()) {
+    showState("connecting");
+    figures.begin(performance.now());
+    try {
+      const session = await createSession(serverToken, request);
+      if (!isCurrent()) return;
+      resuming = false;
+      attach(session);
+      return;
+    } catch (error) {
+      if (isCurrent()) await refused(error, isCurrent);
+    }
+  }
+}
+
+// Say why there is no session; return when it is time to try again, or give this attempt up.
+async function refused(error, isCurrent) {
+  if (error instanceof Refusal && !error.retryAfter) {
+    attempt += 1;
+    showState(error.status === 401 ? "locked" : "idle");
+    showProblem(error.message);
+    return;
+  }
+  if (!(error instanceof Refusal)) showState("lost");
+  else if (error.code === "full") showState("full");
+  else showState("full", error.message);
+  await countDown(error.retryAfter ?? RETRY_S, isCurrent);
+}
+
+function attach(session) {
+  sessionStorage.setItem(KEPT, JSON.stringify({ id: session.id, token: session.token }));
+  figures.session(session);
+  player.reset();
+  player.paused = paused = false;
+  const webRtc = byId("transport").value === "webrtc";
+  byId("canvas").hidden = webRtc;
+  byId("video").hidden = !webRtc;
+  showState("connecting");
+  stream = new Stream(session, webRtc ? overWebRtc : overWebSocket, {
+    attached,
+    message,
+    frame: (header, blob) => player.push(header, blob),
+    media: playMedia,
+    lost,
+    ended: over,
+  });
+}
+
+// Leave the session that there may be, for a new one.
+function leave() {
+  stopRecording();
+  connected = false;
+  const left = stream;
+  stream = null; // so that its end is not this page's
+  left?.stop();
+}
+
+// What the stream says
+
+function lost() {
+  connected = false;
+  showState("lost");
+}
+
+function attached(session, resumed) {
+  connected = true;
+  resuming ||= resumed;
+  setPaused(session.state === "paused");
+}
+
+function message(reply) {
+  if (reply.type === "prompt") {
+    figures.promptTaken(reply.prompt_id, sentAt.get(reply.ref) ?? performance.now());
+    sentAt.delete(reply.ref);
+  } else if (reply.type === "state") setPaused(reply.state === "paused");
+  else if (reply.type === "error") showProblem(reply.error.message);
+  else if (reply.type === "chunk") {
+    figures.chunk(reply);
+    chunkShown = reply;
+  }
+}
+
+function over(why) {
+  if (!stream) return;
+  stopRecording();
+  stream = null;
+  sessionStorage.removeItem(KEPT);
+  showState("ended", why);
+}
+
+// What is shown
+
+let chunkShown = null; // over WebRTC: the chunk whose frames are on their way
+
+function shown(header) {
+  figures.chunk(header);
+  picture(header);
+}
+
+function picture(header) {
+  figures.frame(header, performance.now());
+  byId("canvas").dataset.frame = header.frame;
+  byId("canvas").dataset.prompt = header.prompt_id;
+  if (!stream || !connected || paused || ["live", "resumed"].includes(document.body.dataset.state)) return;
+  showState(resuming ? "resumed" : "live");
+  if (resuming) setTimeout(() => document.body.dataset.state === "resumed" && showState("live"), RESUMED_MS);
+  resuming = false;
+}
+
+function playMedia(media) {
+  const video = byId("video");
+  video.srcObject = media;
+  video.play().catch(() => {}); // a new stream that comes at once interrupts it
+  const onFrame = () => {
+    if (video.srcObject !== media) return;
+    if (chunkShown) picture(chunkShown);
+    video.requestVideoFrameCallback(onFrame);
+  };
+  video.requestVideoFrameCallback(onFrame);
+}
+
+// Controls
+
+function submit(event) {
+  event.preventDefault();
+  showProblem("");
+  if (!byId("locked").hidden) {
+    serverToken = byId("token").value;
+    return load();
+  }
+  const prompt = byId("prompt").value.trim();
+  if (!prompt) return showProblem("Write what you want to see.");
+  if (!stream) return start();
+  const ref = (refs += 1);
+  sentAt = new Map([...sentAt].slice(-8)).set(ref, performance.now());
+  return stream.send({ type: "prompt", prompt, ref });
+}
+
+function setPaused(value) {
+  paused = player.paused = value;
+  if (value) showState("paused");
+  else if (document.body.dataset.state === "paused") showState("live");
+}
+
+function togglePause() {
+  if (!stream || byId("pause").disabled) return;
+  stream.send({ type: paused ? "resume" : "pause" });
+  setPaused(!paused);
+}
+
+function stop() {
+  attempt += 1;
+  if (stream) stream.stop();
+  else showState("idle");
+}
+
+function toggleRecording() {
+  if (recorder.on) return stopRecording();
+  const webRtc = !byId("video").hidden;
+  const media = webRtc ? byId("video").srcObject : byId("canvas").captureStream();
+  const { width, height } = byId("canvas");
+  const name = `pyrf-seed-${byId("seed-shown").textContent}-${new Date().toISOString().replace(/[:.]/g, "-")}`;
+  recorder.start(media, { width, height, fps, name });
+  return showRecording();
+}
+
+function stopRecording() {
+  recorder.stop();
+  showRecording();
+}
+
+function showRecording() {
+  byId("record").setAttribute("aria-pressed", recorder.on);
+  byId("record").textContent = recorder.on ? "Save" : "Record";
+}
+
+function onKey(event) {
+  const typing = event.target.closest?.("textarea, input, select, button, a");
+  if (event.key === "Escape") event.target.blur();
+  else if (event.key === " " && !typing && !event.repeat) {
+    event.preventDefault();
+    togglePause();
+  }
+}
+
+byId("form").addEventListener("submit", submit);
+byId("prompt").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  byId("form").requestSubmit();
+});
+byId("pause").addEventListener("click", togglePause);
+byId("stop").addEventListener("click", stop);
+byId("restart").addEventListener("click", start);
+byId("record").addEventListener("click", toggleRecording);
+document.addEventListener("keydown", onKey);
+
+load();

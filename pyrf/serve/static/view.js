@@ -1,0 +1,84 @@
+// What the page says: its state, its buttons, its examples.
+
+const byId = (id) => document.getElementById(id);
+
+const STATES = {
+  idle: "Not started",
+  locked: "Needs the server's token",
+  connecting: "Connecting",
+  live: "Live",
+  paused: "Paused",
+  full: "The server is full",
+  lost: "Connection lost, trying again",
+  resumed: "Resumed",
+  ended: "Ended",
+};
+const WITH_SESSION = new Set(["live", "paused", "lost", "resumed"]);
+
+const TINY_EXAMPLES = [
+  "a large red circle moves right slowly on a grey background",
+  "a blue square bounces",
+  "a large yellow triangle moves down",
+  "a small green circle moves left fast",
+];
+const EXAMPLES = [
+  "A red fox trots through fresh snow at dawn, its breath visible, the camera following from the side.",
+  "Waves roll onto a black sand beach under a stormy sky, seen from a low drone flight.",
+  "A baker kneads dough in a sunlit kitchen, flour drifting in the air, close-up.",
+  "A tram passes down a rainy city street at night, neon lights mirrored on the wet road.",
+];
+
+export function showState(state, detail = "") {
+  document.body.dataset.state = state;
+  byId("state").textContent = detail ? `${STATES[state]}: ${detail}` : STATES[state];
+  const active = WITH_SESSION.has(state);
+  byId("send").textContent = active ? "Change" : "Start";
+  byId("send").disabled = state === "connecting";
+  for (const id of ["pause", "record", "restart"]) byId(id).disabled = !active;
+  byId("pause").disabled = !active || state === "lost";
+  byId("stop").disabled = !active && !["connecting", "full"].includes(state);
+  byId("pause").textContent = state === "paused" ? "Resume" : "Pause";
+  byId("locked").hidden = state !== "locked";
+  if (state === "locked") byId("token").focus();
+}
+
+export const showProblem = (text) => (byId("problem").textContent = text);
+
+export function showModel({ model, backend, device, dtype, width, height, fps, limits }) {
+  byId("served").textContent = `${model} · ${backend} on ${device}, ${dtype} · ${width} × ${height} at ${fps} fps`;
+  byId("prompt").maxLength = limits.max_prompt_chars;
+  Object.assign(byId("canvas"), { width, height });
+  showExamples(model === "tiny" ? TINY_EXAMPLES : EXAMPLES);
+}
+
+function showExamples(prompts) {
+  byId("prompt").value ||= prompts[0];
+  byId("prompt").select();
+  const items = prompts.map((prompt) => {
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: prompt });
+    button.onclick = () => {
+      byId("prompt").value = prompt;
+      byId("form").requestSubmit();
+    };
+    const item = document.createElement("li");
+    item.append(button);
+    return item;
+  });
+  byId("examples").replaceChildren(...items);
+}
+
+// Count down without telling screen readers every second.
+export function countDown(seconds, isCurrent) {
+  return new Promise((resolve) => {
+    const until = performance.now() + 1000 * seconds;
+    const label = Object.assign(document.createElement("span"), { ariaHidden: "true", id: "countdown" });
+    byId("state").append(label);
+    const step = () => {
+      const left = Math.ceil((until - performance.now()) / 1000);
+      if (!isCurrent() || left <= 0) return resolve();
+      label.textContent = `, next try in ${left} s`;
+      return setTimeout(step, 250);
+    };
+    step();
+  });
+}

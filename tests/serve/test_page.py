@@ -1,0 +1,299 @@
+"""The page in a real Chromium, from a real `pyrf serve`.
+
+Screenshots for the documentation: PYRF_SCREENSHOTS=docs/img pytest tests/serve/test_page.py
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import httpx
+import numpy as np
+import pytest
+from cable import Cable
+from numpy.typing import NDArray
+
+pytest.importorskip("playwright", reason="the page is tested with playwright, from the test extra")
+
+from browser import TIMEOUT_S, Visit, chromium, find_chromium
+from playwright.sync_api import Browser, expect
+from running import Running
+
+from pyrf.training.worlds.detector import detect
+
+pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium: apt-get install chromium")
+
+RED = "a large red circle moves right slowly on a grey background"
+BLUE = "a large blue square moves left slowly on a grey background"
+CLIP = 16  # frames that the detector is shown
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Of a server of the bundled model with room for one session."""
+    pyrf = str(Path(sys.executable).with_name("pyrf"))
+    command = [pyrf, "serve", "--port", "0", "--threads", "1", "--max-sessions", "1"]
+    command += ["--creates-per-minute", "1000", "--log-level", "warning"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        greeting = process.stdout.readline()
+        yield int(re.search(r":(\d+)$", greeting.strip())[1])
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_S) == 0
+
+
+@pytest.fixture
+def cable(port: int) -> Iterator[Cable]:
+    with Cable(port) as cable:
+        yield cable
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
+    """Opens the page of a server; afterwards its session is over, and nothing went wrong in the page."""
+    visits: list[tuple[str, Visit]] = []
+
+    def open_page(port: int, **context: object) -> Visit:
+        url = f"http://127.0.0.1:{port}/"
+        visits.append((url, Visit(browser, url, **context)))
+        return visits[-1][1]
+
+    yield open_page
+    for url, visited in visits:
+        if session := visited.session:
+            headers = {"Authorization": f"Bearer {session['token']}"}
+            httpx.delete(f"{url}v1/sessions/{session['id']}", headers=headers)
+        visited.close()
+        assert visited.problems == []
+
+
+def shows(visited: Visit, color: str, shape: str) -> None:
+    """Return once the detector sees this on the canvas."""
+    for _ in range(20):
+        seen = detect(visited.frames(CLIP))
+        if (seen.color, seen.shape) == (color, shape):
+            return
+    raise AssertionError(f"expected a {color} {shape}, saw {seen}")
+
+
+def test_types_a_prompt_and_sees_the_video_change(port: int, visit: Callable[..., Visit]) -> None:
+    v = visit(port)
+    v.await_state("idle")
+    expect(v.page.locator("#served")).to_contain_text("tiny · torch on cpu")
+    v.picture("idle")
+    v.start(RED)
+    shows(v, "red", "circle")
+    v.picture("live")
+    id = v.session["id"]
+    v.send(BLUE)
+    v.until("document.getElementById('canvas').dataset.prompt === '1'")
+    shows(v, "blue", "square")
+    assert v.session["id"] == id  # the same stream
+    figures = v.page.locator("#figures dd")
+    for i in range(figures.count()):
+        expect(figures.nth(i)).to_have_text(re.compile(r"\d"))
+    v.picture("switched")
+
+
+def test_a_lost_connection_resumes_the_same_stream(
+    port: int, cable: Cable, visit: Callable[..., Visit]
+) -> None:
+    v = visit(cable.port)
+    v.start(RED)
+    before, seen = v.session, v.frame
+    cable.unplug()
+    v.await_state("lost")
+    v.picture("lost")
+    cable.plug()
+    v.await_state("resumed")
+    v.picture("resumed")
+    assert v.session == before
+    assert v.frame > seen
+    shows(v, "red", "circle")
+    v.await_state("live")
+    v.page.reload()
+    v.await_state("resumed")
+    assert v.session == before
+    headers = {"Authorization": f"Bearer {before['token']}"}
+    info = httpx.get(f"http://127.0.0.1:{port}/v1/sessions/{before['id']}", headers=headers).json()
+    assert info["state"] == "running"
+
+
+def test_a_full_server_is_tried_again(port: int, visit: Callable[..., Visit]) -> None:
+    server = httpx.Client(base_url=f"http://127.0.0.1:{port}")
+    taken = server.post("/v1/sessions", json={"prompt": RED}).json()
+    v = visit(port)
+    v.send(RED)
+    v.await_state("full")
+    expect(v.page.locator("#countdown")).to_contain_text(re.compile(r"next try in \d s"))
+    v.picture("full")
+    v.page.press("#prompt", "Enter")  # impatient; still full
+    v.await_state("connecting")
+    v.await_state("full")
+    headers = {"Authorization": f"Bearer {taken['token']}"}
+    assert server.delete(f"/v1/sessions/{taken['id']}", headers=headers).status_code == 204
+    v.await_state("live")  # by itself
+
+
+def test_space_pauses_outside_of_the_prompt_box(port: int, visit: Callable[..., Visit]) -> None:
+    v = visit(port)
+    v.start(RED)
+    v.page.fill("#prompt", "a blue")
+    v.page.press("#prompt", "Space")
+    assert v.page.input_value("#prompt") == "a blue "
+    assert v.page.get_attribute("body", "data-state") == "live"
+    v.page.keyboard.press("Escape")
+    v.page.keyboard.press("Space")
+    v.await_state("paused")
+    v.picture("paused")
+    held = v.frame
+    v.redraws(30)
+    assert v.frame == held
+    v.page.keyboard.press("Space")
+    v.await_state("live")
+    v.until(f"Number(document.getElementById('canvas').dataset.frame) > {held}")
+
+
+def test_a_recording_holds_what_was_seen(port: int, visit: Callable[..., Visit]) -> None:
+    v = visit(port)
+    v.start(RED)
+    v.page.click("#record")
+    expect(v.page.locator("#record")).to_have_attribute("aria-pressed", "true")
+    v.picture("recording")
+    v.frames(24)
+    with v.page.expect_download() as download:
+        v.page.click("#record")
+    with av.open(str(download.value.path())) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    recorded: NDArray[np.uint8] = np.stack(pictures)
+    assert recorded.shape[1:] == (64, 96, 3)
+    assert len(recorded) >= 16
+    assert detect(recorded).color == "red"
+
+
+def test_webrtc_plays_the_same_session(port: int, visit: Callable[..., Visit]) -> None:
+    v = visit(port)
+    v.page.select_option("#transport", "webrtc")
+    v.start(RED)
+    v.until("document.getElementById('video').videoWidth === 96")
+    v.send(BLUE)
+    v.until("document.getElementById('canvas').dataset.prompt === '1'")
+    v.page.click("#stop")
+    v.await_state("ended")
+
+
+def test_stop_ends_the_session_and_start_begins_another(port: int, visit: Callable[..., Visit]) -> None:
+    v = visit(port)
+    v.start(RED)
+    first = v.session
+    v.page.fill("#seed", "7")
+    v.page.click("#restart")
+    v.until("document.getElementById('seed-shown').textContent === '7'")
+    v.await_state("live")
+    assert v.session["id"] != first["id"]
+    v.page.click("#stop")
+    v.await_state("ended")
+    v.picture("ended")
+    v.start(BLUE)
+    shows(v, "blue", "square")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_fits_a_phone_and_reads_well(port: int, visit: Callable[..., Visit], scheme: str) -> None:
+    v = visit(port, viewport={"width": 360, "height": 740}, color_scheme=scheme, has_touch=True)
+    v.start(RED)
+    v.picture(f"phone-{scheme}")
+    assert v.page.evaluate("document.documentElement.scrollWidth") == 360
+    for control in v.page.locator("button, input, textarea, select").all():
+        if box := control.bounding_box():
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 360
+            assert min(box["width"], box["height"]) >= 24
+    for place in ("h1", "#served", "#prompt", "#send", "#pause", "#examples button", "dt", "dd", "footer p"):
+        assert contrast(v, place) >= 4.5, place
+    is_dark = luminance(v, "body", "backgroundColor") < 0.5
+    assert is_dark == (scheme == "dark")
+
+
+def contrast(visited: Visit, selector: str) -> float:
+    """Of an element's text with what lies behind it (WCAG 2.2, 1.4.3)."""
+    text = luminance(visited, selector, "color")
+    ground = luminance(visited, selector, "backgroundColor")
+    return (max(text, ground) + 0.05) / (min(text, ground) + 0.05)
+
+
+def luminance(visited: Visit, selector: str, role: str) -> float:
+    """Relative luminance of a colour of an element, or of what it stands on where it has none."""
+    seen = visited.page.locator(selector).first.evaluate(
+        """(element, role) => {
+          for (let e = element; e; e = e.parentElement) {
+            const color = getComputedStyle(e)[role];
+            if (color !== "rgba(0, 0, 0, 0)") return color;
+          }
+        }""",
+        role,
+    )
+    rgb = np.array([int(part) for part in re.findall(r"\d+", seen)[:3]]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_loads_nothing_from_elsewhere(port: int, visit: Callable[..., Visit]) -> None:
+    v = visit(port)
+    v.start(RED)
+    own = f"http://127.0.0.1:{port}/"
+    assert [url for url in v.requested if not url.startswith((own, f"blob:{own}"))] == []
+    policy = httpx.get(own).headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert httpx.get(f"{own}static/../settings.py").status_code == 404
+    assert httpx.get(f"{own}static/settings.py").status_code == 404
+
+
+def test_a_server_with_a_token_asks_for_it(
+    serve: Callable[..., Running], visit: Callable[..., Visit]
+) -> None:
+    running = serve(token="secret")
+    v = visit(int(running.url.rsplit(":", 1)[1]))
+    v.await_state("locked")
+    v.picture("locked")
+    v.page.fill("#token", "wrong")
+    v.page.keyboard.press("Enter")
+    expect(v.page.locator("#problem")).not_to_be_empty()
+    v.page.fill("#token", "secret")
+    v.page.keyboard.press("Enter")
+    v.await_state("idle")
+    v.start("a red circle")
+
+
+def test_a_refused_prompt_says_why_and_the_stream_goes_on(
+    serve: Callable[..., Running], visit: Callable[..., Visit]
+) -> None:
+    running = serve(controls_per_second=0.01)
+    v = visit(int(running.url.rsplit(":", 1)[1]))
+    v.start("a red circle")
+    v.send("a blue square")
+    expect(v.page.locator("#problem")).to_contain_text("controls a second")
+    seen = v.frame
+    v.until(f"Number(document.getElementById('canvas').dataset.frame) > {seen}")
+
+
+def test_a_server_that_shuts_down_says_so(serve: Callable[..., Running], visit: Callable[..., Visit]) -> None:
+    running = serve()
+    v = visit(int(running.url.rsplit(":", 1)[1]))
+    v.start("a red circle")
+    running.run(running.hub.drain())
+    v.await_state("ended")
+    expect(v.page.locator("#state")).to_contain_text("the server shuts down")

@@ -1,0 +1,135 @@
+"""The examples run as they stand in `examples/`, without a display."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import av
+import httpx
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+from websockets.sync.client import connect
+
+from pyrf.serve.protocol import unpack_frame
+from pyrf.training.worlds.detector import detect
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+TIMEOUT_S = 120
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "GRADIO_ANALYTICS_ENABLED": "False"}
+
+
+def run(name: str, *arguments: object) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextmanager
+def running(*command: str) -> Iterator[None]:
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(TIMEOUT_S)
+
+
+def wait_for(url: str) -> None:
+    """Return once a server answers; nothing tells when a process of its own making listens."""
+    until = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < until:
+        with suppress(httpx.TransportError):
+            if httpx.get(url, timeout=TIMEOUT_S).is_success:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"{url} does not answer")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Of a server of the bundled model."""
+    address = f"http://127.0.0.1:{free_port()}"
+    pyrf = str(Path(sys.executable).with_name("pyrf"))
+    with running(pyrf, "serve", "--port", address.rpartition(":")[2], "--log-level", "warning"):
+        wait_for(f"{address}/health/ready")
+        yield address
+
+
+def test_every_example_is_short_and_listed():
+    listed = (EXAMPLES.parent / "docs" / "serving.md").read_text()
+    for path in EXAMPLES.glob("*.py"):
+        assert len(path.read_text().splitlines()) < 60, path.name
+        assert f"examples/{path.name}" in listed, path.name
+
+
+def test_file_writer(url: str, tmp_path: Path):
+    run("file_writer.py", tmp_path / "out.mp4", "--url", url, "--frames", 33)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    assert frames.shape == (33, 64, 96, 3)
+    seen = detect(frames)
+    assert (seen.color, seen.shape, seen.motion) == ("red", "circle", "right")
+
+
+def test_switch_prompts(url: str):
+    lines = run("switch_prompts.py", "--url", url, "--frames", 12).splitlines()
+    assert [re.search("'a(?: large)? (.*?) ", line)[1] for line in lines] == ["red", "blue", "yellow"]
+    indices = [int(re.match(r"frame (\d+):", line)[1]) for line in lines]
+    assert indices[0] == 0
+    assert indices == sorted(set(indices))
+
+
+def test_desktop_window(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    run("desktop_window.py", "--save", tmp_path / "out.gif")
+    with Image.open(tmp_path / "out.gif") as image:
+        colours = {frame.convert("RGB").resize((8, 8)).tobytes() for frame in ImageSequence.Iterator(image)}
+    assert len(colours) > 8  # it moves
+
+
+def test_fastapi_app():
+    port = free_port()
+    with running(sys.executable, str(EXAMPLES / "fastapi_app.py"), "--port", str(port)):
+        wait_for(f"http://127.0.0.1:{port}/video/health/ready")
+        assert "My app" in httpx.get(f"http://127.0.0.1:{port}/").text
+        body = {"prompt": "a large red circle"}
+        created = httpx.post(
+            f"http://127.0.0.1:{port}/video/v1/sessions", json=body, timeout=TIMEOUT_S
+        ).json()
+        path = f"/video/v1/sessions/{created['id']}/ws?format=raw&token={created['token']}"
+        with connect(f"ws://127.0.0.1:{port}{path}", compression=None) as viewer:
+            pixels = []
+            while len(pixels) < 20:
+                message = viewer.recv(TIMEOUT_S)
+                if isinstance(message, bytes):
+                    header, data = unpack_frame(message)
+                    pixels.append(np.frombuffer(data, np.uint8).reshape(header.height, header.width, 3))
+        assert detect(np.stack(pixels)).color == "red"
+
+
+def test_gradio_app():
+    gradio_client = pytest.importorskip("gradio_client", reason="gradio's pins on pillow exclude ours")
+    pytest.importorskip("gradio", reason="gradio's pins on pillow exclude ours")
+    port = free_port()
+    with running(sys.executable, str(EXAMPLES / "gradio_app.py"), "--port", str(port)):
+        wait_for(f"http://127.0.0.1:{port}/")
+        client = gradio_client.Client(f"http://127.0.0.1:{port}", verbose=False)
+        job = client.submit("a large red circle", api_name="/show")
+        shown = [next(job) for _ in range(3)]
+        job.cancel()
+    assert len(set(map(str, shown))) == 3
