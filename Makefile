@@ -1,6 +1,7 @@
 # make demo   a video from a prompt, with the bundled model
 # make test   linters, types and tests
-# Both need Python 3.11 or newer, a C++ compiler and CMake; the rest is installed into .venv.
+# make tiny   train the bundled model from nothing (hours); the same command resumes
+# All need Python 3.11 or newer, a C++ compiler and CMake; the rest is installed into .venv.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(wildcard csrc/*)
 
-.PHONY: demo test clean
+.PHONY: demo test tiny clean
 
 demo: $(VENV)/installed
 	mkdir -p demo
@@ -19,6 +20,9 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+tiny: $(VENV)/installed-dev
+	$(BIN)/pyrf train tiny --out runs/tiny
 
 clean:
 	rm -rf build dist *.egg-info pyrf/_native*.so $(VENV)

@@ -30,7 +30,7 @@ def test_it_fits_the_wheel_and_has_a_card() -> None:
 def test_it_follows_prompts(tmp_path: Path) -> None:
     """A little under the scores of its card, as 36 prompts are few; below, it has become worse."""
     scores = evaluate("tiny", load_recipe("tiny"), 36, 5.0, tmp_path / "sheet.png")
-    least = {"color": 0.97, "shape": 0.9, "motion": 0.8}
+    least = {"color": 0.97, "shape": 0.9, "motion": 0.85}
     assert all(scores[name] >= share for name, share in least.items()), scores
     assert scores["frozen"] == scores["lost"] == 0, scores
 
