@@ -103,13 +103,13 @@ class CapturedTorchBackend(TorchBackend):
         return {"attention": self._attention, "frame_positions": range(self._shape[1])}
 
     def _predict(self, latents: Tensor, timestep: float, positions: Sequence[int]) -> Tensor:
-        options, time = self._set(latents, positions), self._time(timestep)
+        options, time = self._set(latents, positions), self.time(timestep)
         assert self.cache is not None
         key = ("denoise", timestep, self.cache.length)
         return self._run(key, lambda: self._forward(self._latents, time, self._prompt, **options)).clone()
 
     def _write(self, latents: Tensor, positions: Sequence[int]) -> None:
-        options, time = self._set(latents, positions), self._time(0.0)
+        options, time = self._set(latents, positions), self.time(0.0)
         assert self.cache is not None
         key = ("clean", self.cache.length)
         self._run(key, lambda: self._write_cache(self._latents, time, self._prompt, **options))

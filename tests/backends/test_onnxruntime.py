@@ -77,7 +77,8 @@ def test_one_prompt(pipes) -> None:
 def test_a_batch_is_its_videos(pipes) -> None:
     batch = assert_same(pipes, [RED, BLUE], [5, 6])
     alone = frames(pipes[1], BLUE, 6)
-    np.testing.assert_array_equal(batch[1], alone)
+    # The text encoder of a batch has other matrix products, so the last bit may differ.
+    assert np.abs(batch[1].astype(int) - alone).max() <= 1
 
 
 @pytest.mark.parametrize("recache", [False, True])
