@@ -72,9 +72,9 @@ def test_closed_streams_are_left_out(pipe: StreamingPipeline, monkeypatch: pytes
     # One that is closed meanwhile does not stop the other, and gives no chunk.
     original = Stream._begin_chunk
 
-    def begin(self: Stream, clock: object) -> object:
+    def begin(self: Stream, *arguments: object) -> object:
         second._closed = True
-        return original(self, clock)  # type: ignore[arg-type]
+        return original(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Stream, "_begin_chunk", begin)
     chunks = next_chunks([second, third])
@@ -89,10 +89,10 @@ def test_all_closed_meanwhile_stops_the_calls(
     streams = [pipe.stream(RED, seed=i) for i in range(2)]
     original = Stream._begin_chunk
 
-    def begin(self: Stream, clock: object) -> object:
+    def begin(self: Stream, *arguments: object) -> object:
         for stream in streams:
             stream._closed = True
-        return original(self, clock)  # type: ignore[arg-type]
+        return original(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Stream, "_begin_chunk", begin)
     assert next_chunks(streams) == [None, None]
