@@ -3,17 +3,20 @@
     python benchmarks/reference_loop.py --threads 2
 
 Times steady chunks (full window) of one 36 M model in one process, taking turns:
-  ours       ChunkLoop on TorchBackend
-  reference  tests/reference: un-rotated keys, rolled, cloned and rotated anew in every layer of every call
-  bare       the linears and attentions of our calls alone, on tensors of the same shapes
+  torch        ChunkLoop on TorchBackend
+  onnxruntime  ChunkLoop on OnnxRuntimeBackend, which packs weights and fuses on its own
+  reference    tests/reference: un-rotated keys, rolled, cloned and rotated anew in every layer of every call
+  bare         the linears and attentions of our calls alone, with torch, on tensors of the same shapes
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +25,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyrf.backends.base import StreamBackend
+from pyrf.backends.graphs import GraphSet
+from pyrf.backends.onnxruntime import OnnxRuntimeBackend
 from pyrf.backends.torch import TorchBackend
 from pyrf.bench import processor
 from pyrf.config import PATCH, ModelConfig, StreamConfig
+from pyrf.export.exporter import FolderWriter
+from pyrf.export.student import student_graphs
 from pyrf.models.dit import WanModel
 from pyrf.sampler import ChunkLoop
 
@@ -77,8 +85,24 @@ class BareChunk:
         block.ffn[2](self.hidden)
 
 
-def build(seed: int = 0) -> tuple[Callable[[], Tensor], Callable[[], Tensor], BareChunk]:
-    """Our next chunk, the reference's and the bare one, on the same weights, prompt and noise."""
+def exported(model: WanModel, folder: Path, threads: int) -> OnnxRuntimeBackend:
+    """The model's graphs, loaded by ONNX Runtime."""
+    with FolderWriter(folder) as writer:
+        writer.add(student_graphs(model, STREAM, HEIGHT, WIDTH), "student.weights")
+        manifest = writer.finish(
+            dtype="float32",
+            fp8=False,
+            model=MODEL,
+            stream=STREAM,
+            height=HEIGHT,
+            width=WIDTH,
+            weights="random",
+        )
+    return OnnxRuntimeBackend(GraphSet(folder, manifest, threads))
+
+
+def build(folder: Path, threads: int, seed: int = 0) -> tuple[dict[str, Callable[[], Tensor]], BareChunk]:
+    """Each loop's next chunk, on the same weights, prompt and noise, and the bare one."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from reference.loop import ReferenceLoop, random_weights
 
@@ -90,23 +114,21 @@ def build(seed: int = 0) -> tuple[Callable[[], Tensor], Callable[[], Tensor], Ba
     shape = (1, STREAM.chunk_frames, CHANNELS, HEIGHT, WIDTH)
     noise = [torch.randn(shape, generator=generator) for _ in STREAM.denoising_steps]
 
-    backend = TorchBackend(model, STREAM)
-    backend.start(1, HEIGHT, WIDTH)
-    backend.set_prompt(prompt)
-    drawn = 0
+    def loop(backend: StreamBackend) -> Callable[[], Tensor]:
+        backend.start(1, HEIGHT, WIDTH)
+        backend.set_prompt(prompt)
+        drawn = itertools.cycle(noise)
+        return ChunkLoop(backend, STREAM, lambda: next(drawn)).next_chunk
 
-    def draw() -> Tensor:
-        nonlocal drawn
-        drawn += 1
-        return noise[(drawn - 1) % len(noise)]
-
-    ours = ChunkLoop(backend, STREAM, draw)
     reference = ReferenceLoop(weights, MODEL, STREAM, prompt, HEIGHT, WIDTH)
-    bare = BareChunk(model, STREAM, HEIGHT, WIDTH)
-    return ours.next_chunk, lambda: reference.next_chunk(noise[0], noise[1:]), bare
+    loops = {
+        "torch": loop(TorchBackend(model, STREAM)),
+        "onnxruntime": loop(exported(model, folder / "export", threads)),
+        "reference": lambda: reference.next_chunk(noise[0], noise[1:]),
+    }
+    return loops, BareChunk(model, STREAM, HEIGHT, WIDTH)
 
 
-@torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
@@ -114,13 +136,22 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    ours, reference, bare = build()
+    with tempfile.TemporaryDirectory() as folder:
+        loops, bare = build(Path(folder), arguments.threads)
+        with torch.inference_mode():
+            report(arguments, loops, bare)
+
+
+def report(arguments: argparse.Namespace, loops: dict[str, Callable[[], Tensor]], bare: BareChunk) -> None:
+    """Compare the loops' results, time them in turns, print a table and one JSON object."""
+    error = 0.0
     for _ in range(STREAM.slots + 2):  # past the first eviction
-        error = (ours() - reference()).abs().max().item()
+        ours, other, expected = (chunk() for chunk in loops.values())
+        error = max((x - expected).abs().max().item() for x in (ours, other))
         bare()
     if error > 1e-3:
         raise SystemExit(f"the loops differ by {error:.1e}: their times cannot be compared")
-    peers: dict[str, Callable[[], object]] = {"ours": ours, "reference": reference, "bare": bare}
+    peers: dict[str, Callable[[], object]] = {**loops, "bare": bare}
     times: dict[str, list[float]] = {name: [] for name in peers}
     for _ in range(arguments.repeats):
         for name, chunk in peers.items():
@@ -134,18 +165,20 @@ def main() -> None:
         f"{parameters / 1e6:.1f} M parameters, fp32, latents {CHANNELS} x {HEIGHT} x {WIDTH}, window "
         f"{STREAM.window_frames}, {arguments.threads} threads, {arguments.repeats} chunks each, in turns"
     )
-    print(f"{'':10}{'median ms':>10}{'min':>9}{'max':>9}{'to ours':>9}")
+    print(f"{'':12}{'median ms':>10}{'min':>9}{'max':>9}{'reference / it':>16}{'it / bare':>11}")
     for name, values in times.items():
-        ratio = medians[name] / medians["ours"]
-        print(f"{name:10}{medians[name]:10.1f}{min(values):9.1f}{max(values):9.1f}{ratio:9.2f}")
+        speedup, over = medians["reference"] / medians[name], medians[name] / medians["bare"]
+        print(
+            f"{name:12}{medians[name]:10.1f}{min(values):9.1f}{max(values):9.1f}{speedup:16.2f}{over:11.2f}"
+        )
     result = {
         **vars(arguments),
         "processor": processor(),
         "torch": torch.__version__,
         "parameters": parameters,
         "median_ms": medians,
-        "speedup_over_reference": medians["reference"] / medians["ours"],
-        "time_over_bare": medians["ours"] / medians["bare"],
+        "speedup_over_reference": {name: medians["reference"] / medians[name] for name in loops},
+        "time_over_bare": {name: medians[name] / medians["bare"] for name in loops},
         "latents_max_difference": error,
     }
     print(json.dumps(result))

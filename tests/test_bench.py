@@ -92,7 +92,7 @@ def test_reference_loop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setattr(module, "HEIGHT", 4)
     monkeypatch.setattr(module, "WIDTH", 6)
     result = result_of(module, ["--repeats", "2", "--threads", "1"], monkeypatch, capsys)
-    assert set(result["median_ms"]) == {"ours", "reference", "bare"}
+    assert set(result["median_ms"]) == {"torch", "onnxruntime", "reference", "bare"}
     assert result["latents_max_difference"] < 1e-3
 
 

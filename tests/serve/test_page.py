@@ -139,8 +139,9 @@ def test_a_full_server_is_tried_again(port: int, visit: Callable[..., Visit]) ->
     v.await_state("full")
     expect(v.page.locator("#countdown")).to_contain_text(re.compile(r"next try in \d s"))
     v.picture("full")
-    v.page.press("#prompt", "Enter")  # impatient; still full
-    v.await_state("connecting")
+    with v.page.expect_response("**/v1/sessions") as impatient:
+        v.page.press("#prompt", "Enter")
+    assert impatient.value.status == 503
     v.await_state("full")
     headers = {"Authorization": f"Bearer {taken['token']}"}
     assert server.delete(f"/v1/sessions/{taken['id']}", headers=headers).status_code == 204
