@@ -62,7 +62,8 @@ def make_videos(
     return torch.cat(frames, dim=1)[:, : round(seconds * FPS)].numpy()
 
 
-def _batches(prompts: list[Prompt]) -> Iterator[tuple[range, list[Prompt]]]:
+def batches(prompts: list[Prompt]) -> Iterator[tuple[range, list[Prompt]]]:
+    """Prompts that are streamed together, and their numbers."""
     for start in range(0, len(prompts), BATCH):
         part = prompts[start : start + BATCH]
         yield range(start, start + len(part)), part
@@ -78,7 +79,7 @@ def score_streams(
     prompts = held_out_prompts(world, count)
     ends: list[NDArray[np.uint8]] = []
     rows: list[tuple[str, NDArray[np.uint8]]] = []
-    for seeds, part in _batches(prompts):
+    for seeds, part in batches(prompts):
         videos = make_videos(student, [p.text for p in part], seeds, seconds)
         ends.extend(video[-JUDGED_SECONDS * FPS :].copy() for video in videos)
         if len(rows) < 12:

@@ -28,7 +28,7 @@ from pyrf.training.judge import Prompt, held_out_prompts, judge
 from pyrf.training.models import load_network
 from pyrf.training.recipe import Recipe
 from pyrf.training.shapes_stages import load_codec
-from pyrf.training.streams import BATCH, JUDGED_SECONDS, Student, make_videos
+from pyrf.training.streams import JUDGED_SECONDS, Student, batches, make_videos
 from pyrf.training.worlds.detector import detect
 from pyrf.training.worlds.shapes import FPS, World
 
@@ -126,9 +126,8 @@ def measure(student: Student, prompts: list[Prompt], seed: int, seconds: float) 
     """All columns of one variant and seed, each the mean over the prompts' streams."""
     rows: list[dict[str, float]] = []
     ends: list[NDArray[np.uint8]] = []
-    for start in range(0, len(prompts), BATCH):
-        part = prompts[start : start + BATCH]
-        seeds = range(1000 * seed + start, 1000 * seed + start + len(part))
+    for numbers, part in batches(prompts):
+        seeds = [1000 * seed + number for number in numbers]
         videos = make_videos(student, [p.text for p in part], seeds, seconds)
         rows += [measure_stream(video) for video in videos]
         ends += [video[-JUDGED_SECONDS * FPS :].copy() for video in videos]

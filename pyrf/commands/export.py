@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from pyrf.commands.options import DeviceOption, StudentOption
+from pyrf.commands.options import (
+    DeviceOption,
+    HeightOption,
+    StudentOption,
+    WidthOption,
+    WindowOption,
+)
 
 
 def export(
@@ -20,12 +26,9 @@ def export(
     dtype: Annotated[
         str, typer.Option(help="float32, float16, bfloat16, or fp8 (bfloat16 with float8 products).")
     ] = "float32",
-    height: Annotated[int | None, typer.Option(help="Of a frame, in pixels; by default the model's.")] = None,
-    width: Annotated[int | None, typer.Option(help="Of a frame, in pixels; by default the model's.")] = None,
-    window: Annotated[
-        int | None,
-        typer.Option(help="Latent frames that a chunk sees, itself included; by default the model's."),
-    ] = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    window: WindowOption = None,
     student: StudentOption = None,
     check: Annotated[
         int, typer.Option(help="Chunks to compare with torch afterwards, on this CPU; 0: none.")

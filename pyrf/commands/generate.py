@@ -15,8 +15,11 @@ from pyrf.commands.options import (
     DeviceOption,
     DtypeOption,
     ExportedOption,
+    HeightOption,
     ModelOption,
     StudentOption,
+    WidthOption,
+    WindowOption,
 )
 
 if TYPE_CHECKING:
@@ -67,12 +70,9 @@ def generate(
     ] = None,
     model: ModelOption = "tiny",
     student: StudentOption = None,
-    height: Annotated[int | None, typer.Option(help="Of a frame, in pixels; by default the model's.")] = None,
-    width: Annotated[int | None, typer.Option(help="Of a frame, in pixels; by default the model's.")] = None,
-    window: Annotated[
-        int | None,
-        typer.Option(help="Latent frames that a chunk sees, itself included; by default the model's."),
-    ] = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    window: WindowOption = None,
     dtype: DtypeOption = "float32",
     device: DeviceOption = "cpu",
     backend: BackendOption = "torch",

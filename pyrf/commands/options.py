@@ -26,3 +26,9 @@ ExportedOption = Annotated[
         metavar="DIR",
     ),
 ]
+HeightOption = Annotated[int | None, typer.Option(help="Of a frame, in pixels; by default the model's.")]
+WidthOption = Annotated[int | None, typer.Option(help="Of a frame, in pixels; by default the model's.")]
+WindowOption = Annotated[
+    int | None,
+    typer.Option(help="Latent frames that a chunk sees, itself included; by default the model's."),
+]
