@@ -5,9 +5,10 @@ The graphs' batch is 1, so the videos of a batch are computed one after the othe
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -116,3 +117,43 @@ class GraphBackend(StreamBackend):
         modulation, rope = self._modulation(0.0), self._rope_of(positions)
         for video, x in zip(self._videos, latents):
             video.clean(x, modulation, rope)
+
+
+def cache_buffers(cache: SinkRingCache, index: int) -> dict[str, Tensor]:
+    """One video's part of the cache, by the names of the graphs' inputs."""
+    return {
+        f"{name}.{layer}": buffer[index : index + 1]
+        for name, buffers in (("keys", cache.keys), ("values", cache.values))
+        for layer, buffer in enumerate(buffers)
+    }
+
+
+class Bound(Protocol):
+    """A graph bound to buffers."""
+
+    def __getitem__(self, name: str) -> Tensor: ...
+
+
+BoundGraph = TypeVar("BoundGraph", bound=Bound)
+
+
+def decoder_turns(
+    manifest: Manifest, bind: Callable[[str, Mapping[str, Tensor]], BoundGraph]
+) -> Iterator[BoundGraph]:
+    """A decoder's graph for each chunk: the first chunk's, then two in turns.
+
+    The decoder's memory goes back and forth between two sets of buffers.
+
+    Args:
+        bind: binds a graph, by its name, to buffers; what is missing is allocated.
+    """
+    first = bind("decoder_first", {})
+    memory = {
+        spec.name.replace("_out", ""): first[spec.name]
+        for spec in manifest.graphs["decoder_first"].outputs
+        if spec.name.startswith("memory_out.")
+    }
+    there = bind("decoder_next", memory)
+    turned = {name: there[name.replace(".", "_out.")] for name in memory}
+    back = {name.replace(".", "_out."): buffer for name, buffer in memory.items()}
+    return itertools.chain((first,), itertools.cycle((there, bind("decoder_next", turned | back))))

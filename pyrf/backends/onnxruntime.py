@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pyrf.backends.graph_backend import GraphBackend, GraphVideo
+from pyrf.backends.graph_backend import GraphBackend, GraphVideo, cache_buffers, decoder_turns
 from pyrf.backends.graphs import Binding, GraphSet
 from pyrf.bundle import Bundle
 from pyrf.cache import SinkRingCache
@@ -47,11 +47,7 @@ class _Video:
 
     def __init__(self, graphs: GraphSet, cache: SinkRingCache, index: int) -> None:
         self.graphs, self.cache = graphs, cache
-        self._kv = {
-            f"{name}.{layer}": buffer[index : index + 1]
-            for name, buffers in (("keys", cache.keys), ("values", cache.values))
-            for layer, buffer in enumerate(buffers)
-        }
+        self._kv = cache_buffers(cache, index)
         self._prompt = Binding(graphs["prompt"], {})
         specs = graphs.manifest.graphs["denoise"].inputs
         self._inputs = {
@@ -141,31 +137,17 @@ class OnnxDecoder:
 
 
 class _VideoDecoder:
-    """The decoder of one video; its memory goes back and forth between two sets of buffers."""
+    """The decoder of one video."""
 
     def __init__(self, graphs: GraphSet) -> None:
-        self._graphs = graphs
-        first = Binding(graphs["decoder_first"], {})
-        memory = {
-            spec.name.replace("_out", ""): first[spec.name]
-            for spec in graphs.manifest.graphs["decoder_first"].outputs
-            if spec.name.startswith("memory_out.")
-        }
-        there = Binding(graphs["decoder_next"], memory)
-        turned = {name: there[name.replace(".", "_out.")] for name in memory}
-        back = {name.replace(".", "_out."): buffer for name, buffer in memory.items()}
-        self._turns = [there, Binding(graphs["decoder_next"], turned | back)]
-        self._next: Binding = first
-        self._count = 0
+        self._turns = decoder_turns(graphs.manifest, lambda name, buffers: Binding(graphs[name], buffers))
 
     def decode(self, latents: Tensor) -> Tensor:
         """A chunk [F, C, h, w] to its frames [T, H, W, 3]."""
-        self._next["latents"].copy_(latents[None])
-        self._next.run()
-        frames = self._next["frames"][0].clone()
-        self._next = self._turns[self._count % 2]
-        self._count += 1
-        return frames
+        bound = next(self._turns)
+        bound["latents"].copy_(latents[None])
+        bound.run()
+        return bound["frames"][0].clone()
 
 
 class OnnxRuntimeEngine:

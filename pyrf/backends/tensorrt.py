@@ -9,7 +9,6 @@ Written against `pyrf.backends.device`: knows neither TensorRT nor CUDA.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -19,7 +18,7 @@ from pyrf.backends.base import PendingFrames
 from pyrf.backends.bound_plan import BoundPlan
 from pyrf.backends.device import Device, Event, Memory, Plan
 from pyrf.backends.device import Stream as Queue
-from pyrf.backends.graph_backend import GraphBackend, GraphVideo
+from pyrf.backends.graph_backend import GraphBackend, GraphVideo, cache_buffers, decoder_turns
 from pyrf.backends.ranges import stage
 from pyrf.cache import SinkRingCache
 from pyrf.export.manifest import ExportError, GraphSpec, Manifest
@@ -132,11 +131,7 @@ class _Video:
 
     def __init__(self, owner: TensorRTBackend, cache: SinkRingCache, index: int, scratch: Memory) -> None:
         self.cache = cache
-        self._kv = {
-            f"{name}.{layer}": buffer[index : index + 1]
-            for name, buffers in (("keys", cache.keys), ("values", cache.values))
-            for layer, buffer in enumerate(buffers)
-        }
+        self._kv = cache_buffers(cache, index)
         self._prompt = owner.bind("prompt", scratch, {})
         self._inputs: dict[str, Tensor] = {}
         for spec in owner.plans.plans["denoise"].spec.inputs:
@@ -249,7 +244,7 @@ class TensorRTDecoder:
 
 
 class _VideoDecoder:
-    """The decoder of one video; its memory goes back and forth between two sets of buffers."""
+    """The decoder of one video."""
 
     def __init__(self, plans: PlanSet, queue: Queue, scratch: Memory) -> None:
         self._gpu = plans.device
@@ -257,16 +252,7 @@ class _VideoDecoder:
         def bind(name: str, buffers: Mapping[str, Tensor]) -> BoundPlan:
             return BoundPlan(plans.plans[name], plans.device, queue, scratch, buffers)
 
-        first = bind("decoder_first", {})
-        memory = {
-            spec.name.replace("_out", ""): first[spec.name]
-            for spec in plans.plans["decoder_first"].spec.outputs
-            if spec.name.startswith("memory_out.")
-        }
-        there = bind("decoder_next", memory)
-        turned = {name: there[name.replace(".", "_out.")] for name in memory}
-        back = {name.replace(".", "_out."): buffer for name, buffer in memory.items()}
-        self._turns = itertools.chain((first,), itertools.cycle((there, bind("decoder_next", turned | back))))
+        self._turns = decoder_turns(plans.manifest, bind)
 
     def begin(self, latents: Tensor) -> Tensor:
         """A chunk [F, C, h, w] to the host memory where its frames [T, H, W, 3] will be."""
