@@ -36,20 +36,8 @@ class FrameEncoder:
         _, height, width, _ = made.chunk.frames.shape
         messages = []
         for i, pixels in enumerate(made.chunk.frames):
-            frame = made.first_frame + i
-            header = FrameHeader(
-                chunk=made.chunk.index,
-                frame=frame,
-                pts_s=frame / fps,
-                chunk_frames=made.num_frames,
-                prompt_id=made.prompt_id,
-                made_at=made.made_at,
-                compute_ms=1e3 * made.chunk.timing.total,
-                dropped=dropped,
-                width=width,
-                height=height,
-                format=format,
-            )
+            fields = made.frame_fields(i, fps, dropped)
+            header = FrameHeader(**vars(fields), width=width, height=height, format=format)
             messages.append(pack_frame(header, pixels.tobytes() if format == "raw" else self._jpeg(pixels)))
         return messages
 

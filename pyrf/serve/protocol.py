@@ -165,6 +165,29 @@ class ErrorBody(Reply):
     error: ErrorDetail
 
 
+class FrameFields(Reply):
+    """Where a frame stands, and how it was made.
+
+    Attributes:
+        chunk, frame: indices in the stream, from 0. Frames that were dropped leave a gap.
+        pts_s: seconds from the stream's first frame to this one, frame / fps.
+        chunk_frames: frames of this chunk.
+        prompt_id: of the prompt that the frame shows.
+        made_at: when the chunk was finished, seconds of Unix time.
+        compute_ms: what the chunk took the model.
+        dropped: frames of the session dropped so far.
+    """
+
+    chunk: int
+    frame: int
+    pts_s: float
+    chunk_frames: int
+    prompt_id: int
+    made_at: float
+    compute_ms: float
+    dropped: int
+
+
 # JSON messages from the viewer -------------------------------------------------------------------------
 
 
@@ -244,18 +267,10 @@ class ClosingMessage(Message):
     message: str
 
 
-class ChunkMessage(Message):
-    """Over a data channel only: the first frame of this chunk is on its way. Fields as in `FrameHeader`."""
+class ChunkMessage(Message, FrameFields):
+    """Over a data channel only: the first frame of this chunk is on its way."""
 
     type: Literal["chunk"] = "chunk"
-    chunk: int
-    frame: int
-    pts_s: float
-    chunk_frames: int
-    prompt_id: int
-    made_at: float
-    compute_ms: float
-    dropped: int
 
 
 AnyMessage = Annotated[
@@ -270,28 +285,13 @@ MESSAGE: TypeAdapter[
 # Binary frames -----------------------------------------------------------------------------------------
 
 
-class FrameHeader(Reply):
+class FrameHeader(FrameFields):
     """What stands before the pixels of a frame.
 
     Attributes:
-        chunk, frame: indices in the stream, from 0. Frames that were dropped leave a gap.
-        pts_s: seconds from the stream's first frame to this one, frame / fps.
-        chunk_frames: frames of this chunk.
-        prompt_id: of the prompt that the frame shows.
-        made_at: when the chunk was finished, seconds of Unix time.
-        compute_ms: what the chunk took the model.
-        dropped: frames of the session dropped so far.
         format: jpeg, or raw: height * width * 3 bytes of RGB, row by row.
     """
 
-    chunk: int
-    frame: int
-    pts_s: float
-    chunk_frames: int
-    prompt_id: int
-    made_at: float
-    compute_ms: float
-    dropped: int
     width: int
     height: int
     format: FrameFormat

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pyrf.serve.protocol import (
     ClosingMessage,
     EndReason,
+    FrameFields,
     Message,
     Pace,
     SessionInfo,
@@ -57,6 +58,20 @@ class MadeChunk:
     @property
     def num_frames(self) -> int:
         return len(self.chunk.frames)
+
+    def frame_fields(self, index: int, fps: float, dropped: int) -> FrameFields:
+        """What viewers are told of the `index`-th frame of this chunk; `dropped` is the session's count."""
+        frame = self.first_frame + index
+        return FrameFields(
+            chunk=self.chunk.index,
+            frame=frame,
+            pts_s=frame / fps,
+            chunk_frames=self.num_frames,
+            prompt_id=self.prompt_id,
+            made_at=self.made_at,
+            compute_ms=1e3 * self.chunk.timing.total,
+            dropped=dropped,
+        )
 
 
 @dataclass(frozen=True)

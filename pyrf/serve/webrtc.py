@@ -175,16 +175,8 @@ class _SessionTrack(MediaStreamTrack):
                 self._send(item)
 
     def _describe(self, made: MadeChunk) -> ChunkMessage:
-        return ChunkMessage(
-            chunk=made.chunk.index,
-            frame=made.first_frame,
-            pts_s=made.first_frame / self._session.options.fps,
-            chunk_frames=made.num_frames,
-            prompt_id=made.prompt_id,
-            made_at=made.made_at,
-            compute_ms=1e3 * made.chunk.timing.total,
-            dropped=self._session.frames_dropped,
-        )
+        session = self._session
+        return ChunkMessage(**vars(made.frame_fields(0, session.options.fps, session.frames_dropped)))
 
     def leave(self) -> None:
         """Let go of the session."""
