@@ -10,16 +10,14 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pyrf.export.manifest import Report
+
 MAGIC = b"pyrf engine 1\n"
 SUFFIX = ".engine"
-
-Report = Callable[[str], None]
-"""Told in one line what happens."""
 
 
 class DamagedEngineError(ValueError):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyrf.export.engine_builder import TIME_LIMIT, WORKER, BuildReport, BuildRequest, build_engine
-from pyrf.export.engine_cache import EngineCache, EngineKey, Report
-from pyrf.export.manifest import ExportError, Manifest
+from pyrf.export.engine_cache import EngineCache, EngineKey
+from pyrf.export.manifest import ExportError, Manifest, Report
 
 ENGINES = "engines"
 """Folder of the engines inside an exported folder."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from pyrf.export.manifest import (
     ExportError,
     GraphSpec,
     Manifest,
+    Report,
     file_entry,
     fingerprint,
     package_versions,
@@ -34,9 +35,6 @@ CALIBRATION_PROMPTS = (
     "a large blue square bounces on a white background",
     "a small yellow triangle stays still",
 )
-
-Report = Callable[[str], None]
-"""Told what begins next, in words."""
 
 
 class FolderWriter:

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -32,8 +34,27 @@ FORMAT = 1
 GRAPHS = ("text", "prompt", "time", "denoise", "clean", "decoder_first", "decoder_next")
 
 
+Report = Callable[[str], None]
+"""Told in a few words what begins or happens."""
+
+
 class ExportError(ValueError):
     """An export is missing, damaged, or made for something else."""
+
+
+@contextmanager
+def onnx_extra() -> Iterator[None]:
+    """Around imports that exporting needs.
+
+    Raises:
+        ExportError: naming the package that is missing, and what installs it.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ExportError(
+            f"exporting needs the package {error.name}; run: pip install 'pyrf[onnx]'"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,15 @@ from pathlib import Path
 
 from pyrf.bundle import Bundle
 from pyrf.config import StreamConfig
-from pyrf.export.manifest import FORMAT, ExportError, Manifest, fingerprint, load_manifest, package_versions
+from pyrf.export.manifest import (
+    FORMAT,
+    ExportError,
+    Manifest,
+    fingerprint,
+    load_manifest,
+    onnx_extra,
+    package_versions,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +42,8 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
     Raises:
         ValueError: when packages are missing, or the bundle cannot be exported.
     """
-    try:
+    with onnx_extra():
         from pyrf.export.exporter import export_onnx
-    except ImportError as error:
-        raise ExportError(
-            f"exporting needs the package {error.name}; run: pip install 'pyrf[onnx]'"
-        ) from error
     key = {
         "format": FORMAT,
         "weights": fingerprint(bundle),

@@ -37,7 +37,7 @@ def export(
 ) -> None:
     """Write a model as graphs for one frame size, and compare them with torch. The device calibrates fp8; for
     tensorrt it is the GPU that engines are built for."""
-    from pyrf.export.targets import TARGETS
+    from pyrf.export.targets import TARGETS, ExportOptions
 
     if to not in TARGETS:
         raise ValueError(f"--to must be one of {', '.join(TARGETS)}, got {to!r}")
@@ -56,16 +56,8 @@ def export(
     def report(stage: str) -> None:
         typer.echo(f"{time.perf_counter() - start:7.1f} s  {stage}", err=True)
 
-    rows = TARGETS[to](
-        bundle,
-        out,
-        dtype=dtype,
-        height=height,
-        width=width,
-        device=check_device(device),
-        check_chunks=check,
-        report=report,
-    )
+    options = ExportOptions(dtype, height, width, check_device(device), check)
+    rows = TARGETS[to](bundle, out, options, report)
     for row in rows:
         typer.echo(row)
     typer.echo(f"{out}: written in {time.perf_counter() - start:.1f} s")
