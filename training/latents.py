@@ -16,10 +16,9 @@ from pyrf.config import StreamConfig
 from pyrf.models.codec import Codec
 from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHV
 from pyrf.training import parallel
-from pyrf.training.judge import held_out_prompts
 from pyrf.training.models import TextToVideo
 from pyrf.training.stages.codec import WARM_LATENTS, draw_scene, to_tensor
-from pyrf.training.streams import JUDGED_SECONDS, Student, make_videos, score_streams
+from pyrf.training.streams import Student, score_streams
 from pyrf.training.trainer import Draw
 from pyrf.training.worlds.captions import caption
 from pyrf.training.worlds.shapes import FPS, World
@@ -67,10 +66,8 @@ class LatentScenes:
     ) -> dict[str, Any]:
         """What the world's detector says of streams, and the first two of them."""
         student = Student(network.dit, network.text, codec, stream)
-        scores = score_streams(student, self.world, count, sheet)
-        captions = [prompt.text for prompt in held_out_prompts(self.world, 2)]
-        videos = make_videos(student, captions, range(2), JUDGED_SECONDS)
-        return {**scores, **{f"videos/{text}": video for text, video in zip(captions, videos)}}
+        scores, videos = score_streams(student, self.world, count, sheet)
+        return {**scores, **{f"videos/{text}": video for text, video in videos[:2]}}
 
 
 @torch.inference_mode()

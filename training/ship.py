@@ -52,4 +52,4 @@ def evaluate(model: str, recipe: Recipe, prompts: int, seconds: float, sheet: Pa
             f"{model} does not show the shapes world: it makes {bundle.width}x{bundle.height} video"
         )
     student = Student(bundle.transformer(), bundle.text_encoder(), codec, bundle.stream_config)
-    return score_streams(student, recipe.world, prompts, sheet, seconds)
+    return score_streams(student, recipe.world, prompts, sheet, seconds)[0]

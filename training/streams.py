@@ -23,6 +23,8 @@ from pyrf.training.judge import Prompt, held_out_prompts, judge
 from pyrf.training.video import contact_sheet
 from pyrf.training.worlds.shapes import FPS, HEIGHT, WIDTH, World
 
+TitledVideo = tuple[str, NDArray[np.uint8]]
+"""A prompt and its video, uint8 [T, H, W, 3]."""
 JUDGED_SECONDS = 5
 BATCH = 16
 
@@ -71,18 +73,19 @@ def batches(prompts: list[Prompt]) -> Iterator[tuple[range, list[Prompt]]]:
 
 def score_streams(
     student: Student, world: World, count: int, sheet: Path, seconds: float = JUDGED_SECONDS
-) -> dict[str, float]:
-    """Accuracy on held-out prompts over the last five seconds of streams; draws the first of them.
+) -> tuple[dict[str, float], list[TitledVideo]]:
+    """Accuracy on held-out prompts over the last five seconds of streams, and the first streams.
 
-    Prompt n has seed n. The sheet shows 12 streams from beginning to end.
+    Prompt n has seed n. The sheet shows up to 12 streams from beginning to end, which are those returned.
     """
     prompts = held_out_prompts(world, count)
     ends: list[NDArray[np.uint8]] = []
-    rows: list[tuple[str, NDArray[np.uint8]]] = []
+    rows: list[TitledVideo] = []
     for seeds, part in batches(prompts):
         videos = make_videos(student, [p.text for p in part], seeds, seconds)
         ends.extend(video[-JUDGED_SECONDS * FPS :].copy() for video in videos)
         if len(rows) < 12:
             rows += [(p.text, video) for p, video in zip(part, videos)]
-    contact_sheet(rows[:12], sheet)
-    return judge(ends, prompts)[0]
+    rows = rows[:12]
+    contact_sheet(rows, sheet)
+    return judge(ends, prompts)[0], rows
