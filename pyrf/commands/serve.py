@@ -6,7 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from pyrf.commands.options import BackendOption, DeviceOption, DtypeOption, ModelOption, StudentOption
+from pyrf.commands.options import (
+    BackendOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    StudentOption,
+    WindowOption,
+)
 
 
 def serve(
@@ -17,10 +24,7 @@ def serve(
     dtype: DtypeOption = "float32",
     device: DeviceOption = "cpu",
     backend: BackendOption = "torch",
-    window: Annotated[
-        int | None,
-        typer.Option(help="Latent frames that a chunk sees, itself included; by default the model's."),
-    ] = None,
+    window: WindowOption = None,
     token: Annotated[
         str | None,
         typer.Option(help="What clients must know to begin a session.", envvar="PYRF_TOKEN"),
