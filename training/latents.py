@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,16 @@ LONGEST_SECONDS = 90
 
 @dataclass(frozen=True)
 class LatentScenes:
-    """Latents of scenes numbered from `first_seed`.
+    """Latents of scenes.
 
     Attributes:
+        seeds: of the scenes.
         near: [scenes, NEAR, C, h, w] float16, from a random time.
         far: [scenes, FAR, C, h, w] float16, up to LONGEST_SECONDS later.
     """
 
     world: World
-    first_seed: int
+    seeds: Sequence[int]
     near: Tensor
     far: Tensor
 
@@ -49,8 +51,20 @@ class LatentScenes:
 
     def caption(self, index: int, rng: random.Random) -> str:
         """A fresh wording for one scene."""
-        scene, _ = draw_scene(self.world, self.first_seed + index)
+        scene, _ = draw_scene(self.world, self.seeds[index])
         return caption(scene.attributes, rng)
+
+    def of_open_speed(self) -> LatentScenes:
+        """The scenes that move, and whose captions name no speed.
+
+        Raises:
+            ValueError: when there are none.
+        """
+        scenes = (draw_scene(self.world, seed)[0] for seed in self.seeds)
+        chosen = [i for i, scene in enumerate(scenes) if scene.attributes.speed_is_open]
+        if not chosen:
+            raise ValueError(f"none of {len(self)} scenes moves at an open speed; add motions or scenes")
+        return LatentScenes(self.world, [self.seeds[i] for i in chosen], self.near[chosen], self.far[chosen])
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -95,4 +109,4 @@ def encode_scenes(codec: TAEHV, world: World, count: int, first_seed: int, path:
     parallel.barrier()
     shards = [load_file(file) for file in files]
     near, far = (torch.cat([shard[k] for shard in shards])[:count] for k in ("near", "far"))
-    return LatentScenes(world, first_seed, near, far)
+    return LatentScenes(world, range(first_seed, first_seed + count), near, far)

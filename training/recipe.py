@@ -59,12 +59,16 @@ class OdeRecipe(_Stage):
 
 
 class DmdRecipe(_Stage):
-    """`init` is the student's start, `teacher` the bidirectional network it is matched with."""
+    """`init` is the student's start, `teacher` the bidirectional network it is matched with.
+
+    With `open_speed`, captions ask for motion and leave its speed open: there a reward may choose.
+    """
 
     stage: Literal["dmd"]
     dmd: DmdSettings
     init: str
     teacher: str
+    open_speed: bool = False
 
 
 ShapesStage = Annotated[

@@ -58,6 +58,8 @@ def build_stage(recipe: Recipe, name: str, folder: Path) -> Stage:
         teacher, critic = (load_network(folder / settings.teacher) for _ in range(2))
         reward = settings.dmd.reward
         judge = None if reward is None else load_judge(reward)
+        if settings.open_speed:
+            scenes = scenes.of_open_speed()
         return DmdStage(settings.dmd, teacher, critic, network, scenes, codec, stream, batch, judge)
     teacher = load_network(folder / settings.init)
     paths = CausalForcing(scenes, stream, batch, settings.ode.context_noise)

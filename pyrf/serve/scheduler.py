@@ -96,13 +96,14 @@ class Scheduler:
             self._metrics.wait.observe(max(0.0, now - (session.ready_at() or now)))
         prepare = [session.start_chunk() for session in sessions]
 
-        def job() -> list[Chunk | None]:
+        def job() -> tuple[list[Chunk | None], int, int]:
+            began = time.time_ns()
             for act in prepare:
                 act()
-            return next_chunks([session.stream for session in sessions])
+            return next_chunks([session.stream for session in sessions]), began, time.time_ns()
 
         try:
-            chunks = await self.run(job)
+            chunks, began, ended = await self.run(job)
         except Exception as error:
             logger.error("chunk failed", exc_info=error, extra={"session": [s.id for s in sessions]})
             for session in sessions:
@@ -113,11 +114,11 @@ class Scheduler:
         for session, chunk in zip(sessions, chunks):
             session.under_way = False
             if chunk is not None and session.ending is None:  # else closed meanwhile
-                self._finish(session, chunk)
+                self._count(session, chunk)
+                self._metrics.dropped.inc(session.finish_chunk(chunk, len(sessions), began, ended))
 
-    def _finish(self, session: Session, chunk: Chunk) -> None:
+    def _count(self, session: Session, chunk: Chunk) -> None:
         self._metrics.chunk.observe(chunk.timing.total)
         self._metrics.frames.inc(len(chunk.frames))
         if chunk.index == 0:
             self._metrics.first_frame.observe(time.monotonic() - session.created)
-        self._metrics.dropped.inc(session.finish_chunk(chunk))

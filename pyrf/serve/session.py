@@ -21,6 +21,7 @@ from pyrf.serve.protocol import (
     SessionInfo,
     State,
 )
+from pyrf.serve.tracing import SessionSpan
 
 if TYPE_CHECKING:
     from pyrf.stream import Chunk, Stream
@@ -159,6 +160,7 @@ class Session:
         on_end: Callable[[Session, EndReason], None],
     ) -> None:
         self.id, self.token, self.options = id, token, options
+        self.span = SessionSpan(id, options)
         self.created = self._free_since = time.monotonic()
         self._deadline = 0.0  # first of all: someone looks at an empty screen
         self.chunks_started = 0
@@ -305,10 +307,16 @@ class Session:
 
         return act
 
-    def finish_chunk(self, chunk: Chunk) -> int:
-        """Take a finished chunk: how many frames had to be dropped for it."""
+    def finish_chunk(self, chunk: Chunk, batch: int, began: int, ended: int) -> int:
+        """Take a finished chunk: how many frames had to be dropped for it.
+
+        Args:
+            batch: sessions that were computed with it, itself included.
+            began, ended: Unix time in nanoseconds.
+        """
+        self.span.add_chunk(chunk, self._prompt_id, batch, began, ended)
         now, length = time.monotonic(), len(chunk.frames) / self.options.fps
-        made = MadeChunk(chunk, self.frames_made, self._prompt_id, time.time())
+        made = MadeChunk(chunk, self.frames_made, self._prompt_id, ended / 1e9)
         self.frames_made += made.num_frames
         # A viewer that ran dry, or one not played in real time, starts anew from here.
         restart = self.options.pace == "max" or self._deadline < now
@@ -330,6 +338,7 @@ class Session:
         if self.ending is not None:
             return
         self.ending = reason
+        self.span.end(reason)
         if self._expiry is not None:
             self._expiry.cancel()
         if self.viewer is not None:

@@ -60,7 +60,7 @@ class World:
             self.now += self.cost * len(sessions)
             for session in sessions:
                 session.under_way = False
-                session.finish_chunk(CHUNK)  # type: ignore[arg-type]
+                session.finish_chunk(CHUNK, len(sessions), 0, 0)  # type: ignore[arg-type]
                 if session.viewer is not None:
                     session.take()
             self.served += sessions
@@ -71,7 +71,7 @@ class World:
 def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, World]:
     """Makes the modules' clock that of the world a test puts in."""
     world: dict[str, World] = {}
-    time = SimpleNamespace(monotonic=lambda: world["world"].now if world else 0.0, time=lambda: 0.0)
+    time = SimpleNamespace(monotonic=lambda: world["world"].now if world else 0.0, time_ns=lambda: 0)
     monkeypatch.setattr(session_module, "time", time)
     monkeypatch.setattr(scheduler_module, "time", time)
     return world

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 import torch
 
 from pyrf.config import StreamConfig
@@ -9,10 +10,25 @@ from pyrf.sampler import TrainingRollout
 from pyrf.training.latents import LatentScenes
 from pyrf.training.models import NetworkSettings, TextToVideo
 from pyrf.training.stages.causal import CHUNKS, CausalForcing
+from pyrf.training.stages.codec import draw_scene
 from pyrf.training.worlds.shapes import World
 
-SCENES = LatentScenes(World(), 0, torch.randn(4, 9, 16, 4, 6), torch.randn(4, 6, 16, 4, 6))
+SCENES = LatentScenes(World(), range(4), torch.randn(4, 9, 16, 4, 6), torch.randn(4, 6, 16, 4, 6))
 STREAM = StreamConfig(shift=3.0)
+
+
+def test_scenes_of_open_speed_move_and_name_no_speed() -> None:
+    near, far = torch.arange(60.0)[:, None].expand(60, 9), torch.arange(60.0)[:, None].expand(60, 6)
+    scenes = LatentScenes(World(), range(100, 160), near, far)
+    chosen = scenes.of_open_speed()
+    assert 0 < len(chosen) < len(scenes)
+    for i, seed in enumerate(scenes.seeds):
+        attributes = draw_scene(scenes.world, seed)[0].attributes
+        assert (seed in chosen.seeds) == (attributes.speed is None and attributes.motion != "still"), i
+    assert [seed - 100 for seed in chosen.seeds] == chosen.near[:, 0].tolist() == chosen.far[:, 0].tolist()
+    still = LatentScenes(World(motions=("still",)), range(60), near, far)
+    with pytest.raises(ValueError, match="none of 60 scenes"):
+        still.of_open_speed()
 
 
 def network() -> TextToVideo:

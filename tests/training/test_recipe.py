@@ -26,8 +26,11 @@ def small_recipe() -> Recipe:
         small = {"encoder_width": 8, "decoder_widths": [8, 8, 8, 8], "blocks": 1}
         values["stages"][name]["codec"] |= small
     values["stages"]["chunk"]["network"] |= {"dim": 32, "ffn_dim": 32, "num_heads": 2, "num_layers": 1}
+    for name in ("redmd-1", "redmd-3", "redmd-5"):  # as redmd, but for a number
+        del values["stages"][name]
     for stage in values["stages"].values():
         stage["train"] |= {"steps": 2, "batch": 2, "checkpoint_minutes": 0, "compile": False}
+        stage["train"] |= {"global_batch": None}
         for key in ("teacher", "causal", "ode", "dmd"):
             if isinstance(stage.get(key), dict):
                 stage[key] |= {"eval_prompts": 6}

@@ -176,7 +176,7 @@ def small_causal_stage() -> CausalStage:
     torch.manual_seed(0)
     sizes = NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2)
     codec = TAEHVCodec(TAEHV(TAEHVConfig(encoder_width=8, decoder_widths=(8, 8, 8, 8), blocks=1)))
-    scenes = LatentScenes(World(), 0, near, far)
+    scenes = LatentScenes(World(), range(4), near, far)
     stage = CausalStage(CausalSettings(), TextToVideo(sizes), scenes, codec, StreamConfig(shift=3.0), batch=4)
     stage.evaluate = lambda *_: {}  # type: ignore[method-assign]
     return stage

@@ -30,7 +30,7 @@ def speed_open_scenes(count: int, seed: str) -> list[Scene]:
     scenes: list[Scene] = []
     while len(scenes) < count:
         attributes = world.sample(rng)
-        if attributes.speed is None and attributes.motion != "still":
+        if attributes.speed_is_open:
             scenes.append(Scene.sample(attributes, rng))
     return scenes
 

@@ -50,6 +50,11 @@ class Attributes:
     speed: str | None
     background: str
 
+    @property
+    def speed_is_open(self) -> bool:
+        """It moves, at any speed."""
+        return self.speed is None and self.motion != "still"
+
 
 @dataclass(frozen=True)
 class World:

@@ -18,7 +18,7 @@ from pyrf.training.worlds.shapes import World
 
 BATCH = 3
 SIZES = NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2)
-SCENES = LatentScenes(World(), 0, torch.zeros(4, 9, 16, 4, 6), torch.zeros(4, 6, 16, 4, 6))
+SCENES = LatentScenes(World(), range(4), torch.zeros(4, 9, 16, 4, 6), torch.zeros(4, 6, 16, 4, 6))
 
 
 def network(seed: int) -> TextToVideo:
