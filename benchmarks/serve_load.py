@@ -4,7 +4,8 @@
 
 Starts `pyrf serve` as a process of its own and measures it from here through the Python client, over
 loopback and with raw frames, so the client's work is part of the load. A frame interval is what a player
-shows: a frame is played when it has arrived and the one before was on for 1 / fps.
+shows: a frame is played when it has arrived and the one before was on for 1 / fps. Then starts
+`pyrf serve --ray` with two replicas and kills one.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import string
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,7 +33,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from pyrf.bench import PROMPT, percentile, processor
-from pyrf.client import AsyncClient, AsyncSession
+from pyrf.client import AsyncClient, AsyncSession, SessionLostError
 
 OTHER_PROMPT = "a blue square bounces"
 VIEWERS = (1, 4, 16)
@@ -239,6 +240,45 @@ def fuzz_http(url: str, count: int) -> dict[str, int]:
     return seen
 
 
+async def measure_kill(url: str, server: psutil.Process, seconds: float) -> dict[str, Any]:
+    """What two viewers see, one on each replica, when a replica is killed, and when the next one can come."""
+    lost = asyncio.Event()
+
+    async def outlive(session: AsyncSession) -> Player | None:
+        """The player of a session that goes on after the other one was lost."""
+        player = Player(session.created.fps)
+        try:
+            async for _ in session:
+                player.take()
+                if lost.is_set() and time.perf_counter() > killed + seconds:
+                    break
+        except SessionLostError:
+            told.append(time.perf_counter() - killed)
+            lost.set()
+            return None
+        return player
+
+    told: list[float] = []
+    async with AsyncClient(url, timeout=120) as client:
+        sessions = [await client.create_session(PROMPT) for _ in range(2)]
+        for session in sessions:
+            await anext(session)
+        replicas = [p for p in server.children(recursive=True) if "ServeReplica" in " ".join(p.cmdline())]
+        replicas[0].kill()
+        killed = time.perf_counter()
+        players = [player for player in await asyncio.gather(*map(outlive, sessions)) if player is not None]
+        intervals = [1e3 * interval for player in players for interval in player.intervals]
+        start = time.perf_counter()
+        async with await client.create_session(PROMPT) as newcomer:
+            await anext(newcomer)
+        return {
+            "told_ms": [1e3 * moment for moment in told],
+            "viewers_left": len(players),
+            "interval_p99_ms": percentile(intervals, 99),
+            "next_session_ms": 1e3 * (time.perf_counter() - start),
+        }
+
+
 async def measure(url: str, server: psutil.Process, arguments: argparse.Namespace) -> dict[str, Any]:
     async with AsyncClient(url, timeout=120) as client:
         result: dict[str, Any] = {}
@@ -296,7 +336,31 @@ def table(result: dict[str, Any]) -> str:
             f"{fuzz['server_errors']} server errors, session {'alive' if fuzz['session_alive'] else 'DEAD'}",
         ),
     ]
+    kill = result["kill"]
+    rows.append(
+        (
+            "kill -9 of one of two Ray replicas",
+            f"its viewer told after {kill['told_ms'][0]:.0f} ms; {kill['viewers_left']} of 2 goes on, frame "
+            f"interval p99 {kill['interval_p99_ms']:.1f} ms; a new session's first frame after "
+            f"{kill['next_session_ms']:.0f} ms",
+        )
+    )
     return "\n".join(f"| {name} | {value} |" for name, value in rows)
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[tuple[str, psutil.Process]]:
+    """`pyrf serve` on a free port: its address and process; it must end well."""
+    command = [sys.executable, "-c", "from pyrf.cli import main; main()", "serve", "--port", "0", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            line = next(line for line in process.stdout if line.startswith("pyrf serves"))
+            yield line.split()[-1], psutil.Process(process.pid)
+        finally:
+            process.terminate()
+    if process.returncode:
+        raise RuntimeError(f"the server ended with {process.returncode}")
 
 
 def main() -> None:
@@ -309,19 +373,14 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=1000)
     parser.add_argument("--messages", type=int, default=10_000, help="to each of WebSocket and HTTP")
     arguments = parser.parse_args()
-    command = [sys.executable, "-c", "from pyrf.cli import main; main()", "serve", "--port", "0"]
-    command += ["--model", arguments.model, "--threads", str(arguments.threads), "--log-level", "warning"]
-    command += ["--max-sessions", "64", "--creates-per-minute", "1000000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            url = process.stdout.readline().split()[-1]
-            result = asyncio.run(measure(url, psutil.Process(process.pid), arguments))
-        finally:
-            process.terminate()
+    base = ["--model", arguments.model, "--threads", str(arguments.threads), "--log-level", "warning"]
+    with serving(*base, "--max-sessions", "64", "--creates-per-minute", "1000000") as (url, server):
+        result = asyncio.run(measure(url, server, arguments))
+    with serving(*base, "--ray", "--replicas", "2", "--max-replicas", "2") as (url, server):
+        result["kill"] = asyncio.run(measure_kill(url, server, arguments.seconds))
     method = {**vars(arguments), "processor": processor(), "torch": torch.__version__}
     print(table(result))
-    print(json.dumps({"method": method, **result, "exit_code": process.returncode}))
+    print(json.dumps({"method": method, **result}))
 
 
 if __name__ == "__main__":

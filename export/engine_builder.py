@@ -21,14 +21,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pyrf.export.engine_cache import write_atomically
 from pyrf.export.manifest import ExportError
+from pyrf.files import whole_file
 
 WORKER = (sys.executable, "-m", "pyrf.export.engine_builder")
 TIME_LIMIT = 3600.0
 """Seconds. A 14B network takes minutes; beyond an hour something hangs."""
 UNUSED = "Unused Input"
 """What TensorRT says of an input that it parsed and then ignores, `nonpad_kv_seqlen` among them."""
+
+WIDEST_FUSED_HEAD = 256
+"""Channels of a head beyond which TensorRT has no fused attention."""
 
 
 class BuildError(ExportError):
@@ -151,7 +154,8 @@ def main(
         result: dict[str, Any] = asdict(_Build(module, request, configure).run())
     except ExportError as error:
         result = {"error": str(error)}
-    write_atomically(answer, json.dumps(result).encode())
+    with whole_file(answer) as temporary:
+        temporary.write_text(json.dumps(result))
 
 
 def _tensorrt(device: int) -> Any:
@@ -184,7 +188,8 @@ class _Build:
         ignored = [line for line in self.lines if line.startswith(UNUSED)]
         if ignored:
             raise BuildError(f"TensorRT ignores inputs of the graph: {'; '.join(ignored)}")
-        write_atomically(Path(self.request.plan), plan)
+        with whole_file(self.request.plan) as temporary:
+            temporary.write_bytes(plan)
         seconds = time.perf_counter() - start
         warnings = list(dict.fromkeys(self.lines))
         return BuildReport(self.trt.__version__, seconds, layers, warnings, plan.nbytes)
@@ -200,6 +205,7 @@ class _Build:
         if not self._parse(parser):
             first = parser.get_error(0)
             raise BuildError(f"TensorRT does not take node {first.node_name() or '?'}: {first.desc()}")
+        self._allow_wide_heads(network)
         config = builder.create_builder_config()
         self._set_profiles(builder, config)
         config.builder_optimization_level = self.request.optimization_level
@@ -224,6 +230,18 @@ class _Build:
         tensorrt_plugin.register(plugin, tensorrt_plugin.compile_ptx(self.request.plugin))
         return bool(parser.parse(tensorrt_plugin.name_plugin(path), str(path)))  # weights lie beside the path
 
+    def _allow_wide_heads(self, network: Any) -> None:
+        """Let attention be taken apart where no fused kernel can be: in the Wan VAE, a head of 384.
+
+        Elsewhere a build fails rather than that it becomes slow.
+        """
+        for layer in (network.get_layer(i) for i in range(network.num_layers)):
+            if layer.type.name == "ATTENTION_OUTPUT":
+                layer.__class__ = self.trt.IAttentionOutputLayer  # TensorRT's way of a downcast in Python
+                attention = layer.attention
+                if attention.get_input(0).shape[-1] > WIDEST_FUSED_HEAD:
+                    attention.decomposable = True
+
     def _set_profiles(self, builder: Any, config: Any) -> None:
         """A profile for each length, fixed to it, so that every attention is compiled for its own shape."""
         for length in self.request.lengths:
@@ -244,7 +262,8 @@ class _Build:
 
     def _save_timings(self, timings: Any, config: Any) -> None:
         if self.request.timing_cache is not None and timings is not None:
-            write_atomically(Path(self.request.timing_cache), bytes(config.get_timing_cache().serialize()))
+            with whole_file(self.request.timing_cache) as temporary:
+                temporary.write_bytes(config.get_timing_cache().serialize())
 
     def _refit(self, plan: bytes) -> Any:
         """Put the graph's weights into an engine built for others. Needs the GPU."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pyrf.export.manifest import Report
+from pyrf.files import whole_file
 
 MAGIC = b"pyrf engine 1\n"
 SUFFIX = ".engine"
@@ -110,23 +109,9 @@ class EngineCache:
         header = {"key": asdict(key), "size": len(engine), "sha256": hashlib.sha256(engine).hexdigest()}
         text = json.dumps(header).encode()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path(key), MAGIC, len(text).to_bytes(4, "little"), text, engine)
+        with whole_file(self.path(key)) as temporary, temporary.open("wb") as file:
+            file.writelines((MAGIC, len(text).to_bytes(4, "little"), text, engine))
         return self.path(key)
-
-
-def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
-    """Write a file beside its place, then put it there: readers see all of it or what was there before."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def read_engine(path: Path) -> tuple[EngineKey, bytes]:

@@ -113,7 +113,8 @@ def _name_weights(graph: ir.Graph) -> None:
     """Give every weight its parameter's name; those of linears, which are stored transposed, end in `.T`.
 
     The exporter leaves the products of constant folding without a name, so a linear's weight is known by
-    the bias that is added next.
+    the bias that is added next. Equal biases, as of a new network, are one; then only the first weight gets
+    a name.
     """
     prefix = "model."
     for node in list(graph):
@@ -122,7 +123,9 @@ def _name_weights(graph: ir.Graph) -> None:
         for user in node.outputs[0].consumers():
             bias = next((v for v in user.inputs if v is not None and v.is_initializer()), None)
             if user.op_type == "Add" and bias is not None and (bias.name or "").endswith(".bias"):
-                weight.name = f"{(bias.name or '').removesuffix('.bias')}.weight.T"
+                name = f"{(bias.name or '').removesuffix('.bias')}.weight.T"
+                if name not in graph.initializers:
+                    weight.name = name
     for value in list(graph.initializers.values()):
         if value.name and value.name.startswith(prefix):
             value.name = value.name.removeprefix(prefix)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pyrf.config import StreamConfig
+from pyrf.files import whole_file
 from pyrf.models.codec import Codec
 from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHV
 from pyrf.training import parallel
@@ -102,9 +103,8 @@ def encode_scenes(codec: TAEHV, world: World, count: int, first_seed: int, path:
                     frames = FRAMES_PER_LATENT * (WARM_LATENTS + latents)
                     video = to_tensor([scene.render(t, frames) for (scene, _), t in zip(clips, times)])
                     parts[name].append(codec.encode(video)[:, WARM_LATENTS:].half())
-            temporary = file.with_suffix(".tmp")
-            save_file({name: torch.cat(latents) for name, latents in parts.items()}, temporary)
-            temporary.rename(file)
+            with whole_file(file) as temporary:
+                save_file({name: torch.cat(latents) for name, latents in parts.items()}, temporary)
             logger.info("encoded scenes %d..%d", first_seed + start, first_seed + start + size - 1)
     parallel.barrier()
     shards = [load_file(file) for file in files]

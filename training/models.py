@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pyrf.config import ModelConfig
+from pyrf.files import whole_file
 from pyrf.models.dit import PromptCache, WanModel
 from pyrf.training.settings import Settings
 from pyrf.training.text import small_text_encoder
@@ -43,11 +44,11 @@ class TextToVideo(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write `network.safetensors` and `network.json`, each whole or not at all."""
-        (folder / "network.json").write_text(self.settings.model_dump_json(indent=2))
-        temporary = folder / "network.tmp"
+        with whole_file(folder / "network.json") as temporary:
+            temporary.write_text(self.settings.model_dump_json(indent=2))
         state: dict[str, Tensor] = {k: v.contiguous().clone() for k, v in self.state_dict().items()}
-        save_file(state, temporary)
-        temporary.replace(folder / "network.safetensors")
+        with whole_file(folder / "network.safetensors") as temporary:
+            save_file(state, temporary)
 
 
 def is_hidden(name: str) -> bool:

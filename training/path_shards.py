@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pyrf.files import whole_file
 from pyrf.training import parallel
 
 logger = logging.getLogger(__name__)
@@ -56,10 +57,9 @@ class PathShards:
 
     def _write(self, file: Path, tensors: dict[str, Tensor], captions: list[str]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".tmp")
         half = {name: t.half().contiguous().cpu() for name, t in tensors.items()}
-        save_file(half, temporary, metadata={"captions": json.dumps(captions)})
-        temporary.rename(file)
+        with whole_file(file) as temporary:
+            save_file(half, temporary, metadata={"captions": json.dumps(captions)})
 
     def read(self, count: int, rng: random.Random) -> tuple[dict[str, Tensor], list[str]]:
         """`count` samples of one shard, drawn without repetition: float32 tensors and captions."""

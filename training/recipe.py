@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from pyrf.config import ModelConfig, StreamConfig
 from pyrf.training.models import NetworkSettings
-from pyrf.training.settings import Settings
+from pyrf.training.settings import Settings, first_problem
 from pyrf.training.stages.causal import CausalSettings
 from pyrf.training.stages.codec import CodecSettings
 from pyrf.training.stages.dmd import DmdSettings
@@ -241,10 +241,7 @@ def load_any_recipe(name: str) -> AnyRecipe:
     except yaml.YAMLError as error:
         raise RecipeError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        given = "" if first["type"] == "unknown_key" else f", got {first['input']!r}"
-        raise RecipeError(f"{name}: {where}: {first['msg']}{given}") from error
+        raise RecipeError(f"{name}: {first_problem(error)}") from error
     return recipe
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 
@@ -25,3 +25,11 @@ class Settings(BaseModel):
                 message = f"unknown key {key!r}; {hint}"
                 raise PydanticCustomError("unknown_key", "{message}", {"message": message})
         return values
+
+
+def first_problem(error: ValidationError) -> str:
+    """Where settings are wrong first, and how, in a line."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    given = "" if first["type"] == "unknown_key" else f", got {first['input']!r}"
+    return f"{where}: {first['msg']}{given}"

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyrf.backends.torch import TorchBackend
+from pyrf.files import whole_file
 from pyrf.training.judge import Prompt, held_out_prompts, judge
 from pyrf.training.models import load_network
 from pyrf.training.recipe import Recipe
@@ -170,9 +171,8 @@ def run_study(
             if not file.exists():
                 student = load_variant(recipe, variant, folder)
                 values = {"variant": variant.name, **measure(student, prompts, seed, settings.seconds)}
-                temporary = file.with_suffix(".tmp")
-                temporary.write_text(json.dumps(values))
-                temporary.rename(file)
+                with whole_file(file) as temporary:
+                    temporary.write_text(json.dumps(values))
                 logger.info("%s, seed %d: %s", variant.name, seed, values)
             columns.append({name: json.loads(file.read_text())[name] for name in COLUMNS})
         yield variant, columns

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pyrf.files import whole_file
 from pyrf.training.study import COLUMNS, VARIANTS, StudySettings, Variant
 
 Columns = list[dict[str, float]]
@@ -107,9 +108,8 @@ Variants of the sink differ only in how they stream: the networks were trained w
 
 ![dynamic and drift of the variants](img/study.png)
 """
-    temporary = page.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(page)
+    with whole_file(page) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def plot(results: dict[str, Columns | None], picture: Path) -> None:
@@ -123,6 +123,5 @@ def plot(results: dict[str, Columns | None], picture: Path) -> None:
         axes.barh(list(shown), means, xerr=spreads, color="#4878a8")
         axes.set_xlabel(f"{column}, {UNITS[column]}")
     axes.invert_yaxis()  # shared
-    temporary = picture.with_suffix(".tmp")
-    figure.savefig(temporary, format="png", dpi=110)
-    temporary.replace(picture)
+    with whole_file(picture) as temporary:
+        figure.savefig(temporary, dpi=110)

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from pyrf.bundle import load_bundle
 from pyrf.checkpoint import unfilled
+from pyrf.files import whole_file
 from pyrf.models.dit import PromptCache, WanModel
 from pyrf.text import TextEncoder
 from pyrf.training import parallel, sharding
@@ -70,9 +71,8 @@ class WanTextToVideo(TextToVideo):
             for name, p in self.dit.state_dict().items()
         }
         if parallel.rank() == 0:
-            temporary = folder / f".{STUDENT}.tmp"
-            save_file({name: tensor.contiguous() for name, tensor in whole.items()}, temporary)
-            temporary.replace(folder / STUDENT)
+            with whole_file(folder / STUDENT) as temporary:
+                save_file({name: tensor.contiguous() for name, tensor in whole.items()}, temporary)
 
 
 def load_wan(

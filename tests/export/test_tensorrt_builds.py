@@ -125,6 +125,20 @@ def test_an_input_that_would_be_ignored_fails_the_build(tmp_path):
     assert not (tmp_path / "plan").exists()
 
 
+def test_a_head_too_wide_for_a_fused_kernel_is_taken_apart(tmp_path):
+    """As the one head of 384 channels in the Wan VAE; the student's heads never are."""
+    onnx = pytest.importorskip("onnx")
+    shape = [1, 1, 64, 384]
+    tensors = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT16, shape) for name in "qkvo"]
+    node = onnx.helper.make_node("Attention", ["q", "k", "v"], ["o"])
+    graph = onnx.helper.make_graph([node], "wide", tensors[:3], tensors[3:])
+    path = tmp_path / "wide.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 24)]), path)
+    report = build_engine(BuildRequest(str(path), str(tmp_path / "plan")), worker=WORKER)
+    assert report.layers["ATTENTION_OUTPUT"] == 1
+    assert (tmp_path / "plan").stat().st_size == report.size
+
+
 def test_a_graph_that_tensorrt_does_not_take_is_named_with_the_reason(tmp_path):
     path = tmp_path / "broken.onnx"
     path.write_bytes(b"not a graph")

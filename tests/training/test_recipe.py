@@ -30,7 +30,6 @@ def small_recipe() -> Recipe:
         del values["stages"][name]
     for stage in values["stages"].values():
         stage["train"] |= {"steps": 2, "batch": 2, "checkpoint_minutes": 0, "compile": False}
-        stage["train"] |= {"global_batch": None}
         for key in ("teacher", "causal", "ode", "dmd"):
             if isinstance(stage.get(key), dict):
                 stage[key] |= {"eval_prompts": 6}

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from pyrf.files import whole_file
 from pyrf.training.rewards.protocol import RewardError, Scores
 
 
@@ -63,6 +64,5 @@ class Normaliser:
     def save(self, path: Path, **notes: Any) -> None:
         """Write what `load` reads, with notes beside it."""
         scores = {name: {"mean": mean, "std": std} for name, (mean, std) in self.stats.items()}
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({**notes, "scores": scores}, indent=2) + "\n")
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps({**notes, "scores": scores}, indent=2) + "\n")

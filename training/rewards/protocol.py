@@ -36,7 +36,7 @@ class Reward(Protocol):
 
         Returns:
             One float32 [B] on the CPU a name. A score that is not finite is returned as NaN; it is the
-            caller who leaves such samples out, with `finite_samples`.
+            caller who leaves such samples out, as `pyrf.training.objectives.dmd.reward_weights` does.
 
         Raises:
             RewardError: when frames or prompts are not of the form above, or the clips are too short.
@@ -81,12 +81,3 @@ def as_scores(values: Mapping[str, Sequence[float] | Tensor]) -> Scores:
         score = torch.as_tensor(value, dtype=torch.float32).detach().cpu()
         scores[name] = torch.where(score.isfinite(), score, math.nan)
     return scores
-
-
-def finite_samples(scores: Scores) -> Tensor:
-    """Which samples may be trained on: bool [B], true where every score is finite.
-
-    A trainer sets the weight of the others to zero, divides by the number that is left, and counts
-    `(~finite_samples(scores)).sum()`.
-    """
-    return torch.stack([score.isfinite() for score in scores.values()]).all(dim=0)

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from pyrf.training.rewards.motion import FPS
 from pyrf.training.rewards.protocol import Reward, RewardError
 from pyrf.training.rewards.settings import MotionSettings, RewardSettings, load_reward
+from pyrf.training.settings import first_problem
 from pyrf.video import read_frames
 
 
@@ -56,9 +57,7 @@ def load_settings(path: Path | None) -> RewardSettings:
     except (OSError, yaml.YAMLError) as error:
         raise RewardError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RewardError(f"{path}: {where}: {first['msg']}, got {first['input']!r}") from error
+        raise RewardError(f"{path}: {first_problem(error)}") from error
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,28 +7,25 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from pyrf.training.rewards.combine import TOTAL, CombinedReward
 from pyrf.training.rewards.protocol import Reward
+from pyrf.training.settings import Settings
 
 Judge = Callable[[Tensor, list[str]], Tensor]
 """Frames uint8 [B, T, H, W, 3] and B prompts to float32 [B]; NaN where a sample could not be scored."""
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class MotionSettings(_Settings):
+class MotionSettings(Settings):
     """`pyrf.training.rewards.motion.MotionReward`. `score` is what a training goes by."""
 
     kind: Literal["motion"]
     score: Literal["motion", "magnitude", "coherence", "permanence"] = "motion"
 
 
-class VideoAlignSettings(_Settings):
+class VideoAlignSettings(Settings):
     """`pyrf.training.rewards.video_align.VideoAlignReward`, by default on the GPU if there is one."""
 
     kind: Literal["video_align"]
@@ -40,7 +37,7 @@ class VideoAlignSettings(_Settings):
     batch_size: int = Field(default=4, gt=0)
 
 
-class CombinedSettings(_Settings):
+class CombinedSettings(Settings):
     """`pyrf.training.rewards.combine.CombinedReward`; a training goes by the weighted sum."""
 
     kind: Literal["combined"]

@@ -114,7 +114,11 @@ def test_a_file_is_scored_as_its_frames(tmp_path, capsys) -> None:
 
 @pytest.mark.parametrize(
     ("yaml", "message"),
-    [("kind: motion\ntypo: 1", "reward.yaml: motion.typo"), ("{", "cannot read"), (None, "cannot read")],
+    [
+        ("kind: motion\ntypo: 1", "reward.yaml: motion: unknown key 'typo'"),
+        ("{", "cannot read"),
+        (None, "cannot read"),
+    ],
 )
 def test_a_bad_file_of_settings_exits_2(tmp_path, capsys, yaml, message) -> None:
     path = tmp_path / "reward.yaml"

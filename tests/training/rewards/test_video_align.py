@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_video_align import STATS, judge_network, tokenizer, write_base, write_checkpoint
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from pyrf.training.rewards.protocol import RewardError, finite_samples
+from pyrf.training.rewards.protocol import RewardError
 from pyrf.training.rewards.video_align import PatchMaker, VideoAlignReward, sample_frames
 from pyrf.training.rewards.video_align_checkpoint import (
     DEFAULT_TEMPLATE,
@@ -107,7 +107,6 @@ def test_scores_are_those_of_a_straightforward_forward(tmp_path, base, judges, l
     for name, score in scores.items():
         assert score.dtype == torch.float32
         assert score.tolist() == pytest.approx(expected[name], abs=1e-4)
-    assert finite_samples(scores).all()
 
 
 def test_names_of_present_transformers_load_too(tmp_path, base, judges, whole) -> None:
@@ -147,8 +146,7 @@ def test_a_nan_weight_gives_nan_scores(tmp_path, base, judges) -> None:
     rest["base_model.model.rm_head.weight"].fill_(float("nan"))
     torch.save(rest, step / "non_lora_state_dict.pth")
     scores = reward(tmp_path, base)(clips(1), PROMPTS[:1])
-    assert scores["MQ"].isnan().all()
-    assert not finite_samples(scores).any()
+    assert all(score.isnan().all() for score in scores.values())
 
 
 def test_patches_are_those_of_transformers(base) -> None:
