@@ -12,8 +12,10 @@ rollout x0 of the student and a noise level s of its own for each sample,
 
 What the weight can change, and what it cannot: where grad is 0 for every sample, it stays 0 under any
 weight. A student that can match the teacher exactly has the same optimum with and without it. The weight
-decides which samples pull harder on the way there, and so where a student ends that cannot hold all of the
-teacher's modes.
+decides which samples pull harder on the way there, and so where a student ends that cannot match: one with
+fewer modes more often in a rewarded one, one narrower than the teacher above the teacher's reward, one
+wider below it. A teacher that is worse than the student at what is rewarded pulls those samples down, and
+the weight makes it pull harder.
 """
 
 from __future__ import annotations

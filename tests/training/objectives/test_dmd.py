@@ -138,6 +138,50 @@ def test_a_one_mode_student_settles_in_the_rewarded_mode_more_often_as_the_weigh
     assert shares[-1] > 0.7
 
 
+def settle_mean(std: float, inverse_beta: float, batch: int = 512, steps: int = 200) -> float:
+    """Where the mean of a student N(m, std) ends, its width fixed and its critic exact.
+
+    Teacher: N(0, 1). Reward: the mean of 8 dimensions, all alike, with deviation 1 under the teacher.
+    """
+    generator = torch.Generator().manual_seed(0)
+    mean, tail = torch.zeros((), dtype=torch.float64), []
+
+    def prediction(x_t: Tensor, of_mean: Tensor | float, of_std: float, s: Tensor) -> Tensor:
+        variance = ((1 - s) * of_std) ** 2 + s**2
+        return of_mean + (1 - s) * of_std**2 / variance * (x_t - (1 - s) * of_mean)
+
+    for step in range(steps):
+        draws = torch.randn(2, batch, 8, generator=generator, dtype=torch.float64)
+        x0 = mean + std * draws[0]
+        s = (draw_timesteps(batch, 1.0, generator) / 1000).view(batch, 1).double()
+        x_t = (1 - s) * x0 + s * draws[1]
+        x0 = x0.requires_grad_()
+        weights = reward_weights(x0.detach().mean(1) * math.sqrt(8), inverse_beta)
+        loss = dmd_loss(
+            x0, prediction(x_t, 0.0, 1.0, s), prediction(x_t, mean, std, s), weights / weights.mean()
+        )
+        (gradient,) = torch.autograd.grad(loss, x0)
+        mean = mean - 0.2 * 8 * gradient.mean(1).sum()
+        if step >= steps // 2:
+            tail.append(float(mean))
+    return sum(tail) / len(tail)
+
+
+@pytest.mark.parametrize(("std", "sign"), [(0.5, 1), (2.0, -1)])
+def test_the_weight_raises_a_student_narrower_than_its_teacher_and_lowers_a_wider_one(
+    std: float, sign: int
+) -> None:
+    """Samples far from the mean are pulled outwards or inwards; the weight listens to the rewarded ones."""
+    ends = [settle_mean(std, inverse_beta) for inverse_beta in (0.0, 1.0, 2.0)]
+    assert abs(ends[0]) < 0.02
+    assert ends[1] * sign > 0.02
+    assert ends[2] * sign > 1.2 * ends[1] * sign
+
+
+def test_a_student_as_wide_as_its_teacher_stays_where_it_matches() -> None:
+    assert abs(settle_mean(1.0, 2.0)) < 0.02
+
+
 def test_a_weight_does_not_move_an_optimum_that_every_sample_shares() -> None:
     """Where critic and teacher agree, the gradient is 0 under any weight: the reward adds no force."""
     generator = torch.Generator().manual_seed(0)
