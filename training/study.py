@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -154,25 +156,57 @@ def load_variant(recipe: Recipe, variant: Variant, folder: Path) -> Student:
 def run_study(
     recipe: Recipe, folder: Path, settings: StudySettings
 ) -> Iterator[tuple[Variant, list[dict[str, float]] | None]]:
-    """Measure, or read back, each variant: its columns for every seed; None where it was not trained."""
-    prompts = moving_prompts(recipe.world, settings.prompts)
+    """Measure, or read back, each variant: its columns for every seed; None where it was not trained.
+
+    The recipe's processes share the work, a variant and seed each at a time.
+    """
     results = folder / f"study-{settings.prompts}x{settings.seconds:g}s"
     results.mkdir(parents=True, exist_ok=True)
+    missing: list[_Task] = []
+    files: dict[Variant, list[Path] | None] = {}
     for variant in VARIANTS:
-        if not (folder / variant.network / "network.safetensors").exists():
+        network = folder / variant.network / "network.safetensors"
+        if not network.exists():
             logger.info("%s: stage %s was not run, left out", variant.name, variant.network)
-            yield variant, None
+            files[variant] = None
             continue
-        weights = sha256((folder / variant.network / "network.safetensors").read_bytes()).hexdigest()
-        columns = []
+        weights = sha256(network.read_bytes()).hexdigest()
+        tasks = []
         for seed in range(settings.seeds):
             key = sha256(f"{variant} {weights} {seed}".encode()).hexdigest()[:16]
-            file = results / f"{key}.json"
-            if not file.exists():
-                student = load_variant(recipe, variant, folder)
-                values = {"variant": variant.name, **measure(student, prompts, seed, settings.seconds)}
-                with whole_file(file) as temporary:
-                    temporary.write_text(json.dumps(values))
-                logger.info("%s, seed %d: %s", variant.name, seed, values)
-            columns.append({name: json.loads(file.read_text())[name] for name in COLUMNS})
-        yield variant, columns
+            tasks.append(_Task(recipe, folder, settings, variant, seed, results / f"{key}.json"))
+        files[variant] = [task.file for task in tasks]
+        missing += [task for task in tasks if not task.file.exists()]
+    if missing:
+        workers = min(recipe.processes, len(missing))
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, torch.set_num_threads, (recipe.threads,)) as pool:
+            try:
+                for task, values in zip(missing, pool.map(_run, missing)):
+                    logger.info("%s, seed %d: %s", task.variant.name, task.seed, values)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    for variant, paths in files.items():
+        yield variant, None if paths is None else [json.loads(path.read_text()) for path in paths]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A variant and a seed to measure, and where its columns go."""
+
+    recipe: Recipe
+    folder: Path
+    settings: StudySettings
+    variant: Variant
+    seed: int
+    file: Path
+
+
+def _run(task: _Task) -> dict[str, float]:
+    student = load_variant(task.recipe, task.variant, task.folder)
+    prompts = moving_prompts(task.recipe.world, task.settings.prompts)
+    values = measure(student, prompts, task.seed, task.settings.seconds)
+    with whole_file(task.file) as temporary:
+        temporary.write_text(json.dumps({name: values[name] for name in COLUMNS}))
+    return values

@@ -48,13 +48,15 @@ def scaled(columns: Columns, column: str) -> tuple[float, float]:
 
 
 def verdict(results: dict[str, Columns | None], ordering: Ordering) -> str:
-    """Whether an ordering of the paper is seen here, by more than the seeds' spread."""
+    """Whether an ordering of the paper is seen here, by more than the seeds' spread; one seed has none."""
     higher, lower = results.get(ordering.higher), results.get(ordering.lower)
     if not higher or not lower:
         return "not measured"
     (a, spread_a), (b, spread_b) = scaled(higher, ordering.column), scaled(lower, ordering.column)
     gap, spread = a - b, max(spread_a, spread_b)
     answer = "within the spread" if abs(gap) <= spread else "reproduced" if gap > 0 else "the other way round"
+    if len(higher) < 2:
+        answer = "one seed, its spread unknown"
     return f"{answer}: {a:.2f} against {b:.2f} (spread {spread:.2f})"
 
 

@@ -102,7 +102,7 @@ def test_the_command_measures_what_was_trained_and_goes_on(
     page.parent.mkdir()
     command = ["eval", "study", "--out", str(runs), "--prompts=2", "--seconds=5", "--page", str(page)]
     assert cli.run([*command, "--seeds=1"]) == 0
-    monkeypatch.setattr(study, "measure", None)  # what is on disk is not measured again
+    monkeypatch.setattr(study, "ProcessPoolExecutor", None)  # what is on disk is not measured again
     assert cli.run([*command, "--seeds=1"]) == 0
     text = page.read_text()
     [row] = [line for line in text.splitlines() if line.startswith(f"| {DMD} |")]
@@ -120,10 +120,11 @@ def test_the_command_measures_what_was_trained_and_goes_on(
         ((20.0, 22.0), (10.0, 11.0), "reproduced"),
         ((10.0, 11.0), (20.0, 22.0), "the other way round"),
         ((20.0, 24.0), (21.0, 22.0), "within the spread"),
+        ((20.0,), (10.0,), "one seed"),
         (None, (1.0, 1.0), "not measured"),
     ],
 )
-def test_verdicts(full: tuple[float, float] | None, dmd: tuple[float, float], answer: str) -> None:
+def test_verdicts(full: tuple[float, ...] | None, dmd: tuple[float, ...], answer: str) -> None:
     results = {
         name: None if values is None else [{"dynamic": value} for value in values]
         for name, values in ((FULL, full), (DMD, dmd))
