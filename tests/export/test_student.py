@@ -3,13 +3,19 @@
 import golden
 import onnx
 import pytest
+import small
 import torch
 
 from pyrf.backends.graphs import GraphSet
 from pyrf.backends.onnxruntime import OnnxRuntimeBackend
+from pyrf.backends.torch import TorchBackend
+from pyrf.config import StreamConfig
+from pyrf.export.exporter import FolderWriter
 from pyrf.export.manifest import load_manifest
 from pyrf.export.nodes import DOMAIN, RING_ATTENTION
-from pyrf.sampler import ChunkLoop
+from pyrf.export.student import student_graphs
+from pyrf.models.dit import WanModel
+from pyrf.sampler import ChunkLoop, SeededNoise
 
 CHUNKS, FRAMES, HEIGHT, WIDTH = 8, 3, 8, 12
 
@@ -124,3 +130,36 @@ def test_graphs_share_their_weights(golden_export):
     stored = (golden_export / "student.weights").stat().st_size
     parameters = sum(p.numel() for p in golden.model().parameters())
     assert 0.8 * 4 * parameters < stored < 1.05 * 4 * parameters
+
+
+def test_a_new_network_exports_and_computes_as_torch(tmp_path):
+    """Its biases are all zero, and the exporter makes equal constants one."""
+    torch.manual_seed(0)
+    model = WanModel(small.MODEL).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if not name.endswith("bias"):
+            parameter.data.normal_(std=0.1)
+    stream = StreamConfig()
+    with FolderWriter(tmp_path / "new") as writer:
+        writer.add(student_graphs(model, stream, HEIGHT, WIDTH), "student.weights")
+        manifest = writer.finish(
+            dtype="float32",
+            fp8=False,
+            model=small.MODEL,
+            stream=stream,
+            height=HEIGHT,
+            width=WIDTH,
+            weights="new",
+        )
+    latents = []
+    for backend in (
+        TorchBackend(model, stream),
+        OnnxRuntimeBackend(GraphSet(tmp_path / "new", manifest, threads=1)),
+    ):
+        backend.start(1, HEIGHT, WIDTH)
+        generator = torch.Generator().manual_seed(0)
+        backend.set_prompt(torch.randn(1, small.MODEL.text_len, small.MODEL.text_dim, generator=generator))
+        loop = ChunkLoop(backend, stream, SeededNoise([0], (FRAMES, small.MODEL.in_channels, HEIGHT, WIDTH)))
+        latents.append(torch.cat([loop.next_chunk() for _ in range(2)], 1))
+    assert latents[0].abs().max() > 0.1
+    torch.testing.assert_close(latents[1], latents[0], atol=golden.TOLERANCE, rtol=0)
