@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from pyrf.bench import peak_rss_mib
 from pyrf.models.dit import Block
 from pyrf.training import checkpoints, parallel, stopping
 from pyrf.training.logbook import Logbook
@@ -232,6 +233,7 @@ class Training:
                 if progress.step % settings.log_steps == 0:
                     factor = lr_factor(progress.step - 1, settings)
                     counts = {"lr": factor, "s_per_step": spent, "skipped_steps": progress.skipped}
+                    counts["peak_gib"] = peak_gib()
                     book.record(progress.step, progress.seconds, progress.smoothed | counts)
                 if stop or progress.seconds - last_save > 60 * settings.checkpoint_minutes:
                     self.save()
@@ -315,6 +317,13 @@ class Training:
                 book.record(self.progress.step, self.progress.seconds, scores)
                 self.stage.export(self.module, self.folder)
         parallel.barrier()
+
+
+def peak_gib() -> float:
+    """Most memory that this process has held: of its GPU, or without one its resident memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return peak_rss_mib() / 2**10
 
 
 def train(stage: Stage, settings: TrainSettings, folder: Path) -> None:
