@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import re
 from typing import Any
 
@@ -48,6 +49,9 @@ class SessionRouter(ConsistentHashRouter):
 
 def _replica_name(request: PendingRequest) -> str | None:
     """The replica that the path of an HTTP or WebSocket request names."""
-    scope = getattr(request.args[0], "asgi_scope", None) if request.args else None
+    sent = request.args[0] if request.args else None
+    if isinstance(sent, bytes):  # Ray's proxy pickled it, in this process
+        sent = pickle.loads(sent)
+    scope = getattr(sent, "asgi_scope", None)
     match = _SESSION.search(scope["path"]) if scope else None
     return match[1] if match else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import pickle
 import re
 import signal
 import subprocess
@@ -17,6 +18,8 @@ import psutil
 import pytest
 
 pytest.importorskip("ray", reason="Ray Serve is in the ray extra")
+
+from ray.serve._private.common import StreamingHTTPRequest
 
 from pyrf.client import AsyncClient, AsyncSession, RefusedError, SessionLostError
 from pyrf.serve.ray_app import RayOptions, SessionPolicy
@@ -35,8 +38,8 @@ def replica(name: str, full: bool = False) -> Any:
 
 
 def request(path: str) -> Any:
-    scope = SimpleNamespace(asgi_scope={"path": path})
-    return SimpleNamespace(args=[scope], routing_context=SimpleNamespace())
+    sent = pickle.dumps(StreamingHTTPRequest({"path": path}, proxy_actor_name="proxy"))  # as Ray's proxy does
+    return SimpleNamespace(args=[sent], routing_context=SimpleNamespace())
 
 
 @pytest.fixture
@@ -194,7 +197,21 @@ def test_kill_9_of_a_replica_ends_its_sessions_and_no_others(cluster: Cluster) -
                 await anext(gone)
             other = await client.create_session(RED)  # at once: the router knows
             await anext(other)
-            await close_all([left, other])
+            while len(cluster.replicas()) < 2:
+                await asyncio.sleep(0.2)
+            later = await create_at_new_replica(client, {name(session) for session in sessions})
+            assert (await later.info()).id == later.created.id
+            await anext(later)
+            await close_all([left, other, later])
+
+    async def create_at_new_replica(client: AsyncClient, old: set[str]) -> AsyncSession:
+        """Begin a session at the replica that took the killed one's place, once it is there."""
+        while True:
+            session = await client.create_session(RED)
+            if name(session) not in old:
+                return session
+            await session.close()
+            await asyncio.sleep(0.2)
 
     async def outlives(session: AsyncSession, lost: asyncio.Event) -> bool:
         """Whether the session goes on after another was lost."""

@@ -14,8 +14,7 @@ What the weight can change, and what it cannot: where grad is 0 for every sample
 weight. A student that can match the teacher exactly has the same optimum with and without it. The weight
 decides which samples pull harder on the way there, and so where a student ends that cannot match: one with
 fewer modes more often in a rewarded one, one narrower than the teacher above the teacher's reward, one
-wider below it. A teacher that is worse than the student at what is rewarded pulls those samples down, and
-the weight makes it pull harder.
+wider below it.
 """
 
 from __future__ import annotations
