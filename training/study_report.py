@@ -95,8 +95,7 @@ was trained once.
 
     {command}
 
-{settings.prompts} prompts that leave the speed open, {settings.seeds} seeds, streams of
-{settings.seconds:g} s.
+{settings.prompts} prompts that leave the speed open, {settings.seeds} seeds, streams of {settings.seconds:g} s.
 
 {table(named)}
 
