@@ -81,8 +81,9 @@ def write_report(results: dict[Variant, Columns | None], settings: StudySettings
     picture = page.parent / "img" / "study.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     plot(named, picture)
+    seconds = f"{settings.seconds:g}"
     command = (
-        f"pyrf eval study --out runs/tiny --prompts {settings.prompts} --seconds {settings.seconds:g} "
+        f"pyrf eval study --out runs/tiny --prompts {settings.prompts} --seconds {seconds} "
         f"--seeds {settings.seeds} --page {page.name}"
     )
     orderings = "\n".join(f"| {o.claim} ({o.column}) | {o.paper} | {verdict(named, o)} |" for o in ORDERINGS)
@@ -95,7 +96,7 @@ was trained once.
 
     {command}
 
-{settings.prompts} prompts that leave the speed open, {settings.seeds} seeds, streams of {settings.seconds:g} s.
+{settings.prompts} prompts that leave the speed open, {settings.seeds} seeds, streams of {seconds} s.
 
 {table(named)}
 
