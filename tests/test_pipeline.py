@@ -188,7 +188,7 @@ def test_prompts_assigned_from_other_threads(pipe: StreamingPipeline) -> None:
     with pipe.stream(RED) as stream:
 
         def assign(prompt: str) -> None:
-            while not stop.is_set():
+            while not stop.wait(1e-4):  # without a pause the model's thread hardly gets the interpreter
                 stream.prompt = prompt
 
         threads = [threading.Thread(target=assign, args=(prompt,)) for prompt in (RED, BLUE)]
