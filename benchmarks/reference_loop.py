@@ -31,8 +31,7 @@ from pyrf.backends.onnxruntime import OnnxRuntimeBackend
 from pyrf.backends.torch import TorchBackend
 from pyrf.bench import processor
 from pyrf.config import PATCH, ModelConfig, StreamConfig
-from pyrf.export.exporter import FolderWriter
-from pyrf.export.student import student_graphs
+from pyrf.export.exporter import export_student
 from pyrf.models.dit import WanModel
 from pyrf.sampler import ChunkLoop
 
@@ -87,17 +86,7 @@ class BareChunk:
 
 def exported(model: WanModel, folder: Path, threads: int) -> OnnxRuntimeBackend:
     """The model's graphs, loaded by ONNX Runtime."""
-    with FolderWriter(folder) as writer:
-        writer.add(student_graphs(model, STREAM, HEIGHT, WIDTH), "student.weights")
-        manifest = writer.finish(
-            dtype="float32",
-            fp8=False,
-            model=MODEL,
-            stream=STREAM,
-            height=HEIGHT,
-            width=WIDTH,
-            weights="random",
-        )
+    manifest = export_student(model, STREAM, folder, height=HEIGHT, width=WIDTH)
     return OnnxRuntimeBackend(GraphSet(folder, manifest, threads))
 
 

@@ -28,6 +28,7 @@ from pyrf.export.student import student_graphs
 from pyrf.export.text import text_graphs
 from pyrf.export.trace import TracedGraph, graph_spec, write_graphs
 from pyrf.models.codec import Codec
+from pyrf.models.dit import WanModel
 
 PRECISIONS = ("float32", "float16", "bfloat16", "fp8")
 CALIBRATION_PROMPTS = (
@@ -164,6 +165,32 @@ def export_onnx(
             height=rows,
             width=columns,
             weights=weights,
+        )
+
+
+def export_student(
+    model: WanModel, stream: StreamConfig, folder: Path, *, height: int, width: int
+) -> Manifest:
+    """Export a student alone, without text encoder and decoder; no bundle owns its weights.
+
+    Args:
+        model: on the CPU, in the dtype to export.
+        folder: to be written; must not exist.
+        height, width: of the latents.
+
+    Raises:
+        ExportError: when the folder exists.
+    """
+    with FolderWriter(folder) as writer:
+        writer.add(student_graphs(model, stream, height, width), "student.weights")
+        return writer.finish(
+            dtype=str(model.dtype).removeprefix("torch."),
+            fp8=False,
+            model=model.config,
+            stream=stream,
+            height=height,
+            width=width,
+            weights="",
         )
 
 

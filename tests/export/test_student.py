@@ -10,10 +10,9 @@ from pyrf.backends.graphs import GraphSet
 from pyrf.backends.onnxruntime import OnnxRuntimeBackend
 from pyrf.backends.torch import TorchBackend
 from pyrf.config import StreamConfig
-from pyrf.export.exporter import FolderWriter
+from pyrf.export.exporter import export_student
 from pyrf.export.manifest import load_manifest
 from pyrf.export.nodes import DOMAIN, RING_ATTENTION
-from pyrf.export.student import student_graphs
 from pyrf.models.dit import WanModel
 from pyrf.sampler import ChunkLoop, SeededNoise
 
@@ -140,17 +139,7 @@ def test_a_new_network_exports_and_computes_as_torch(tmp_path):
         if not name.endswith("bias"):
             parameter.data.normal_(std=0.1)
     stream = StreamConfig()
-    with FolderWriter(tmp_path / "new") as writer:
-        writer.add(student_graphs(model, stream, HEIGHT, WIDTH), "student.weights")
-        manifest = writer.finish(
-            dtype="float32",
-            fp8=False,
-            model=small.MODEL,
-            stream=stream,
-            height=HEIGHT,
-            width=WIDTH,
-            weights="new",
-        )
+    manifest = export_student(model, stream, tmp_path / "new", height=HEIGHT, width=WIDTH)
     latents = []
     for backend in (
         TorchBackend(model, stream),
