@@ -205,7 +205,7 @@ def test_prompts_assigned_from_other_threads(pipe: StreamingPipeline) -> None:
     assert seen <= {RED, BLUE}
 
 
-def cache_storages() -> int:
+def live_bytes() -> int:
     """Bytes of all live tensors, each storage once."""
     gc.collect()
     sizes = {}
@@ -217,17 +217,17 @@ def cache_storages() -> int:
 
 def test_leaving_the_context_frees_the_memory(pipe: StreamingPipeline) -> None:
     take(pipe.stream(RED), 1)  # whatever the network keeps for good, it has now
-    before = cache_storages()
+    before = live_bytes()
     with pipe.stream(RED) as stream:
         take(stream, 4)
         rollout = weakref.ref(stream._rollout)
-        held = cache_storages()
+        held = live_bytes()
     config, slots = pipe.model_config, pipe.stream_config.slots
     tokens = 3 * (HEIGHT // 16) * (WIDTH // 16)
     cache = 2 * 4 * config.num_layers * slots * tokens * config.dim
     assert held - before >= cache
     assert rollout() is None
-    assert cache_storages() == before
+    assert live_bytes() == before
     with pytest.raises(StopIteration):
         next(stream)
 
