@@ -148,14 +148,14 @@ class Hub:
         expected = "" if session is None else session.token
         right = secrets.compare_digest((token or "").encode(), expected.encode())
         if session is None or not right:
-            raise ServeError(404, "no_session", "there is no such session, or the token is not its own")
+            raise _no_session()
         return session
 
     def set_prompt(self, session: Session, prompt: str, recache: bool) -> PromptReply:
         """Switch a session's prompt.
 
         Raises:
-            ServeError: 422 for a bad prompt, 429 for too many controls.
+            ServeError: as `check_controls` does, and 422 for a bad prompt.
         """
         self.check_controls(session)
         self.check_prompt(prompt)
@@ -167,8 +167,10 @@ class Hub:
         """Count a control message.
 
         Raises:
-            ServeError: 429 when there are too many.
+            ServeError: 404 when the session has ended, 429 when there are too many.
         """
+        if session.ending is not None:  # whoever still holds it: a connection that is about to be closed
+            raise _no_session()
         if wait := self._controls.wait_for(session.id):
             message = f"at most {self.settings.controls_per_second:g} controls a second; wait {wait:.1f} s"
             raise ServeError(429, "rate_limited", message, wait)
@@ -247,3 +249,7 @@ class Hub:
             if self.settings.log_prompts:
                 extra["prompt"] = prompt
         logger.info(event, extra={"session": session.id, **extra})
+
+
+def _no_session() -> ServeError:
+    return ServeError(404, "no_session", "there is no such session, or the token is not its own")

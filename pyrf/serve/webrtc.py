@@ -18,6 +18,7 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError
+from aiortc.sdp import SessionDescription
 from av import VideoFrame
 from numpy.typing import NDArray
 
@@ -82,8 +83,12 @@ class _Peer:
     async def accept(self, offer: Offer) -> str:
         """The answer to an offer, as SDP."""
         await self.connection.setRemoteDescription(RTCSessionDescription(offer.sdp, offer.type))
-        if not any(transceiver.kind == "video" for transceiver in self.connection.getTransceivers()):
-            raise ValueError("it asks for no video")
+        videos = [media for media in SessionDescription.parse(offer.sdp).media if media.kind == "video"]
+        # The track goes to the first; one that is not to be sent would never attach to the session.
+        if not videos or videos[0].direction not in ("recvonly", "sendrecv"):
+            raise ValueError("it asks for no video; add one video transceiver to receive (recvonly)")
+        for transceiver in self.connection.getTransceivers():
+            transceiver.direction = "inactive"  # what a viewer sends would be decoded and kept for nobody
         self.connection.addTrack(self._track)
         await self.connection.setLocalDescription(await self.connection.createAnswer())
         return self.connection.localDescription.sdp
@@ -161,17 +166,19 @@ class _SessionTrack(MediaStreamTrack):
         while True:
             for message in viewer.messages():
                 self._send(message)
-            if viewer.ending is not None:
-                self._send(viewer.closing_message())
-                self._on_end()
-                raise MediaStreamError
+            if not viewer.takes_frames:
+                self._frames.clear()
             if self._frames:
                 return self._frames.popleft()
             item = await viewer.next()
+            if item is None:
+                self._send(viewer.closing_message())
+                self._on_end()
+                raise MediaStreamError
             if isinstance(item, MadeChunk):
                 self._frames.extend(item.chunk.frames)
                 self._send(self._describe(item))
-            elif item is not None:
+            else:
                 self._send(item)
 
     def _describe(self, made: MadeChunk) -> ChunkMessage:

@@ -12,6 +12,7 @@ from running import BLUE, PROMPT, Running, read, read_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from pyrf.serve.controls import answer
 from pyrf.serve.settings import ServeSettings
 
 
@@ -70,6 +71,16 @@ def test_bad_prompts_change_nothing(server: Running) -> None:
             assert read_until(socket, "error").error.code == "invalid"
     assert server.post(created, "/prompt", prompt=BLUE).json()["prompt_id"] == 1
     server.delete(created)
+
+
+@pytest.mark.parametrize("type", ["prompt", "pause", "resume", "close"])
+def test_controls_of_a_session_that_has_ended(server: Running, type: str) -> None:
+    created = server.create()
+    session = server.session(created)
+    server.delete(created)
+    control = json.dumps({"type": type, "ref": 3} | ({"prompt": BLUE} if type == "prompt" else {}))
+    reply = server.call(lambda: answer(server.hub, session, control))
+    assert (reply.type, reply.error.code, reply.ref) == ("error", "no_session", 3)
 
 
 def test_bodies_have_a_limit(server: Running) -> None:
