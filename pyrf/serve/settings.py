@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, fields
 
 
@@ -10,7 +12,8 @@ class ServeSettings:
     """How sessions are admitted, paced and guarded.
 
     Attributes:
-        token: what the `Authorization: Bearer` header of new sessions and clips must hold; None lets all in.
+        token: what the `Authorization: Bearer` header of new sessions and clips must hold, printable ASCII;
+            None lets all in.
         loopback: reached through localhost only, so that a Host header naming anything else is refused.
         origins: web origins, besides the server's own, that may use it.
         max_sessions: sessions and clips at a time.
@@ -19,8 +22,10 @@ class ServeSettings:
         max_prompt_chars: of a prompt.
         max_pixels: of a frame; None for those of the model's own size.
         max_body_bytes: of a request's body and of a WebSocket message.
-        creates_per_minute: sessions and clips that one address may start.
-        controls_per_second: control messages a session takes; ten seconds' worth may come at once.
+        creates_per_minute: sessions and clips that one address may start; a minute's worth, and one at least,
+            may come at once.
+        controls_per_second: control messages a session takes; ten seconds' worth, and one at least, may come
+            at once.
         grace_s: seconds that a session outlives its viewer.
         lead_s: seconds that a real-time stream may be ahead of being played.
         buffer_chunks: finished chunks that wait for a viewer.
@@ -31,7 +36,7 @@ class ServeSettings:
         id_prefix: what the ids of sessions begin with.
 
     Raises:
-        ValueError: when a limit is not positive.
+        ValueError: when a limit is not positive and finite, or another value would not do.
     """
 
     token: str | None = None
@@ -57,7 +62,14 @@ class ServeSettings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
+            if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < math.inf:
                 if field.name in ("grace_s", "lead_s") and value == 0:
                     continue
-                raise ValueError(f"{field.name} must be positive, got {value}")
+                raise ValueError(f"{field.name} must be positive and finite, got {value}")
+        if self.jpeg_quality > 95:
+            raise ValueError(f"jpeg_quality must be 1..95, got {self.jpeg_quality}")
+        if self.token is not None and not re.fullmatch(r"[!-~]([ -~]*[!-~])?", self.token):
+            raise ValueError(  # no header can hold it, so that nobody would be let in
+                "token must be printable ASCII without spaces around it, and not empty; "
+                "choose another, or None to let all in"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -221,7 +222,27 @@ def test_websockets_of_foreign_pages(app_server: Running) -> None:
     app_server.delete(created)
 
 
-@pytest.mark.parametrize("settings", [{"max_sessions": 0}, {"lead_s": -1.0}, {"creates_per_minute": 0}])
-def test_bad_settings(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(settings))} must be positive"):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_sessions": 0}, "max_sessions must be positive"),
+        ({"lead_s": -1.0}, "lead_s must be positive"),
+        ({"creates_per_minute": 0}, "creates_per_minute must be positive"),
+        ({"grace_s": math.inf}, "grace_s must be positive and finite, got inf"),
+        ({"max_session_s": math.nan}, "max_session_s must be positive and finite, got nan"),
+        ({"jpeg_quality": 96}, "jpeg_quality must be 1..95, got 96"),
+        ({"token": ""}, "token must be printable ASCII"),
+        ({"token": "secret\n"}, "token must be printable ASCII"),
+        ({"token": "пароль"}, "token must be printable ASCII"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refused:
         ServeSettings(**settings)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("token", ["x", "two words", "a+b/c=="])
+def test_a_token_that_is_taken_lets_in(serve: Callable[..., Running], token: str) -> None:
+    server = serve(token=token)
+    assert server.http.get("/v1/model", headers={"Authorization": f"Bearer {token}"}).status_code == 200
