@@ -125,7 +125,12 @@ def _address(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
-@router.get("/model", responses=_errors(401), dependencies=[Depends(require_token)])
+@router.get(
+    "/model",
+    responses=_errors(401),
+    response_model_exclude_none=True,  # a browser takes no null for the name of an ICE server's user
+    dependencies=[Depends(require_token)],
+)
 async def model_info(hub: TheHub) -> ServerInfo:
     """What is served, and its limits."""
     return hub.info()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pyrf import __version__
 from pyrf.lockstep import can_join
 from pyrf.serve.errors import ServeError
+from pyrf.serve.ice import parse_ice_server
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.protocol import EndReason, Limits, PromptReply, ServerInfo, SessionRequest, State
 from pyrf.serve.rates import RateLimit
@@ -200,6 +201,7 @@ class Hub:
                 max_pixels=self.max_pixels,
                 grace_s=s.grace_s,
             ),
+            ice_servers=[parse_ice_server(text) for text in s.ice_servers],
         )
 
     # Going

@@ -135,6 +135,14 @@ class Limits(Reply):
     grace_s: float
 
 
+class IceServer(Reply):
+    """A STUN or TURN server for WebRTC, in the form that a browser's `RTCPeerConnection` takes."""
+
+    urls: str
+    username: str | None = None
+    credential: str | None = None
+
+
 class ServerInfo(Reply):
     """What is served, from `GET /v1/model`."""
 
@@ -149,6 +157,7 @@ class ServerInfo(Reply):
     chunk_frames: int = Field(description="Frames of a chunk; the first chunk has fewer.")
     sessions: int
     limits: Limits
+    ice_servers: list[IceServer] = Field(default=[], description="For WebRTC beyond the local network.")
 
 
 class ErrorDetail(Reply):

@@ -6,6 +6,8 @@ import math
 import re
 from dataclasses import dataclass, fields
 
+from pyrf.serve.ice import parse_ice_server
+
 
 @dataclass(frozen=True)
 class ServeSettings:
@@ -31,7 +33,8 @@ class ServeSettings:
         buffer_chunks: finished chunks that wait for a viewer.
         max_batch: sessions that are computed in one call.
         jpeg_quality: 1..95.
-        ice_servers: STUN or TURN URLs for WebRTC beyond the local network.
+        ice_servers: STUN and TURN servers for WebRTC beyond the local network, as `parse_ice_server` reads
+            them. Viewers are told them, credentials included.
         log_prompts: whether prompts are written to the log.
         id_prefix: what the ids of sessions begin with.
 
@@ -66,6 +69,8 @@ class ServeSettings:
                 if field.name in ("grace_s", "lead_s") and value == 0:
                     continue
                 raise ValueError(f"{field.name} must be positive and finite, got {value}")
+        for text in self.ice_servers:
+            parse_ice_server(text)
         if self.jpeg_quality > 95:
             raise ValueError(f"jpeg_quality must be 1..95, got {self.jpeg_quality}")
         if self.token is not None and not re.fullmatch(r"[!-~]([ -~]*[!-~])?", self.token):

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pyrf.serve.controls import answer
 from pyrf.serve.errors import ServeError
 from pyrf.serve.hub import Hub
+from pyrf.serve.ice import parse_ice_server
 from pyrf.serve.protocol import Answer, ChunkMessage, HelloMessage, Message, Offer
 from pyrf.serve.session import MadeChunk, Session, Viewer
 
@@ -70,7 +71,8 @@ class _Peer:
 
     def __init__(self, hub: Hub, session: Session, on_close: Callable[[_Peer], None]) -> None:
         self._hub, self._session, self._on_close = hub, session, on_close
-        servers = [RTCIceServer(url) for url in hub.settings.ice_servers]
+        named = map(parse_ice_server, hub.settings.ice_servers)
+        servers = [RTCIceServer(**server.model_dump()) for server in named]
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self.connection.on("datachannel", self._on_channel)
         self.connection.on("connectionstatechange", self._on_state)
