@@ -31,6 +31,10 @@ NO_SESSION_CODE = 4404
 """Close code of a WebSocket for a session that is not there, or whose token is wrong."""
 
 
+TOO_LARGE_CODE = 1009
+"""Close code of a WebSocket whose viewer sent too much at once."""
+
+
 class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 

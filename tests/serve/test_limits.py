@@ -102,6 +102,24 @@ def test_bodies_have_a_limit(server: Running) -> None:
     server.delete(created)
 
 
+def test_messages_have_a_limit_under_any_server(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = server.settings.max_body_bytes
+    monkeypatch.setattr(server._server.config, "ws_max_size", 100 * limit)  # as Ray's proxy has it
+    created = server.create(pace="max")
+    for message in ("x" * (limit + 1), "é" * (limit // 2 + 1), b"x" * (limit + 1)):
+        with server.attach(created) as socket:
+            socket.send("x" * limit)
+            assert read_until(socket, "error").error.code == "invalid"
+            socket.send(message)
+            with pytest.raises(ConnectionClosed) as closed:
+                read_until(socket, "error")
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (
+                1009,
+                f"a message may have {limit} bytes; send less",
+            )
+    server.delete(created)
+
+
 def test_clips_have_a_limit(server: Running) -> None:
     limit = server.settings.max_video_frames
     body = {"prompt": PROMPT, "num_frames": limit + 1}
