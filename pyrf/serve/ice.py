@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from pyrf.serve.protocol import IceServer
 
-_PLACE = r"[^\s:/?@]+(:(?P<port>\d{1,5}))?"
+_PLACE = r"[^\s:/?@]+(:(?P<port>[0-9]{1,5}))?"
 _STUN = re.compile(rf"stun:{_PLACE}")
 _TURN = re.compile(
     rf"(?P<scheme>turns?:)(?P<user>[^\s:/@]+):(?P<password>[^\s@]+)@(?P<place>{_PLACE}(\?transport=(udp|tcp))?)"

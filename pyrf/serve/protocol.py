@@ -29,8 +29,6 @@ CLOSE_CODES: dict[EndReason, int] = {
 """Why a stream ends -> the code its WebSocket is closed with."""
 NO_SESSION_CODE = 4404
 """Close code of a WebSocket for a session that is not there, or whose token is wrong."""
-
-
 TOO_LARGE_CODE = 1009
 """Close code of a WebSocket whose viewer sent too much at once."""
 
