@@ -11,6 +11,8 @@ parser.add_argument("--url", default="http://127.0.0.1:8000")
 parser.add_argument("--prompt", default="a red circle moves right")
 parser.add_argument("--frames", type=int, default=80)
 arguments = parser.parse_args()
+if arguments.frames < 1:
+    parser.error(f"--frames must be at least 1, got {arguments.frames}")
 
 # pace="max": as fast as the server can, and no frame is lost.
 with (
@@ -18,8 +20,10 @@ with (
     client.create_session(arguments.prompt, pace="max") as session,
     open_writer(arguments.out, session.created.fps) as writer,
 ):
-    for count, frame in enumerate(session, start=1):
+    count = 0
+    for frame in session:
         writer.write(frame.pixels[None])  # [T, H, W, 3]
+        count += 1
         if count == arguments.frames:
             break
-print(f"{arguments.out}: {arguments.frames} frames")
+print(f"{arguments.out}: {count} frames")

@@ -34,7 +34,8 @@ with gr.Blocks(title="pyrf") as app:
     picture = gr.Image(label="Live", height=320, streaming=True)
     prompt = gr.Textbox("a red circle moves right", label="Prompt; Enter changes it")
     start, stop = gr.Button("Start", variant="primary"), gr.Button("Stop")
-    showing = start.click(show, prompt, picture, api_name="show")
+    # Without a limit: by default a second tab would wait until the first one's endless stream is stopped.
+    showing = start.click(show, prompt, picture, api_name="show", concurrency_limit=None)
     stop.click(None, cancels=showing)
     prompt.submit(change, prompt, None)
 

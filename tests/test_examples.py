@@ -60,14 +60,21 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """Of a server of the bundled model."""
+@contextmanager
+def serving(*options: str) -> Iterator[str]:
+    """The URL of a server of the bundled model."""
     address = f"http://127.0.0.1:{free_port()}"
     pyrf = str(Path(sys.executable).with_name("pyrf"))
-    with running(pyrf, "serve", "--port", address.rpartition(":")[2], "--log-level", "warning"):
+    port = address.rpartition(":")[2]
+    with running(pyrf, "serve", "--port", port, "--log-level", "warning", *options):
         wait_for(f"{address}/health/ready")
         yield address
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving() as url:
+        yield url
 
 
 def test_every_example_is_short_and_listed():
@@ -78,12 +85,28 @@ def test_every_example_is_short_and_listed():
 
 
 def test_file_writer(url: str, tmp_path: Path):
-    run("file_writer.py", tmp_path / "out.mp4", "--url", url, "--frames", 33)
+    said = run("file_writer.py", tmp_path / "out.mp4", "--url", url, "--frames", 33)
+    assert said == f"{tmp_path / 'out.mp4'}: 33 frames\n"
     with av.open(str(tmp_path / "out.mp4")) as container:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     assert frames.shape == (33, 64, 96, 3)
     seen = detect(frames)
     assert (seen.color, seen.shape, seen.motion) == ("red", "circle", "right")
+
+
+def test_file_writer_counts_what_it_got(tmp_path: Path):
+    with serving("--max-minutes", "0.05") as url:
+        said = run("file_writer.py", tmp_path / "out", "--url", url, "--frames", 10**6)
+    count = len(list((tmp_path / "out").iterdir()))
+    assert 0 < count < 10**6
+    assert said == f"{tmp_path / 'out'}: {count} frames\n"
+
+
+def test_file_writer_refuses_no_frames(tmp_path: Path):
+    command = [sys.executable, str(EXAMPLES / "file_writer.py"), str(tmp_path / "out.mp4"), "--frames", "0"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=ENVIRONMENT)
+    assert refused.returncode == 2
+    assert "--frames must be at least 1, got 0" in refused.stderr
 
 
 def test_switch_prompts(url: str):

@@ -285,8 +285,13 @@ class AsyncSession:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End the session; a server that cannot be asked to hides no exception that is under way."""
+        try:
+            await self.close()
+        except (httpx.TransportError, RefusedError):
+            if kind is None:
+                raise
 
 
 def _bearer(token: str | None) -> dict[str, str]:

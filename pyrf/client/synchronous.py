@@ -104,5 +104,5 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, *exception: Any) -> None:
+        self._client._run(self._session.__aexit__, *exception)

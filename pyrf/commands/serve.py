@@ -37,7 +37,8 @@ def serve(
         typer.Option(help="Web origin whose pages may use the server too; may be repeated."),
     ] = None,
     ice_server: Annotated[
-        list[str] | None, typer.Option(help="STUN or TURN URL for WebRTC; may be repeated.")
+        list[str] | None,
+        typer.Option(help="stun:HOST or turn:USER:PASSWORD@HOST, for WebRTC; may be repeated."),
     ] = None,
     max_sessions: Annotated[int, typer.Option(help="Sessions and clips at a time.")] = 16,
     max_batch: Annotated[int, typer.Option(help="Sessions computed in one call.")] = 4,

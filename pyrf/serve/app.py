@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi_offline import FastAPIOffline
-from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from pyrf import __version__
@@ -80,7 +79,7 @@ def create_app(load: Load, *, model: str, settings: ServeSettings | None = None)
         lifespan=lifespan,
     )
     app.state.settings = chosen
-    app.state.count_refusal = lambda error: _count_refusal(app, error)
+    app.state.count_refusal = lambda code: app.state.hub.metrics.refused.labels(code).inc()
     add_error_handlers(app)
     app.include_router(router)
     app.include_router(operations)
@@ -92,11 +91,6 @@ def create_app(load: Load, *, model: str, settings: ServeSettings | None = None)
             CORSMiddleware, allow_origins=chosen.origins, allow_methods=["*"], allow_headers=["*"]
         )
     return app
-
-
-def _count_refusal(app: FastAPI, error: StarletteHTTPException) -> None:
-    if isinstance(error, ServeError):
-        app.state.hub.metrics.refused.labels(error.reply.code).inc()
 
 
 def _hub(request: Request) -> Hub:
@@ -125,7 +119,12 @@ def _address(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
-@router.get("/model", responses=_errors(401), dependencies=[Depends(require_token)])
+@router.get(
+    "/model",
+    responses=_errors(401),
+    response_model_exclude_none=True,  # a browser takes no null for the name of an ICE server's user
+    dependencies=[Depends(require_token)],
+)
 async def model_info(hub: TheHub) -> ServerInfo:
     """What is served, and its limits."""
     return hub.info()

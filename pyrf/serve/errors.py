@@ -55,23 +55,26 @@ def _response(status: int, detail: ErrorDetail, headers: Any = None) -> JSONResp
     return JSONResponse(body, status, headers=headers)
 
 
+def _detail(error: StarletteHTTPException) -> ErrorDetail:
+    if isinstance(error, ServeError):
+        return error.reply
+    return ErrorDetail(code=_CODES.get(error.status_code, "error"), message=str(error.detail))
+
+
 def error_response(error: StarletteHTTPException) -> JSONResponse:
     """A refusal as a reply."""
-    if isinstance(error, ServeError):
-        return _response(error.status_code, error.reply, error.headers)
-    code = _CODES.get(error.status_code, "error")
-    return _response(error.status_code, ErrorDetail(code=code, message=str(error.detail)), error.headers)
+    return _response(error.status_code, _detail(error), error.headers)
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, StarletteHTTPException)
-    response = error_response(error)
-    request.app.state.count_refusal(error)
-    return response
+    request.app.state.count_refusal(_detail(error).code)
+    return error_response(error)
 
 
-async def _on_invalid(_: Request, error: Exception) -> JSONResponse:
+async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    request.app.state.count_refusal("invalid")
     return _response(422, ErrorDetail(code="invalid", message=first_problem(error.errors())))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pyrf import __version__
 from pyrf.lockstep import can_join
 from pyrf.serve.errors import ServeError
+from pyrf.serve.ice import parse_ice_server
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.protocol import EndReason, Limits, PromptReply, ServerInfo, SessionRequest, State
 from pyrf.serve.rates import RateLimit
@@ -148,14 +149,14 @@ class Hub:
         expected = "" if session is None else session.token
         right = secrets.compare_digest((token or "").encode(), expected.encode())
         if session is None or not right:
-            raise ServeError(404, "no_session", "there is no such session, or the token is not its own")
+            raise _no_session()
         return session
 
     def set_prompt(self, session: Session, prompt: str, recache: bool) -> PromptReply:
         """Switch a session's prompt.
 
         Raises:
-            ServeError: 422 for a bad prompt, 429 for too many controls.
+            ServeError: as `check_controls` does, and 422 for a bad prompt.
         """
         self.check_controls(session)
         self.check_prompt(prompt)
@@ -167,8 +168,10 @@ class Hub:
         """Count a control message.
 
         Raises:
-            ServeError: 429 when there are too many.
+            ServeError: 404 when the session has ended, 429 when there are too many.
         """
+        if session.ending is not None:  # whoever still holds it: a connection that is about to be closed
+            raise _no_session()
         if wait := self._controls.wait_for(session.id):
             message = f"at most {self.settings.controls_per_second:g} controls a second; wait {wait:.1f} s"
             raise ServeError(429, "rate_limited", message, wait)
@@ -198,6 +201,7 @@ class Hub:
                 max_pixels=self.max_pixels,
                 grace_s=s.grace_s,
             ),
+            ice_servers=[parse_ice_server(text) for text in s.ice_servers],
         )
 
     # Going
@@ -247,3 +251,7 @@ class Hub:
             if self.settings.log_prompts:
                 extra["prompt"] = prompt
         logger.info(event, extra={"session": session.id, **extra})
+
+
+def _no_session() -> ServeError:
+    return ServeError(404, "no_session", "there is no such session, or the token is not its own")

@@ -29,6 +29,8 @@ CLOSE_CODES: dict[EndReason, int] = {
 """Why a stream ends -> the code its WebSocket is closed with."""
 NO_SESSION_CODE = 4404
 """Close code of a WebSocket for a session that is not there, or whose token is wrong."""
+TOO_LARGE_CODE = 1009
+"""Close code of a WebSocket whose viewer sent too much at once."""
 
 
 class Request(BaseModel):
@@ -135,6 +137,14 @@ class Limits(Reply):
     grace_s: float
 
 
+class IceServer(Reply):
+    """A STUN or TURN server for WebRTC, in the form that a browser's `RTCPeerConnection` takes."""
+
+    urls: str
+    username: str | None = None
+    credential: str | None = None
+
+
 class ServerInfo(Reply):
     """What is served, from `GET /v1/model`."""
 
@@ -149,6 +159,7 @@ class ServerInfo(Reply):
     chunk_frames: int = Field(description="Frames of a chunk; the first chunk has fewer.")
     sessions: int
     limits: Limits
+    ice_servers: list[IceServer] = Field(default=[], description="For WebRTC beyond the local network.")
 
 
 class ErrorDetail(Reply):

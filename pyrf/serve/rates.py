@@ -15,14 +15,14 @@ class RateLimit:
 
     Args:
         rate: events a second.
-        burst: events that may come at once.
+        burst: events that may come at once; below 1 it counts as 1, as nothing would ever pass.
         clock: seconds, rising.
     """
 
     MAX_KEYS = 10_000
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._interval, self._burst, self._clock = 1 / rate, burst, clock
+        self._interval, self._burst, self._clock = 1 / rate, max(1.0, burst), clock
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def wait_for(self, key: str) -> float:

@@ -60,7 +60,9 @@ class Guard:
         problem = self._problem(Headers(scope=scope))
         if problem is None:
             await self._app(scope, self._bounded(receive) if scope["type"] == "http" else receive, send)
-        elif scope["type"] == "http":
+            return
+        scope["app"].state.count_refusal(problem.reply.code)
+        if scope["type"] == "http":
             await error_response(problem)(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": problem.reply.message})

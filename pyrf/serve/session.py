@@ -99,12 +99,17 @@ class Viewer:
         self.ended = asyncio.Event()
         self.ending: EndReason | None = None
 
+    @property
+    def takes_frames(self) -> bool:
+        """Whether frames go to it: as long as it has not ended, and the rest of them after some endings."""
+        return self.ending in (None, "max_length", "shutdown", "failed")
+
     async def next(self) -> MadeChunk | Message | None:
         """What to send next; None when the connection is to be closed, `ending` says why."""
         while True:
             if self._messages:
                 return self._messages.popleft()
-            if self.ending in (None, "max_length", "shutdown", "failed"):
+            if self.takes_frames:
                 made = self._session.take()
                 if made is not None:
                     return made

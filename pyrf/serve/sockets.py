@@ -13,7 +13,14 @@ from pyrf.serve.controls import answer
 from pyrf.serve.errors import ServeError
 from pyrf.serve.frames import FrameEncoder
 from pyrf.serve.hub import Hub
-from pyrf.serve.protocol import CLOSE_CODES, NO_SESSION_CODE, FrameFormat, HelloMessage, Message
+from pyrf.serve.protocol import (
+    CLOSE_CODES,
+    NO_SESSION_CODE,
+    TOO_LARGE_CODE,
+    FrameFormat,
+    HelloMessage,
+    Message,
+)
 from pyrf.serve.session import FAREWELL_S, Session, Viewer
 
 logger = logging.getLogger(__name__)
@@ -36,6 +43,7 @@ async def stream(
     try:
         session = hub.find(id, token)
     except ServeError as error:
+        websocket.app.state.count_refusal(error.reply.code)
         await websocket.close(NO_SESSION_CODE, error.reply.message)
         return
     viewer = session.attach()
@@ -53,8 +61,15 @@ async def stream(
         for task in (sender, receiver, ended):
             task.cancel()
         for outcome in await asyncio.gather(sender, receiver, return_exceptions=True):
-            if isinstance(outcome, Exception) and not isinstance(outcome, WebSocketDisconnect):
+            if isinstance(outcome, _TooLargeError):  # not before now: nothing may be sent after it
+                with suppress(RuntimeError, WebSocketDisconnect):  # it may be closed already
+                    await websocket.close(TOO_LARGE_CODE, str(outcome))
+            elif isinstance(outcome, Exception) and not isinstance(outcome, WebSocketDisconnect):
                 logger.error("viewer failed", exc_info=outcome, extra={"session": id})
+
+
+class _TooLargeError(Exception):
+    """A viewer's message exceeds the limit."""
 
 
 async def _send(
@@ -74,13 +89,21 @@ async def _send(
 
 
 async def _receive(websocket: WebSocket, hub: Hub, session: Session) -> None:
-    """Answer control messages until the socket closes; of a bad one only the viewer hears."""
+    """Answer control messages until the socket closes; of a bad one only the viewer hears.
+
+    Raises:
+        _TooLargeError: for a message that not every server below this app would have refused.
+    """
+    limit = hub.settings.max_body_bytes
     while True:
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
             return
         text = message.get("text")
-        reply = answer(hub, session, message.get("bytes") or b"" if text is None else text)
+        data: bytes = message.get("bytes") or b"" if text is None else text.encode()
+        if len(data) > limit:
+            raise _TooLargeError(f"a message may have {limit} bytes; send less")
+        reply = answer(hub, session, data)
         if reply is not None:
             with suppress(RuntimeError):  # the other side of this socket may have closed it just now
                 await _send_message(websocket, reply)

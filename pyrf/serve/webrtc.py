@@ -18,12 +18,14 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError
+from aiortc.sdp import SessionDescription
 from av import VideoFrame
 from numpy.typing import NDArray
 
 from pyrf.serve.controls import answer
 from pyrf.serve.errors import ServeError
 from pyrf.serve.hub import Hub
+from pyrf.serve.ice import parse_ice_server
 from pyrf.serve.protocol import Answer, ChunkMessage, HelloMessage, Message, Offer
 from pyrf.serve.session import MadeChunk, Session, Viewer
 
@@ -69,7 +71,8 @@ class _Peer:
 
     def __init__(self, hub: Hub, session: Session, on_close: Callable[[_Peer], None]) -> None:
         self._hub, self._session, self._on_close = hub, session, on_close
-        servers = [RTCIceServer(url) for url in hub.settings.ice_servers]
+        named = map(parse_ice_server, hub.settings.ice_servers)
+        servers = [RTCIceServer(**server.model_dump()) for server in named]
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self.connection.on("datachannel", self._on_channel)
         self.connection.on("connectionstatechange", self._on_state)
@@ -82,8 +85,12 @@ class _Peer:
     async def accept(self, offer: Offer) -> str:
         """The answer to an offer, as SDP."""
         await self.connection.setRemoteDescription(RTCSessionDescription(offer.sdp, offer.type))
-        if not any(transceiver.kind == "video" for transceiver in self.connection.getTransceivers()):
-            raise ValueError("it asks for no video")
+        videos = [media for media in SessionDescription.parse(offer.sdp).media if media.kind == "video"]
+        # The track goes to the first; one that is not to be sent would never attach to the session.
+        if not videos or videos[0].direction not in ("recvonly", "sendrecv"):
+            raise ValueError("it asks for no video; add one video transceiver to receive (recvonly)")
+        for transceiver in self.connection.getTransceivers():
+            transceiver.direction = "inactive"  # what a viewer sends would be decoded and kept for nobody
         self.connection.addTrack(self._track)
         await self.connection.setLocalDescription(await self.connection.createAnswer())
         return self.connection.localDescription.sdp
@@ -161,17 +168,19 @@ class _SessionTrack(MediaStreamTrack):
         while True:
             for message in viewer.messages():
                 self._send(message)
-            if viewer.ending is not None:
-                self._send(viewer.closing_message())
-                self._on_end()
-                raise MediaStreamError
+            if not viewer.takes_frames:
+                self._frames.clear()
             if self._frames:
                 return self._frames.popleft()
             item = await viewer.next()
+            if item is None:
+                self._send(viewer.closing_message())
+                self._on_end()
+                raise MediaStreamError
             if isinstance(item, MadeChunk):
                 self._frames.extend(item.chunk.frames)
                 self._send(self._describe(item))
-            elif item is not None:
+            else:
                 self._send(item)
 
     def _describe(self, made: MadeChunk) -> ChunkMessage:

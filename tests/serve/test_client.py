@@ -12,11 +12,13 @@ from contextlib import aclosing
 from typing import Any
 
 import av
+import httpx
 import numpy as np
 import pytest
+from cable import Cable
 from running import BLUE, PROMPT, TIMEOUT, Running
 
-from pyrf.client import AsyncClient, Client, Frame, RefusedError, SessionLostError
+from pyrf.client import AsyncClient, AsyncSession, Client, Frame, RefusedError, Session, SessionLostError
 from pyrf.pipeline import StreamingPipeline
 
 
@@ -104,6 +106,45 @@ def test_a_session_that_is_gone(server: Running) -> None:
                 await session.pause()
 
     run(watch())
+
+
+def test_a_server_that_dies(server: Running) -> None:
+    async def watch(session: AsyncSession, cable: Cable) -> None:
+        async with session:
+            await anext(session)
+            cable.unplug()
+            async for _ in session:
+                pass
+
+    async def main(cable: Cable) -> None:
+        async with AsyncClient(f"http://127.0.0.1:{cable.port}") as client:
+            session = await client.create_session(PROMPT, grace_s=0)
+            with pytest.raises(SessionLostError, match="no connection to session"):
+                await watch(session, cable)
+            with pytest.raises(httpx.TransportError):  # where nothing else went wrong
+                await session.__aexit__(None, None, None)
+
+    with Cable(int(server.url.rpartition(":")[2])) as cable:
+        run(main(cable))
+    server.wait_until(lambda: not server.hub._sessions)
+
+
+def test_a_server_that_dies_without_an_event_loop(server: Running) -> None:
+    def watch(session: Session, cable: Cable) -> None:
+        with session:
+            for _ in session:
+                cable.unplug()
+
+    with (
+        Cable(int(server.url.rpartition(":")[2])) as cable,
+        Client(f"http://127.0.0.1:{cable.port}") as client,
+    ):
+        session = client.create_session(PROMPT, grace_s=0)
+        with pytest.raises(SessionLostError, match="no connection to session"):
+            watch(session, cable)
+        with pytest.raises(httpx.TransportError):
+            session.__exit__(None, None, None)
+    server.wait_until(lambda: not server.hub._sessions)
 
 
 def test_refusals(serve: Callable[..., Running]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from running import BLUE, PROMPT, Running, read, read_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from pyrf.serve.controls import answer
 from pyrf.serve.settings import ServeSettings
 
 
@@ -72,6 +74,16 @@ def test_bad_prompts_change_nothing(server: Running) -> None:
     server.delete(created)
 
 
+@pytest.mark.parametrize("type", ["prompt", "pause", "resume", "close"])
+def test_controls_of_a_session_that_has_ended(server: Running, type: str) -> None:
+    created = server.create()
+    session = server.session(created)
+    server.delete(created)
+    control = json.dumps({"type": type, "ref": 3} | ({"prompt": BLUE} if type == "prompt" else {}))
+    reply = server.call(lambda: answer(server.hub, session, control))
+    assert (reply.type, reply.error.code, reply.ref) == ("error", "no_session", 3)
+
+
 def test_bodies_have_a_limit(server: Running) -> None:
     limit = server.settings.max_body_bytes
     error = error_of(server.http.post("/v1/sessions", content=b"x" * (limit + 1)), 413)
@@ -87,6 +99,24 @@ def test_bodies_have_a_limit(server: Running) -> None:
         assert closed.value.rcvd.code == 1009
     with server.attach(created) as socket:
         assert read(socket).type == "hello"
+    server.delete(created)
+
+
+def test_messages_have_a_limit_under_any_server(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = server.settings.max_body_bytes
+    monkeypatch.setattr(server._server.config, "ws_max_size", 100 * limit)  # as Ray's proxy has it
+    created = server.create(pace="max")
+    for message in ("x" * (limit + 1), "é" * (limit // 2 + 1), b"x" * (limit + 1)):
+        with server.attach(created) as socket:
+            socket.send("x" * limit)
+            assert read_until(socket, "error").error.code == "invalid"
+            socket.send(message)
+            with pytest.raises(ConnectionClosed) as closed:
+                read_until(socket, "error")
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (
+                1009,
+                f"a message may have {limit} bytes; send less",
+            )
     server.delete(created)
 
 
@@ -210,7 +240,27 @@ def test_websockets_of_foreign_pages(app_server: Running) -> None:
     app_server.delete(created)
 
 
-@pytest.mark.parametrize("settings", [{"max_sessions": 0}, {"lead_s": -1.0}, {"creates_per_minute": 0}])
-def test_bad_settings(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(settings))} must be positive"):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_sessions": 0}, "max_sessions must be positive"),
+        ({"lead_s": -1.0}, "lead_s must be positive"),
+        ({"creates_per_minute": 0}, "creates_per_minute must be positive"),
+        ({"grace_s": math.inf}, "grace_s must be positive and finite, got inf"),
+        ({"max_session_s": math.nan}, "max_session_s must be positive and finite, got nan"),
+        ({"jpeg_quality": 96}, "jpeg_quality must be 1..95, got 96"),
+        ({"token": ""}, "token must be printable ASCII"),
+        ({"token": "secret\n"}, "token must be printable ASCII"),
+        ({"token": "пароль"}, "token must be printable ASCII"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refused:
         ServeSettings(**settings)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("token", ["x", "two words", "a+b/c=="])
+def test_a_token_that_is_taken_lets_in(serve: Callable[..., Running], token: str) -> None:
+    server = serve(token=token)
+    assert server.http.get("/v1/model", headers={"Authorization": f"Bearer {token}"}).status_code == 200

@@ -6,8 +6,11 @@ import json
 import logging
 from collections.abc import Callable
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from running import PROMPT, Running, read_frames, read_until
+from running import PROMPT, TIMEOUT, Running, read_frames, read_until
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from pyrf.serve.logs import JsonFormatter
 
@@ -42,6 +45,31 @@ def test_metrics_tell_what_happened(serve: Callable[..., Running]) -> None:
     after = samples()
     assert after["pyrf_sessions_ended_total", "closed"] == 2
     assert after["pyrf_refused_total", "no_session"] == 1
+
+
+def test_refusals_are_counted_by_code(serve: Callable[..., Running]) -> None:
+    server = serve()
+    created = server.create()
+    server.http.post("/v1/sessions", json={})
+    server.http.get("/v1/model", headers={"Origin": "http://evil.example"})
+    server.http.get("/v1/model", headers={"Host": "evil.example"})
+    server.http.post("/v1/sessions", content=b"x" * (server.settings.max_body_bytes + 1))
+    server.http.get("/v1/nothing")
+    url = f"{server.url.replace('http', 'ws')}/v1/sessions/{created['id']}/ws"
+    with pytest.raises(InvalidStatus), connect(url, origin="https://evil.example"):
+        pass
+    with connect(url) as socket, pytest.raises(ConnectionClosed):  # without the session's token
+        socket.recv(TIMEOUT)
+    families = text_string_to_metric_families(server.http.get("/metrics").text)
+    samples = next(family.samples for family in families if family.name == "pyrf_refused")
+    assert {s.labels["code"]: s.value for s in samples if s.name == "pyrf_refused_total"} == {
+        "invalid": 1,
+        "forbidden_origin": 2,
+        "forbidden_host": 1,
+        "too_large": 1,
+        "not_found": 1,
+        "no_session": 1,
+    }
 
 
 def test_the_openapi_page_needs_no_other_host(server: Running) -> None:

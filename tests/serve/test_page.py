@@ -195,6 +195,30 @@ def test_webrtc_plays_the_same_session(port: int, visit: Callable[..., Visit]) -
     v.await_state("ended")
 
 
+def test_webrtc_uses_the_servers_ice_servers(
+    serve: Callable[..., Running], visit: Callable[..., Visit]
+) -> None:
+    running = serve(ice_servers=("turn:bob:secret@127.0.0.1:1",))
+    v = visit(int(running.url.rsplit(":", 1)[1]))
+    v.page.evaluate(
+        """() => {
+          const Plain = RTCPeerConnection;
+          window.RTCPeerConnection = class extends Plain {
+            constructor(configuration) {
+              super(configuration);
+              window.iceServers = this.getConfiguration().iceServers;
+            }
+          };
+        }"""
+    )
+    v.page.select_option("#transport", "webrtc")
+    v.send("a red circle")
+    v.until("window.iceServers")
+    (server,) = v.page.evaluate("window.iceServers")
+    assert server["urls"] == ["turn:127.0.0.1:1"]
+    assert (server["username"], server["credential"]) == ("bob", "secret")
+
+
 def test_stop_ends_the_session_and_start_begins_another(port: int, visit: Callable[..., Visit]) -> None:
     v = visit(port)
     v.start(RED)
@@ -286,6 +310,7 @@ def test_a_refused_prompt_says_why_and_the_stream_goes_on(
     v = visit(int(running.url.rsplit(":", 1)[1]))
     v.start("a red circle")
     v.send("a blue square")
+    v.send("a green square")
     expect(v.page.locator("#problem")).to_contain_text("controls a second")
     seen = v.frame
     v.until(f"Number(document.getElementById('canvas').dataset.frame) > {seen}")

@@ -31,6 +31,15 @@ def test_no_more_than_the_rate_passes(events: list[tuple[str, float]], rate: flo
         tokens[key] = left, now
 
 
+def test_less_than_one_at_once_is_one() -> None:
+    now = 0.0
+    limit = RateLimit(0.5 / 60, 0.5, clock=lambda: now)
+    assert limit.wait_for("a") == 0
+    assert limit.wait_for("a") == 120
+    now = 120.0
+    assert limit.wait_for("a") == 0
+
+
 def test_memory_is_bounded() -> None:
     now = 0.0
     limit = RateLimit(1.0, 1, clock=lambda: now)

@@ -10,20 +10,27 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
+from aiortc.mediastreams import MediaStreamError
 from random_bundle import HEIGHT, WIDTH
 from running import BLUE, PROMPT, TIMEOUT, Running
 
-from pyrf.pipeline import StreamingPipeline
-from pyrf.serve.protocol import MESSAGE
+from pyrf.pipeline import Chunk, StreamingPipeline
+from pyrf.serve.protocol import MESSAGE, EndReason, Message
+from pyrf.serve.session import Session, SessionOptions
+from pyrf.serve.webrtc import _SessionTrack
+from pyrf.stream import Timing
 
 
 class Peer:
     """What a browser does."""
 
-    def __init__(self) -> None:
+    def __init__(self, sent: VideoStreamTrack | None = None) -> None:
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self.connection.addTransceiver("video", direction="recvonly")
+        if sent is None:
+            self.connection.addTransceiver("video", direction="recvonly")
+        else:
+            self.connection.addTransceiver(sent, direction="sendrecv")
         self.channel = self.connection.createDataChannel("control")
         self.messages: asyncio.Queue[Any] = asyncio.Queue()
         self.channel.on("message", lambda text: self.messages.put_nowait(MESSAGE.validate_json(text)))
@@ -123,12 +130,15 @@ def test_bad_offers(server: Running, sdp: str) -> None:
     server.delete(created)
 
 
-def test_an_offer_without_video(server: Running) -> None:
+@pytest.mark.parametrize("directions", [[], ["sendonly"], ["inactive"], ["inactive", "recvonly"]])
+def test_an_offer_that_receives_no_video(server: Running, directions: list[str]) -> None:
     created = server.create()
 
     async def offer() -> None:
         connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         connection.createDataChannel("control")
+        for direction in directions:
+            connection.addTransceiver("video", direction=direction)
         await connection.setLocalDescription(await connection.createOffer())
         sdp = connection.localDescription.sdp
         response = await asyncio.to_thread(server.post, created, "/webrtc", sdp=sdp, type="offer")
@@ -137,4 +147,53 @@ def test_an_offer_without_video(server: Running) -> None:
         await connection.close()
 
     run(offer())
+    server.wait_until(lambda: not server.app.state.peers._peers)
     server.delete(created)
+
+
+def test_a_peer_that_sends_video_too_is_not_listened_to(server: Running) -> None:
+    created = server.create()
+
+    async def watch() -> None:
+        peer = Peer(VideoStreamTrack())
+        await peer.offer(server, created)
+        assert [t.currentDirection for t in peer.connection.getTransceivers()] == ["recvonly"]
+        await (await peer.track).recv()
+        await peer.connection.close()
+
+    run(watch())
+    server.delete(created)
+
+
+@pytest.mark.parametrize(
+    ("reason", "left"), [("max_length", 6), ("shutdown", 6), ("failed", 6), ("closed", 0), ("replaced", 0)]
+)
+def test_what_is_left_is_shown_when_the_session_ends(reason: EndReason, left: int) -> None:
+    async def watch() -> None:
+        options = SessionOptions(0, HEIGHT, WIDTH, 1e4, "max", 0.0, 0.5, 2)
+        session = Session(
+            "",
+            "",
+            None,
+            options,
+            changed=lambda: None,
+            on_end=lambda *_: None,  # type: ignore[arg-type]
+        )
+        for index in range(2):
+            frames = np.zeros((4, HEIGHT, WIDTH, 3), np.uint8)
+            session.finish_chunk(Chunk(frames, index, PROMPT, Timing(0, 0, 0, 0, 0)), 1, 0, 0)
+        sent: list[Message] = []
+        track = _SessionTrack(session, sent.append, lambda: None)
+        for _ in range(2):
+            await track.recv()
+        assert session.viewer is not None
+        session.viewer.end(reason)
+        for _ in range(left):
+            await track.recv()
+        with pytest.raises(MediaStreamError):
+            await track.recv()
+        assert [message.type for message in sent] == ["chunk"] * (1 + (left > 4)) + ["closing"]
+        track.leave()
+        session.end("closed")
+
+    run(watch())

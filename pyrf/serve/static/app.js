@@ -20,6 +20,7 @@ let stream = null;
 let attempt = 0; // counts starts, so that one that was overtaken stops trying
 let serverToken = null;
 let fps = 16;
+let iceServers = [];
 let sentAt = new Map(); // ref of a prompt -> when it was sent
 let refs = 0;
 let connected = false;
@@ -33,6 +34,7 @@ async function load() {
     const model = await modelInfo(serverToken);
     showModel(model);
     fps = player.fps = model.fps;
+    iceServers = model.ice_servers;
   } catch (error) {
     if (error.status === 401) {
       if (serverToken) showProblem(error.message);
@@ -99,7 +101,8 @@ function attach(session) {
   byId("canvas").hidden = webRtc;
   byId("video").hidden = !webRtc;
   showState("connecting");
-  stream = new Stream(session, webRtc ? overWebRtc : overWebSocket, {
+  const attachByWebRtc = (...args) => overWebRtc(...args, iceServers);
+  stream = new Stream(session, webRtc ? attachByWebRtc : overWebSocket, {
     attached,
     message,
     frame: (header, blob) => player.push(header, blob),

@@ -37,8 +37,8 @@ function unpackFrame(data) {
   return [header, new Blob([new Uint8Array(data, end)], { type: "image/jpeg" })];
 }
 
-export function overWebRtc(session, on) {
-  const peer = new RTCPeerConnection();
+export function overWebRtc(session, on, iceServers) {
+  const peer = new RTCPeerConnection({ iceServers });
   const channel = peer.createDataChannel("control");
   let closed = false;
   const close = (gone = false) => {
