@@ -16,6 +16,7 @@ from typing import Any
 
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint import CheckpointException
 
 from pyrf.training import parallel
 
@@ -26,7 +27,9 @@ BLOCK = 1 << 24
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], progress: dict[str, Any], keep: int) -> Path:
-    """Write a checkpoint of `step`, then remove all but the newest `keep`; every process calls it.
+    """Write a checkpoint of `step`, then remove all but it and the `keep - 1` before; every process calls it.
+
+    Those of later steps were damaged, or the run would have gone on from them: they go as well.
 
     Args:
         folder: of the checkpoints, which all processes reach.
@@ -37,7 +40,8 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], progress: dict[str
     temporary = folder / f".{path.name}.tmp"
     first = parallel.rank() == 0
     if first:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left in folder.glob(f".{PREFIX}*.tmp"):  # by a run that died while it wrote
+            shutil.rmtree(left)
         temporary.mkdir(parents=True)
     parallel.barrier()
     with warnings.catch_warnings():
@@ -53,8 +57,10 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], progress: dict[str
         if path.exists():
             shutil.rmtree(path)
         temporary.rename(path)
-        for old in _all(folder)[keep:]:
-            shutil.rmtree(old)
+        kept = [other for other in _all(folder) if other.name <= path.name][:keep]
+        for other in _all(folder):
+            if other not in kept:
+                shutil.rmtree(other)
     parallel.barrier()
     return path
 
@@ -85,10 +91,21 @@ def names(path: Path) -> set[str]:
 
 
 def load(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Fill `tensors` in place; every process calls it. The number of processes may have changed."""
+    """Fill `tensors` in place; every process calls it. The number of processes may have changed.
+
+    Raises:
+        ValueError: when the checkpoint lacks one of them, or has it in another size.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process")
-        dcp.load(tensors, storage_reader=dcp.FileSystemReader(path))
+        try:
+            dcp.load(tensors, storage_reader=dcp.FileSystemReader(path))
+        except CheckpointException as error:  # no Exception
+            reasons = [str(wrapped[0]) for wrapped in error.failures.values()]
+            raise ValueError(
+                f"{path} is of another network ({reasons[0].splitlines()[0]}); "
+                "put the recipe back as it was, or train in a new folder"
+            ) from error
 
 
 def _all(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from pyrf.bundle import BundleError
 from pyrf.hub import find_bundle
 from pyrf.training import memory
 from pyrf.training.recipe import AnyRecipe, Recipe, WanDmdRecipe, WanRecipe
-from pyrf.training.rewards.settings import CombinedSettings, VideoAlignSettings
+from pyrf.training.rewards.settings import VideoAlignSettings, single_rewards
 
 GIB = 2**30
 HUB_ID = r"[\w.-]+/[\w.-]+"
@@ -125,9 +125,7 @@ def _files(recipe: AnyRecipe, name: str, folder: Path | None) -> list[FileNeed]:
         if network.weights is not None:
             needs.append(FileNeed(name, f"{what}: weights", network.weights, _has_file(network.weights)))
     if isinstance(wan, WanDmdRecipe):
-        judge = wan.dmd.reward
-        rewards = judge.rewards if isinstance(judge, CombinedSettings) else [judge]
-        for reward in rewards:
+        for reward in single_rewards(wan.dmd.reward):
             if isinstance(reward, VideoAlignSettings):
                 for what in (reward.checkpoint, reward.base):
                     needs.append(FileNeed(name, "reward", str(what), what.is_dir()))

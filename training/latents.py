@@ -19,6 +19,7 @@ from pyrf.models.codec import Codec
 from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHV
 from pyrf.training import parallel
 from pyrf.training.models import TextToVideo
+from pyrf.training.origin import KEY, fingerprint, origin_of
 from pyrf.training.stages.codec import WARM_LATENTS, draw_scene, to_tensor
 from pyrf.training.streams import Student, score_streams
 from pyrf.training.trainer import Draw
@@ -87,12 +88,18 @@ class LatentScenes:
 
 @torch.inference_mode()
 def encode_scenes(codec: TAEHV, world: World, count: int, first_seed: int, path: Path) -> LatentScenes:
-    """Encode `count` scenes, a multiple of 10, by shards of 250; shards that are in `path` are read back."""
+    """Encode `count` scenes, a multiple of 10, by shards of 250.
+
+    Shards that are in `path` are read back; those of another codec, world or size are made again.
+    """
     path.mkdir(parents=True, exist_ok=True)
     size = min(250, count)
+    origin = fingerprint(codec, world, size)
     files = [path / f"{first_seed + start}.safetensors" for start in range(0, count, size)]
     for i, file in enumerate(files):
-        if i % parallel.world_size() == parallel.rank() and not file.exists():
+        if i % parallel.world_size() != parallel.rank():
+            continue
+        if not file.exists() or origin_of(file) != origin:
             start = i * size
             parts: dict[str, list[Tensor]] = {"near": [], "far": []}
             for seed in range(first_seed + start, first_seed + start + size, 10):
@@ -104,7 +111,9 @@ def encode_scenes(codec: TAEHV, world: World, count: int, first_seed: int, path:
                     video = to_tensor([scene.render(t, frames) for (scene, _), t in zip(clips, times)])
                     parts[name].append(codec.encode(video)[:, WARM_LATENTS:].half())
             with whole_file(file) as temporary:
-                save_file({name: torch.cat(latents) for name, latents in parts.items()}, temporary)
+                save_file(
+                    {name: torch.cat(latents) for name, latents in parts.items()}, temporary, {KEY: origin}
+                )
             logger.info("encoded scenes %d..%d", first_seed + start, first_seed + start + size - 1)
     parallel.barrier()
     shards = [load_file(file) for file in files]

@@ -25,7 +25,7 @@ from pyrf.config import PATCH, ModelConfig
 from pyrf.models.dit import WanModel
 from pyrf.models.umt5 import UMT5Config, UMT5Encoder
 from pyrf.training.recipe import WanDmdRecipe, WanOdeRecipe, WanRecipe
-from pyrf.training.rewards.settings import VideoAlignSettings
+from pyrf.training.rewards.settings import VideoAlignSettings, single_rewards
 
 FLOAT, HALF = 4, 2
 """Bytes of a float32 and of a bfloat16."""
@@ -154,7 +154,9 @@ def memory_rows(
     rows.append(
         Row("VAE: weights", vae_parameters() * FLOAT, "in float32; its working memory is not counted")
     )
-    if isinstance(stage, WanDmdRecipe) and isinstance(stage.dmd.reward, VideoAlignSettings):
-        bytes_each = HALF if stage.dmd.reward.dtype == "bfloat16" else FLOAT
-        rows.append(Row("reward: weights", JUDGE_PARAMETERS * bytes_each, "Qwen2-VL-2B, whole on every GPU"))
+    for reward in single_rewards(stage.dmd.reward) if isinstance(stage, WanDmdRecipe) else ():
+        if isinstance(reward, VideoAlignSettings):
+            bytes_each = HALF if reward.dtype == "bfloat16" else FLOAT
+            how = "Qwen2-VL-2B, whole on every GPU"
+            rows.append(Row("reward: weights", JUDGE_PARAMETERS * bytes_each, how))
     return rows

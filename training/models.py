@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Self
 
+from pydantic import Field, model_validator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ from pyrf.training.worlds.captions import vocabulary
 
 
 class NetworkSettings(Settings):
-    """Sizes of a small text-to-video network."""
+    """Sizes of a small text-to-video network, see `pyrf.config.ModelConfig`."""
 
     dim: int
     ffn_dim: int
@@ -25,7 +27,16 @@ class NetworkSettings(Settings):
     num_layers: int
     text_len: int = 24
     text_dim: int = 128
-    rope_theta: float = 100.0
+    rope_theta: float = Field(default=100.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ = self.config
+        return self
+
+    @property
+    def config(self) -> ModelConfig:
+        return ModelConfig(**self.model_dump())
 
 
 class TextToVideo(nn.Module):
@@ -36,7 +47,7 @@ class TextToVideo(nn.Module):
         self.settings = settings
         self.text = small_text_encoder(vocabulary(), settings.text_dim, settings.text_len)
         self.text_network = self.text.network  # a module's parameters are those of its modules
-        self.dit = WanModel(ModelConfig(**settings.model_dump()))
+        self.dit = WanModel(settings.config)
 
     def prompt(self, captions: list[str]) -> PromptCache:
         """Cross-attention keys and values of captions; "" stands for no caption."""

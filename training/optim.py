@@ -80,12 +80,20 @@ class Optimizers:
 
     Args:
         is_hidden: whether a matrix of this name is one that Muon updates.
+
+    Raises:
+        ValueError: when a scale is of no parameter.
     """
 
     def __init__(self, module: nn.Module, is_hidden: Callable[[str], bool], rates: Rates) -> None:
         self.names: dict[Tensor, str] = {}
         hidden: dict[float, list[nn.Parameter]] = defaultdict(list)
         rest: dict[float, list[nn.Parameter]] = defaultdict(list)
+        trained = [name for name, p in module.named_parameters() if p.requires_grad]
+        for part in rates.scale:
+            if not any(name.startswith(part) for name in trained):
+                starts = sorted({name.split(".")[0] for name in trained})
+                raise ValueError(f"lr_scale: no parameter begins with {part!r}; they begin with {starts}")
         for name, p in module.named_parameters():
             if p.requires_grad:
                 self.names[p] = name

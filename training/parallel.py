@@ -9,12 +9,14 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.multiprocessing import ProcessRaisedException
 
 from pyrf.training import stopping
 
@@ -125,7 +127,8 @@ def launch(count: int, function: Callable[..., None], *arguments: Any) -> None:
     Under torchrun the processes are there already, and `count` is not looked at.
 
     Raises:
-        ProcessRaisedException: when one of them fails; the others are ended.
+        ValueError, OSError: as the first process that raises one; the others are ended.
+        ProcessRaisedException: when one fails otherwise.
         SystemExit: with code 0, when SIGTERM has stopped them.
     """
     if under_torchrun():
@@ -140,8 +143,9 @@ def launch(count: int, function: Callable[..., None], *arguments: Any) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()
+        errors: SimpleQueue[Exception] = torch.multiprocessing.get_context("spawn").SimpleQueue()
         context = torch.multiprocessing.spawn(
-            _worker, (count, meeting, function, arguments), nprocs=count, join=False
+            _worker, (count, meeting, errors, function, arguments), nprocs=count, join=False
         )
 
         def pass_on() -> None:
@@ -150,14 +154,24 @@ def launch(count: int, function: Callable[..., None], *arguments: Any) -> None:
                     os.kill(process.pid, signal.SIGTERM)
 
         with stopping.noted(pass_on) as stop:
-            while not context.join():
-                pass
+            try:
+                while not context.join():
+                    pass
+            except ProcessRaisedException as raised:
+                if errors.empty():
+                    raise
+                raise errors.get() from raised
     if stop.is_set():
         raise SystemExit(0)
 
 
 def _worker(
-    index: int, count: int, meeting: str, function: Callable[..., None], arguments: tuple[Any, ...]
+    index: int,
+    count: int,
+    meeting: str,
+    errors: SimpleQueue[Exception],
+    function: Callable[..., None],
+    arguments: tuple[Any, ...],
 ) -> None:
     level = logging.INFO if index == 0 else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(message)s")
@@ -165,5 +179,8 @@ def _worker(
         dist.init_process_group("gloo", init_method=meeting, rank=index, world_size=count)
         try:
             function(*arguments)
+        except (ValueError, OSError) as error:  # what a user can mend
+            errors.put(error)
+            raise
         finally:
             leave()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pyrf.files import whole_file
 from pyrf.training import parallel
+from pyrf.training.origin import KEY, origin_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +27,22 @@ class PathShards:
 
     A shard holds, for each of its samples, `states` [levels, F, C, h, w], `end` [F, C, h, w], what was
     given, and the caption.
+
+    Args:
+        origin: fingerprint of the teacher and all settings that shape a path.
+
+    Raises:
+        ValueError: when the folder holds shards of another origin.
     """
 
-    def __init__(self, folder: Path, count: int, samples: int) -> None:
+    def __init__(self, folder: Path, count: int, origin: str) -> None:
         self.files = [folder / f"shard-{i:05d}.safetensors" for i in range(count)]
-        self.samples = samples
+        self.origin = origin
+        if any(file.exists() and origin_of(file) != origin for file in self.files):
+            raise ValueError(
+                f"{folder} holds paths of another teacher or of other settings; remove it to make them "
+                "again, or put the recipe back as it was"
+            )
 
     def missing(self) -> list[int]:
         """Shards yet to be made, as the first process sees the folder."""
@@ -59,13 +71,13 @@ class PathShards:
         file.parent.mkdir(parents=True, exist_ok=True)
         half = {name: t.half().contiguous().cpu() for name, t in tensors.items()}
         with whole_file(file) as temporary:
-            save_file(half, temporary, metadata={"captions": json.dumps(captions)})
+            save_file(half, temporary, metadata={"captions": json.dumps(captions), KEY: self.origin})
 
     def read(self, count: int, rng: random.Random) -> tuple[dict[str, Tensor], list[str]]:
         """`count` samples of one shard, drawn without repetition: float32 tensors and captions."""
         with safe_open(rng.choice(self.files), "pt") as file:
             captions = json.loads(file.metadata()["captions"])
-            chosen = sorted(rng.sample(range(self.samples), count))
+            chosen = sorted(rng.sample(range(len(captions)), count))
             tensors = {}
             for name in file.keys():  # noqa: SIM118 (not a dict)
                 rows = file.get_slice(name)

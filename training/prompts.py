@@ -44,7 +44,7 @@ def read_prompts(path: str | Path) -> list[str]:
 def _text_rows(path: Path) -> Iterator[tuple[int, object]]:
     """Line numbers and what they hold, of a .txt or .jsonl file."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a JSON string may hold other breaks
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise PromptError(f"{path}: line {line}: not UTF-8") from error

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from pyrf.config import ModelConfig, StreamConfig
 from pyrf.training.models import NetworkSettings
@@ -44,6 +44,12 @@ class TeacherRecipe(_Stage):
     teacher: TeacherSettings
     network: NetworkSettings | None = None
     init: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.network is None) == (self.init is None):
+            raise ValueError("a teacher stage needs either `network` or `init`")
+        return self
 
 
 class CausalRecipe(_Stage):
@@ -146,7 +152,20 @@ class StreamSettings(Settings):
     sink_frames: int = 3
     sink_alpha: float = 0.999
     denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)
-    shift: float = 3.0
+    shift: float = 5.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ = self.config
+        return self
+
+    @property
+    def config(self) -> StreamConfig:
+        return StreamConfig(**self.model_dump())
+
+
+def _no_stage(where: str, name: str, known: set[str], which: str) -> str:
+    return f"{where}: no stage {name!r} {which}; there are {', '.join(sorted(known)) or 'none'}"
 
 
 class ShipSettings(Settings):
@@ -170,7 +189,7 @@ class _Recipe(Settings):
 
     @property
     def stream_config(self) -> StreamConfig:
-        return StreamConfig(**self.stream.model_dump())
+        return self.stream.config
 
 
 class Recipe(_Recipe):
@@ -184,8 +203,24 @@ class Recipe(_Recipe):
     shapes: tuple[str, ...]
     motions: tuple[str, ...]
     scenes: int = Field(gt=0, multiple_of=10)
-    stages: dict[str, ShapesStage]
+    stages: dict[str, ShapesStage] = Field(min_length=1)
     ship: ShipSettings
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ = self.world
+        codecs: set[str] = set()
+        networks: set[str] = set()
+        for name, stage in self.stages.items():
+            for key in ("init", "teacher"):
+                other, known = getattr(stage, key, None), codecs if stage.stage == "codec" else networks
+                if isinstance(other, str) and other not in known:
+                    raise ValueError(_no_stage(f"stages.{name}.{key}", other, known, "before it"))
+            (codecs if stage.stage == "codec" else networks).add(name)
+        for key, known in (("codec", codecs), ("network", networks)):
+            if (name := getattr(self.ship, key)) not in known:
+                raise ValueError(_no_stage(f"ship.{key}", name, known, "that makes one"))
+        return self
 
     @property
     def world(self) -> World:
@@ -214,7 +249,18 @@ class WanRecipe(_Recipe):
     latent_frames: int = Field(gt=0)
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     checkpointing: bool = True
-    stages: dict[str, WanStage]
+    stages: dict[str, WanStage] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        chunk = self.stream.chunk_frames
+        for name, stage in self.stages.items():
+            if isinstance(stage, WanDmdRecipe) and stage.dmd.chunks * chunk != self.latent_frames:
+                raise ValueError(
+                    f"stages.{name}.dmd.chunks: {stage.dmd.chunks} chunks of {chunk} frames are not the "
+                    f"{self.latent_frames} of latent_frames"
+                )
+        return self
 
 
 AnyRecipe = Recipe | WanRecipe
@@ -235,7 +281,7 @@ def load_any_recipe(name: str) -> AnyRecipe:
     try:
         values = yaml.safe_load(path.read_text())
         kind = values.get("kind", "shapes") if isinstance(values, dict) else "shapes"
-        if kind not in _KINDS:
+        if not isinstance(kind, str) or kind not in _KINDS:
             raise RecipeError(f"{name}: kind must be one of {', '.join(_KINDS)}, got {kind!r}")
         recipe: AnyRecipe = _KINDS[kind].validate_python(values)
     except yaml.YAMLError as error:

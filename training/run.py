@@ -9,7 +9,7 @@ import torch
 
 from pyrf.training import parallel
 from pyrf.training.recipe import AnyRecipe, Recipe, RecipeError
-from pyrf.training.trainer import train
+from pyrf.training.trainer import Stage, train
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +39,14 @@ def _run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(settings.seed)
     logger.info("stage %s: %d steps in %s", name, settings.steps, folder / name)
-    if isinstance(recipe, Recipe):
-        from pyrf.training import shapes_stages
 
-        stage = shapes_stages.build_stage(recipe, name, folder)
-    else:
+    def build() -> Stage:
+        if isinstance(recipe, Recipe):
+            from pyrf.training import shapes_stages
+
+            return shapes_stages.build_stage(recipe, name, folder)
         from pyrf.training import wan_stages
 
-        stage = wan_stages.build_stage(recipe, name, folder)
-    train(stage, settings, folder / name)
+        return wan_stages.build_stage(recipe, name, folder)
+
+    train(build, settings, folder / name)

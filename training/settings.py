@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 class Settings(BaseModel):
     """Settings from YAML."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -31,5 +31,6 @@ def first_problem(error: ValidationError) -> str:
     """Where settings are wrong first, and how, in a line."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    given = "" if first["type"] == "unknown_key" else f", got {first['input']!r}"
-    return f"{where}: {first['msg']}{given}"
+    told = first["type"] in ("unknown_key", "value_error")  # our own messages, which say what was given
+    given = "" if told else f", got {first['input']!r}"
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}{given}".removeprefix(": ")

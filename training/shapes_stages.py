@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from pyrf.models.taehv import TAEHV, TAEHVCodec, TAEHVConfig
 from pyrf.training.latents import LatentScenes, encode_scenes
 from pyrf.training.models import TextToVideo, load_network
+from pyrf.training.origin import fingerprint
 from pyrf.training.recipe import (
     CausalRecipe,
     CodecRecipe,
     DmdRecipe,
     Recipe,
-    RecipeError,
     TeacherRecipe,
 )
 from pyrf.training.rewards.settings import load_judge
@@ -46,10 +46,9 @@ def build_stage(recipe: Recipe, name: str, folder: Path) -> Stage:
     if isinstance(settings, TeacherRecipe):
         if settings.init is not None:
             network = load_network(folder / settings.init)
-        elif settings.network is not None:
-            network = TextToVideo(settings.network)
         else:
-            raise RecipeError("a teacher stage needs either `network` or `init`")
+            assert settings.network is not None
+            network = TextToVideo(settings.network)
         return TeacherStage(settings.teacher, network, scenes, codec, batch)
     network = load_network(folder / settings.init)
     if isinstance(settings, CausalRecipe):
@@ -63,7 +62,10 @@ def build_stage(recipe: Recipe, name: str, folder: Path) -> Stage:
         return DmdStage(settings.dmd, teacher, critic, network, scenes, codec, stream, batch, judge)
     teacher = load_network(folder / settings.init)
     paths = CausalForcing(scenes, stream, batch, settings.ode.context_noise)
-    return OdeStage(settings.ode, teacher, network, scenes, paths, codec, stream, batch, folder / name)
+    origin = fingerprint(teacher, codec.network, world, len(scenes))
+    return OdeStage(
+        settings.ode, teacher, network, scenes, paths, codec, stream, batch, folder / name, origin
+    )
 
 
 def load_codec(folder: Path) -> TAEHVCodec:

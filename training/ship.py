@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,29 @@ def ship(recipe: Recipe, folder: Path, out: Path) -> Path:
     )
 
 
+def ship_latest(recipe: Recipe, folder: Path) -> Path | None:
+    """Ship to `folder / "bundle"`, in place of an older one; None where that is of the latest stages.
+
+    Raises:
+        FileNotFoundError: when a stage has not been run.
+        BundleError: when it cannot be written.
+    """
+    bundle, fresh = folder / "bundle", folder / ".bundle.new"
+    sources = (
+        folder / recipe.ship.network / "network.safetensors",
+        folder / recipe.ship.codec / "diffusion_pytorch_model.safetensors",
+    )
+    if bundle.exists():
+        made = (bundle / "model_index.json").stat().st_mtime
+        if all(file.stat().st_mtime <= made for file in sources):
+            return None
+    shutil.rmtree(fresh, ignore_errors=True)
+    ship(recipe, folder, fresh)
+    if bundle.exists():
+        shutil.rmtree(bundle)
+    return fresh.rename(bundle)
+
+
 def evaluate(model: str, recipe: Recipe, prompts: int, seconds: float, sheet: Path) -> dict[str, Any]:
     """Accuracy of a bundle's last five seconds on held-out prompts of the recipe's world.
 
@@ -43,7 +68,9 @@ def evaluate(model: str, recipe: Recipe, prompts: int, seconds: float, sheet: Pa
     Raises:
         ValueError: when the bundle is not one for this world, or the stream is too short to judge.
     """
-    if prompts < 1 or seconds * FPS < 9:
+    if sheet.suffix != ".png":
+        raise ValueError(f"the sheet is a PNG picture; give a path that ends in .png, got {sheet}")
+    if prompts < 1 or not 9 <= seconds * FPS < math.inf:
         raise ValueError(f"evaluation needs a prompt and 0.6 seconds at least, got {prompts} and {seconds}")
     bundle = load_bundle(model)
     codec = bundle.codec()

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from pyrf.backends.torch import TorchBackend
 from pyrf.files import whole_file
 from pyrf.training.judge import Prompt, held_out_prompts, judge
 from pyrf.training.models import load_network
+from pyrf.training.origin import fingerprint
 from pyrf.training.recipe import Recipe
 from pyrf.training.shapes_stages import load_codec
 from pyrf.training.streams import JUDGED_SECONDS, Student, batches, make_videos
@@ -101,7 +102,7 @@ class StudySettings:
     seeds: int = 3
 
     def __post_init__(self) -> None:
-        if self.prompts < 1 or self.seeds < 1 or self.seconds < JUDGED_SECONDS:
+        if self.prompts < 1 or self.seeds < 1 or not JUDGED_SECONDS <= self.seconds < math.inf:
             raise ValueError(
                 f"a study needs a prompt, a seed and {JUDGED_SECONDS} seconds at least, "
                 f"got {self.prompts}, {self.seeds} and {self.seconds}"
@@ -159,21 +160,27 @@ def run_study(
     """Measure, or read back, each variant: its columns for every seed; None where it was not trained.
 
     The recipe's processes share the work, a variant and seed each at a time.
+
+    Raises:
+        FileNotFoundError: when none was trained, or the codec was not.
     """
     results = folder / f"study-{settings.prompts}x{settings.seconds:g}s"
-    results.mkdir(parents=True, exist_ok=True)
+    networks = {variant: folder / variant.network / "network.safetensors" for variant in VARIANTS}
+    if not any(network.exists() for network in networks.values()):
+        stages = dict.fromkeys(variant.network for variant in VARIANTS)
+        raise FileNotFoundError(f"{folder} holds none of the stages {', '.join(stages)}; train them first")
+    codec = load_codec(folder / recipe.ship.codec).network
+    results.mkdir(exist_ok=True)
     missing: list[_Task] = []
     files: dict[Variant, list[Path] | None] = {}
-    for variant in VARIANTS:
-        network = folder / variant.network / "network.safetensors"
+    for variant, network in networks.items():
         if not network.exists():
             logger.info("%s: stage %s was not run, left out", variant.name, variant.network)
             files[variant] = None
             continue
-        weights = sha256(network.read_bytes()).hexdigest()
         tasks = []
         for seed in range(settings.seeds):
-            key = sha256(f"{variant} {weights} {seed}".encode()).hexdigest()[:16]
+            key = fingerprint(variant, network, codec, recipe.stream, recipe.world, seed)[:16]
             tasks.append(_Task(recipe, folder, settings, variant, seed, results / f"{key}.json"))
         files[variant] = [task.file for task in tasks]
         missing += [task for task in tasks if not task.file.exists()]

@@ -7,10 +7,11 @@ import math
 import random
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -25,6 +26,9 @@ from pyrf.training.optim import Optimizers, Rates, WeightAverage
 from pyrf.training.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+
+_Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainSettings(Settings):
@@ -51,10 +55,10 @@ class TrainSettings(Settings):
     global_batch: int | None = Field(default=None, gt=0)
     lr: float | None = Field(default=None, gt=0)
     adam_lr: float = Field(gt=0)
-    lr_scale: dict[str, float] = Field(default_factory=dict)
-    betas: tuple[float, float] = (0.9, 0.98)
+    lr_scale: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.98)
     weight_decay: float = Field(default=0.0, ge=0)
-    warmup: int = 50
+    warmup: int = Field(default=50, ge=0)
     decay: float = Field(default=0.3, ge=0, le=1)
     ema: float = Field(default=0.998, ge=0, lt=1)
     ema_start: int | None = Field(default=None, ge=0)
@@ -63,8 +67,8 @@ class TrainSettings(Settings):
     seed: int = 0
     compile: bool = True
     keep: int = Field(default=2, gt=0)
-    checkpoint_minutes: float = 3.0
-    eval_minutes: float = 10.0
+    checkpoint_minutes: float = Field(default=3.0, ge=0)
+    eval_minutes: float = Field(default=10.0, ge=0)
     log_steps: int = Field(default=50, gt=0)
 
     def accumulate(self, processes: int) -> int:
@@ -152,6 +156,7 @@ class Progress:
         seconds: of training until now, by the first process's clock.
         skipped: steps whose loss or gradient was not finite; `in_a_row` counts the last of them.
         smoothed: running means of what is logged.
+        done: all steps were taken, and what came of them is exported.
     """
 
     step: int
@@ -159,6 +164,7 @@ class Progress:
     skipped: int
     in_a_row: int
     smoothed: dict[str, float]
+    done: bool = False
 
 
 class Training:
@@ -200,11 +206,12 @@ class Training:
             self.folder / "checkpoints", self.progress.step, tensors, vars(self.progress), self.settings.keep
         )
 
-    def resume(self) -> None:
-        """Go on from the newest whole checkpoint, if there is one."""
-        path = checkpoints.latest(self.folder / "checkpoints")
-        if path is None:
-            return
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: when it is of a module of other sizes.
+        """
         prefix = "optimizer/"
         saved = [name.removeprefix(prefix) for name in checkpoints.names(path) if name.startswith(prefix)]
         room = self.optimizers.make_state(saved)
@@ -213,13 +220,14 @@ class Training:
         logger.info("resumed %s at step %d", self.folder, self.progress.step)
 
     def run(self) -> None:
-        """All steps that are left.
+        """All steps that are left, and the export.
 
         Raises:
             FloatingPointError: when too many steps in a row were not finite.
             SystemExit: with code 0, after SIGTERM and a checkpoint.
         """
         settings, progress = self.settings, self.progress
+        progress.done = False
         last_save = last_eval = progress.seconds
         with Logbook(self.folder, settings.steps, progress.step) as book, stopping.noted() as asked:
             while progress.step < settings.steps:
@@ -245,7 +253,10 @@ class Training:
                     self._evaluate_and_export(book)
                     last_eval = progress.seconds
             self._evaluate_and_export(book)
-            self.save()  # last: a checkpoint of the final step says that all is done
+            progress.done = True
+            self.save()
+            if self._agree(0.0, asked.is_set()):
+                raise SystemExit(0)
 
     def _agree(self, spent: float, stop: bool) -> bool:
         """Advance the clock that all processes share; whether SIGTERM came to any of them."""
@@ -272,11 +283,14 @@ class Training:
         progress = self.progress
         self.module.train()
         sums: dict[str, float] = {}
+        counts: dict[str, int] = {}
         for micro in range(self.accumulate):
             loss, metrics = self.stage.loss(self._draw(micro))
             (loss / self.accumulate).backward()
             for key, value in {"loss": float(loss.detach()), **metrics}.items():
-                sums[key] = sums.get(key, 0.0) + value / self.accumulate
+                sums[key] = sums.get(key, 0.0) + value
+                counts[key] = counts.get(key, 0) + 1
+        sums = {key: value / counts[key] for key, value in sums.items()}
         if not self.sharded:  # sharded ones are averaged in the backward
             parallel.average_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
@@ -326,15 +340,24 @@ def peak_gib() -> float:
     return peak_rss_mib() / 2**10
 
 
-def train(stage: Stage, settings: TrainSettings, folder: Path) -> None:
+def train(build: Callable[[], Stage], settings: TrainSettings, folder: Path) -> None:
     """Run or resume a stage in `folder`; leaves what it exports there.
 
+    Args:
+        build: makes the stage; not called when all is done.
+
     Raises:
+        ValueError: when the checkpoint is of a stage of other sizes.
         FloatingPointError: when too many steps in a row were not finite; the last checkpoint is kept.
         SystemExit: with code 0, after SIGTERM and a checkpoint.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    training = Training(stage, settings, folder)
-    training.resume()
-    if training.progress.step < settings.steps:
-        training.run()
+    newest = checkpoints.latest(folder / "checkpoints")
+    if newest is not None:
+        progress = Progress(**checkpoints.read_progress(newest))
+        if progress.done and progress.step >= settings.steps:
+            return
+    training = Training(build(), settings, folder)
+    if newest is not None:
+        training.resume(newest)
+    training.run()

@@ -9,6 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from pyrf.bundle import load_bundle
 from pyrf.training import parallel
+from pyrf.training.origin import fingerprint
 from pyrf.training.prompts import PromptOrder, read_prompts
 from pyrf.training.recipe import RecipeError, WanDmdRecipe, WanNetwork, WanRecipe
 from pyrf.training.rewards.settings import load_judge
@@ -51,4 +52,7 @@ def build_stage(recipe: WanRecipe, name: str, folder: Path) -> Stage:
         reward = settings.dmd.reward
         judge = None if reward is None else load_judge(reward)
         return DmdStage(settings.dmd, teacher, critic, student, data, codec, stream, batch, judge)
-    return OdeStage(settings.ode, teacher, student, data, data, codec, stream, batch, folder / name)
+    origin = fingerprint(
+        settings.teacher, recipe.negative_prompt, shape, recipe.latent_frames, recipe.prompts
+    )
+    return OdeStage(settings.ode, teacher, student, data, data, codec, stream, batch, folder / name, origin)

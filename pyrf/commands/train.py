@@ -69,18 +69,17 @@ def _train(recipe: AnyRecipe, stages: list[str] | None, out: Path) -> None:
 
     from pyrf.training.recipe import Recipe
     from pyrf.training.run import run_stage
-    from pyrf.training.ship import ship
+    from pyrf.training.ship import ship_latest
 
     speaks = os.environ.get("RANK", "0") == "0"
     level = logging.INFO if speaks else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(message)s")
     for name in stages or recipe.stages:
         run_stage(recipe, name, out)
-    bundle = out / "bundle"
-    if isinstance(recipe, Recipe) and stages is None and speaks and not bundle.exists():
-        typer.echo(
-            f"{ship(recipe, out, bundle)}: try it with pyrf generate PROMPT --model {bundle} -o out.mp4"
-        )
+    if isinstance(recipe, Recipe) and stages is None and speaks:
+        bundle = ship_latest(recipe, out)
+        if bundle is not None:
+            typer.echo(f"{bundle}: try it with pyrf generate PROMPT --model {bundle} -o out.mp4")
 
 
 def require_training() -> None:

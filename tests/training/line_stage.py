@@ -19,6 +19,7 @@ class Line(Stage):
 
     Args:
         before: called with each `Draw`, to interfere.
+        at_evaluation: called when it is evaluated.
         width: of the matrices.
     """
 
@@ -27,10 +28,11 @@ class Line(Stage):
         *,
         turns: bool = False,
         before: Callable[[Draw], float | None] = lambda draw: None,
+        at_evaluation: Callable[[], None] = lambda: None,
         width: int = 4,
     ) -> None:
         torch.manual_seed(0)
-        self.turns, self.before, self.width = turns, before, width
+        self.turns, self.before, self.at_evaluation, self.width = turns, before, at_evaluation, width
         self.module = nn.ModuleDict({"student": nn.Linear(width, width), "critic": nn.Linear(width, width)})
         self.evaluated: list[dict[str, Tensor]] = []
 
@@ -48,6 +50,7 @@ class Line(Stage):
         return loss * (1.0 if factor is None else factor), {}
 
     def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
+        self.at_evaluation()
         self.evaluated.append({name: p.clone() for name, p in module.named_parameters()})
         return {"threads": torch.get_num_threads()}
 

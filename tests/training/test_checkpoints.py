@@ -35,6 +35,16 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000011"]
 
 
+def test_a_run_that_went_back_keeps_what_it_writes(tmp_path: Path) -> None:
+    """Damaged ones of later steps do not count, and go; so does what a dead process half wrote."""
+    save(tmp_path, 100, 300, 400)
+    for step in (300, 400):
+        cut(tmp_path / f"step-00000{step}")
+    (tmp_path / ".step-00000500.tmp").mkdir()
+    save(tmp_path, 200, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000200"]
+
+
 def cut(path: Path) -> None:
     file = next(path.glob("*.distcp"))
     file.write_bytes(file.read_bytes()[:-1])

@@ -48,6 +48,15 @@ def test_parameters_and_states_follow_from_the_sizes(name: str, gpus: int) -> No
     assert stage.gpu_bytes == sum(parts.values())
 
 
+def test_a_judge_counts_in_a_combination_too() -> None:
+    recipe = load_any_recipe("wan-1.3b-redmd").model_dump(mode="json")
+    judge = recipe["stages"]["student"]["dmd"]["reward"]
+    combined = {"kind": "combined", "rewards": [judge, {"kind": "motion"}], "weights": {"MQ": 1.0}}
+    recipe["stages"]["student"]["dmd"]["reward"] = combined
+    (stage,) = dry_run.plan(WanRecipe.model_validate(recipe), 8).stages
+    assert stage.gpu_bytes == counted("wan-1.3b-redmd", 8).gpu_bytes
+
+
 def test_redmd_is_the_papers() -> None:
     """3,600 steps are 600 of the student, and the estimates of activations are those of the geometry."""
     stage = counted("wan-1.3b-redmd", 64)

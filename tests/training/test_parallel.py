@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from line_stage import Line, settings
 
@@ -30,8 +31,19 @@ def train_on_uneven_clocks(folder: Path) -> None:
     time.perf_counter = lambda: factor * clock()
     stage = Line()
     chosen = settings(steps=12, log_steps=50, eval_minutes=1e-7, checkpoint_minutes=1e-7, keep=1)
-    train(stage, chosen, folder / "run")
+    train(lambda: stage, chosen, folder / "run")
     torch.save(stage.module.state_dict(), folder / f"{parallel.rank()}.pt")
+
+
+def refuse(folder: Path) -> None:
+    if parallel.rank() == 1:
+        raise FileNotFoundError(f"{folder} holds no codec")
+    parallel.barrier()
+
+
+def test_what_a_user_can_mend_reaches_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no codec"):
+        parallel.launch(2, refuse, tmp_path)
 
 
 def test_processes_share_work(tmp_path: Path) -> None:

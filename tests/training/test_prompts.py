@@ -22,6 +22,16 @@ def test_all_formats_hold_the_same(tmp_path: Path) -> None:
         assert read_prompts(tmp_path / f"a.{suffix}") == PROMPTS
 
 
+def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
+    """JSON strings may hold Unicode's own line breaks; a byte order mark is none of the prompt."""
+    prompts = ["one\u2028two", "three\x0cfour", "five\x85six"]
+    records = "\r\n".join(json.dumps({"prompt": p}, ensure_ascii=False) for p in prompts)
+    (tmp_path / "a.jsonl").write_text(records, encoding="utf-8-sig", newline="")
+    (tmp_path / "a.txt").write_text("\n".join(prompts), encoding="utf-8-sig")
+    for suffix in ("jsonl", "txt"):
+        assert read_prompts(tmp_path / f"a.{suffix}") == prompts
+
+
 BAD = {
     "a.csv": (b"x", r"must be a file that ends in \.txt, \.jsonl, \.parquet"),
     "empty.txt": (b"\n \n", r"empty\.txt: holds no prompts"),

@@ -1,5 +1,8 @@
 """The whole tiny chain, a few steps a stage; resume; and recipes that cannot be run."""
 
+import math
+import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +16,15 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
+from pyrf.bundle import load_bundle
+from pyrf.models.taehv import TAEHV, TAEHVConfig
 from pyrf.training import checkpoints
+from pyrf.training.latents import encode_scenes
+from pyrf.training.models import load_network
 from pyrf.training.recipe import Recipe, RecipeError, load_recipe
 from pyrf.training.run import run_stage
+from pyrf.training.ship import ship_latest
+from pyrf.training.worlds.shapes import World
 
 
 def small_recipe() -> Recipe:
@@ -94,6 +103,42 @@ def checkpoint_tensors(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def test_paths_of_another_teacher_are_refused(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    recipe = small_recipe()
+    recipe.stages["ode"].train.steps = 4
+    recipe.stages["ode"].train.batch = 3
+    with pytest.raises(ValueError, match="ode/paths holds paths of another teacher or of other settings"):
+        run_stage(recipe, "ode", tmp_path / "run")
+
+
+def test_scenes_of_another_codec_or_number_are_encoded_again(tmp_path: Path) -> None:
+    def codec(seed: int) -> TAEHV:
+        torch.manual_seed(seed)
+        return TAEHV(TAEHVConfig(encoder_width=8, decoder_widths=(8, 8, 8, 8), blocks=1))
+
+    def near(seed: int, count: int, folder: str) -> torch.Tensor:
+        return encode_scenes(codec(seed), World(), count, 7, tmp_path / folder).near
+
+    first = near(0, 10, "kept")
+    assert torch.equal(near(1, 10, "kept"), near(1, 10, "fresh"))
+    assert not torch.equal(near(1, 10, "kept"), first)
+    assert torch.equal(near(1, 20, "kept"), near(1, 20, "other"))
+
+
+def test_the_bundle_follows_its_stages(trained: Path, tmp_path: Path) -> None:
+    recipe = small_recipe()
+    shutil.copytree(trained, tmp_path / "run")
+    folder = tmp_path / "run"
+    bundle = ship_latest(recipe, folder)
+    assert bundle == folder / "bundle"
+    assert ship_latest(recipe, folder) is None
+    load_network(folder / "redmd").save(folder / recipe.ship.network)
+    assert ship_latest(recipe, folder) == bundle
+    found, expected = load_bundle(bundle).transformer(), load_network(folder / "redmd").dit
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters()))
+
+
 def stop_at(recipe: Recipe, stage: str, folder: Path, steps: int) -> None:
     """Run a stage and kill it after the checkpoint of `steps` steps."""
 
@@ -118,6 +163,48 @@ def test_stages_ask_for_the_ones_before(tmp_path: Path) -> None:
         run_stage(small_recipe(), "chunk", tmp_path)
     with pytest.raises(RecipeError, match="no stage 'coder'; its stages are codec, chunk"):
         run_stage(small_recipe(), "coder", tmp_path)
+
+
+def put(path: str, value: object) -> Callable[[dict[str, Any]], None]:
+    """Change one value of a recipe."""
+
+    def change(values: dict[str, Any]) -> None:
+        *keys, last = path.split("/")
+        for key in keys:
+            values = values[key]
+        values[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("stages", {}, "stages: "),
+        ("stages/dmd/teacher", "nope", "stages.dmd.teacher: no stage 'nope' before it; there are causal, "),
+        ("stages/teacher/init", "causal", "stages.teacher.init: no stage 'causal' before it"),
+        ("stages/decoder/init", "ode", "stages.decoder.init: no stage 'ode' before it; there are codec"),
+        ("stages/chunk/init", "codec", "needs either `network` or `init`"),
+        ("ship/network", "odee", "ship.network: no stage 'odee' that makes one"),
+        ("ship/codec", "ode", "ship.codec: no stage 'ode' that makes one; there are codec, decoder"),
+        ("motions", ["zigzag"], r"world knows no motion \['zigzag'\]"),
+        ("stream/sink_frames", 2, r"stream: sink_frames must be 0 or chunk_frames \(3\), got 2"),
+        ("stages/chunk/network/num_heads", 5, "dim must split into heads"),
+        ("stages/chunk/teacher/frames", 12, "frames: Input should be less than or equal to 9, got 12"),
+        ("stages/dmd/dmd/eval_prompts", 0, "eval_prompts: Input should be greater than 0, got 0"),
+        ("stages/dmd/dmd/inverse_beta", math.inf, "inverse_beta: Input should be a finite number"),
+        ("stages/dmd/train/lr_scale", {"critic.": -1}, "lr_scale.critic.: Input should be greater than 0"),
+        ("stages/dmd/train/betas", [0.9, 1.5], "betas.1: Input should be less than 1, got 1.5"),
+        ("kind", ["shapes"], r"kind must be one of shapes, wan, got \['shapes'\]"),
+    ],
+)
+def test_wrong_values_are_named(tmp_path: Path, path: str, value: object, message: str) -> None:
+    values = load_recipe("tiny").model_dump(mode="json")
+    put(path, value)(values)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(str(tmp_path / "mine.yaml"))
+    assert "\n" not in str(caught.value)
 
 
 def test_recipes_are_checked(tmp_path: Path) -> None:

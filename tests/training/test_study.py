@@ -79,6 +79,12 @@ def test_a_plain_bfloat16_sink_stands_still_where_the_exact_one_moves() -> None:
     assert changed[PlainSinkBackend] < 0.75
 
 
+def test_a_folder_without_stages_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["eval", "study", "--out", str(tmp_path / "typo")]) == 2
+    assert "holds none of the stages redmd, dmd" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+
+
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which one of two variants was trained, with random weights."""

@@ -54,7 +54,7 @@ def dmd_loss(x0: Tensor, real: Tensor, fake: Tensor, weights: Tensor | None = No
 
     Args:
         x0, real, fake: [B, ...] of one shape.
-        weights: [B], see `reward_weights`; samples of weight 0 are not counted in the mean.
+        weights: [B], see `reward_weights`; samples of weight 0 are not counted in this mean.
     """
     with torch.no_grad():
         target = x0.double() - dmd_gradient(x0.double(), real.double(), fake.double())

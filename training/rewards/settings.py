@@ -53,6 +53,13 @@ RewardSettings = Annotated[
 """What a recipe embeds."""
 
 
+def single_rewards(settings: RewardSettings | None) -> list[MotionSettings | VideoAlignSettings]:
+    """A combination's rewards, or the only one; none for None."""
+    if settings is None:
+        return []
+    return settings.rewards if isinstance(settings, CombinedSettings) else [settings]
+
+
 def load_reward(settings: RewardSettings) -> Reward:
     """Build the reward that the settings describe.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from pyrf.config import PATCH, StreamConfig
@@ -37,10 +38,10 @@ class CausalSettings(Settings):
         context_noise: largest noise level of the clean context, which a stream's own errors resemble.
     """
 
-    shift: float = 3.0
-    drop: float = 0.1
-    context_noise: float = 0.15
-    eval_prompts: int = 48
+    shift: float = Field(default=3.0, gt=0)
+    drop: float = Field(default=0.1, ge=0, le=1)
+    context_noise: float = Field(default=0.15, ge=0, le=1)
+    eval_prompts: int = Field(default=48, gt=0)
 
 
 class CausalForcing:

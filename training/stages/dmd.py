@@ -46,7 +46,7 @@ class DmdSettings(Settings):
     guidance_scale: float = 3.0
     reward: RewardSettings | None = None
     inverse_beta: float = Field(default=2.0, ge=0)
-    eval_prompts: int = 48
+    eval_prompts: int = Field(default=48, gt=0)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -15,6 +15,7 @@ from pyrf.models.codec import Codec
 from pyrf.training.data import Data, Paths
 from pyrf.training.models import TextToVideo, is_hidden
 from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
+from pyrf.training.origin import fingerprint
 from pyrf.training.path_shards import END, STATES, PathShards
 from pyrf.training.settings import Settings
 from pyrf.training.streams import few_step_sigmas
@@ -35,12 +36,16 @@ class OdeSettings(Settings):
     shard_batches: int = Field(default=1, gt=0)
     steps_per_jump: int = Field(default=4, gt=0)
     guidance_scale: float = 3.0
-    context_noise: float = 0.15
-    eval_prompts: int = 48
+    context_noise: float = Field(default=0.15, ge=0, le=1)
+    eval_prompts: int = Field(default=48, gt=0)
 
 
 class OdeStage(Stage):
-    """Makes the paths that are missing, then learns from them."""
+    """Makes the paths that are missing, then learns from them.
+
+    Args:
+        origin: fingerprint of the teacher and of what its paths begin with.
+    """
 
     def __init__(
         self,
@@ -53,12 +58,15 @@ class OdeStage(Stage):
         stream: StreamConfig,
         batch: int,
         folder: Path,
+        origin: str,
     ) -> None:
         self.settings, self.data, self.paths, self.batch = settings, data, paths, batch
         self.codec, self.stream = codec, stream
         self.sigmas = few_step_sigmas(stream)
         self.module: TextToVideo = student
-        self.shards = PathShards(folder / "paths", settings.paths, settings.shard_batches * batch)
+        shaping = settings.model_dump(exclude={"paths", "eval_prompts"})
+        origin = fingerprint(origin, shaping, batch, stream)
+        self.shards = PathShards(folder / "paths", settings.paths, origin)
         teacher.eval().requires_grad_(False)
         self.shards.make(lambda index: self._make_shard(teacher, index))
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
 from pyrf.models.taehv import TAEHVCodec
@@ -30,12 +31,12 @@ class TeacherSettings(Settings):
         drop: chance that a caption is left out, for classifier-free guidance.
     """
 
-    frames: int
-    shift: float = 3.0
-    drop: float = 0.1
+    frames: int = Field(gt=0, le=NEAR)
+    shift: float = Field(default=3.0, gt=0)
+    drop: float = Field(default=0.1, ge=0, le=1)
     guidance_scale: float = 3.0
-    sampling_steps: int = 16
-    eval_prompts: int = 48
+    sampling_steps: int = Field(default=16, gt=0)
+    eval_prompts: int = Field(default=48, gt=0)
 
 
 class TeacherStage(Stage):
