@@ -286,6 +286,22 @@ def test_bench_states_its_method(random_bundle: Path, capsys: pytest.CaptureFixt
         "denoise only",
     ):
         assert words in out
+    assert "student" not in out
+
+
+def test_bench_names_student_and_export(
+    random_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = StreamingPipeline.from_pretrained(str(random_bundle))
+    monkeypatch.setattr(StreamingPipeline, "from_pretrained", lambda *_, **__: pipe)
+    options = ["--student=mine.pt", "--exported=graphs", "--chunks=2", "--repeats=1", "--warm-up=0"]
+    assert cli.run(["bench", *options]) == 0
+    out = capsys.readouterr().out
+    assert "model tiny with student mine.pt, " in out
+    assert "backend torch on graphs" in out
+    assert cli.run(["bench", *options, "--json"]) == 0
+    method = json.loads(capsys.readouterr().out)["method"]
+    assert (method["student"], method["exported"]) == ("mine.pt", "graphs")
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from overlapped import overlap_decoders
 from random_bundle import HEIGHT, TEXT_LEN, WIDTH, save_random_bundle
 
 import pyrf
+from pyrf.backends.base import OverlappedDecoder
 from pyrf.config import StreamConfig
 from pyrf.pipeline import Chunk, Stream, StreamingPipeline
 
@@ -75,6 +77,21 @@ def test_chunks_of_a_stream(pipe: StreamingPipeline) -> None:
     assert chunks[0].timing.prompt > 0
     for count in (1, 2, 6):
         assert pipe.num_frames_of(count) == sum(len(chunk.frames) for chunk in chunks[:count])
+
+
+def test_stages_that_overlap_have_no_times_of_their_own(
+    pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = pipe(RED, num_frames=33).frames
+    overlap_decoders(pipe, monkeypatch)
+    with pipe.stream(RED) as stream:
+        chunks = take(stream, 3)
+        assert isinstance(stream._rollout.decoder, OverlappedDecoder)
+    assert np.array_equal(frames_of(chunks), plain)
+    for chunk in chunks:
+        timing = chunk.timing
+        assert (timing.denoise, timing.clean, timing.decode) == (None, None, None)
+        assert timing.total > 0
 
 
 def test_frames_and_chunks_convert(pipe: StreamingPipeline) -> None:

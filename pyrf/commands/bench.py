@@ -69,5 +69,14 @@ def bench(
     load_s = time.perf_counter() - start
     if chunks is None:
         chunks = pipe.num_chunks_of(math.ceil((5.0 if seconds is None else seconds) * pipe.fps))
-    result = bench_module.run(pipe, model, load_s=load_s, chunks=chunks, repeats=repeats, warm_up=warm_up)
+    result = bench_module.run(
+        pipe,
+        model,
+        load_s=load_s,
+        chunks=chunks,
+        repeats=repeats,
+        warm_up=warm_up,
+        student=student,
+        exported=None if exported is None else str(exported),
+    )
     typer.echo(json.dumps(result.to_dict()) if as_json else bench_module.table(result))
