@@ -143,7 +143,7 @@ class Stream:
         """End the stream and free its memory; a chunk under way in another thread is given up."""
         self._closed = True
         with self._compute_lock:
-            self._rollout = None
+            self._rollout = self._start = None
         if self._executor is not None:
             self._executor.shutdown(wait=False)
 
@@ -226,8 +226,9 @@ class Stream:
                 return 0.0
             self._prompts = assigned[0]
         rollout.set_prompts(*assigned)
-        if self._index == 0 and self._start is not None:
+        if self._start is not None:
             rollout.prefill(self._start)
+            self._start = None
         return clock.lap()
 
     def _end_chunk(

@@ -368,7 +368,12 @@ def test_image_start_stands_for_a_still_past(pipe: StreamingPipeline) -> None:
     assert np.array_equal(from_image, pipe(RED, num_frames=36, seed=5, video=still[:4]).frames)
     assert not np.array_equal(from_image, pipe(RED, num_frames=36, seed=5).frames)
     with pipe.stream(RED, image=image) as stream:
+        start = weakref.ref(stream._start)
         chunks = take(stream, 2)
+        assert start() is None  # not kept once it is in the cache
+    with pipe.stream(RED, image=image) as stream:
+        start = weakref.ref(stream._start)
+    assert start() is None
     assert [(chunk.index, len(chunk.frames)) for chunk in chunks] == [(0, 12), (1, 12)]
 
 
