@@ -161,14 +161,16 @@ class Stream:
         return self
 
     async def __anext__(self) -> Chunk:
-        if self._closed:
-            raise StopAsyncIteration
         if self._under_way is None:
+            if self._closed:
+                raise StopAsyncIteration
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(1, thread_name_prefix="pyrf-stream")
             self._under_way = self._executor.submit(self._compute)
+        waited = asyncio.wrap_future(self._under_way)
+        waited.add_done_callback(asyncio.Future.exception)  # an error after a cancelled wait is for the next
         try:
-            chunk = await asyncio.shield(asyncio.wrap_future(self._under_way))
+            chunk = await asyncio.shield(waited)
         except asyncio.CancelledError:
             raise  # the chunk stays under way, for the next to ask
         except BaseException:

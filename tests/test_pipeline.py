@@ -351,6 +351,38 @@ def test_cancelled_async_iteration_loses_no_chunk(pipe: StreamingPipeline) -> No
     assert np.array_equal(frames_of(chunks), pipe(RED, num_frames=33, seed=5).frames)
 
 
+def test_cancelled_async_iteration_loses_no_error(pipe: StreamingPipeline) -> None:
+    unheard: list[dict[str, Any]] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        async with pipe.stream(RED) as stream:
+            release, entered = threading.Event(), threading.Event()
+
+            def fail() -> Chunk:
+                entered.set()
+                assert release.wait(60)
+                raise MemoryError("no room")
+
+            stream._next_chunk = fail  # type: ignore[method-assign]
+            task = asyncio.create_task(anext(stream))
+            await asyncio.to_thread(entered.wait, 60)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            release.set()
+            stream._under_way.exception(60)  # the stream is closed by now
+            with pytest.raises(MemoryError, match="no room"):
+                await anext(stream)
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)
+        del task
+        gc.collect()
+
+    asyncio.run(run())
+    assert unheard == []
+
+
 def test_async_and_sync_may_be_mixed(pipe: StreamingPipeline) -> None:
     async def run(stream: Stream) -> list[Chunk]:
         return [await anext(stream), next(stream), await anext(stream)]
