@@ -4,18 +4,20 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from random_bundle import HEIGHT, WIDTH
 
 import pyrf
 from pyrf import cli
-from pyrf.pipeline import StreamingPipeline
+from pyrf.pipeline import Stream, StreamingPipeline
 
 PROMPT = "a red circle moves right"
 
@@ -169,17 +171,50 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_large_a_frame_is_one_line(
-    tmp_path: Path, random_bundle: Path, capfd: pytest.CaptureFixture[str]
+def allocate_too_much(*_: object) -> None:
+    torch.empty(2**60)
+
+
+def raiser(error: Exception) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        allocate_too_much,
+        raiser(MemoryError()),
+        raiser(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")),
+        raiser(RuntimeError("CUDA error: out of memory")),
+        raiser(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.")),
+    ],
+)
+def test_out_of_memory_is_one_line(
+    tmp_path: Path,
+    random_bundle: Path,
+    fail: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    size = ("--height", "16000000", "--width", "16000000")
-    assert (
-        cli.run(["generate", PROMPT, "-o", f"{tmp_path}/out.mp4", "--model", str(random_bundle), *size]) == 2
-    )
+    monkeypatch.setattr(Stream, "_next_chunk", fail)
+    assert cli.run(["generate", PROMPT, "-o", f"{tmp_path}/out.mp4", "--model", str(random_bundle)]) == 2
     err = capfd.readouterr().err
     assert err.startswith("error: out of memory; ")
+    assert "--" not in err  # not every command has the options of this one
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_that_name_memory_are_not_hidden(
+    tmp_path: Path, random_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    monkeypatch.setattr(Stream, "_next_chunk", raiser(error))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        cli.run(["generate", PROMPT, "-o", f"{tmp_path}/out.mp4", "--model", str(random_bundle)])
 
 
 def test_bad_input_in_a_process(tmp_path: Path, random_bundle: Path) -> None:
