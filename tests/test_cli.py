@@ -136,6 +136,7 @@ BAD = {
     "no time": (["a", "-o", "{out}.mp4", "--seconds", "0"], "--seconds must be a positive number"),
     "no number": (["a", "-o", "{out}.mp4", "--seconds", "long"], "'--seconds': "),
     "endless": (["a", "-o", "{out}.mp4", "--seconds", "inf"], "--seconds must be a positive number"),
+    "too long": (["a", "-o", "{out}.mp4", "--seconds", "1e308"], "--seconds must be a positive number"),
     "bad moment": (["a", "-o", "{out}.mp4", "--at", "soon:b"], "--at needs SECONDS:PROMPT"),
     "no colon": (["a", "-o", "{out}.mp4", "--at", "2.5"], "--at needs SECONDS:PROMPT"),
     "late moment": (["a", "-o", "{out}.mp4", "--at", "5:b"], "--at 5 lies outside the video"),
@@ -143,6 +144,12 @@ BAD = {
     "odd size": (
         ["a", "-o", "{out}.mp4", "--height", "33"],
         "multiple of 16, got 33; try 32",
+    ),
+    "huge height": (["a", "-o", "{out}.mp4", "--height", str(2**74)], "height must be at most 16384 pixels"),
+    "huge width": (["a", "-o", "{out}.mp4", "--width", str(2**62)], "width must be at most 16384 pixels"),
+    "huge window": (
+        ["a", "-o", "{out}.mp4", "--window", str(3 * 10**30)],
+        "window_frames must be at most 4096",
     ),
     "illegal window": (["a", "-o", "{out}.mp4", "--window", "5"], "window_frames must be a multiple"),
     "bad dtype": (["a", "-o", "{out}.mp4", "--dtype", "int4"], "dtype must be one of"),
@@ -345,8 +352,11 @@ def test_bench_names_student_and_export(
         (["--chunks=1"], "chunks must be at least 2"),
         (["--repeats=0"], "repeats must be at least 1"),
         (["--warm-up=-1"], "warm-up must be at least 0"),
-        (["--threads=0"], "--threads must be at least 1"),
+        (["--threads=0"], "--threads must lie in 1..1024, got 0"),
+        (["--threads=1000000000000"], "--threads must lie in 1..1024, got 1000000000000"),
         (["--seconds=-1"], "--seconds must be a positive number"),
+        (["--seconds=1e308"], "--seconds must be a positive number up to 1000000, got 1e+308"),
+        (["--seconds=0.5625"], "--seconds must reach beyond the first chunk, which lasts 0.5625 seconds"),
         (["--seconds=1", "--chunks=4"], "--chunks or --seconds, not both"),
     ],
 )

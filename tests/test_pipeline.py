@@ -480,6 +480,8 @@ def test_bad_prompts(pipe: StreamingPipeline, prompt: Any, message: str) -> None
         ({"height": 30}, "height must be a positive multiple of 16, got 30; try 32"),
         ({"width": 0}, "width must be a positive multiple of 16, got 0; try 16"),
         ({"width": "48"}, "width must be a whole number"),
+        ({"height": 16400}, "height must be at most 16384 pixels, got 16400"),
+        ({"width": 10**400}, "width must be at most 16384 pixels"),
         ({"image": np.zeros((32, 32, 3), np.uint8)}, "size of the stream, 32 x 48 x 3, got 32 x 32 x 3"),
         ({"image": np.zeros((32, 48, 3))}, r"image must be uint8 \[H, W, 3\], got float64"),
         ({"video": np.zeros((0, 32, 48, 3), np.uint8)}, r"video must be uint8 \[T, H, W, 3\]"),
@@ -506,6 +508,8 @@ def test_bad_arguments(pipe: StreamingPipeline, arguments: dict[str, Any], messa
         ({"backend": "abacus"}, "backend must be one of torch, onnxruntime, tensorrt, got 'abacus'"),
         ({"window_frames": 4}, "window_frames must be a multiple of chunk_frames"),
         ({"window_frames": 3}, "window_frames must be a multiple of chunk_frames"),
+        ({"window_frames": 4098}, "window_frames must be at most 4096, got 4098"),
+        ({"window_frames": 9.0}, "window_frames must be a whole number, got 9.0"),
         ({"name": "nowhere"}, "nowhere"),
     ],
 )

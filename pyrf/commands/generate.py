@@ -20,6 +20,7 @@ from pyrf.commands.options import (
     StudentOption,
     WidthOption,
     WindowOption,
+    check_seconds,
 )
 
 if TYPE_CHECKING:
@@ -81,8 +82,7 @@ def generate(
     """Make a video from a prompt."""
     from pyrf.video import check_output, open_writer
 
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"--seconds must be a positive number, got {seconds}")
+    check_seconds(seconds)
     switches = sorted((parse_switch(text, seconds) for text in at or ()), key=lambda switch: switch.seconds)
     check_output(output)
 

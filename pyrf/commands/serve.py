@@ -12,7 +12,9 @@ from pyrf.commands.options import (
     DtypeOption,
     ModelOption,
     StudentOption,
+    ThreadsOption,
     WindowOption,
+    check_threads,
 )
 
 
@@ -44,7 +46,7 @@ def serve(
     max_minutes: Annotated[float, typer.Option(help="Longest life of a session.")] = 60.0,
     grace: Annotated[float, typer.Option(help="Seconds a session outlives its viewer.")] = 30.0,
     creates_per_minute: Annotated[float, typer.Option(help="Sessions one address may begin.")] = 60.0,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; by default torch's choice.")] = None,
+    threads: ThreadsOption = None,
     ray: Annotated[
         bool, typer.Option("--ray", help="Serve from replicas on Ray Serve; limits are those of a replica.")
     ] = False,
@@ -61,8 +63,7 @@ def serve(
     require_extra()
     if log_level not in ("debug", "info", "warning", "error"):
         raise ValueError(f"--log-level must be debug, info, warning or error, got {log_level!r}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"--threads must be at least 1, got {threads}")
+    check_threads(threads)
     from pyrf.serve.server import bind, is_loopback
     from pyrf.serve.settings import ServeSettings
 
