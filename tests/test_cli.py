@@ -365,6 +365,22 @@ def test_bad_bench_options(options: list[str], message: str, capsys: pytest.Capt
     assert message in capsys.readouterr().err
 
 
+def test_threads_are_set_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+
+    def load(**_: object) -> None:
+        raise ValueError(f"loaded with {torch.get_num_threads()} threads")
+
+    monkeypatch.setattr(StreamingPipeline, "from_pretrained", load)
+    try:
+        assert cli.run(["serve", "--port", "0", "--threads", str(threads + 1)]) == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert capsys.readouterr().err == f"error: loaded with {threads + 1} threads\n"
+
+
 def test_command_without_arguments_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["generate"]) == 2
     assert cli.run(["dance"]) == 2

@@ -116,12 +116,12 @@ def serve(
 
     from pyrf.pipeline import StreamingPipeline
 
-    # Loaded here and not when the app starts, so that a model that cannot be had is one line.
-    pipe = StreamingPipeline.from_pretrained(**pipeline)
     if threads is not None:
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads)  # before loading: ONNX Runtime takes the number when it loads
+    # Loaded here and not when the app starts, so that a model that cannot be had is one line.
+    pipe = StreamingPipeline.from_pretrained(**pipeline)
     from pyrf.serve.app import create_app
     from pyrf.serve.logs import log_config
     from pyrf.serve.server import run
