@@ -102,6 +102,32 @@ def test_generate_switches_prompts(tmp_path: Path, random_bundle: Path, pipe: St
     assert np.array_equal(frames, np.concatenate(expected)[:56])
 
 
+@pytest.mark.parametrize("start", [None, "image"])
+def test_generate_switches_at_the_last_chunk_but_no_later(
+    tmp_path: Path,
+    random_bundle: Path,
+    pipe: StreamingPipeline,
+    start: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options, last = ["--seconds=2", "--model", str(random_bundle)], 21 / 16  # chunks of 9, 12 and 11 frames
+    if start:
+        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "image.png")
+        options += ["--image", f"{tmp_path}/image.png"]
+        last = 24 / 16  # chunks of 12, 12 and 8
+    shown = []
+    for name, at in (("plain", []), ("switched", ["--at", f"{last}:a blue star"])):
+        assert cli.run(["generate", PROMPT, "-o", f"{tmp_path}/{name}/", *options, *at]) == 0
+        shown.append(read_folder(tmp_path / name))
+    frame = int(16 * last)
+    assert np.array_equal(shown[0][:frame], shown[1][:frame])
+    assert not np.array_equal(shown[0][frame:], shown[1][frame:])
+    at = ["--at", f"{last + 1 / 16}:a blue star"]
+    assert cli.run(["generate", PROMPT, "-o", f"{tmp_path}/late/", *options, *at]) == 2
+    assert "last at 1." in capsys.readouterr().err
+    assert not (tmp_path / "late").exists()
+
+
 def test_generate_continues_images_and_videos(
     tmp_path: Path, random_bundle: Path, pipe: StreamingPipeline
 ) -> None:
@@ -140,6 +166,12 @@ BAD = {
     "bad moment": (["a", "-o", "{out}.mp4", "--at", "soon:b"], "--at needs SECONDS:PROMPT"),
     "no colon": (["a", "-o", "{out}.mp4", "--at", "2.5"], "--at needs SECONDS:PROMPT"),
     "late moment": (["a", "-o", "{out}.mp4", "--at", "5:b"], "--at 5 lies outside the video"),
+    # 80 frames: chunks start at 0, 9, 21, ... 69, and 69 / 16 = 4.3125.
+    "no chunk after the moment": (
+        ["a", "-o", "{out}.mp4", "--at", "1:b", "--at", "4.32:b"],
+        "--at 4.32 comes too late: a prompt changes where a chunk starts, in this video last at 4.312 sec",
+    ),
+    "only one chunk": (["a", "-o", "{out}.mp4", "--at", ".1:b", "--seconds", ".5"], "last at 0 seconds"),
     "bad seed": (["a", "-o", "{out}.mp4", "--seed", "-1"], "seed must lie in 0.."),
     "odd size": (
         ["a", "-o", "{out}.mp4", "--height", "33"],
