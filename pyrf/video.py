@@ -51,7 +51,8 @@ class FrameWriter(ABC):
     """Appends frames to one output. A context manager: the output appears, whole, when it exits well.
 
     Frames go to a hidden partial file beside the target, which is made at once: a place that cannot be
-    written is refused before any frame is. An error or Ctrl-C removes the partial file.
+    written is refused before any frame is. An error or Ctrl-C removes the partial file. A symlink is
+    followed: what it points to is written.
     """
 
     multiple: ClassVar[int] = 1
@@ -60,6 +61,7 @@ class FrameWriter(ABC):
         if not fps > 0:
             raise ValueError(f"fps must be positive, got {fps}")
         self.path = Path(path)
+        self._target = Path(os.path.realpath(path))
         self.fps = fps
         self.num_frames = 0
         self._size: tuple[int, int] | None = None
@@ -100,9 +102,9 @@ class FrameWriter(ABC):
             if not self.num_frames:
                 raise ValueError(f"no frames were written to {self.path}")
             self._finish()
-            if self._partial.is_dir() and self.path.is_dir():
-                self.path.rmdir()  # empty, or it would have been refused
-            self._partial.replace(self.path)
+            if self._partial.is_dir() and self._target.is_dir():
+                self._target.rmdir()  # empty, or it would have been refused
+            self._partial.replace(self._target)
         except BaseException:
             self.discard()
             raise
@@ -128,14 +130,25 @@ class FrameWriter(ABC):
             self.discard()
 
     def _make_partial(self) -> Path:
-        partial = self.path.parent / f".{self.path.name}.{os.getpid()}-{os.urandom(3).hex()}.partial"
+        target = self._target
+        partial = target.parent / f".{target.name}.{os.getpid()}-{os.urandom(3).hex()}.partial"
         try:
-            if self.path.is_dir():
-                raise ValueError(f"cannot write {self.path}: it is a directory")
-            partial.touch(exist_ok=False)
+            if os.path.ismount(target):
+                raise ValueError(f"cannot write {self.path}: nothing can replace a mount point; name another")
+            self._check_target()
+            self._touch(partial)
         except OSError as error:
             raise _unwritable(self.path, error) from error
         return partial
+
+    def _check_target(self) -> None:
+        """Refuse what the output cannot replace."""
+        if self._target.is_dir():
+            raise ValueError(f"cannot write {self.path}: it is a directory")
+
+    def _touch(self, partial: Path) -> None:
+        """Begin the partial output, empty."""
+        partial.touch(exist_ok=False)
 
     def _open(self, height: int, width: int) -> None:  # noqa: B027  (not all outputs need it)
         """Prepare for frames of this size; called once, before the first frame."""
@@ -287,18 +300,16 @@ class SheetWriter(FrameWriter):
 class FolderWriter(FrameWriter):
     """A folder of `frame_000000.png`, `frame_000001.png`, ...; the folder must be new or empty."""
 
-    def _make_partial(self) -> Path:
-        path = self.path.absolute()
-        partial = path.parent / f".{path.name}.{os.getpid()}-{os.urandom(3).hex()}.partial"
-        try:
-            if path.is_dir() and any(path.iterdir()):
-                raise ValueError(f"cannot write to {self.path}: the folder is not empty; name a new one")
-            if path.exists() and not path.is_dir():
-                raise ValueError(f"cannot write to {self.path}: it is a file; name a new folder")
-            partial.mkdir()
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
-        return partial
+    def _check_target(self) -> None:
+        if self._target.is_dir() and any(self._target.iterdir()):
+            raise ValueError(f"cannot write to {self.path}: the folder is not empty; name a new one")
+        if self._target.is_symlink():  # still one after all were followed
+            raise ValueError(f"cannot write to {self.path}: its symlinks form a loop; name a new folder")
+        if self._target.exists() and not self._target.is_dir():
+            raise ValueError(f"cannot write to {self.path}: it is a file; name a new folder")
+
+    def _touch(self, partial: Path) -> None:
+        partial.mkdir()
 
     def _append(self, frame: Frames) -> None:
         from PIL import Image

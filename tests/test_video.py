@@ -1,5 +1,6 @@
 """Files written whole or not at all, of every kind, and read back."""
 
+import os
 from pathlib import Path
 
 import av
@@ -69,6 +70,40 @@ def test_folder_may_exist_if_empty(tmp_path: Path, frames: Frames) -> None:
     assert len(list((tmp_path / "frames").iterdir())) == 20
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png", "frames/", "frames"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_symlinks_are_followed(tmp_path: Path, frames: Frames, name: str, exists: bool) -> None:
+    real, link = tmp_path / "there" / "real", tmp_path / name.rstrip("/")
+    real.parent.mkdir()
+    link.symlink_to(Path("there") / "real")
+    is_folder = not link.suffix
+    if exists and is_folder:
+        real.mkdir()
+    elif exists:
+        real.write_text("old")
+    check_output(f"{tmp_path}/{name}")
+    Video(frames, 16).save(f"{tmp_path}/{name}")
+    assert link.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([link.name, "there"])
+    assert list(real.parent.iterdir()) == [real]
+    if is_folder:
+        assert len(list(real.iterdir())) == 20
+    else:
+        with av.open(str(real)) as container:
+            assert container.streams.video
+
+
+def test_a_mount_point_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path / "disk")
+    for name in ("disk/", "link"):
+        with pytest.raises(ValueError, match="mount point"):
+            check_output(f"{tmp_path}/{name}")
+    check_output(f"{tmp_path}/disk/new/")
+    assert list((tmp_path / "disk").iterdir()) == []
+
+
 @pytest.mark.parametrize("count", [1, 5, 24, 25, 81, 500])
 def test_sheet_shows_frames_at_even_distances(tmp_path: Path, count: int) -> None:
     writer = SheetWriter(tmp_path / "a.png", 16)
@@ -133,6 +168,9 @@ def test_nothing_written_is_an_error(tmp_path: Path) -> None:
         ("full/", "not empty"),
         ("full", "not empty"),
         ("full.mp4", "it is a directory"),
+        ("loop/", "symlinks form a loop"),
+        ("astray/", "No such file or directory"),
+        ("astray.mp4", "No such file or directory"),
     ],
 )
 def test_unwritable_outputs_are_refused_at_once(tmp_path: Path, name: str, message: str) -> None:
@@ -140,6 +178,9 @@ def test_unwritable_outputs_are_refused_at_once(tmp_path: Path, name: str, messa
     for folder in ("full", "full.mp4"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    for link in ("astray", "astray.mp4"):
+        (tmp_path / link).symlink_to("missing/x")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=message) as error:
         check_output(f"{tmp_path}/{name}")
