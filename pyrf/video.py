@@ -23,6 +23,8 @@ Frames = NDArray[np.uint8]
 
 PathLike = str | os.PathLike[str]
 
+MIN_FPS, MAX_FPS = 1e-3, 1e5
+
 
 @dataclass(frozen=True, eq=False)
 class Video:
@@ -58,8 +60,8 @@ class FrameWriter(ABC):
     multiple: ClassVar[int] = 1
 
     def __init__(self, path: PathLike, fps: float) -> None:
-        if not fps > 0:
-            raise ValueError(f"fps must be positive, got {fps}")
+        if not MIN_FPS <= fps <= MAX_FPS:
+            raise ValueError(f"fps must lie in {MIN_FPS:g}..{MAX_FPS:g}, got {fps}")
         self.path = Path(path)
         self._target = Path(os.path.realpath(path))
         self.fps = fps

@@ -1,5 +1,6 @@
 """Files written whole or not at all, of every kind, and read back."""
 
+import math
 import os
 from pathlib import Path
 
@@ -205,8 +206,9 @@ def test_bad_frames_are_refused(tmp_path: Path, frames: Frames) -> None:
             Video(bad, 16).save(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match="size of the first"):
         write(tmp_path / "a.mp4", frames, frames[:, :16])
-    with pytest.raises(ValueError, match="fps"):
-        Video(frames, 0).save(tmp_path / "a.mp4")
+    for fps in (0, -1, 1e-5, 1e12, math.inf, math.nan):
+        with pytest.raises(ValueError, match=r"fps must lie in 0\.001\.\.100000, got"):
+            Video(frames, fps).save(tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
