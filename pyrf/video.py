@@ -8,7 +8,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import repeat
@@ -183,6 +183,27 @@ class _AvWriter(FrameWriter):
 
     _container: Any = None
     _stream: Any = None
+
+    def write(self, frames: Frames) -> None:
+        with self._refusals():
+            super().write(frames)
+
+    def close(self) -> None:
+        with self._refusals():
+            super().close()
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """What the encoder or the disk refuses, as a ValueError."""
+        import av
+
+        try:
+            yield
+        except av.error.FFmpegError as error:
+            size = "" if self._size is None else f" in frames of {self._size[0]} x {self._size[1]}"
+            raise ValueError(
+                f"cannot write {self.path}{size}: {error.strerror}; choose another size, kind or place"
+            ) from error
 
     def _open(self, height: int, width: int) -> None:
         import av

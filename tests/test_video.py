@@ -1,5 +1,6 @@
 """Files written whole or not at all, of every kind, and read back."""
 
+import errno
 import math
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pyrf.video import Frames, SheetWriter, Video, check_output, open_writer, read_frames
+from pyrf.video import Frames, Mp4Writer, SheetWriter, Video, check_output, open_writer, read_frames
 
 
 @pytest.fixture
@@ -212,6 +213,27 @@ def test_bad_frames_are_refused(tmp_path: Path, frames: Frames) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("name", "width"), [("a.mp4", 20_000), ("a.gif", 70_000)])
+def test_what_an_encoder_refuses_is_one_line(tmp_path: Path, name: str, width: int) -> None:
+    with pytest.raises(ValueError, match=rf"cannot write .*{name} in frames of 2 x {width}: ") as error:
+        Video(np.zeros((1, 2, width, 3), np.uint8), 16).save(tmp_path / name)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["_append", "_finish"])
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, frames: Frames, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise av.error.OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Mp4Writer, step, fail)
+    with pytest.raises(ValueError, match=r"a\.mp4 in frames of 32 x 48: No space left on device; choose"):
+        Video(frames, 16).save(tmp_path / "a.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_read_image_covers_and_crops(tmp_path: Path) -> None:
     picture = np.zeros((40, 40, 3), np.uint8)
     picture[10:30] = 255  # the rows that a 2:1 crop keeps
@@ -289,7 +311,6 @@ def test_read_scales_a_frame_once(tmp_path: Path, frames: Frames, monkeypatch: p
 def test_unreadable_files_are_refused(tmp_path: Path, frames: Frames) -> None:
     (tmp_path / "text.mp4").write_text("not a video")
     (tmp_path / "empty.gif").touch()
-    Image.fromarray(frames[0]).save(tmp_path / "cut.png")
     for kind in ("png", "gif", "mp4"):
         path = Video(frames, 16).save(tmp_path / f"cut.{kind}")
         path.write_bytes(path.read_bytes()[:100])
