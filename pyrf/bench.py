@@ -22,8 +22,10 @@ class Method:
     """What was timed, and how."""
 
     model: str
+    student: str | None
     device: str
     backend: str
+    exported: str | None
     dtype: str
     threads: int
     torch: str
@@ -45,7 +47,8 @@ class Result:
     Attributes:
         end_to_end_fps: frames over the seconds from asking for a stream to its last frame as uint8 on the
             host: prompt encoding, network calls, decoding.
-        denoise_fps: frames over the seconds of the network calls alone, clean calls included.
+        denoise_fps: frames over the seconds of the network calls alone, clean calls included; None where
+            they run beside the decoder.
         first_frame_ms: from asking for a stream to its first chunk of frames.
         chunk_p50_ms, chunk_p99_ms: a whole chunk, the first of each stream left out.
         peak_rss_mib: of the process, loading included.
@@ -55,7 +58,7 @@ class Result:
     method: Method
     load_s: float
     end_to_end_fps: float
-    denoise_fps: float
+    denoise_fps: float | None
     first_frame_ms: float
     chunk_p50_ms: float
     chunk_p99_ms: float
@@ -91,9 +94,21 @@ def check_counts(*, chunks: int | None, repeats: int, warm_up: int) -> None:
 
 
 def run(
-    pipe: StreamingPipeline, model: str, *, load_s: float, chunks: int, repeats: int, warm_up: int
+    pipe: StreamingPipeline,
+    model: str,
+    *,
+    load_s: float,
+    chunks: int,
+    repeats: int,
+    warm_up: int,
+    student: str | None = None,
+    exported: str | None = None,
 ) -> Result:
     """Time `repeats` streams of `chunks` chunks each, after a warm-up stream.
+
+    Args:
+        model, student, exported: what `pipe` was loaded from, for the method.
+        load_s: the seconds that took.
 
     Raises:
         ValueError: when a count is too small to give figures.
@@ -105,14 +120,16 @@ def run(
     for _ in range(repeats):
         frames, seconds, first_s, timings = _time_stream(pipe, chunks)
         end_to_end.append(frames / seconds)
-        denoise.append(frames / sum(timing.denoise + timing.clean for timing in timings))
+        calls = [t.denoise + t.clean for t in timings if t.denoise is not None and t.clean is not None]
+        if calls:
+            denoise.append(frames / sum(calls))
         first.append(first_s)
         later += [timing.total for timing in timings[1:]]
     return Result(
-        method=_method(pipe, model, chunks=chunks, repeats=repeats, warm_up=warm_up),
+        method=_method(pipe, model, student, exported, chunks=chunks, repeats=repeats, warm_up=warm_up),
         load_s=load_s,
         end_to_end_fps=statistics.median(end_to_end),
-        denoise_fps=statistics.median(denoise),
+        denoise_fps=statistics.median(denoise) if denoise else None,
         first_frame_ms=1e3 * statistics.median(first),
         chunk_p50_ms=1e3 * statistics.median(later),
         chunk_p99_ms=1e3 * percentile(later, 99),
@@ -135,14 +152,25 @@ def _time_stream(pipe: StreamingPipeline, chunks: int) -> tuple[int, float, floa
     return frames, seconds, first_s, timings
 
 
-def _method(pipe: StreamingPipeline, model: str, *, chunks: int, repeats: int, warm_up: int) -> Method:
+def _method(
+    pipe: StreamingPipeline,
+    model: str,
+    student: str | None,
+    exported: str | None,
+    *,
+    chunks: int,
+    repeats: int,
+    warm_up: int,
+) -> Method:
     import torch
 
     cuda = pipe.device.type == "cuda"
     return Method(
         model=model,
+        student=student,
         device=torch.cuda.get_device_name(pipe.device) if cuda else f"cpu, {processor()}",
         backend=pipe.backend,
+        exported=exported,
         dtype=str(pipe.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
@@ -176,15 +204,22 @@ def _peak_cuda_mib(pipe: StreamingPipeline) -> float | None:
 def table(result: Result) -> str:
     """The result as lines of text, the method first."""
     m = result.method
+    student = "" if m.student is None else f" with student {m.student}"
+    exported = "" if m.exported is None else f" on {m.exported}"
     lines = [
-        f"model {m.model}, {m.dtype}, {m.frame_size} at {m.fps:g} fps, codec {m.codec}",
-        f"device {m.device}; {m.threads} threads, torch {m.torch}, backend {m.backend}",
+        f"model {m.model}{student}, {m.dtype}, {m.frame_size} at {m.fps:g} fps, codec {m.codec}",
+        f"device {m.device}; {m.threads} threads, torch {m.torch}, backend {m.backend}{exported}",
         f"chunk {m.chunk_frames} latent frames, window {m.window_frames}, "
         f"{m.network_calls_per_chunk} network calls a chunk, batch 1",
         f"warm-up {m.warm_up_chunks} chunks, then {m.repeats} streams of {m.chunks} chunks; medians",
         "",
         f"end to end     {result.end_to_end_fps:9.1f} FPS  prompt, network, decoding, frames on the host",
-        f"denoise only   {result.denoise_fps:9.1f} FPS  network calls alone, clean calls included",
+    ]
+    if result.denoise_fps is not None:
+        lines.append(
+            f"denoise only   {result.denoise_fps:9.1f} FPS  network calls alone, clean calls included"
+        )
+    lines += [
         f"first frame    {result.first_frame_ms:9.1f} ms   after load",
         f"chunk p50      {result.chunk_p50_ms:9.1f} ms   all but the first of each stream",
         f"chunk p99      {result.chunk_p99_ms:9.1f} ms",

@@ -35,6 +35,9 @@ USER_ERROR = 2
 INTERRUPTED = 130
 TERMINATED = 143
 
+# In what words torch, on any device and system, says it in place of a MemoryError.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
 # The base of all errors in how a command is called; typer has no public name for it.
 UsageError = cast(type[typer.BadParameter], typer.BadParameter.__bases__[0])
 
@@ -67,9 +70,9 @@ def run(arguments: list[str]) -> int:
     except (ValueError, OSError) as error:
         message = str(error)
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
-        message = "out of memory; take a smaller --height and --width, or --dtype bfloat16"
+        message = "out of memory; smaller frames, a shorter window, a smaller model and bfloat16 need less"
     except KeyboardInterrupt:
         return INTERRUPTED
     else:

@@ -22,6 +22,12 @@ __all__ = ["Chunk", "Stream", "StreamingPipeline", "Timing", "Video"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
+MAX_SIDE = 16384
+"""Pixels of a frame's side, the most that H.264 encodes here."""
+
+MAX_WINDOW_FRAMES = 4096
+"""Latent frames that a chunk may see; 17 minutes at Wan's rate, far more than any cache holds."""
+
 
 class StreamingPipeline:
     """A model, loaded and ready: call it for a `Video`, or `stream` from it without end.
@@ -82,8 +88,11 @@ class StreamingPipeline:
                 is exported when a size is first used, and kept in $PYRF_CACHE, else ~/.cache/pyrf.
 
         Raises:
-            ValueError: when something is unknown, missing or damaged, or the window does not fit the chunk.
+            ValueError: when something is unknown, missing or damaged, or the window is too long or does not
+                fit the chunk.
         """
+        if window_frames is not None and as_int(window_frames, "window_frames") > MAX_WINDOW_FRAMES:
+            raise ValueError(f"window_frames must be at most {MAX_WINDOW_FRAMES}, got {window_frames}")
         check_backend(backend, exported)
         chosen_dtype, chosen_device = _check_dtype(dtype), check_device(device)
         bundle = load_bundle(name, student=student, revision=revision)
@@ -198,11 +207,13 @@ class StreamingPipeline:
         """The size of a frame, the model's where not given.
 
         Raises:
-            ValueError: when it does not split into the network's patches.
+            ValueError: when it does not split into the network's patches, or a side exceeds MAX_SIDE.
         """
         height = self.height if height is None else as_int(height, "height")
         width = self.width if width is None else as_int(width, "width")
         for name, value, patch in (("height", height, PATCH[1]), ("width", width, PATCH[2])):
+            if value > MAX_SIDE:
+                raise ValueError(f"{name} must be at most {MAX_SIDE} pixels, got {value}")
             multiple = self.codec.spatial_stride * patch
             if value < multiple or value % multiple:
                 nearest = max(1, round(value / multiple)) * multiple

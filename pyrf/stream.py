@@ -31,20 +31,23 @@ Inner = TypeVar("Inner", StreamBackend, JointBackend)
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that a chunk took; of the TensorRT backend, whose stages overlap, only `total` is exact.
+    """Seconds that a chunk took.
+
+    The TensorRT backend begins a chunk's calls while it decodes the chunk before: its `denoise`, `clean` and
+    `decode` are None, and `prompt` waits for no GPU.
 
     Attributes:
         prompt: putting a new prompt in force; in the first chunk the start image or video, too.
         denoise: the network's denoise calls, noise and sink update included.
         clean: the call that writes the finished chunk to the cache.
         decode: latents to uint8 frames on the host.
-        total: the whole chunk.
+        total: from asking for the chunk to its frames on the host.
     """
 
     prompt: float
-    denoise: float
-    clean: float
-    decode: float
+    denoise: float | None
+    clean: float | None
+    decode: float | None
     total: float
 
 
@@ -140,7 +143,7 @@ class Stream:
         """End the stream and free its memory; a chunk under way in another thread is given up."""
         self._closed = True
         with self._compute_lock:
-            self._rollout = None
+            self._rollout = self._start = None
         if self._executor is not None:
             self._executor.shutdown(wait=False)
 
@@ -158,14 +161,16 @@ class Stream:
         return self
 
     async def __anext__(self) -> Chunk:
-        if self._closed:
-            raise StopAsyncIteration
         if self._under_way is None:
+            if self._closed:
+                raise StopAsyncIteration
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(1, thread_name_prefix="pyrf-stream")
             self._under_way = self._executor.submit(self._compute)
+        waited = asyncio.wrap_future(self._under_way)
+        waited.add_done_callback(asyncio.Future.exception)  # an error after a cancelled wait is for the next
         try:
-            chunk = await asyncio.shield(asyncio.wrap_future(self._under_way))
+            chunk = await asyncio.shield(waited)
         except asyncio.CancelledError:
             raise  # the chunk stays under way, for the next to ask
         except BaseException:
@@ -223,8 +228,9 @@ class Stream:
                 return 0.0
             self._prompts = assigned[0]
         rollout.set_prompts(*assigned)
-        if self._index == 0 and self._start is not None:
+        if self._start is not None:
             rollout.prefill(self._start)
+            self._start = None
         return clock.lap()
 
     def _end_chunk(
@@ -234,11 +240,15 @@ class Stream:
         assert self._rollout is not None
         frames = self._rollout.decode(latents).cpu().numpy()
         decode_s = clock.lap()
+        if self._rollout.overlapped:
+            timing = Timing(prompt_s, None, None, None, clock.total())
+        else:
+            timing = Timing(prompt_s, loop_s - clean_s, clean_s, decode_s, clock.total())
         chunk = Chunk(
             frames=frames[0] if self._single else frames,
             index=self._index,
             prompt=self._prompts[0] if self._single else self._prompts,
-            timing=Timing(prompt_s, loop_s - clean_s, clean_s, decode_s, clock.total()),
+            timing=timing,
         )
         self._index += 1
         return chunk
@@ -306,8 +316,9 @@ class _Rollout:
         backend = pipe.engine.backend(height, width)
         backend.start(self._batch, height, width)
         self.decoder = pipe.engine.decoder(self._batch, height, width)
-        overlapped = isinstance(self.decoder, OverlappedDecoder)
-        self.device_to_wait = None if overlapped else pipe.device
+        self.overlapped = isinstance(self.decoder, OverlappedDecoder)
+        """Whether the next chunk is begun while the last one is decoded."""
+        self.device_to_wait = None if self.overlapped else pipe.device
         """Where a stage's end is waited for to time it; nowhere when stages run beside each other."""
         self.backend = WatchedBackend(backend, closed, self.device_to_wait)
         shape = (pipe.stream_config.chunk_frames, pipe.codec.latent_channels, height, width)

@@ -8,9 +8,10 @@ import shutil
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -22,6 +23,8 @@ Frames = NDArray[np.uint8]
 """uint8 [T, H, W, 3], RGB."""
 
 PathLike = str | os.PathLike[str]
+
+MIN_FPS, MAX_FPS = 1e-3, 1e5
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +54,17 @@ class FrameWriter(ABC):
     """Appends frames to one output. A context manager: the output appears, whole, when it exits well.
 
     Frames go to a hidden partial file beside the target, which is made at once: a place that cannot be
-    written is refused before any frame is. An error or Ctrl-C removes the partial file.
+    written is refused before any frame is. An error or Ctrl-C removes the partial file. A symlink is
+    followed: what it points to is written.
     """
 
     multiple: ClassVar[int] = 1
 
     def __init__(self, path: PathLike, fps: float) -> None:
-        if not fps > 0:
-            raise ValueError(f"fps must be positive, got {fps}")
+        if not MIN_FPS <= fps <= MAX_FPS:
+            raise ValueError(f"fps must lie in {MIN_FPS:g}..{MAX_FPS:g}, got {fps}")
         self.path = Path(path)
+        self._target = Path(os.path.realpath(path))
         self.fps = fps
         self.num_frames = 0
         self._size: tuple[int, int] | None = None
@@ -100,9 +105,9 @@ class FrameWriter(ABC):
             if not self.num_frames:
                 raise ValueError(f"no frames were written to {self.path}")
             self._finish()
-            if self._partial.is_dir() and self.path.is_dir():
-                self.path.rmdir()  # empty, or it would have been refused
-            self._partial.replace(self.path)
+            if self._partial.is_dir() and self._target.is_dir():
+                self._target.rmdir()  # empty, or it would have been refused
+            self._partial.replace(self._target)
         except BaseException:
             self.discard()
             raise
@@ -128,14 +133,25 @@ class FrameWriter(ABC):
             self.discard()
 
     def _make_partial(self) -> Path:
-        partial = self.path.parent / f".{self.path.name}.{os.getpid()}-{os.urandom(3).hex()}.partial"
+        target = self._target
+        partial = target.parent / f".{target.name}.{os.getpid()}-{os.urandom(3).hex()}.partial"
         try:
-            if self.path.is_dir():
-                raise ValueError(f"cannot write {self.path}: it is a directory")
-            partial.touch(exist_ok=False)
+            if os.path.ismount(target):
+                raise ValueError(f"cannot write {self.path}: nothing can replace a mount point; name another")
+            self._check_target()
+            self._touch(partial)
         except OSError as error:
             raise _unwritable(self.path, error) from error
         return partial
+
+    def _check_target(self) -> None:
+        """Refuse what the output cannot replace."""
+        if self._target.is_dir():
+            raise ValueError(f"cannot write {self.path}: it is a directory")
+
+    def _touch(self, partial: Path) -> None:
+        """Begin the partial output, empty."""
+        partial.touch(exist_ok=False)
 
     def _open(self, height: int, width: int) -> None:  # noqa: B027  (not all outputs need it)
         """Prepare for frames of this size; called once, before the first frame."""
@@ -167,6 +183,27 @@ class _AvWriter(FrameWriter):
 
     _container: Any = None
     _stream: Any = None
+
+    def write(self, frames: Frames) -> None:
+        with self._refusals():
+            super().write(frames)
+
+    def close(self) -> None:
+        with self._refusals():
+            super().close()
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """What the encoder or the disk refuses, as a ValueError."""
+        import av
+
+        try:
+            yield
+        except av.error.FFmpegError as error:
+            size = "" if self._size is None else f" in frames of {self._size[0]} x {self._size[1]}"
+            raise ValueError(
+                f"cannot write {self.path}{size}: {error.strerror}; choose another size, kind or place"
+            ) from error
 
     def _open(self, height: int, width: int) -> None:
         import av
@@ -287,18 +324,16 @@ class SheetWriter(FrameWriter):
 class FolderWriter(FrameWriter):
     """A folder of `frame_000000.png`, `frame_000001.png`, ...; the folder must be new or empty."""
 
-    def _make_partial(self) -> Path:
-        path = self.path.absolute()
-        partial = path.parent / f".{path.name}.{os.getpid()}-{os.urandom(3).hex()}.partial"
-        try:
-            if path.is_dir() and any(path.iterdir()):
-                raise ValueError(f"cannot write to {self.path}: the folder is not empty; name a new one")
-            if path.exists() and not path.is_dir():
-                raise ValueError(f"cannot write to {self.path}: it is a file; name a new folder")
-            partial.mkdir()
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
-        return partial
+    def _check_target(self) -> None:
+        if self._target.is_dir() and any(self._target.iterdir()):
+            raise ValueError(f"cannot write to {self.path}: the folder is not empty; name a new one")
+        if self._target.is_symlink():  # still one after all were followed
+            raise ValueError(f"cannot write to {self.path}: its symlinks form a loop; name a new folder")
+        if self._target.exists() and not self._target.is_dir():
+            raise ValueError(f"cannot write to {self.path}: it is a file; name a new folder")
+
+    def _touch(self, partial: Path) -> None:
+        partial.mkdir()
 
     def _append(self, frame: Frames) -> None:
         from PIL import Image
@@ -354,41 +389,64 @@ def read_frames(path: PathLike, *, height: int, width: int, fps: float, limit: i
     Raises:
         ValueError: when the file is missing or holds no picture that can be decoded.
     """
+    import av
     from PIL import Image, ImageOps
 
     if not Path(path).is_file():
         raise ValueError(f"cannot read {path}: there is no such file")
     kept: deque[Frames] = deque(maxlen=limit)
     try:
-        for picture in _pictures(Path(path), fps):
-            kept.append(np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read {path} as an image or video: {error}") from error
+        for picture, count in _pictures(Path(path), fps):
+            frame = np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS))
+            kept.extend(repeat(frame, min(count, limit or count)))
+    except (
+        # Decoders raise all of these on damaged files.
+        av.error.FFmpegError,
+        Image.DecompressionBombError,
+        EOFError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        SyntaxError,
+        ValueError,
+    ) as error:
+        reason = str(error) or "it is damaged"
+        raise ValueError(f"cannot read {path} as an image or video: {reason}") from error
     if not kept:
         raise ValueError(f"cannot read {path}: it holds no frames")
     return np.stack(kept)
 
 
-def _pictures(path: Path, fps: float) -> Iterator[Any]:
-    """RGB Pillow images of a file, a video's at `fps`."""
+def _pictures(path: Path, fps: float) -> Iterator[tuple[Any, int]]:
+    """RGB Pillow images of a file, each with the number of frames that show it at `fps`."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
             # A phone's photo may hold a second picture (MPO); only a real animation is a video.
             if not getattr(image, "is_animated", False) or image.format == "MPO":
-                yield ImageOps.exif_transpose(image).convert("RGB")
+                yield ImageOps.exif_transpose(image).convert("RGB"), 1
                 return
     except UnidentifiedImageError:
         pass  # a video, for PyAV
     import av
 
-    due = 0
+    shown = 0
     with av.open(str(path)) as container:
         if not container.streams.video:
             raise ValueError("it has no video stream")
-        for frame in container.decode(video=0):
-            picture = frame.to_image()
-            while due <= frame.time * fps + 1e-3:
-                yield picture
-                due += 1
+        stream = container.streams.video[0]
+        for frame, seconds in _timed(container.decode(stream), float(stream.average_rate or fps)):
+            count = math.floor(seconds * fps + 1e-3) + 1 - shown
+            if count > 0:
+                yield frame.to_image(), count
+                shown += count
+
+
+def _timed(frames: Iterator[Any], rate: float) -> Iterator[tuple[Any, float]]:
+    """Frames of PyAV with the seconds since the first one; those without a time are `rate` a second."""
+    first: float | None = None
+    for index, frame in enumerate(frames):
+        if frame.time is not None and first is None:
+            first = frame.time - index / rate
+        yield frame, index / rate if frame.time is None or first is None else frame.time - first

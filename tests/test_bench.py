@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 import small
 import torch
+from overlapped import overlap_decoders
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyrf import bench
@@ -73,6 +74,16 @@ def test_figures_agree_with_each_other(random_bundle: Path) -> None:
     assert "CUDA" not in lines
     with_device = bench.table(replace(result, peak_cuda_mib=512.0))
     assert with_device.splitlines()[-1].split() == ["peak", "CUDA", "512", "MiB"]
+
+
+def test_no_figure_for_denoising_that_overlaps(random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = StreamingPipeline.from_pretrained(str(random_bundle))
+    overlap_decoders(pipe, monkeypatch)
+    result = bench.run(pipe, "random", load_s=1.5, chunks=2, repeats=1, warm_up=0)
+    assert json.loads(json.dumps(result.to_dict()))["denoise_fps"] is None
+    lines = bench.table(result)
+    assert "end to end" in lines
+    assert "denoise only" not in lines
 
 
 def test_long_stream(

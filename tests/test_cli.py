@@ -4,18 +4,20 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from random_bundle import HEIGHT, WIDTH
 
 import pyrf
 from pyrf import cli
-from pyrf.pipeline import StreamingPipeline
+from pyrf.pipeline import Stream, StreamingPipeline
 
 PROMPT = "a red circle moves right"
 
@@ -100,6 +102,32 @@ def test_generate_switches_prompts(tmp_path: Path, random_bundle: Path, pipe: St
     assert np.array_equal(frames, np.concatenate(expected)[:56])
 
 
+@pytest.mark.parametrize("start", [None, "image"])
+def test_generate_switches_at_the_last_chunk_but_no_later(
+    tmp_path: Path,
+    random_bundle: Path,
+    pipe: StreamingPipeline,
+    start: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options, last = ["--seconds=2", "--model", str(random_bundle)], 21 / 16  # chunks of 9, 12 and 11 frames
+    if start:
+        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "image.png")
+        options += ["--image", f"{tmp_path}/image.png"]
+        last = 24 / 16  # chunks of 12, 12 and 8
+    shown = []
+    for name, at in (("plain", []), ("switched", ["--at", f"{last}:a blue star"])):
+        assert cli.run(["generate", PROMPT, "-o", f"{tmp_path}/{name}/", *options, *at]) == 0
+        shown.append(read_folder(tmp_path / name))
+    frame = int(16 * last)
+    assert np.array_equal(shown[0][:frame], shown[1][:frame])
+    assert not np.array_equal(shown[0][frame:], shown[1][frame:])
+    at = ["--at", f"{last + 1 / 16}:a blue star"]
+    assert cli.run(["generate", PROMPT, "-o", f"{tmp_path}/late/", *options, *at]) == 2
+    assert "last at 1." in capsys.readouterr().err
+    assert not (tmp_path / "late").exists()
+
+
 def test_generate_continues_images_and_videos(
     tmp_path: Path, random_bundle: Path, pipe: StreamingPipeline
 ) -> None:
@@ -134,13 +162,26 @@ BAD = {
     "no time": (["a", "-o", "{out}.mp4", "--seconds", "0"], "--seconds must be a positive number"),
     "no number": (["a", "-o", "{out}.mp4", "--seconds", "long"], "'--seconds': "),
     "endless": (["a", "-o", "{out}.mp4", "--seconds", "inf"], "--seconds must be a positive number"),
+    "too long": (["a", "-o", "{out}.mp4", "--seconds", "1e308"], "--seconds must be a positive number"),
     "bad moment": (["a", "-o", "{out}.mp4", "--at", "soon:b"], "--at needs SECONDS:PROMPT"),
     "no colon": (["a", "-o", "{out}.mp4", "--at", "2.5"], "--at needs SECONDS:PROMPT"),
     "late moment": (["a", "-o", "{out}.mp4", "--at", "5:b"], "--at 5 lies outside the video"),
+    # 80 frames: chunks start at 0, 9, 21, ... 69, and 69 / 16 = 4.3125.
+    "no chunk after the moment": (
+        ["a", "-o", "{out}.mp4", "--at", "1:b", "--at", "4.32:b"],
+        "--at 4.32 comes too late: a prompt changes where a chunk starts, in this video last at 4.312 sec",
+    ),
+    "only one chunk": (["a", "-o", "{out}.mp4", "--at", ".1:b", "--seconds", ".5"], "last at 0 seconds"),
     "bad seed": (["a", "-o", "{out}.mp4", "--seed", "-1"], "seed must lie in 0.."),
     "odd size": (
         ["a", "-o", "{out}.mp4", "--height", "33"],
         "multiple of 16, got 33; try 32",
+    ),
+    "huge height": (["a", "-o", "{out}.mp4", "--height", str(2**74)], "height must be at most 16384 pixels"),
+    "huge width": (["a", "-o", "{out}.mp4", "--width", str(2**62)], "width must be at most 16384 pixels"),
+    "huge window": (
+        ["a", "-o", "{out}.mp4", "--window", str(3 * 10**30)],
+        "window_frames must be at most 4096",
     ),
     "illegal window": (["a", "-o", "{out}.mp4", "--window", "5"], "window_frames must be a multiple"),
     "bad dtype": (["a", "-o", "{out}.mp4", "--dtype", "int4"], "dtype must be one of"),
@@ -169,17 +210,50 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_large_a_frame_is_one_line(
-    tmp_path: Path, random_bundle: Path, capfd: pytest.CaptureFixture[str]
+def allocate_too_much(*_: object) -> None:
+    torch.empty(2**60)
+
+
+def raiser(error: Exception) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        allocate_too_much,
+        raiser(MemoryError()),
+        raiser(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")),
+        raiser(RuntimeError("CUDA error: out of memory")),
+        raiser(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.")),
+    ],
+)
+def test_out_of_memory_is_one_line(
+    tmp_path: Path,
+    random_bundle: Path,
+    fail: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    size = ("--height", "16000000", "--width", "16000000")
-    assert (
-        cli.run(["generate", PROMPT, "-o", f"{tmp_path}/out.mp4", "--model", str(random_bundle), *size]) == 2
-    )
+    monkeypatch.setattr(Stream, "_next_chunk", fail)
+    assert cli.run(["generate", PROMPT, "-o", f"{tmp_path}/out.mp4", "--model", str(random_bundle)]) == 2
     err = capfd.readouterr().err
     assert err.startswith("error: out of memory; ")
+    assert "--" not in err  # not every command has the options of this one
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_that_name_memory_are_not_hidden(
+    tmp_path: Path, random_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    monkeypatch.setattr(Stream, "_next_chunk", raiser(error))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        cli.run(["generate", PROMPT, "-o", f"{tmp_path}/out.mp4", "--model", str(random_bundle)])
 
 
 def test_bad_input_in_a_process(tmp_path: Path, random_bundle: Path) -> None:
@@ -286,6 +360,22 @@ def test_bench_states_its_method(random_bundle: Path, capsys: pytest.CaptureFixt
         "denoise only",
     ):
         assert words in out
+    assert "student" not in out
+
+
+def test_bench_names_student_and_export(
+    random_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = StreamingPipeline.from_pretrained(str(random_bundle))
+    monkeypatch.setattr(StreamingPipeline, "from_pretrained", lambda *_, **__: pipe)
+    options = ["--student=mine.pt", "--exported=graphs", "--chunks=2", "--repeats=1", "--warm-up=0"]
+    assert cli.run(["bench", *options]) == 0
+    out = capsys.readouterr().out
+    assert "model tiny with student mine.pt, " in out
+    assert "backend torch on graphs" in out
+    assert cli.run(["bench", *options, "--json"]) == 0
+    method = json.loads(capsys.readouterr().out)["method"]
+    assert (method["student"], method["exported"]) == ("mine.pt", "graphs")
 
 
 @pytest.mark.parametrize(
@@ -294,14 +384,33 @@ def test_bench_states_its_method(random_bundle: Path, capsys: pytest.CaptureFixt
         (["--chunks=1"], "chunks must be at least 2"),
         (["--repeats=0"], "repeats must be at least 1"),
         (["--warm-up=-1"], "warm-up must be at least 0"),
-        (["--threads=0"], "--threads must be at least 1"),
+        (["--threads=0"], "--threads must lie in 1..1024, got 0"),
+        (["--threads=1000000000000"], "--threads must lie in 1..1024, got 1000000000000"),
         (["--seconds=-1"], "--seconds must be a positive number"),
+        (["--seconds=1e308"], "--seconds must be a positive number up to 1000000, got 1e+308"),
+        (["--seconds=0.5625"], "--seconds must reach beyond the first chunk, which lasts 0.5625 seconds"),
         (["--seconds=1", "--chunks=4"], "--chunks or --seconds, not both"),
     ],
 )
 def test_bad_bench_options(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["bench", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_threads_are_set_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+
+    def load(**_: object) -> None:
+        raise ValueError(f"loaded with {torch.get_num_threads()} threads")
+
+    monkeypatch.setattr(StreamingPipeline, "from_pretrained", load)
+    try:
+        assert cli.run(["serve", "--port", "0", "--threads", str(threads + 1)]) == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert capsys.readouterr().err == f"error: loaded with {threads + 1} threads\n"
 
 
 def test_command_without_arguments_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:

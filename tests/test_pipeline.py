@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from overlapped import overlap_decoders
 from random_bundle import HEIGHT, TEXT_LEN, WIDTH, save_random_bundle
 
 import pyrf
+from pyrf.backends.base import OverlappedDecoder
 from pyrf.config import StreamConfig
 from pyrf.pipeline import Chunk, Stream, StreamingPipeline
 
@@ -75,6 +77,21 @@ def test_chunks_of_a_stream(pipe: StreamingPipeline) -> None:
     assert chunks[0].timing.prompt > 0
     for count in (1, 2, 6):
         assert pipe.num_frames_of(count) == sum(len(chunk.frames) for chunk in chunks[:count])
+
+
+def test_stages_that_overlap_have_no_times_of_their_own(
+    pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = pipe(RED, num_frames=33).frames
+    overlap_decoders(pipe, monkeypatch)
+    with pipe.stream(RED) as stream:
+        chunks = take(stream, 3)
+        assert isinstance(stream._rollout.decoder, OverlappedDecoder)
+    assert np.array_equal(frames_of(chunks), plain)
+    for chunk in chunks:
+        timing = chunk.timing
+        assert (timing.denoise, timing.clean, timing.decode) == (None, None, None)
+        assert timing.total > 0
 
 
 def test_frames_and_chunks_convert(pipe: StreamingPipeline) -> None:
@@ -334,6 +351,38 @@ def test_cancelled_async_iteration_loses_no_chunk(pipe: StreamingPipeline) -> No
     assert np.array_equal(frames_of(chunks), pipe(RED, num_frames=33, seed=5).frames)
 
 
+def test_cancelled_async_iteration_loses_no_error(pipe: StreamingPipeline) -> None:
+    unheard: list[dict[str, Any]] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        async with pipe.stream(RED) as stream:
+            release, entered = threading.Event(), threading.Event()
+
+            def fail() -> Chunk:
+                entered.set()
+                assert release.wait(60)
+                raise MemoryError("no room")
+
+            stream._next_chunk = fail  # type: ignore[method-assign]
+            task = asyncio.create_task(anext(stream))
+            await asyncio.to_thread(entered.wait, 60)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            release.set()
+            stream._under_way.exception(60)  # the stream is closed by now
+            with pytest.raises(MemoryError, match="no room"):
+                await anext(stream)
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)
+        del task
+        gc.collect()
+
+    asyncio.run(run())
+    assert unheard == []
+
+
 def test_async_and_sync_may_be_mixed(pipe: StreamingPipeline) -> None:
     async def run(stream: Stream) -> list[Chunk]:
         return [await anext(stream), next(stream), await anext(stream)]
@@ -351,7 +400,12 @@ def test_image_start_stands_for_a_still_past(pipe: StreamingPipeline) -> None:
     assert np.array_equal(from_image, pipe(RED, num_frames=36, seed=5, video=still[:4]).frames)
     assert not np.array_equal(from_image, pipe(RED, num_frames=36, seed=5).frames)
     with pipe.stream(RED, image=image) as stream:
+        start = weakref.ref(stream._start)
         chunks = take(stream, 2)
+        assert start() is None  # not kept once it is in the cache
+    with pipe.stream(RED, image=image) as stream:
+        start = weakref.ref(stream._start)
+    assert start() is None
     assert [(chunk.index, len(chunk.frames)) for chunk in chunks] == [(0, 12), (1, 12)]
 
 
@@ -426,6 +480,8 @@ def test_bad_prompts(pipe: StreamingPipeline, prompt: Any, message: str) -> None
         ({"height": 30}, "height must be a positive multiple of 16, got 30; try 32"),
         ({"width": 0}, "width must be a positive multiple of 16, got 0; try 16"),
         ({"width": "48"}, "width must be a whole number"),
+        ({"height": 16400}, "height must be at most 16384 pixels, got 16400"),
+        ({"width": 10**400}, "width must be at most 16384 pixels"),
         ({"image": np.zeros((32, 32, 3), np.uint8)}, "size of the stream, 32 x 48 x 3, got 32 x 32 x 3"),
         ({"image": np.zeros((32, 48, 3))}, r"image must be uint8 \[H, W, 3\], got float64"),
         ({"video": np.zeros((0, 32, 48, 3), np.uint8)}, r"video must be uint8 \[T, H, W, 3\]"),
@@ -452,6 +508,8 @@ def test_bad_arguments(pipe: StreamingPipeline, arguments: dict[str, Any], messa
         ({"backend": "abacus"}, "backend must be one of torch, onnxruntime, tensorrt, got 'abacus'"),
         ({"window_frames": 4}, "window_frames must be a multiple of chunk_frames"),
         ({"window_frames": 3}, "window_frames must be a multiple of chunk_frames"),
+        ({"window_frames": 4098}, "window_frames must be at most 4096, got 4098"),
+        ({"window_frames": 9.0}, "window_frames must be a whole number, got 9.0"),
         ({"name": "nowhere"}, "nowhere"),
     ],
 )

@@ -1,13 +1,16 @@
 """Files written whole or not at all, of every kind, and read back."""
 
+import errno
+import math
+import os
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from pyrf.video import Frames, SheetWriter, Video, check_output, open_writer, read_frames
+from pyrf.video import Frames, Mp4Writer, SheetWriter, Video, check_output, open_writer, read_frames
 
 
 @pytest.fixture
@@ -67,6 +70,40 @@ def test_folder_may_exist_if_empty(tmp_path: Path, frames: Frames) -> None:
     (tmp_path / "frames").mkdir()
     Video(frames, 16).save(tmp_path / "frames")
     assert len(list((tmp_path / "frames").iterdir())) == 20
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png", "frames/", "frames"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_symlinks_are_followed(tmp_path: Path, frames: Frames, name: str, exists: bool) -> None:
+    real, link = tmp_path / "there" / "real", tmp_path / name.rstrip("/")
+    real.parent.mkdir()
+    link.symlink_to(Path("there") / "real")
+    is_folder = not link.suffix
+    if exists and is_folder:
+        real.mkdir()
+    elif exists:
+        real.write_text("old")
+    check_output(f"{tmp_path}/{name}")
+    Video(frames, 16).save(f"{tmp_path}/{name}")
+    assert link.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([link.name, "there"])
+    assert list(real.parent.iterdir()) == [real]
+    if is_folder:
+        assert len(list(real.iterdir())) == 20
+    else:
+        with av.open(str(real)) as container:
+            assert container.streams.video
+
+
+def test_a_mount_point_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path / "disk")
+    for name in ("disk/", "link"):
+        with pytest.raises(ValueError, match="mount point"):
+            check_output(f"{tmp_path}/{name}")
+    check_output(f"{tmp_path}/disk/new/")
+    assert list((tmp_path / "disk").iterdir()) == []
 
 
 @pytest.mark.parametrize("count", [1, 5, 24, 25, 81, 500])
@@ -133,6 +170,9 @@ def test_nothing_written_is_an_error(tmp_path: Path) -> None:
         ("full/", "not empty"),
         ("full", "not empty"),
         ("full.mp4", "it is a directory"),
+        ("loop/", "symlinks form a loop"),
+        ("astray/", "No such file or directory"),
+        ("astray.mp4", "No such file or directory"),
     ],
 )
 def test_unwritable_outputs_are_refused_at_once(tmp_path: Path, name: str, message: str) -> None:
@@ -140,6 +180,9 @@ def test_unwritable_outputs_are_refused_at_once(tmp_path: Path, name: str, messa
     for folder in ("full", "full.mp4"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    for link in ("astray", "astray.mp4"):
+        (tmp_path / link).symlink_to("missing/x")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=message) as error:
         check_output(f"{tmp_path}/{name}")
@@ -164,8 +207,30 @@ def test_bad_frames_are_refused(tmp_path: Path, frames: Frames) -> None:
             Video(bad, 16).save(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match="size of the first"):
         write(tmp_path / "a.mp4", frames, frames[:, :16])
-    with pytest.raises(ValueError, match="fps"):
-        Video(frames, 0).save(tmp_path / "a.mp4")
+    for fps in (0, -1, 1e-5, 1e12, math.inf, math.nan):
+        with pytest.raises(ValueError, match=r"fps must lie in 0\.001\.\.100000, got"):
+            Video(frames, fps).save(tmp_path / "a.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "width"), [("a.mp4", 20_000), ("a.gif", 70_000)])
+def test_what_an_encoder_refuses_is_one_line(tmp_path: Path, name: str, width: int) -> None:
+    with pytest.raises(ValueError, match=rf"cannot write .*{name} in frames of 2 x {width}: ") as error:
+        Video(np.zeros((1, 2, width, 3), np.uint8), 16).save(tmp_path / name)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["_append", "_finish"])
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, frames: Frames, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise av.error.OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Mp4Writer, step, fail)
+    with pytest.raises(ValueError, match=r"a\.mp4 in frames of 32 x 48: No space left on device; choose"):
+        Video(frames, 16).save(tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -201,11 +266,69 @@ def test_read_video_resamples_and_keeps_the_end(tmp_path: Path, frames: Frames, 
     assert np.array_equal(read_frames(path, height=32, width=48, fps=16, limit=5), same[-5:])
 
 
+def remux(source: Path, target: Path, container_format: str, shift: int = 0) -> Path:
+    """Put a video's stream into another container, later by `shift` seconds."""
+    with av.open(str(source)) as old, av.open(str(target), "w", format=container_format) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.pts += int(shift / packet.time_base)
+                packet.dts += int(shift / packet.time_base)
+                packet.stream = stream
+                new.mux(packet)
+    return target
+
+
+def test_read_counts_from_the_first_frame(tmp_path: Path, frames: Frames) -> None:
+    path = remux(Video(frames, 16).save(tmp_path / "a.mp4"), tmp_path / "a.ts", "mpegts", shift=1000)
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).time > 999
+    assert np.array_equal(read_frames(path, height=32, width=48, fps=16), decode(path))
+
+
+def test_read_takes_a_stream_without_times(tmp_path: Path, frames: Frames) -> None:
+    path = remux(Video(frames, 25).save(tmp_path / "a.mp4"), tmp_path / "a.h264", "h264")
+    with av.open(str(path)) as container:
+        assert {frame.time for frame in container.decode(video=0)} == {None}
+        assert container.streams.video[0].average_rate == 25
+    assert np.array_equal(read_frames(path, height=32, width=48, fps=25), decode(path))
+    assert len(read_frames(path, height=32, width=48, fps=12.5)) == 10
+
+
+def test_read_scales_a_frame_once(tmp_path: Path, frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Video(frames, 16).save(tmp_path / "a.mp4")
+    fit, sizes = ImageOps.fit, []
+
+    def counted(picture: Image.Image, size: tuple[int, int], method: Image.Resampling) -> Image.Image:
+        sizes.append(size)
+        return fit(picture, size, method)
+
+    monkeypatch.setattr(ImageOps, "fit", counted)
+    assert len(read_frames(path, height=16, width=16, fps=160)) == 191
+    assert sizes == 20 * [(16, 16)]
+
+
 def test_unreadable_files_are_refused(tmp_path: Path, frames: Frames) -> None:
     (tmp_path / "text.mp4").write_text("not a video")
-    Image.fromarray(frames[0]).save(tmp_path / "cut.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:100])
-    for name in ("missing.png", "text.mp4", "cut.png"):
+    (tmp_path / "empty.gif").touch()
+    for kind in ("png", "gif", "mp4"):
+        path = Video(frames, 16).save(tmp_path / f"cut.{kind}")
+        path.write_bytes(path.read_bytes()[:100])
+    for name in ("missing.png", "text.mp4", "empty.gif", "cut.png", "cut.gif", "cut.mp4"):
         with pytest.raises(ValueError, match="cannot read") as error:
             read_frames(tmp_path / name, height=32, width=48, fps=16)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("error", [EOFError(), SyntaxError("a"), RuntimeError("a"), IndexError("a")])
+def test_whatever_a_decoder_raises_is_one_line(
+    tmp_path: Path, frames: Frames, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Video(frames, 16).save(tmp_path / "a.png")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    with pytest.raises(ValueError, match=r"cannot read .*a\.png as an image or video: (a|it is damaged)$"):
+        read_frames(tmp_path / "a.png", height=32, width=48, fps=16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,13 @@ from pyrf.commands.options import (
     ExportedOption,
     ModelOption,
     StudentOption,
+    ThreadsOption,
+    check_seconds,
+    check_threads,
 )
+
+if TYPE_CHECKING:
+    from pyrf.pipeline import StreamingPipeline
 
 
 def bench(
@@ -26,7 +32,7 @@ def bench(
     seconds: Annotated[float | None, typer.Option(help="Length of a stream, instead of --chunks.")] = None,
     repeats: Annotated[int, typer.Option(help="Timed streams.")] = 5,
     warm_up: Annotated[int, typer.Option(help="Chunks of an untimed stream before them.")] = 4,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; by default torch's choice.")] = None,
+    threads: ThreadsOption = None,
     dtype: DtypeOption = "float32",
     device: DeviceOption = "cpu",
     backend: BackendOption = "torch",
@@ -49,10 +55,9 @@ def bench(
         return
     if chunks is not None and seconds is not None:
         raise ValueError("give --chunks or --seconds, not both")
-    if seconds is not None and not 0 < seconds < math.inf:
-        raise ValueError(f"--seconds must be a positive number, got {seconds}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"--threads must be at least 1, got {threads}")
+    if seconds is not None:
+        check_seconds(seconds)
+    check_threads(threads)
     from pyrf import bench as bench_module
 
     bench_module.check_counts(chunks=chunks, repeats=repeats, warm_up=warm_up)
@@ -68,6 +73,28 @@ def bench(
     )
     load_s = time.perf_counter() - start
     if chunks is None:
-        chunks = pipe.num_chunks_of(math.ceil((5.0 if seconds is None else seconds) * pipe.fps))
-    result = bench_module.run(pipe, model, load_s=load_s, chunks=chunks, repeats=repeats, warm_up=warm_up)
+        chunks = _chunks_of(pipe, seconds)
+    result = bench_module.run(
+        pipe,
+        model,
+        load_s=load_s,
+        chunks=chunks,
+        repeats=repeats,
+        warm_up=warm_up,
+        student=student,
+        exported=None if exported is None else str(exported),
+    )
     typer.echo(json.dumps(result.to_dict()) if as_json else bench_module.table(result))
+
+
+def _chunks_of(pipe: StreamingPipeline, seconds: float | None) -> int:
+    """Chunks of a stream of this length, by default of 5 seconds; at least the 2 that give figures."""
+    if seconds is None:
+        return max(2, pipe.num_chunks_of(math.ceil(5 * pipe.fps)))
+    chunks = pipe.num_chunks_of(math.ceil(seconds * pipe.fps))
+    if chunks < 2:
+        first_s = pipe.num_frames_of(1) / pipe.fps
+        raise ValueError(
+            f"--seconds must reach beyond the first chunk, which lasts {first_s:g} seconds, got {seconds:g}"
+        )
+    return chunks

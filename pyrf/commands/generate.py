@@ -20,6 +20,7 @@ from pyrf.commands.options import (
     StudentOption,
     WidthOption,
     WindowOption,
+    check_seconds,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def generate(
     seed: Annotated[int, typer.Option(help="The same seed and prompts give the same frames.")] = 0,
     at: Annotated[
         list[str] | None,
-        typer.Option(help="Switch the prompt in mid-stream; may be repeated.", metavar="SECONDS:PROMPT"),
+        typer.Option(
+            help="Switch the prompt where the next chunk starts; may be repeated.", metavar="SECONDS:PROMPT"
+        ),
     ] = None,
     image: Annotated[
         Path | None, typer.Option(help="Continue from this image, or from the end of this video.")
@@ -81,8 +84,7 @@ def generate(
     """Make a video from a prompt."""
     from pyrf.video import check_output, open_writer
 
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"--seconds must be a positive number, got {seconds}")
+    check_seconds(seconds)
     switches = sorted((parse_switch(text, seconds) for text in at or ()), key=lambda switch: switch.seconds)
     check_output(output)
 
@@ -98,12 +100,19 @@ def generate(
         window_frames=window,
         exported=exported,
     )
+    num_frames = max(1, round(seconds * pipe.fps))
+    last_chunk = _last_chunk(pipe, num_frames, continues=image is not None)
     for switch in switches:
         pipe.check_prompt(switch.prompt)
+        if switch.seconds * pipe.fps > last_chunk:
+            latest = math.floor(1e3 * last_chunk / pipe.fps) / 1e3
+            raise ValueError(
+                f"--at {switch.seconds:g} comes too late: a prompt changes where a chunk starts, "
+                f"in this video last at {latest:.10g} seconds"
+            )
     opening = None if image is None else _read_opening(pipe, image, height, width)
     load_s = time.perf_counter() - start
 
-    num_frames = max(1, round(seconds * pipe.fps))
     start = time.perf_counter()
     with (
         pipe.stream(prompt, seed=seed, height=height, width=width, video=opening) as stream,
@@ -125,6 +134,14 @@ def generate(
         f"{num_frames / total_s:.1f} FPS end to end, first frame {1e3 * first_s:.0f} ms after load, "
         f"load {load_s:.2f} s"
     )
+
+
+def _last_chunk(pipe: StreamingPipeline, num_frames: int, *, continues: bool) -> int:
+    """The frame at which the last chunk of a video starts; one that continues another has no short chunk."""
+    chunk_frames = pipe.num_frames_of(2) - pipe.num_frames_of(1)
+    first = chunk_frames if continues else pipe.num_frames_of(1)
+    later = math.ceil(max(0, num_frames - first) / chunk_frames)
+    return first + (later - 1) * chunk_frames if later else 0
 
 
 def _read_opening(pipe: StreamingPipeline, path: Path, height: int | None, width: int | None) -> Frames:

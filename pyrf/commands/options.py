@@ -32,3 +32,28 @@ WindowOption = Annotated[
     int | None,
     typer.Option(help="Latent frames that a chunk sees, itself included; by default the model's."),
 ]
+ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads; by default torch's choice.")]
+
+MAX_THREADS = 1024
+MAX_SECONDS = 1_000_000
+"""Of a video, 11 days."""
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of CPU threads that torch cannot start.
+
+    Raises:
+        ValueError: when it does not lie in 1..MAX_THREADS.
+    """
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise ValueError(f"--threads must lie in 1..{MAX_THREADS}, got {threads}")
+
+
+def check_seconds(seconds: float) -> None:
+    """Refuse a length that no video has.
+
+    Raises:
+        ValueError: when it does not lie in 0..MAX_SECONDS, or is 0.
+    """
+    if not 0 < seconds <= MAX_SECONDS:
+        raise ValueError(f"--seconds must be a positive number up to {MAX_SECONDS}, got {seconds:g}")

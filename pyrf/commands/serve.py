@@ -12,7 +12,9 @@ from pyrf.commands.options import (
     DtypeOption,
     ModelOption,
     StudentOption,
+    ThreadsOption,
     WindowOption,
+    check_threads,
 )
 
 
@@ -45,7 +47,7 @@ def serve(
     max_minutes: Annotated[float, typer.Option(help="Longest life of a session.")] = 60.0,
     grace: Annotated[float, typer.Option(help="Seconds a session outlives its viewer.")] = 30.0,
     creates_per_minute: Annotated[float, typer.Option(help="Sessions one address may begin.")] = 60.0,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; by default torch's choice.")] = None,
+    threads: ThreadsOption = None,
     ray: Annotated[
         bool, typer.Option("--ray", help="Serve from replicas on Ray Serve; limits are those of a replica.")
     ] = False,
@@ -62,8 +64,7 @@ def serve(
     require_extra()
     if log_level not in ("debug", "info", "warning", "error"):
         raise ValueError(f"--log-level must be debug, info, warning or error, got {log_level!r}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"--threads must be at least 1, got {threads}")
+    check_threads(threads)
     from pyrf.serve.server import bind, is_loopback
     from pyrf.serve.settings import ServeSettings
 
@@ -116,12 +117,12 @@ def serve(
 
     from pyrf.pipeline import StreamingPipeline
 
-    # Loaded here and not when the app starts, so that a model that cannot be had is one line.
-    pipe = StreamingPipeline.from_pretrained(**pipeline)
     if threads is not None:
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads)  # before loading: ONNX Runtime takes the number when it loads
+    # Loaded here and not when the app starts, so that a model that cannot be had is one line.
+    pipe = StreamingPipeline.from_pretrained(**pipeline)
     from pyrf.serve.app import create_app
     from pyrf.serve.logs import log_config
     from pyrf.serve.server import run

@@ -72,7 +72,7 @@ def test_a_signal_drains_and_exits_well(random_bundle: Path, number: int, option
         (["--device", "cuda:99"], "torch sees"),
         (["--backend", "abacus"], "backend must be one of"),
         (["--max-sessions", "0"], "max_sessions must be positive and finite, got 0"),
-        (["--threads", "0"], "--threads must be at least 1"),
+        (["--threads", "0"], "--threads must lie in 1..1024, got 0"),
         (["--log-level", "loud"], "--log-level must be debug, info, warning or error"),
     ],
 )
