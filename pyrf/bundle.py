@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from pyrf.checkpoint import load_weights, read_student, unfilled
 from pyrf.config import PATCH, ModelConfig, StreamConfig
+from pyrf.files import whole_folder
 from pyrf.hub import BundleError, find_bundle, find_student
 from pyrf.keymaps import dit_from_diffusers, dit_to_diffusers, t5_to_transformers
 from pyrf.layouts import DIT_STEM, TEXT_STEM, VAE_STEM, Layout, Placement, find_layout
@@ -176,8 +175,6 @@ def save_bundle(
         BundleError: when `path` exists or cannot be written.
     """
     path = Path(path)
-    if path.exists():
-        raise BundleError(f"{path} exists; give a new directory, or remove it first")
     config = transformer.config
     vae, vae_weights = _codec_content(codec)
     index = {
@@ -196,27 +193,23 @@ def save_bundle(
             "width": width,
         },
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        _write_json(temporary / "model_index.json", index)
-        _write_dit(temporary / "transformer", transformer)
-        _write_json(temporary / "vae" / "config.json", vae)
-        _write_weights(temporary / "vae" / f"{VAE_STEM}.safetensors", vae_weights)
-        _write_text(temporary, text_encoder)
-        _write_json(
-            temporary / "scheduler" / "scheduler_config.json",
-            {
-                "_class_name": "FlowMatchEulerDiscreteScheduler",
-                "num_train_timesteps": 1000,
-                "shift": stream_config.shift,
-            },
-        )
-        temporary.rename(path)
+        with whole_folder(path) as temporary:
+            _write_json(temporary / "model_index.json", index)
+            _write_dit(temporary / "transformer", transformer)
+            _write_json(temporary / "vae" / "config.json", vae)
+            _write_weights(temporary / "vae" / f"{VAE_STEM}.safetensors", vae_weights)
+            _write_text(temporary, text_encoder)
+            _write_json(
+                temporary / "scheduler" / "scheduler_config.json",
+                {
+                    "_class_name": "FlowMatchEulerDiscreteScheduler",
+                    "num_train_timesteps": 1000,
+                    "shift": stream_config.shift,
+                },
+            )
     except OSError as error:
         raise BundleError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return path
 
 

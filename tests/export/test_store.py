@@ -1,6 +1,8 @@
 """Exports kept in the cache folder: made once, made again when damaged or when anything changed."""
 
+import os
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -59,6 +61,15 @@ def test_another_process_may_win_the_race(bundle, made, monkeypatch):
 
     monkeypatch.setattr(exporter, "export_onnx", lose)
     assert stored(bundle).is_dir()
+
+
+def test_what_a_killed_export_left_is_removed_after_a_day(bundle, made):
+    exports = store.cache_folder() / "onnx"
+    for name, hours in ((".00000000.tmp.killed", 25), (".11111111.tmp.busy", 23), ("whole", 25)):
+        (exports / name).mkdir(parents=True)
+        os.utime(exports / name, (time.time() - 3600 * hours,) * 2)
+    folder = stored(bundle)
+    assert set(exports.iterdir()) == {exports / ".11111111.tmp.busy", exports / "whole", folder}
 
 
 def test_a_cache_that_cannot_be_written_is_a_clear_error(bundle, made, monkeypatch, tmp_path):
