@@ -198,7 +198,7 @@ class StreamingPipeline:
         """The size of a frame, the model's where not given.
 
         Raises:
-            ValueError: when it does not split into the network's patches.
+            ValueError: when it does not split into the network's patches, or `exported` is of another size.
         """
         height = self.height if height is None else as_int(height, "height")
         width = self.width if width is None else as_int(width, "width")
@@ -209,6 +209,7 @@ class StreamingPipeline:
                 raise ValueError(
                     f"{name} must be a positive multiple of {multiple}, got {value}; try {nearest}"
                 )
+        self.engine.check_size(height // self.codec.spatial_stride, width // self.codec.spatial_stride)
         return height, width
 
     def num_frames_of(self, chunks: int) -> int:
