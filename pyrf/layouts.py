@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from pyrf.checkpoint import find_weights, load_weights, read_tensors, unfilled
+from pyrf.checkpoint import find_weights, load_weights, read_tensors, unfilled, weight_files
 from pyrf.config import PATCH, ModelConfig
 from pyrf.hub import BundleError
 from pyrf.keymaps import dit_from_diffusers, t5_from_transformers, vae_to_diffusers
@@ -73,6 +73,13 @@ class Layout(Protocol):
 
     def model_config(self, *, text_len: int, rope_theta: float) -> ModelConfig: ...
 
+    def files(self, *, dit_weights: bool) -> list[Path]:
+        """What the parts are read from, with the transformer's weights or without.
+
+        Raises:
+            CheckpointError: when a file of weights is missing, or an index of shards damaged.
+        """
+
     def dit_tensors(self) -> tuple[dict[str, Tensor], Path]:
         """The transformer's weights under official names, and the file they come from."""
 
@@ -120,6 +127,18 @@ class DiffusersLayout:
         settings = index.values.get("pyrf", {})
         if not isinstance(settings, dict):
             raise BundleError(f"{index.path}: pyrf must be an object, found {settings!r}")
+    def files(self, *, dit_weights: bool) -> list[Path]:
+        stems = {"vae": VAE_STEM, "text_encoder": TEXT_STEM}
+        if dit_weights:
+            stems["transformer"] = DIT_STEM
+        weights = [find_weights(self.path / part, stem) for part, stem in stems.items()]
+        return [
+            self.path / "model_index.json",
+            *(self.path / part / "config.json" for part in ("transformer", "vae", "text_encoder")),
+            self.tokenizer / "tokenizer.json",
+            *(file for path in weights for file in weight_files(path)),
+        ]
+
         return settings
 
     def model_config(self, *, text_len: int, rope_theta: float) -> ModelConfig:
@@ -207,6 +226,10 @@ class WanLayout:
 
     def model_config(self, *, text_len: int, rope_theta: float) -> ModelConfig:
         file = JsonFile(self.path / "config.json")
+    def files(self, *, dit_weights: bool) -> list[Path]:
+        dit = weight_files(find_weights(self.path, DIT_STEM)) if dit_weights else []
+        return [self.path / "config.json", self._vae, self._text, self.tokenizer / "tokenizer.json", *dit]
+
         file.require("_class_name", "WanModel", default="WanModel")
         file.require("model_type", "t2v")
         values = {name: file.number(name) for name in ("dim", "ffn_dim", "num_heads", "num_layers")}
