@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pyrf.checkpoint import load_weights, read_student, unfilled
-from pyrf.config import PATCH, ModelConfig, StreamConfig
+from pyrf.config import PATCH, ModelConfig, StreamConfig, check_positive, check_whole
 from pyrf.files import whole_folder
 from pyrf.hub import BundleError, find_bundle, find_student
 from pyrf.keymaps import dit_from_diffusers, dit_to_diffusers, t5_to_transformers
@@ -23,6 +23,9 @@ from pyrf.models.taehv import TAEHVCodec
 from pyrf.text import TextEncoder, read_tokenizer
 
 __all__ = ["Bundle", "BundleError", "load_bundle", "save_bundle"]
+
+MIN_FPS, MAX_FPS = 0.001, 100_000
+"""Of a bundle's videos: what containers can say."""
 
 _VIDEO_DEFAULTS = {"fps": 16.0, "height": 480, "width": 832}
 _MODEL_DEFAULTS = {"text_len": 512, "rope_theta": 10000.0}
@@ -129,12 +132,15 @@ def load_bundle(
     if unknown := sorted(set(settings) - stream_names - set(_VIDEO_DEFAULTS) - set(_MODEL_DEFAULTS)):
         raise BundleError(f"{path / 'model_index.json'}: pyrf has unknown settings {unknown}")
     values = _VIDEO_DEFAULTS | _MODEL_DEFAULTS | settings
-    for key in (*_VIDEO_DEFAULTS, *_MODEL_DEFAULTS):
-        kind = int if key in ("height", "width", "text_len") else (int, float)
-        if not isinstance(values[key], kind) or isinstance(values[key], bool) or values[key] <= 0:
-            raise BundleError(
-                f"{path / 'model_index.json'}: {key} must be a positive number, found {values[key]!r}"
-            )
+    try:
+        for key in ("height", "width", "text_len"):
+            check_whole(key, values[key])
+        for key in ("fps", "rope_theta"):
+            check_positive(key, values[key])
+        if not MIN_FPS <= values["fps"] <= MAX_FPS:
+            raise ValueError(f"fps must lie in {MIN_FPS}..{MAX_FPS}, got {values['fps']}")
+    except ValueError as error:
+        raise BundleError(f"{path / 'model_index.json'}: {error}") from None
     return Bundle(
         path=path,
         model_config=layout.model_config(text_len=values["text_len"], rope_theta=values["rope_theta"]),
@@ -149,10 +155,10 @@ def load_bundle(
 
 def _stream_config(path: Path, values: dict[str, Any]) -> StreamConfig:
     try:
-        if "denoising_steps" in values:
+        if isinstance(values.get("denoising_steps"), list):
             values["denoising_steps"] = tuple(values["denoising_steps"])
         return StreamConfig(**values)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise BundleError(f"{path / 'model_index.json'}: {error}") from error
 
 
