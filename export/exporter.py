@@ -26,7 +26,7 @@ from pyrf.export.student import student_graphs
 from pyrf.export.text import text_graphs
 from pyrf.export.trace import TracedGraph, graph_spec, write_graphs
 from pyrf.files import whole_folder
-from pyrf.models.codec import Codec
+from pyrf.models.codec import latent_size
 from pyrf.models.dit import WanModel
 
 PRECISIONS = ("float32", "float16", "bfloat16", "fp8")
@@ -102,7 +102,7 @@ def export_onnx(
         report: told what begins.
 
     Raises:
-        ExportError: when an argument does not fit.
+        ValueError: when an argument does not fit.
         OSError: when the folder exists, or cannot be written.
     """
     if dtype not in PRECISIONS:
@@ -114,9 +114,9 @@ def export_onnx(
         writer = FolderWriter(temporary)
         codec = bundle.codec(torch_dtype)
         rows, columns = latent_size(
-            codec,
             bundle.height if height is None else height,
             bundle.width if width is None else width,
+            codec,
         )
         report("fingerprint of the weights")
         weights = fingerprint(bundle)
@@ -175,16 +175,3 @@ def export_student(
             width=width,
             weights="",
         )
-
-
-def latent_size(codec: Codec, height: int, width: int) -> tuple[int, int]:
-    """Height and width of the latents of frames of a size in pixels.
-
-    Raises:
-        ExportError: when they do not split into the network's patches.
-    """
-    multiple = 2 * codec.spatial_stride
-    for name, value in (("height", height), ("width", width)):
-        if value < multiple or value % multiple:
-            raise ExportError(f"{name} must be a positive multiple of {multiple}, got {value}")
-    return height // codec.spatial_stride, width // codec.spatial_stride

@@ -13,7 +13,7 @@ import torch
 
 from pyrf.backends.choice import check_backend, load_engine
 from pyrf.bundle import Bundle, load_bundle
-from pyrf.config import PATCH
+from pyrf.models.codec import latent_size
 from pyrf.stream import Chunk, Prompt, Stream, Timing, as_int
 from pyrf.text import clean_prompt
 from pyrf.video import Frames, Video
@@ -202,14 +202,7 @@ class StreamingPipeline:
         """
         height = self.height if height is None else as_int(height, "height")
         width = self.width if width is None else as_int(width, "width")
-        for name, value, patch in (("height", height, PATCH[1]), ("width", width, PATCH[2])):
-            multiple = self.codec.spatial_stride * patch
-            if value < multiple or value % multiple:
-                nearest = max(1, round(value / multiple)) * multiple
-                raise ValueError(
-                    f"{name} must be a positive multiple of {multiple}, got {value}; try {nearest}"
-                )
-        self.engine.check_size(height // self.codec.spatial_stride, width // self.codec.spatial_stride)
+        self.engine.check_size(*latent_size(height, width, self.codec))
         return height, width
 
     def num_frames_of(self, chunks: int) -> int:

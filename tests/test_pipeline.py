@@ -425,6 +425,7 @@ def test_bad_prompts(pipe: StreamingPipeline, prompt: Any, message: str) -> None
         ({"prompt": ["a", "b"], "seed": [1]}, "one for each of 2 prompts, got 1"),
         ({"height": 30}, "height must be a positive multiple of 16, got 30; try 32"),
         ({"width": 0}, "width must be a positive multiple of 16, got 0; try 16"),
+        ({"height": 16 * 2**70}, "height must be at most 1048576, got 18889"),
         ({"width": "48"}, "width must be a whole number"),
         ({"image": np.zeros((32, 32, 3), np.uint8)}, "size of the stream, 32 x 48 x 3, got 32 x 32 x 3"),
         ({"image": np.zeros((32, 48, 3))}, r"image must be uint8 \[H, W, 3\], got float64"),

@@ -64,6 +64,6 @@ def test_arguments_are_checked_before_work(bundle, tmp_path):
         export_onnx(bundle, tmp_path)
     with pytest.raises(ExportError, match="dtype must be one of float32, float16, bfloat16, fp8, got 'int4'"):
         export_onnx(bundle, tmp_path / "new", dtype="int4")
-    with pytest.raises(ExportError, match="height must be a positive multiple of 16, got 40"):
+    with pytest.raises(ValueError, match="height must be a positive multiple of 16, got 40; try 32"):
         export_onnx(bundle, tmp_path / "new", height=40)
     assert list(tmp_path.iterdir()) == []
