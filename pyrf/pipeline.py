@@ -20,7 +20,7 @@ from pyrf.video import Frames, Video
 
 __all__ = ["Chunk", "Stream", "StreamingPipeline", "Timing", "Video"]
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class StreamingPipeline:
@@ -50,7 +50,9 @@ class StreamingPipeline:
         self.stream_config = bundle.stream_config
         self.height: int = bundle.height
         self.width: int = bundle.width
-        self.text_encoder = bundle.text_encoder(dtype=dtype, device=device)
+        # The text encoder's activations may leave the range of float16; its rows do not.
+        text_dtype = torch.bfloat16 if dtype == torch.float16 else dtype
+        self.text_encoder = bundle.text_encoder(dtype=text_dtype, device=device)
         self.codec = bundle.codec(dtype=dtype, device=device)
         self.engine = load_engine(backend, bundle, self.codec, dtype=dtype, device=device, exported=exported)
 
@@ -74,8 +76,8 @@ class StreamingPipeline:
             student: weights that replace the model's: a file or a hub id.
             revision: of the hub repository.
             backend: who computes: "torch", "onnxruntime" (on a CPU, in float32) or "tensorrt" (on a GPU, in
-                bfloat16).
-            dtype: "float32" or "bfloat16", of the network and the cache.
+                bfloat16 or float16).
+            dtype: "float32" or "bfloat16", of the network and the cache; for tensorrt also "float16".
             device: "cpu", "cuda", "cuda:1", ...
             window_frames: latent frames that a chunk sees, sink and itself included; by default the model's.
             exported: a folder that `pyrf export` wrote, for a backend that runs graphs. By default the model
@@ -85,7 +87,7 @@ class StreamingPipeline:
             ValueError: when something is unknown, missing or damaged, or the window does not fit the chunk.
         """
         check_backend(backend, exported)
-        chosen_dtype, chosen_device = _check_dtype(dtype), check_device(device)
+        chosen_dtype, chosen_device = _check_dtype(dtype, backend), check_device(device)
         bundle = load_bundle(name, student=student, revision=revision)
         if window_frames is not None:
             bundle = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=window_frames))
@@ -240,10 +242,12 @@ class StreamingPipeline:
         return np.concatenate([held, frames[-wanted:]])
 
 
-def _check_dtype(dtype: str | torch.dtype) -> torch.dtype:
+def _check_dtype(dtype: str | torch.dtype, backend: str) -> torch.dtype:
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}")
+    if name == "float16" and backend != "tensorrt":
+        raise ValueError("dtype float16 is for the tensorrt backend alone; give float32 or bfloat16")
     return DTYPES[name]
 
 

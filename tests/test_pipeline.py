@@ -446,7 +446,8 @@ def test_bad_arguments(pipe: StreamingPipeline, arguments: dict[str, Any], messa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, got 'int8'"),
+        ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float16, got 'int8'"),
+        ({"dtype": "float16"}, "dtype float16 is for the tensorrt backend alone; give float32 or bfloat16"),
         ({"device": "warp"}, "device must be cpu, cuda"),
         ({"device": "meta"}, "device must be cpu, cuda"),
         ({"device": "cuda:99"}, "torch sees"),

@@ -126,6 +126,24 @@ def test_float16_with_the_sink_updated_by_the_kernels(monkeypatch):
     assert error < 0.02
 
 
+def test_a_pipeline_streams_in_float16(monkeypatch):
+    """The text encoder is in bfloat16, whose range its activations need."""
+    monkeypatch.setattr("pyrf.pipeline.check_backend", lambda *_: None)
+    for name in ("load_tensorrt", "CudaDevice"):
+        monkeypatch.setattr(tensorrt_engine, name, lambda *_: None)
+    monkeypatch.setattr(tensorrt_engine, "plans_on_gpu", lambda *_: host_plans)
+    path, exported = str(small_export.bundle().path), small_export.exported("float16")
+    pipe = pyrf.StreamingPipeline.from_pretrained(
+        path, backend="tensorrt", dtype="float16", exported=exported
+    )
+    assert next(pipe.text_encoder.network.parameters()).dtype == torch.bfloat16
+    found, wanted = (
+        made("a red circle moves", num_frames=30, seed=3).frames
+        for made in (pipe, pyrf.StreamingPipeline.from_pretrained(path))
+    )
+    assert differ(found, wanted) <= 8
+
+
 def test_engines_are_built_for_the_gpu_they_run_on(monkeypatch):
     """Keys hold the release of TensorRT and the compute capability that the machine reports."""
     asked = []
