@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +25,8 @@ from pyrf.export.manifest import (
 from pyrf.export.student import student_graphs
 from pyrf.export.text import text_graphs
 from pyrf.export.trace import TracedGraph, graph_spec, write_graphs
-from pyrf.models.codec import Codec
+from pyrf.files import whole_folder
+from pyrf.models.codec import latent_size
 from pyrf.models.dit import WanModel
 
 PRECISIONS = ("float32", "float16", "bfloat16", "fp8")
@@ -39,33 +38,15 @@ CALIBRATION_PROMPTS = (
 
 
 class FolderWriter:
-    """Collects the graphs of a folder; `finish` gives the folder its name.
-
-    Args:
-        folder: to be written; must not exist.
-        report: told what is being done.
-
-    Raises:
-        ExportError: when the folder exists.
-    """
+    """Fills an empty folder with graphs, and with the manifest at the end."""
 
     def __init__(self, folder: Path) -> None:
-        if folder.exists():
-            raise ExportError(f"{folder} exists; give a new directory, or remove it first")
         self.folder = folder
-        self.temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         self.graphs: dict[str, GraphSpec] = {}
-
-    def __enter__(self) -> FolderWriter:
-        self.temporary.mkdir(parents=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.temporary, ignore_errors=True)
 
     def add(self, graphs: Mapping[str, TracedGraph], weights: str) -> None:
         """Write graphs that share a file of weights."""
-        write_graphs(self.temporary, graphs, weights)
+        write_graphs(self.folder, graphs, weights)
         for name, graph in graphs.items():
             self.graphs[name] = graph_spec(f"{name}.onnx", graph)
 
@@ -80,7 +61,7 @@ class FolderWriter:
         width: int,
         weights: str,
     ) -> Manifest:
-        """Write the manifest, and give the folder its name."""
+        """Write the manifest."""
         manifest = Manifest(
             dtype=dtype,
             fp8=fp8,
@@ -91,10 +72,9 @@ class FolderWriter:
             weights=weights,
             versions=package_versions(),
             graphs={name: self.graphs[name] for name in GRAPHS if name in self.graphs},
-            files={path.name: file_entry(path) for path in sorted(self.temporary.iterdir())},
+            files={path.name: file_entry(path) for path in sorted(self.folder.iterdir())},
         )
-        (self.temporary / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        self.temporary.rename(self.folder)
+        (self.folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         return manifest
 
 
@@ -122,19 +102,21 @@ def export_onnx(
         report: told what begins.
 
     Raises:
-        ExportError: when the folder exists, or an argument does not fit.
+        ValueError: when an argument does not fit.
+        OSError: when the folder exists, or cannot be written.
     """
     if dtype not in PRECISIONS:
         raise ExportError(f"dtype must be one of {', '.join(PRECISIONS)}, got {dtype!r}")
     fp8 = dtype == "fp8"
     dtype = "bfloat16" if fp8 else dtype
     torch_dtype, stream, config = getattr(torch, dtype), bundle.stream_config, bundle.model_config
-    with FolderWriter(Path(folder)) as writer:
+    with whole_folder(folder) as temporary:
+        writer = FolderWriter(temporary)
         codec = bundle.codec(torch_dtype)
         rows, columns = latent_size(
-            codec,
             bundle.height if height is None else height,
             bundle.width if width is None else width,
+            codec,
         )
         report("fingerprint of the weights")
         weights = fingerprint(bundle)
@@ -179,9 +161,10 @@ def export_student(
         height, width: of the latents.
 
     Raises:
-        ExportError: when the folder exists.
+        OSError: when the folder exists, or cannot be written.
     """
-    with FolderWriter(folder) as writer:
+    with whole_folder(folder) as temporary:
+        writer = FolderWriter(temporary)
         writer.add(student_graphs(model, stream, height, width), "student.weights")
         return writer.finish(
             dtype=str(model.dtype).removeprefix("torch."),
@@ -192,16 +175,3 @@ def export_student(
             width=width,
             weights="",
         )
-
-
-def latent_size(codec: Codec, height: int, width: int) -> tuple[int, int]:
-    """Height and width of the latents of frames of a size in pixels.
-
-    Raises:
-        ExportError: when they do not split into the network's patches.
-    """
-    multiple = 2 * codec.spatial_stride
-    for name, value in (("height", height), ("width", width)):
-        if value < multiple or value % multiple:
-            raise ExportError(f"{name} must be a positive multiple of {multiple}, got {value}")
-    return height // codec.spatial_stride, width // codec.spatial_stride

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrf.bundle import Bundle
+from pyrf.checkpoint import weight_files
 from pyrf.config import ModelConfig, StreamConfig
 
 MANIFEST = "manifest.json"
@@ -190,19 +191,20 @@ def load_manifest(folder: str | Path, *, check_content: bool = True) -> Manifest
 
 
 def fingerprint(bundle: Bundle) -> str:
-    """SHA-256 over the weights and configurations that a bundle is read from."""
-    paths = [path for path in sorted(bundle.path.rglob("*")) if path.suffix in _SOURCES]
+    """SHA-256 over the files that a bundle is read from; what else lies beside them does not matter.
+
+    Raises:
+        CheckpointError: when a file of weights is missing, or an index of shards damaged.
+    """
+    paths = bundle.layout.files(dit_weights=bundle.student is None)
     if bundle.student is not None:
-        paths.append(bundle.student)
+        paths += weight_files(bundle.student)
     digest = hashlib.sha256()
     for path in paths:
         size, content = file_entry(path)
         name = path.relative_to(bundle.path) if path.is_relative_to(bundle.path) else path.name
         digest.update(f"{name} {size} {content}\n".encode())
     return digest.hexdigest()
-
-
-_SOURCES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json"}
 
 
 def package_versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from pyrf.export.manifest import (
 )
 
 logger = logging.getLogger(__name__)
+
+ABANDONED_S = 24 * 3600
+"""When a half-written export that nobody has added to is taken to be one whose process was killed."""
 
 
 def cache_folder() -> Path:
@@ -62,6 +66,7 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
             shutil.rmtree(folder)
         else:
             return folder
+    _remove_abandoned(folder.parent)
     logger.warning("exporting %s at %d x %d, once; it is kept in %s", bundle.path, height, width, folder)
     try:
         export_onnx(bundle, folder, dtype=dtype, height=height, width=width)
@@ -69,6 +74,16 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
         if not folder.exists():  # else another process was first
             raise ExportError(f"cannot write {folder}: {error.strerror or error}") from error
     return folder
+
+
+def _remove_abandoned(exports: Path) -> None:
+    """Remove what killed processes left of `whole_folder`s: gigabytes that nobody else would."""
+    for temporary in exports.glob(".*.tmp.*"):
+        try:
+            if time.time() - temporary.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(temporary, ignore_errors=True)
+        except FileNotFoundError:  # another process was first
+            continue
 
 
 def check_export(folder: Path, bundle: Bundle, *, dtype: str) -> Manifest:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pyrf.checkpoint import load_weights, read_student, unfilled
-from pyrf.config import PATCH, ModelConfig, StreamConfig
+from pyrf.config import PATCH, ModelConfig, StreamConfig, check_positive, check_whole
+from pyrf.files import whole_folder
 from pyrf.hub import BundleError, find_bundle, find_student
 from pyrf.keymaps import dit_from_diffusers, dit_to_diffusers, t5_to_transformers
 from pyrf.layouts import DIT_STEM, TEXT_STEM, VAE_STEM, Layout, Placement, find_layout
@@ -24,6 +23,9 @@ from pyrf.models.taehv import TAEHVCodec
 from pyrf.text import TextEncoder, read_tokenizer
 
 __all__ = ["Bundle", "BundleError", "load_bundle", "save_bundle"]
+
+MIN_FPS, MAX_FPS = 0.001, 100_000
+"""Of a bundle's videos: what containers can say."""
 
 _VIDEO_DEFAULTS = {"fps": 16.0, "height": 480, "width": 832}
 _MODEL_DEFAULTS = {"text_len": 512, "rope_theta": 10000.0}
@@ -130,12 +132,15 @@ def load_bundle(
     if unknown := sorted(set(settings) - stream_names - set(_VIDEO_DEFAULTS) - set(_MODEL_DEFAULTS)):
         raise BundleError(f"{path / 'model_index.json'}: pyrf has unknown settings {unknown}")
     values = _VIDEO_DEFAULTS | _MODEL_DEFAULTS | settings
-    for key in (*_VIDEO_DEFAULTS, *_MODEL_DEFAULTS):
-        kind = int if key in ("height", "width", "text_len") else (int, float)
-        if not isinstance(values[key], kind) or isinstance(values[key], bool) or values[key] <= 0:
-            raise BundleError(
-                f"{path / 'model_index.json'}: {key} must be a positive number, found {values[key]!r}"
-            )
+    try:
+        for key in ("height", "width", "text_len"):
+            check_whole(key, values[key])
+        for key in ("fps", "rope_theta"):
+            check_positive(key, values[key])
+        if not MIN_FPS <= values["fps"] <= MAX_FPS:
+            raise ValueError(f"fps must lie in {MIN_FPS}..{MAX_FPS}, got {values['fps']}")
+    except ValueError as error:
+        raise BundleError(f"{path / 'model_index.json'}: {error}") from None
     return Bundle(
         path=path,
         model_config=layout.model_config(text_len=values["text_len"], rope_theta=values["rope_theta"]),
@@ -150,10 +155,10 @@ def load_bundle(
 
 def _stream_config(path: Path, values: dict[str, Any]) -> StreamConfig:
     try:
-        if "denoising_steps" in values:
+        if isinstance(values.get("denoising_steps"), list):
             values["denoising_steps"] = tuple(values["denoising_steps"])
         return StreamConfig(**values)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise BundleError(f"{path / 'model_index.json'}: {error}") from error
 
 
@@ -176,8 +181,6 @@ def save_bundle(
         BundleError: when `path` exists or cannot be written.
     """
     path = Path(path)
-    if path.exists():
-        raise BundleError(f"{path} exists; give a new directory, or remove it first")
     config = transformer.config
     vae, vae_weights = _codec_content(codec)
     index = {
@@ -196,27 +199,23 @@ def save_bundle(
             "width": width,
         },
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        _write_json(temporary / "model_index.json", index)
-        _write_dit(temporary / "transformer", transformer)
-        _write_json(temporary / "vae" / "config.json", vae)
-        _write_weights(temporary / "vae" / f"{VAE_STEM}.safetensors", vae_weights)
-        _write_text(temporary, text_encoder)
-        _write_json(
-            temporary / "scheduler" / "scheduler_config.json",
-            {
-                "_class_name": "FlowMatchEulerDiscreteScheduler",
-                "num_train_timesteps": 1000,
-                "shift": stream_config.shift,
-            },
-        )
-        temporary.rename(path)
+        with whole_folder(path) as temporary:
+            _write_json(temporary / "model_index.json", index)
+            _write_dit(temporary / "transformer", transformer)
+            _write_json(temporary / "vae" / "config.json", vae)
+            _write_weights(temporary / "vae" / f"{VAE_STEM}.safetensors", vae_weights)
+            _write_text(temporary, text_encoder)
+            _write_json(
+                temporary / "scheduler" / "scheduler_config.json",
+                {
+                    "_class_name": "FlowMatchEulerDiscreteScheduler",
+                    "num_train_timesteps": 1000,
+                    "shift": stream_config.shift,
+                },
+            )
     except OSError as error:
         raise BundleError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return path
 
 

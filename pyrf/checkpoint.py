@@ -171,19 +171,37 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
+def weight_files(path: Path) -> list[Path]:
+    """The files that `read_tensors` reads for `path`: itself, and where it is an index of shards these too.
+
+    Raises:
+        CheckpointError: when an index is missing or damaged.
+    """
+    if not path.name.endswith(".index.json"):
+        return [path]
+    return [path, *(path.parent / shard for shard in sorted(set(_read_index(path).values())))]
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    """The shard of each tensor."""
     if not index.is_file():
         raise CheckpointError(f"{index}: no such file")
     try:
-        shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shard_of: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = sorted(set(shard_of.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index}: not an index of shards with a weight_map") from error
-    tensors: dict[str, Tensor] = {}
     for shard in shards:
         # A shard lies beside its index: a name with a folder in it could point anywhere.
         if not isinstance(shard, str) or Path(shard).name != shard:
             raise CheckpointError(f"{index}: {shard!r} is not the name of a file beside it")
+    return shard_of
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    shard_of = _read_index(index)
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(set(shard_of.values())):
         tensors |= _read_safetensors(index.parent / shard)
     if lost := [name for name in shard_of if name not in tensors]:
         raise CheckpointError(f"{index.parent / shard_of[lost[0]]}: {lost[0]} is missing{_and_more(lost)}")

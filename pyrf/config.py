@@ -3,12 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
+from typing import TypeGuard
 
 PATCH = (1, 2, 2)
 """Latent frames, rows and columns a token covers, the same in every Wan model."""
 
 MAX_SEED = 2**63 - 1
 """Of a stream's noise."""
+
+MAX_SIZE = 2**20
+"""No dimension of a network, a stream or a frame is larger."""
+
+MAX_WINDOW_FRAMES = 4096
+"""Latent frames that a chunk may see; 17 minutes at Wan's rate, far more than any cache holds."""
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is an int or float, no bool, and finite in float32."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 3.4e38
+
+
+def check_whole(name: str, value: object, least: int = 1) -> None:
+    """Refuse what is not a whole number of `least`..`MAX_SIZE`.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if not least <= int(value) <= MAX_SIZE:
+        bound = f"at least {least}" if int(value) < least else f"at most {MAX_SIZE}"
+        raise ValueError(f"{name} must be {bound}, got {value}")
+
+
+def check_positive(name: str, value: object) -> None:
+    """Refuse what is not a finite number above 0.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not is_number(value) or value <= 0:
+        raise ValueError(f"{name} must be a positive number, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -32,9 +68,9 @@ class ModelConfig:
     rope_theta: float = 10000.0
 
     def __post_init__(self) -> None:
-        for name in ("dim", "ffn_dim", "num_heads", "num_layers", "text_len", "text_dim", "freq_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, value in vars(self).items():
+            check = check_positive if name in ("eps", "rope_theta") else check_whole
+            check(name, value)
         if self.dim % self.num_heads or self.head_dim % 2:
             raise ValueError(
                 f"dim must split into heads of an even size, got dim={self.dim}, num_heads={self.num_heads}"
@@ -67,8 +103,11 @@ class StreamConfig:
 
     def __post_init__(self) -> None:
         chunk, window, sink = self.chunk_frames, self.window_frames, self.sink_frames
-        if chunk < 1:
-            raise ValueError(f"chunk_frames must be at least 1, got {chunk}")
+        check_whole("chunk_frames", chunk)
+        check_whole("window_frames", window)
+        check_whole("sink_frames", sink, least=0)
+        if window > MAX_WINDOW_FRAMES:
+            raise ValueError(f"window_frames must be at most {MAX_WINDOW_FRAMES}, got {window}")
         if sink not in (0, chunk):
             raise ValueError(f"sink_frames must be 0 or chunk_frames ({chunk}), got {sink}")
         if window % chunk or window < sink + chunk:
@@ -76,13 +115,16 @@ class StreamConfig:
                 f"window_frames must be a multiple of chunk_frames ({chunk}) and at least "
                 f"sink_frames + chunk_frames ({sink + chunk}), got {window}"
             )
-        if not 0.0 <= self.sink_alpha <= 1.0:
-            raise ValueError(f"sink_alpha must lie in [0, 1], got {self.sink_alpha}")
+        if not is_number(self.sink_alpha) or not 0.0 <= self.sink_alpha <= 1.0:
+            raise ValueError(f"sink_alpha must lie in [0, 1], got {self.sink_alpha!r}")
         steps = self.denoising_steps
+        if not isinstance(steps, tuple):
+            raise ValueError(f"denoising_steps must hold whole numbers, got {steps!r}")
+        for step in steps:
+            check_whole("each of denoising_steps", step)
         if not steps or list(steps) != sorted(set(steps), reverse=True) or steps[0] > 1000 or steps[-1] < 1:
             raise ValueError(f"denoising_steps must fall strictly within 1000..1, got {steps}")
-        if self.shift <= 0:
-            raise ValueError(f"shift must be positive, got {self.shift}")
+        check_positive("shift", self.shift)
 
     @property
     def slots(self) -> int:

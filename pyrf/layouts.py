@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from pyrf.checkpoint import find_weights, load_weights, read_tensors, unfilled
-from pyrf.config import PATCH, ModelConfig
+from pyrf.checkpoint import find_weights, load_weights, read_tensors, unfilled, weight_files
+from pyrf.config import PATCH, ModelConfig, check_positive, check_whole
 from pyrf.hub import BundleError
 from pyrf.keymaps import dit_from_diffusers, t5_from_transformers, vae_to_diffusers
 from pyrf.models.codec import Codec
@@ -46,11 +46,16 @@ class JsonFile:
         if not isinstance(self.values, dict):
             raise BundleError(f"{path}: expected a JSON object, found {type(self.values).__name__}")
 
-    def number(self, name: str, default: float | None = None) -> Any:
-        """The value of `name`, an int or float as it stands in the file."""
-        value = self.values.get(name, default)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise BundleError(f"{self.path}: {name} must be a number, found {value!r}")
+    def number(self, name: str, default: float) -> float:
+        """The value of `name`, positive and finite."""
+        value: float = self.values.get(name, default)
+        _guard(self.path, check_positive, name, value)
+        return value
+
+    def whole(self, name: str, default: int | None = None) -> int:
+        """The value of `name`, a whole number of 1 or more."""
+        value: int = self.values.get(name, default)
+        _guard(self.path, check_whole, name, value)
         return value
 
     def require(self, name: str, expected: object, *, default: object = None) -> None:
@@ -67,6 +72,13 @@ class Layout(Protocol):
 
     def check(self, *, dit_weights: bool) -> None:
         """Refuse a directory with a part missing, before minutes of loading."""
+
+    def files(self, *, dit_weights: bool) -> list[Path]:
+        """What the parts are read from, with the transformer's weights or without.
+
+        Raises:
+            CheckpointError: when a file of weights is missing, or an index of shards damaged.
+        """
 
     def settings(self) -> dict[str, Any]:
         """What is said about streams, see `Bundle`."""
@@ -115,6 +127,18 @@ class DiffusersLayout:
             find_weights(self.path / part, stem)
         _require_file(self.tokenizer / "tokenizer.json")
 
+    def files(self, *, dit_weights: bool) -> list[Path]:
+        stems = {"vae": VAE_STEM, "text_encoder": TEXT_STEM}
+        if dit_weights:
+            stems["transformer"] = DIT_STEM
+        weights = [find_weights(self.path / part, stem) for part, stem in stems.items()]
+        return [
+            self.path / "model_index.json",
+            *(self.path / part / "config.json" for part in ("transformer", "vae", "text_encoder")),
+            self.tokenizer / "tokenizer.json",
+            *(file for path in weights for file in weight_files(path)),
+        ]
+
     def settings(self) -> dict[str, Any]:
         index = JsonFile(self.path / "model_index.json")
         settings = index.values.get("pyrf", {})
@@ -130,16 +154,16 @@ class DiffusersLayout:
         file.require("qk_norm", "rms_norm_across_heads", default="rms_norm_across_heads")
         for image_part in ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len"):
             file.require(image_part, None)
-        heads = file.number("num_attention_heads")
-        values = {name: file.number(name) for name in ("ffn_dim", "num_layers", "text_dim")}
+        heads = file.whole("num_attention_heads")
+        values = {name: file.whole(name) for name in ("ffn_dim", "num_layers", "text_dim")}
         return _model_config(
             file,
-            dim=heads * file.number("attention_head_dim"),
+            dim=heads * file.whole("attention_head_dim"),
             num_heads=heads,
             text_len=text_len,
-            freq_dim=file.number("freq_dim", 256),
-            in_channels=file.number("in_channels", 16),
-            out_channels=file.number("out_channels", 16),
+            freq_dim=file.whole("freq_dim", 256),
+            in_channels=file.whole("in_channels", 16),
+            out_channels=file.whole("out_channels", 16),
             eps=file.number("eps", 1e-6),
             rope_theta=rope_theta,
             **values,
@@ -163,18 +187,18 @@ class DiffusersLayout:
         file = JsonFile(self.path / "text_encoder" / "config.json")
         file.require("model_type", "umt5")
         file.require("feed_forward_proj", "gated-gelu", default="gated-gelu")
-        heads = file.number("num_heads")
+        heads = file.whole("num_heads")
         config = _guard(
             file.path,
             UMT5Config,
-            vocab_size=file.number("vocab_size"),
-            dim=file.number("d_model"),
-            attention_dim=heads * file.number("d_kv"),
-            ffn_dim=file.number("d_ff"),
+            vocab_size=file.whole("vocab_size"),
+            dim=file.whole("d_model"),
+            attention_dim=heads * file.whole("d_kv"),
+            ffn_dim=file.whole("d_ff"),
             num_heads=heads,
-            num_layers=file.number("num_layers"),
-            num_buckets=file.number("relative_attention_num_buckets", 32),
-            max_distance=file.number("relative_attention_max_distance", 128),
+            num_layers=file.whole("num_layers"),
+            num_buckets=file.whole("relative_attention_num_buckets", 32),
+            max_distance=file.whole("relative_attention_max_distance", 128),
             eps=file.number("layer_norm_epsilon", 1e-6),
         )
         path = find_weights(self.path / "text_encoder", TEXT_STEM)
@@ -202,6 +226,10 @@ class WanLayout:
         for file in (self._vae, self._text, self.tokenizer / "tokenizer.json"):
             _require_file(file)
 
+    def files(self, *, dit_weights: bool) -> list[Path]:
+        dit = weight_files(find_weights(self.path, DIT_STEM)) if dit_weights else []
+        return [self.path / "config.json", self._vae, self._text, self.tokenizer / "tokenizer.json", *dit]
+
     def settings(self) -> dict[str, Any]:
         return {}
 
@@ -209,14 +237,14 @@ class WanLayout:
         file = JsonFile(self.path / "config.json")
         file.require("_class_name", "WanModel", default="WanModel")
         file.require("model_type", "t2v")
-        values = {name: file.number(name) for name in ("dim", "ffn_dim", "num_heads", "num_layers")}
+        values = {name: file.whole(name) for name in ("dim", "ffn_dim", "num_heads", "num_layers")}
         return _model_config(
             file,
-            text_len=file.number("text_len", text_len),
-            text_dim=file.number("text_dim", 4096),
-            freq_dim=file.number("freq_dim", 256),
-            in_channels=file.number("in_dim", 16),
-            out_channels=file.number("out_dim", 16),
+            text_len=file.whole("text_len", text_len),
+            text_dim=file.whole("text_dim", 4096),
+            freq_dim=file.whole("freq_dim", 256),
+            in_channels=file.whole("in_dim", 16),
+            out_channels=file.whole("out_dim", 16),
             eps=file.number("eps", 1e-6),
             rope_theta=rope_theta,
             **values,

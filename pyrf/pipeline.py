@@ -13,20 +13,14 @@ import torch
 
 from pyrf.backends.choice import check_backend, load_engine
 from pyrf.bundle import Bundle, load_bundle
-from pyrf.config import PATCH
+from pyrf.models.codec import latent_size
 from pyrf.stream import Chunk, Prompt, Stream, Timing, as_int
 from pyrf.text import clean_prompt
 from pyrf.video import Frames, Video
 
 __all__ = ["Chunk", "Stream", "StreamingPipeline", "Timing", "Video"]
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-MAX_SIDE = 16384
-"""Pixels of a frame's side, the most that H.264 encodes here."""
-
-MAX_WINDOW_FRAMES = 4096
-"""Latent frames that a chunk may see; 17 minutes at Wan's rate, far more than any cache holds."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class StreamingPipeline:
@@ -56,7 +50,9 @@ class StreamingPipeline:
         self.stream_config = bundle.stream_config
         self.height: int = bundle.height
         self.width: int = bundle.width
-        self.text_encoder = bundle.text_encoder(dtype=dtype, device=device)
+        # The text encoder's activations may leave the range of float16; its rows do not.
+        text_dtype = torch.bfloat16 if dtype == torch.float16 else dtype
+        self.text_encoder = bundle.text_encoder(dtype=text_dtype, device=device)
         self.codec = bundle.codec(dtype=dtype, device=device)
         self.engine = load_engine(backend, bundle, self.codec, dtype=dtype, device=device, exported=exported)
 
@@ -80,8 +76,8 @@ class StreamingPipeline:
             student: weights that replace the model's: a file or a hub id.
             revision: of the hub repository.
             backend: who computes: "torch", "onnxruntime" (on a CPU, in float32) or "tensorrt" (on a GPU, in
-                bfloat16).
-            dtype: "float32" or "bfloat16", of the network and the cache.
+                bfloat16 or float16).
+            dtype: "float32" or "bfloat16", of the network and the cache; for tensorrt also "float16".
             device: "cpu", "cuda", "cuda:1", ...
             window_frames: latent frames that a chunk sees, sink and itself included; by default the model's.
             exported: a folder that `pyrf export` wrote, for a backend that runs graphs. By default the model
@@ -91,10 +87,8 @@ class StreamingPipeline:
             ValueError: when something is unknown, missing or damaged, or the window is too long or does not
                 fit the chunk.
         """
-        if window_frames is not None and as_int(window_frames, "window_frames") > MAX_WINDOW_FRAMES:
-            raise ValueError(f"window_frames must be at most {MAX_WINDOW_FRAMES}, got {window_frames}")
         check_backend(backend, exported)
-        chosen_dtype, chosen_device = _check_dtype(dtype), check_device(device)
+        chosen_dtype, chosen_device = _check_dtype(dtype, backend), check_device(device)
         bundle = load_bundle(name, student=student, revision=revision)
         if window_frames is not None:
             bundle = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=window_frames))
@@ -207,19 +201,12 @@ class StreamingPipeline:
         """The size of a frame, the model's where not given.
 
         Raises:
-            ValueError: when it does not split into the network's patches, or a side exceeds MAX_SIDE.
+            ValueError: when it does not split into the network's patches, a side is too long, or `exported` is
+                of another size.
         """
         height = self.height if height is None else as_int(height, "height")
         width = self.width if width is None else as_int(width, "width")
-        for name, value, patch in (("height", height, PATCH[1]), ("width", width, PATCH[2])):
-            if value > MAX_SIDE:
-                raise ValueError(f"{name} must be at most {MAX_SIDE} pixels, got {value}")
-            multiple = self.codec.spatial_stride * patch
-            if value < multiple or value % multiple:
-                nearest = max(1, round(value / multiple)) * multiple
-                raise ValueError(
-                    f"{name} must be a positive multiple of {multiple}, got {value}; try {nearest}"
-                )
+        self.engine.check_size(*latent_size(height, width, self.codec))
         return height, width
 
     def num_frames_of(self, chunks: int) -> int:
@@ -257,10 +244,12 @@ class StreamingPipeline:
         return np.concatenate([held, frames[-wanted:]])
 
 
-def _check_dtype(dtype: str | torch.dtype) -> torch.dtype:
+def _check_dtype(dtype: str | torch.dtype, backend: str) -> torch.dtype:
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}")
+    if name == "float16" and backend != "tensorrt":
+        raise ValueError("dtype float16 is for the tensorrt backend alone; give float32 or bfloat16")
     return DTYPES[name]
 
 

@@ -1,10 +1,10 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 from pathlib import Path
 
 import pytest
 
-from pyrf.files import whole_file
+from pyrf.files import whole_file, whole_folder
 
 
 def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -32,3 +32,43 @@ def test_what_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
         temporary.write_text("new")
     with pytest.raises(FileNotFoundError), whole_file(tmp_path / "a.txt"):
         pass
+
+
+def test_a_folder_has_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "a" / "b") as temporary:
+        (temporary / "file").write_text("new")
+        assert not (tmp_path / "a" / "b").exists()
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("file")] == [Path("a/b/file")]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with whole_folder(tmp_path / "a") as temporary:
+            (temporary / "half").write_text("")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError, match="exists; give a new directory"), whole_folder(tmp_path):
+        pass
+    assert tmp_path.is_dir()
+
+
+def test_writers_of_one_name_do_not_meet(tmp_path: Path) -> None:
+    """Though they are of one process: the first to be done wins."""
+    path = tmp_path / "a"
+
+    def write() -> None:
+        with whole_folder(path) as late, whole_folder(path) as early:
+            (late / "file").write_text("late")
+            (early / "file").write_text("early")
+
+    with pytest.raises(OSError, match="not empty"):
+        write()
+    assert (path / "file").read_text() == "early"
+    assert list(tmp_path.iterdir()) == [path]

@@ -212,6 +212,14 @@ class OverlappedDecoder(StreamingDecoder, Protocol):
 class Engine(Protocol):
     """A model loaded for one backend; its streams share the weights."""
 
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse latents of a size that the backend has no graphs for and can make none.
+
+        Raises:
+            ValueError: naming the frame size in pixels that it has.
+        """
+        ...
+
     def backend(self, height: int, width: int) -> StreamBackend:
         """A backend for a stream of latents of this size; `start` it next."""
         ...

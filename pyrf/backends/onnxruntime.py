@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pyrf.backends.graph_backend import GraphBackend, GraphVideo, cache_buffers, decoder_turns
+from pyrf.backends.graph_engine import GraphEngine
 from pyrf.backends.graphs import Binding, GraphSet
 from pyrf.bundle import Bundle
 from pyrf.cache import SinkRingCache
 from pyrf.export.manifest import load_manifest
-from pyrf.export.store import check_export, stored_export
 from pyrf.models.codec import Codec, check_latents
 
 
@@ -150,7 +149,7 @@ class _VideoDecoder:
         return bound["frames"][0].clone()
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(GraphEngine[GraphSet]):
     """A bundle in ONNX Runtime (`pyrf.backends.base.Engine`).
 
     Args:
@@ -177,29 +176,16 @@ class OnnxRuntimeEngine:
                 f"the onnxruntime backend computes in float32 on the CPU, got {dtype} on {device}; "
                 "for others take the torch backend"
             )
-        self._bundle, self._codec = bundle, codec
-        self._exported = None if exported is None else Path(exported)
-        self._sizes: dict[tuple[int, int], GraphSet] = {}
-        self._lock = threading.Lock()  # streams in other threads may ask for the same size
-        stride = codec.spatial_stride
+        super().__init__(bundle, codec, dtype="float32", load=_load, exported=exported)
         if self._exported is None:
-            self._graphs(bundle.height // stride, bundle.width // stride)
-        else:
-            check_export(self._exported, bundle, dtype="float32")
-
-    def _graphs(self, height: int, width: int) -> GraphSet:
-        with self._lock:
-            if (height, width) not in self._sizes:
-                stride = self._codec.spatial_stride
-                folder = self._exported or stored_export(
-                    self._bundle, dtype="float32", height=height * stride, width=width * stride
-                )
-                graphs = GraphSet(folder, load_manifest(folder, check_content=False), torch.get_num_threads())
-                self._sizes[height, width] = graphs
-            return self._sizes[height, width]
+            self._graphs(bundle.height // codec.spatial_stride, bundle.width // codec.spatial_stride)
 
     def backend(self, height: int, width: int) -> OnnxRuntimeBackend:
         return OnnxRuntimeBackend(self._graphs(height, width))
 
     def decoder(self, batch: int, height: int, width: int) -> OnnxDecoder:
         return OnnxDecoder(self._graphs(height, width), self._codec, batch)
+
+
+def _load(folder: Path) -> GraphSet:
+    return GraphSet(folder, load_manifest(folder, check_content=False), torch.get_num_threads())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 import torch
 
 from pyrf.backends.cuda import CudaDevice
+from pyrf.backends.graph_engine import GraphEngine
 from pyrf.backends.tensorrt import DECODER, STUDENT, PlanSet, TensorRTBackend, TensorRTDecoder
 from pyrf.bundle import Bundle
 from pyrf.export.engines import BuildOptions, EngineFolder
 from pyrf.export.manifest import ExportError, load_manifest
-from pyrf.export.store import check_export, stored_export
 from pyrf.export.tensorrt_runtime import TensorRTPlan, load_tensorrt, target
 from pyrf.models.codec import Codec
 
@@ -28,7 +27,7 @@ OpenPlans = Callable[[Path], PlanSet]
 """Loads the engines of an exported folder, and builds those that it lacks."""
 
 
-class TensorRTEngine:
+class TensorRTEngine(GraphEngine[PlanSet]):
     """A bundle in TensorRT (`pyrf.backends.base.Engine`).
 
     Args:
@@ -56,31 +55,15 @@ class TensorRTEngine:
                 f"the tensorrt backend computes in bfloat16 or float16, got {dtype}; "
                 "give dtype bfloat16, or use backend torch"
             )
-        self._bundle, self._dtype, self._open = bundle, DTYPES[dtype], open_plans
-        self._stride = codec.spatial_stride
-        self._exported = None if exported is None else Path(exported)
-        self._sizes: dict[tuple[int, int], PlanSet] = {}
-        self._lock = threading.Lock()  # streams in other threads may ask for the same size
-        if self._exported is None:
-            self._plans(bundle.height // self._stride, bundle.width // self._stride)
-        else:
-            manifest = check_export(self._exported, bundle, dtype=self._dtype)
-            self._plans(manifest.height, manifest.width)
-
-    def _plans(self, height: int, width: int) -> PlanSet:
-        with self._lock:
-            if (height, width) not in self._sizes:
-                folder = self._exported or stored_export(
-                    self._bundle, dtype=self._dtype, height=height * self._stride, width=width * self._stride
-                )
-                self._sizes[height, width] = self._open(folder)
-            return self._sizes[height, width]
+        super().__init__(bundle, codec, dtype=DTYPES[dtype], load=open_plans, exported=exported)
+        height, width = bundle.height // codec.spatial_stride, bundle.width // codec.spatial_stride
+        self._graphs(*(self._size or (height, width)))
 
     def backend(self, height: int, width: int) -> TensorRTBackend:
-        return TensorRTBackend(self._plans(height, width))
+        return TensorRTBackend(self._graphs(height, width))
 
     def decoder(self, batch: int, height: int, width: int) -> TensorRTDecoder:
-        return TensorRTDecoder(self._plans(height, width), batch)
+        return TensorRTDecoder(self._graphs(height, width), batch)
 
 
 def plans_on_gpu(trt: Any, device: CudaDevice, options: BuildOptions | None = None) -> OpenPlans:

@@ -104,6 +104,9 @@ class TorchEngine:
     def __init__(self, model: WanModel, codec: Codec, stream: StreamConfig) -> None:
         self.model, self.codec, self.stream = model, codec, stream
 
+    def check_size(self, height: int, width: int) -> None:
+        """Every size will do."""
+
     def backend(self, height: int, width: int) -> TorchBackend:
         return TorchBackend(self.model, self.stream)
 

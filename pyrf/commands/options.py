@@ -13,7 +13,7 @@ ModelOption = Annotated[
 StudentOption = Annotated[
     str | None, typer.Option("--student", help="Student weights over the model's, a file or a hub id.")
 ]
-DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or bfloat16.")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or bfloat16; for tensorrt also float16.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
 BackendOption = Annotated[
     str, typer.Option("--backend", help="Who computes: torch, onnxruntime on a CPU, or tensorrt on a GPU.")

@@ -7,6 +7,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pyrf.config import PATCH
+
+MAX_SIDE = 16384
+"""Pixels of a frame's side, the most that H.264 encodes."""
+
 
 class StreamingDecoder(Protocol):
     """Decodes one stream. It carries its memory from call to call; drop it to free that memory."""
@@ -46,6 +51,22 @@ class Codec(Protocol):
         Returns latents, fp32 [B, 1 + n, C, h, w].
         """
         ...
+
+
+def latent_size(height: int, width: int, codec: Codec) -> tuple[int, int]:
+    """Height and width of the latents of frames of a size in pixels.
+
+    Raises:
+        ValueError: when they do not split into the network's patches, or exceed MAX_SIDE.
+    """
+    for name, value, patch in (("height", height, PATCH[1]), ("width", width, PATCH[2])):
+        multiple = codec.spatial_stride * patch
+        if value < multiple or value % multiple:
+            nearest = max(1, round(value / multiple)) * multiple
+            raise ValueError(f"{name} must be a positive multiple of {multiple}, got {value}; try {nearest}")
+        if value > MAX_SIDE:
+            raise ValueError(f"{name} must be at most {MAX_SIDE} pixels, got {value}")
+    return height // codec.spatial_stride, width // codec.spatial_stride
 
 
 def check_frames(frames: Tensor, codec: Codec) -> None:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrf.models.codec import to_uint8
+from pyrf.config import check_whole
+from pyrf.models.codec import check_frames, check_latents, to_uint8
 
 Memory = dict[int, Tensor]
 """Index of a memory block in its stack -> the last frame it saw, [B, C, H, W]."""
@@ -24,6 +25,9 @@ FRAMES_PER_LATENT = 4
 @dataclass(frozen=True)
 class TAEHVConfig:
     """Widths and strides. The defaults are taew2_1, which codes Wan2.1 latents.
+
+    Raises:
+        ValueError: when a value is of another kind or size.
 
     Attributes:
         encoder_width: channels everywhere in the encoder.
@@ -39,6 +43,16 @@ class TAEHVConfig:
     blocks: int = 3
     patch_size: int = 1
     upscale: tuple[bool, bool, bool] = (True, True, True)
+
+    def __post_init__(self) -> None:
+        for name in ("latent_channels", "encoder_width", "blocks", "patch_size"):
+            check_whole(name, getattr(self, name))
+        if not isinstance(self.decoder_widths, tuple) or len(self.decoder_widths) != 4:
+            raise ValueError(f"decoder_widths must be four whole numbers, got {self.decoder_widths!r}")
+        for width in self.decoder_widths:
+            check_whole("each of decoder_widths", width)
+        if not isinstance(self.upscale, tuple) or [type(level) for level in self.upscale] != [bool] * 3:
+            raise ValueError(f"upscale must be three of true and false, got {self.upscale!r}")
 
     @property
     def spatial_stride(self) -> int:
@@ -223,15 +237,9 @@ class TAEHVCodec:
         The first frame stands for the four frames of the first latent, as the decoder drops three.
 
         Raises:
-            ValueError: when the number of frames or their size does not fit the strides.
+            ValueError: when dtype, number of frames or their size do not fit.
         """
-        total, stride = frames.shape[1], self.spatial_stride
-        if total % FRAMES_PER_LATENT != 1:
-            raise ValueError(f"encode needs 1 + 4n frames, got {total}")
-        if frames.shape[2] % stride or frames.shape[3] % stride:
-            raise ValueError(
-                f"height and width must be multiples of {stride}, got {tuple(frames.shape[2:4])}"
-            )
+        check_frames(frames, self)
         weight = next(self.network.encoder.parameters())
         x = frames.to(weight.device).permute(0, 1, 4, 2, 3).to(weight.dtype) / 255
         lead = x[:, :1].expand(-1, FRAMES_PER_LATENT - 1, -1, -1, -1)
@@ -239,20 +247,25 @@ class TAEHVCodec:
 
     def decoder(self) -> TAEHVDecoder:
         """A decoder of one stream, which carries its memory from call to call."""
-        return TAEHVDecoder(self.network)
+        return TAEHVDecoder(self)
 
 
 class TAEHVDecoder:
     """Decodes a stream a chunk at a time."""
 
-    def __init__(self, network: TAEHV) -> None:
-        self._network = network
-        self._dtype = next(network.decoder.parameters()).dtype
+    def __init__(self, codec: TAEHVCodec) -> None:
+        self._codec = codec
+        self._dtype = next(codec.network.decoder.parameters()).dtype
         self._memory: Memory = {}
         self._started = False
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents [B, F, C, h, w] -> frames uint8 [B, T, H, W, 3]; T = 4F, at the first call 4F - 3."""
+        """Latents [B, F, C, h, w] -> frames uint8 [B, T, H, W, 3]; T = 4F, at the first call 4F - 3.
+
+        Raises:
+            ValueError: when the shape is not that of latents.
+        """
+        check_latents(latents, self._codec)
         first, self._started = not self._started, True
-        return decode_frames(self._network, latents.to(self._dtype), self._memory, first)
+        return decode_frames(self._codec.network, latents.to(self._dtype), self._memory, first)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyrf.config import check_positive, check_whole
+
 
 @dataclass(frozen=True)
 class UMT5Config:
@@ -29,9 +31,9 @@ class UMT5Config:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "dim", "num_heads", "attention_dim", "ffn_dim", "num_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, value in vars(self).items():
+            check = check_positive if name == "eps" else check_whole
+            check(name, value)
         if self.attention_dim % self.num_heads:
             raise ValueError(
                 f"attention_dim must split into num_heads, got {self.attention_dim} and {self.num_heads}"

@@ -151,8 +151,12 @@ def exported(pipes) -> Path:
 def test_another_size_than_the_exports_is_refused(saved: str, exported: Path) -> None:
     pipe = StreamingPipeline.from_pretrained(saved, backend="onnxruntime", exported=exported)
     assert_same((pipe, pipe), RED)
+    with pytest.raises(ExportError, match="exported for frames of 32 x 48, got 64 x 48; take its height"):
+        pipe.stream(RED, height=64)
+    with pytest.raises(ExportError, match="exported for frames of 32 x 48, got 64 x 48"):
+        pipe.engine.decoder(1, 8, 6)
     with pytest.raises(ExportError, match="exported for latents of 4 x 6, got 8 x 6"):
-        next(pipe.stream(RED, height=64))
+        pipe.engine.backend(4, 6).start(1, 8, 6)
 
 
 def test_a_truncated_graph_is_refused(pipes, exported: Path, tmp_path: Path) -> None:

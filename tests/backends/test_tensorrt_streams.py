@@ -1,5 +1,6 @@
 """The public API on the TensorRT backend, its engines played by ONNX Runtime on host memory."""
 
+from functools import partial
 from importlib import import_module
 
 import numpy as np
@@ -70,9 +71,8 @@ def test_clips_side_by_side_and_a_given_start_equal_torch(pipes):
 
 def test_other_sizes_and_dtypes_are_refused(pipes):
     engine, bundle = pipes[0].engine, small_export.bundle()
-    stream = pipes[0].stream("a red circle", height=64, width=48)
-    with pytest.raises(ExportError, match="exported for latents of 4 x 6, got 8 x 6"):
-        next(stream)
+    with pytest.raises(ExportError, match="exported for frames of 32 x 48, got 64 x 48; take its height"):
+        pipes[0].stream("a red circle", height=64, width=48)
     with pytest.raises(
         ValueError, match=r"exported from another dtype \(float32, the bundle's is bfloat16\)"
     ):
@@ -85,6 +85,24 @@ def test_other_sizes_and_dtypes_are_refused(pipes):
         )
     with pytest.raises(ValueError, match=r"bfloat16 or float16, got torch\.float64"):
         tensorrt_engine.TensorRTEngine(bundle, pipes[0].codec, dtype=torch.float64, open_plans=host_plans)
+
+
+def test_engines_are_loaded_once_and_not_for_another_size(pipes):
+    opened = []
+
+    def open_plans(folder):
+        opened.append(folder)
+        return host_plans(folder)
+
+    folder = small_export.exported("float32")
+    engine = tensorrt_engine.TensorRTEngine(
+        small_export.bundle(), pipes[0].codec, dtype=torch.float32, open_plans=open_plans, exported=folder
+    )
+    for make in (engine.backend, partial(engine.decoder, 1)):
+        make(4, 6)
+        with pytest.raises(ExportError, match="exported for frames of 32 x 48, got 64 x 48"):
+            make(8, 6)
+    assert opened == [folder]
 
 
 def test_float16_with_the_sink_updated_by_the_kernels(monkeypatch):
@@ -106,6 +124,24 @@ def test_float16_with_the_sink_updated_by_the_kernels(monkeypatch):
     assert kernels.calls == ["ema_sink_update"] * 3 * small_export.MODEL.num_layers
     error = (engines - reference).float().norm() / reference.float().norm()
     assert error < 0.02
+
+
+def test_a_pipeline_streams_in_float16(monkeypatch):
+    """The text encoder is in bfloat16, whose range its activations need."""
+    monkeypatch.setattr("pyrf.pipeline.check_backend", lambda *_: None)
+    for name in ("load_tensorrt", "CudaDevice"):
+        monkeypatch.setattr(tensorrt_engine, name, lambda *_: None)
+    monkeypatch.setattr(tensorrt_engine, "plans_on_gpu", lambda *_: host_plans)
+    path, exported = str(small_export.bundle().path), small_export.exported("float16")
+    pipe = pyrf.StreamingPipeline.from_pretrained(
+        path, backend="tensorrt", dtype="float16", exported=exported
+    )
+    assert next(pipe.text_encoder.network.parameters()).dtype == torch.bfloat16
+    found, wanted = (
+        made("a red circle moves", num_frames=30, seed=3).frames
+        for made in (pipe, pyrf.StreamingPipeline.from_pretrained(path))
+    )
+    assert differ(found, wanted) <= 8
 
 
 def test_engines_are_built_for_the_gpu_they_run_on(monkeypatch):

@@ -15,6 +15,7 @@ PARTS = {
     "vae/diffusion_pytorch_model.safetensors": Bundle.codec,
     "text_encoder/model.safetensors": Bundle.text_encoder,
 }
+NAN, INF = float("nan"), float("inf")  # which JSON as Python writes it can hold
 CONFIGS = ["model_index.json", "transformer/config.json", "vae/config.json", "text_encoder/config.json"]
 
 
@@ -59,11 +60,36 @@ def test_a_damaged_config_is_named(copied: Path, file: str, text: str) -> None:
         ("model_index.json", {"_class_name": "WanImageToVideoPipeline"}, "_class_name must be 'WanPipeline'"),
         ("model_index.json", {"pyrf": []}, "pyrf must be an object"),
         ("model_index.json", {"pyrf": {"sink": 3}}, r"unknown settings \['sink'\]"),
-        ("model_index.json", {"pyrf": {"fps": 0}}, "fps must be a positive number, found 0"),
-        ("model_index.json", {"pyrf": {"height": "tall"}}, "height must be a positive number, found 'tall'"),
+        ("model_index.json", {"pyrf": {"fps": 0}}, "fps must be a positive number, got 0"),
+        ("model_index.json", {"pyrf": {"height": "tall"}}, "height must be a whole number, got 'tall'"),
         ("model_index.json", {"pyrf": {"window_frames": 4}}, "window_frames must be a multiple"),
-        ("model_index.json", {"pyrf": {"chunk_frames": "3"}}, "model_index.json: "),
-        ("model_index.json", {"pyrf": {"denoising_steps": 4}}, "model_index.json: "),
+        ("model_index.json", {"pyrf": {"fps": NAN}}, "fps must be a positive number, got nan"),
+        ("model_index.json", {"pyrf": {"fps": INF}}, "fps must be a positive number, got inf"),
+        ("model_index.json", {"pyrf": {"fps": 10**400}}, "fps must be a positive number, got 1000"),
+        ("model_index.json", {"pyrf": {"fps": 1e-5}}, r"fps must lie in 0.001..100000, got 1e-05"),
+        ("model_index.json", {"pyrf": {"rope_theta": NAN}}, "rope_theta must be a positive number, got nan"),
+        ("model_index.json", {"pyrf": {"shift": NAN}}, "shift must be a positive number, got nan"),
+        ("model_index.json", {"pyrf": {"shift": INF}}, "shift must be a positive number, got inf"),
+        ("model_index.json", {"pyrf": {"sink_alpha": "1"}}, r"sink_alpha must lie in \[0, 1\], got '1'"),
+        ("model_index.json", {"pyrf": {"chunk_frames": "3"}}, "chunk_frames must be a whole number, got '3'"),
+        ("model_index.json", {"pyrf": {"chunk_frames": 3.0}}, "chunk_frames must be a whole number, got 3.0"),
+        ("model_index.json", {"pyrf": {"window_frames": 9.0}}, "window_frames must be a whole number"),
+        (
+            "model_index.json",
+            {"pyrf": {"window_frames": 3 * 10**30}},
+            "window_frames must be at most 1048576",
+        ),
+        ("model_index.json", {"pyrf": {"sink_frames": False}}, "sink_frames must be a whole number"),
+        (
+            "model_index.json",
+            {"pyrf": {"denoising_steps": 4}},
+            "denoising_steps must hold whole numbers, got 4",
+        ),
+        (
+            "model_index.json",
+            {"pyrf": {"denoising_steps": [1000, 750.5]}},
+            "each of denoising_steps must be a whole number, got 750.5",
+        ),
         (
             "transformer/config.json",
             {"_class_name": "FluxTransformer2DModel"},
@@ -72,9 +98,17 @@ def test_a_damaged_config_is_named(copied: Path, file: str, text: str) -> None:
         ("transformer/config.json", {"patch_size": [1, 4, 4]}, r"patch_size must be \[1, 2, 2\]"),
         ("transformer/config.json", {"image_dim": 1280}, "image_dim must be None, found 1280"),
         ("transformer/config.json", {"qk_norm": "layer"}, "qk_norm must be 'rms_norm_across_heads'"),
-        ("transformer/config.json", {"num_layers": None}, "num_layers must be a number, found None"),
+        ("transformer/config.json", {"num_layers": None}, "num_layers must be a whole number, got None"),
         ("transformer/config.json", {"num_layers": 0}, "num_layers must be at least 1"),
-        ("transformer/config.json", {"num_layers": True}, "num_layers must be a number, found True"),
+        ("transformer/config.json", {"num_layers": True}, "num_layers must be a whole number, got True"),
+        ("transformer/config.json", {"num_layers": 6.0}, "num_layers must be a whole number, got 6.0"),
+        (
+            "transformer/config.json",
+            {"num_attention_heads": 4.0},
+            "num_attention_heads must be a whole number",
+        ),
+        ("transformer/config.json", {"in_channels": 0}, "in_channels must be at least 1, got 0"),
+        ("transformer/config.json", {"eps": NAN}, "eps must be a positive number, got nan"),
     ],
 )
 def test_wrong_settings_are_named(copied: Path, file: str, values: dict[str, Any], message: str) -> None:
@@ -92,7 +126,21 @@ def test_wrong_settings_are_named(copied: Path, file: str, values: dict[str, Any
         ("vae/config.json", {"_class_name": "AutoencoderKLWan", "patch_size": 2}, "Wan2.2"),
         ("text_encoder/config.json", {"model_type": "t5"}, "model_type must be 'umt5', found 't5'"),
         ("text_encoder/config.json", {"feed_forward_proj": "relu"}, "feed_forward_proj must be 'gated-gelu'"),
+        ("vae/config.json", {"blocks": "3"}, "blocks must be a whole number, got '3'"),
+        ("vae/config.json", {"latent_channels": 1.5}, "latent_channels must be a whole number, got 1.5"),
+        ("vae/config.json", {"patch_size": 0}, "patch_size must be at least 1, got 0"),
+        ("vae/config.json", {"decoder_widths": 5}, "decoder_widths must be four whole numbers, got 5"),
+        ("vae/config.json", {"decoder_widths": [1, 2]}, r"must be four whole numbers, got \(1, 2\)"),
+        (
+            "vae/config.json",
+            {"decoder_widths": [8, 8, 8, 0.5]},
+            "each of decoder_widths must be a whole number",
+        ),
+        ("vae/config.json", {"upscale": "abc"}, "upscale must be three of true and false, got 'abc'"),
         ("text_encoder/config.json", {"num_heads": 0}, "num_heads must be at least 1"),
+        ("text_encoder/config.json", {"num_layers": 2.0}, "num_layers must be a whole number, got 2.0"),
+        ("text_encoder/config.json", {"d_ff": 1.5}, "d_ff must be a whole number, got 1.5"),
+        ("text_encoder/config.json", {"layer_norm_epsilon": NAN}, "layer_norm_epsilon must be a positive"),
     ],
 )
 def test_wrong_part_configs_are_named(copied: Path, file: str, values: dict[str, Any], message: str) -> None:

@@ -63,6 +63,14 @@ def test_wans_own_layout(official: Path) -> None:
     assert (found - expected).abs().max() < 0.05 * expected.abs().max()
 
 
+def test_the_files_are_those_that_are_read(official: Path) -> None:
+    (official / "notes.json").write_text("{}")
+    read = {path for path in official.rglob("*") if path.is_file()} - {official / "notes.json"}
+    layout = load_bundle(official).layout
+    assert set(layout.files(dit_weights=True)) == read
+    assert set(layout.files(dit_weights=False)) == read - {official / "diffusion_pytorch_model.safetensors"}
+
+
 def test_wans_own_layout_in_shards(official: Path) -> None:
     weights = small.dit().state_dict()
     (official / "diffusion_pytorch_model.safetensors").unlink()

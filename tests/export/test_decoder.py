@@ -26,17 +26,18 @@ def wan_vae() -> WanVAE:
 
 
 def exported(codec, folder):
-    with FolderWriter(folder) as writer:
-        writer.add(decoder_graphs(codec, small.STREAM.chunk_frames, HEIGHT, WIDTH), "decoder.weights")
-        writer.finish(
-            dtype="float32",
-            fp8=False,
-            model=small.MODEL,
-            stream=small.STREAM,
-            height=HEIGHT,
-            width=WIDTH,
-            weights="",
-        )
+    folder.mkdir()
+    writer = FolderWriter(folder)
+    writer.add(decoder_graphs(codec, small.STREAM.chunk_frames, HEIGHT, WIDTH), "decoder.weights")
+    writer.finish(
+        dtype="float32",
+        fp8=False,
+        model=small.MODEL,
+        stream=small.STREAM,
+        height=HEIGHT,
+        width=WIDTH,
+        weights="",
+    )
     return GraphSet(folder, load_manifest(folder), threads=1)
 
 

@@ -1,12 +1,15 @@
 """Exports kept in the cache folder: made once, made again when damaged or when anything changed."""
 
+import os
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
 
+from pyrf.bundle import load_bundle
 from pyrf.export import exporter, store
-from pyrf.export.manifest import ExportError, load_manifest
+from pyrf.export.manifest import ExportError, fingerprint, load_manifest
 
 
 @pytest.fixture
@@ -61,11 +64,46 @@ def test_another_process_may_win_the_race(bundle, made, monkeypatch):
     assert stored(bundle).is_dir()
 
 
+def test_what_a_killed_export_left_is_removed_after_a_day(bundle, made):
+    exports = store.cache_folder() / "onnx"
+    for name, hours in ((".00000000.tmp.killed", 25), (".11111111.tmp.busy", 23), ("whole", 25)):
+        (exports / name).mkdir(parents=True)
+        os.utime(exports / name, (time.time() - 3600 * hours,) * 2)
+    folder = stored(bundle)
+    assert set(exports.iterdir()) == {exports / ".11111111.tmp.busy", exports / "whole", folder}
+
+
 def test_a_cache_that_cannot_be_written_is_a_clear_error(bundle, made, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PYRF_CACHE", str(tmp_path / "file"))
     with pytest.raises(ExportError, match="cannot write"):
         stored(bundle)
+
+
+def test_the_fingerprint_is_of_the_files_that_are_read(bundle, tmp_path):
+    path = shutil.copytree(bundle.path, tmp_path / "bundle")
+    before = fingerprint(load_bundle(path))
+    (path / "exported").mkdir()
+    (path / "exported" / "manifest.json").write_text("{}")
+    (path / "transformer" / "other.pt").write_bytes(b"1")
+    assert fingerprint(load_bundle(path)) == before
+    read = [*path.rglob("config.json"), *path.rglob("*.safetensors"), path / "tokenizer" / "tokenizer.json"]
+    assert len(read) == 7
+    for file in read:
+        content = file.read_bytes()
+        file.write_bytes(content + b" ")
+        assert fingerprint(load_bundle(path)) != before
+        file.write_bytes(content)
+
+
+def test_the_fingerprint_sees_the_shards_of_a_student(bundle, tmp_path):
+    index = tmp_path / "student.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "1.safetensors"}}')
+    found = set()
+    for content in (b"1", b"2"):
+        (tmp_path / "1.safetensors").write_bytes(content)
+        found.add(fingerprint(replace(bundle, student=index)))
+    assert len(found) == 2
 
 
 def test_an_export_of_other_weights_is_refused(bundle, exports, tmp_path):

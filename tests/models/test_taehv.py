@@ -69,10 +69,20 @@ def test_codec_frame_counts_and_dtype() -> None:
 
 def test_encode_refuses_what_does_not_fit() -> None:
     codec = TAEHVCodec(TAEHV(TINY))
-    with pytest.raises(ValueError, match="1 \\+ 4n frames, got 8"):
+    with pytest.raises(ValueError, match="must be 1 \\+ a multiple of 4, got 8"):
         codec.encode(torch.zeros(1, 8, 16, 24, 3, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="multiples of 8, got \\(16, 20\\)"):
+    with pytest.raises(ValueError, match="multiples of 8, got 16 x 20"):
         codec.encode(torch.zeros(1, 9, 16, 20, 3, dtype=torch.uint8))
+
+
+def test_frames_and_latents_of_another_kind_are_refused() -> None:
+    codec = TAEHVCodec(TAEHV(TINY))
+    with pytest.raises(ValueError, match="frames must be uint8"):
+        codec.encode(torch.zeros(1, 9, 16, 24, 3))
+    with pytest.raises(ValueError, match="a single clip needs a batch axis"):
+        codec.encode(torch.zeros(9, 16, 24, 3, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"latents must be float \[B, F, 16, h, w\]"):
+        codec.decoder().decode(torch.zeros(1, 3, 4, 2, 3))
 
 
 def test_config_refuses_unknown_keys() -> None:
