@@ -30,12 +30,19 @@ class FlowSchedule:
         u = torch.linspace(1.0, 0.0, num_train_timesteps + 1)[:-1]
         self.sigmas = shift * u / (1 + (shift - 1) * u)
         self.timesteps = self.sigmas * num_train_timesteps
-        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        y = torch.exp(-2 * ((self.timesteps - num_train_timesteps / 2) / num_train_timesteps) ** 2)
+        y = y - y.min()
+        self._weights = y * (num_train_timesteps / y.sum())
+        self._tables: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
 
-    def _at(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The sigmas and timesteps on a device, copied there once."""
+    def _at(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """The sigmas, timesteps and weights on a device, copied there once."""
         if device not in self._tables:
-            self._tables[device] = self.sigmas.to(device), self.timesteps.to(device)
+            self._tables[device] = (
+                self.sigmas.to(device),
+                self.timesteps.to(device),
+                self._weights.to(device),
+            )
         return self._tables[device]
 
     def _index(self, timesteps: Tensor) -> Tensor:
@@ -45,6 +52,10 @@ class FlowSchedule:
     def sigma(self, timesteps: Tensor) -> Tensor:
         """Noise level of each timestep, float32, the shape of ``timesteps`` (t = 0: the table's last)."""
         return self._at(timesteps.device)[0][self._index(timesteps)]
+
+    def training_weight(self, timesteps: Tensor) -> Tensor:
+        """Loss weight of each timestep: a bell around the middle, float32, mean 1 over the table."""
+        return self._at(timesteps.device)[2][self._index(timesteps)]
 
     def warp(self, steps: Sequence[int]) -> Tensor:
         """Timesteps of listed steps: step m stands for table entry ``num_train_timesteps - m``.

@@ -14,6 +14,7 @@ def test_golden(shift):
     for name, got in (
         ("sigmas", schedule.sigmas),
         ("timesteps", schedule.timesteps),
+        ("training_weight", schedule.training_weight(schedule.timesteps)),
         ("warped_1000_750_500_250", schedule.warp((1000, 750, 500, 250))),
         ("add_noise.sigma_used", schedule.sigma(data["add_noise.t"])),
         (
