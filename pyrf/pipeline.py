@@ -201,8 +201,8 @@ class StreamingPipeline:
         """The size of a frame, the model's where not given.
 
         Raises:
-            ValueError: when it does not split into the network's patches, a side is too long, or `exported` is
-                of another size.
+            ValueError: when it does not split into the network's patches, is too large, or is not that of
+                `exported`.
         """
         height = self.height if height is None else as_int(height, "height")
         width = self.width if width is None else as_int(width, "width")
