@@ -24,16 +24,16 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 3.4e38
 
 
-def check_whole(name: str, value: object, least: int = 1) -> None:
-    """Refuse what is not a whole number of `least`..`MAX_SIZE`.
+def check_whole(name: str, value: object, least: int = 1, most: int = MAX_SIZE) -> None:
+    """Refuse what is not a whole number of `least`..`most`.
 
     Raises:
         ValueError: naming it.
     """
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise ValueError(f"{name} must be a whole number, got {value!r}")
-    if not least <= int(value) <= MAX_SIZE:
-        bound = f"at least {least}" if int(value) < least else f"at most {MAX_SIZE}"
+    if not least <= int(value) <= most:
+        bound = f"at least {least}" if int(value) < least else f"at most {most}"
         raise ValueError(f"{name} must be {bound}, got {value}")
 
 
@@ -104,10 +104,8 @@ class StreamConfig:
     def __post_init__(self) -> None:
         chunk, window, sink = self.chunk_frames, self.window_frames, self.sink_frames
         check_whole("chunk_frames", chunk)
-        check_whole("window_frames", window)
+        check_whole("window_frames", window, most=MAX_WINDOW_FRAMES)
         check_whole("sink_frames", sink, least=0)
-        if window > MAX_WINDOW_FRAMES:
-            raise ValueError(f"window_frames must be at most {MAX_WINDOW_FRAMES}, got {window}")
         if sink not in (0, chunk):
             raise ValueError(f"sink_frames must be 0 or chunk_frames ({chunk}), got {sink}")
         if window % chunk or window < sink + chunk:

@@ -43,7 +43,7 @@ def error_of(response: Any, status: int) -> dict[str, Any]:
         ({"prompt": PROMPT, "seed": 1.5}, "invalid", "seed: "),
         ({"prompt": PROMPT, "height": 33}, "bad_size", "multiple of 16, got 33; try 32"),
         ({"prompt": PROMPT, "height": -16}, "bad_size", "height must be a positive multiple"),
-        ({"prompt": PROMPT, "width": 16 * 10**6}, "bad_size", f"may have {HEIGHT * WIDTH} pixels"),
+        ({"prompt": PROMPT, "width": 16 * 10**3}, "bad_size", f"may have {HEIGHT * WIDTH} pixels"),
         ({"prompt": PROMPT, "pace": "slow"}, "invalid", "pace: "),
         ({"prompt": PROMPT, "grace_s": -1}, "invalid", "grace_s: "),
         ({"prompt": PROMPT, "speed": 2}, "invalid", "speed: Extra inputs are not permitted"),
