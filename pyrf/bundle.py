@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pyrf.checkpoint import load_weights, read_student, unfilled
-from pyrf.config import PATCH, ModelConfig, StreamConfig, check_positive, check_whole
+from pyrf.config import MAX_FPS, MIN_FPS, PATCH, ModelConfig, StreamConfig, check_positive, check_whole
 from pyrf.files import whole_folder
 from pyrf.hub import BundleError, find_bundle, find_student
 from pyrf.keymaps import dit_from_diffusers, dit_to_diffusers, t5_to_transformers
@@ -23,9 +23,6 @@ from pyrf.models.taehv import TAEHVCodec
 from pyrf.text import TextEncoder, read_tokenizer
 
 __all__ = ["Bundle", "BundleError", "load_bundle", "save_bundle"]
-
-MIN_FPS, MAX_FPS = 0.001, 100_000
-"""Of a bundle's videos: what containers can say."""
 
 _VIDEO_DEFAULTS = {"fps": 16.0, "height": 480, "width": 832}
 _MODEL_DEFAULTS = {"text_len": 512, "rope_theta": 10000.0}
@@ -138,7 +135,7 @@ def load_bundle(
         for key in ("fps", "rope_theta"):
             check_positive(key, values[key])
         if not MIN_FPS <= values["fps"] <= MAX_FPS:
-            raise ValueError(f"fps must lie in {MIN_FPS}..{MAX_FPS}, got {values['fps']}")
+            raise ValueError(f"fps must lie in {MIN_FPS:g}..{MAX_FPS:g}, got {values['fps']}")
     except ValueError as error:
         raise BundleError(f"{path / 'model_index.json'}: {error}") from None
     return Bundle(

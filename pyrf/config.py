@@ -15,6 +15,9 @@ MAX_SEED = 2**63 - 1
 MAX_SIZE = 2**20
 """No dimension of a network, a stream or a frame is larger."""
 
+MIN_FPS, MAX_FPS = 1e-3, 1e5
+"""Frames a second that a video may have."""
+
 MAX_WINDOW_FRAMES = 4096
 """Latent frames that a chunk may see; 17 minutes at Wan's rate, far more than any cache holds."""
 

@@ -19,12 +19,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrf.config import MAX_FPS, MIN_FPS
+
 Frames = NDArray[np.uint8]
 """uint8 [T, H, W, 3], RGB."""
 
 PathLike = str | os.PathLike[str]
-
-MIN_FPS, MAX_FPS = 1e-3, 1e5
 
 
 @dataclass(frozen=True, eq=False)
