@@ -324,6 +324,15 @@ def test_async_iteration_gives_the_same_frames(pipe: StreamingPipeline) -> None:
     assert threads.isdisjoint({threading.current_thread().name})
 
 
+async def cancel_a_wait(stream: Stream, entered: threading.Event) -> None:
+    """Wait for a chunk, and give up once its computation has begun."""
+    task = asyncio.create_task(anext(stream))
+    await asyncio.to_thread(entered.wait, 60)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 def test_cancelled_async_iteration_loses_no_chunk(pipe: StreamingPipeline) -> None:
     async def run() -> list[Chunk]:
         async with pipe.stream(RED, seed=5) as stream:
@@ -337,11 +346,7 @@ def test_cancelled_async_iteration_loses_no_chunk(pipe: StreamingPipeline) -> No
                 return original()
 
             stream._compute = slow  # type: ignore[method-assign]
-            task = asyncio.create_task(anext(stream))
-            await asyncio.to_thread(entered.wait, 60)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            await cancel_a_wait(stream, entered)
             release.set()
             chunks += [await anext(stream), await anext(stream)]
             return chunks
@@ -365,18 +370,13 @@ def test_cancelled_async_iteration_loses_no_error(pipe: StreamingPipeline) -> No
                 raise MemoryError("no room")
 
             stream._next_chunk = fail  # type: ignore[method-assign]
-            task = asyncio.create_task(anext(stream))
-            await asyncio.to_thread(entered.wait, 60)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            await cancel_a_wait(stream, entered)
             release.set()
             stream._under_way.exception(60)  # the stream is closed by now
             with pytest.raises(MemoryError, match="no room"):
                 await anext(stream)
             with pytest.raises(StopAsyncIteration):
                 await anext(stream)
-        del task
         gc.collect()
 
     asyncio.run(run())
