@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ class NetworkSettings(Settings):
     num_layers: int
     text_len: int = 24
     text_dim: int = 128
-    rope_theta: float = Field(default=100.0, gt=0)
+    rope_theta: float = 100.0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
