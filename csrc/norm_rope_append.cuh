@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kNormMaxThreads, 2) norm_rope_append_kernel(co
   const float q_scale = ptx::rsqrt(q_sum / dim + params.eps), k_scale = ptx::rsqrt(k_sum / dim + params.eps);
   const uint16_t* norm_q = static_cast<const uint16_t*>(params.norm_q) + channel;
   const uint16_t* norm_k = static_cast<const uint16_t*>(params.norm_k) + channel;
-  const int64_t row = (static_cast<int64_t>(batch) * params.heads + head) * params.tokens + token;
+  const int64_t row = (static_cast<int64_t>(batch) * params.tokens + token) * params.heads + head;
   float rope[kVector];
   load_rope(params.rope + token * kHeadDim + within, rope);
   ptx::store16(static_cast<uint16_t*>(params.q_out) + row * kHeadDim + within,

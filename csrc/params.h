@@ -38,7 +38,7 @@ struct NormRopeParams {
   const int64_t* slot;  // scalar
   void* keys;           // [B, H, capacity, head_dim]
   void* values;         // [B, H, capacity, head_dim]
-  void* q_out;          // [B, H, tokens, head_dim] contiguous
+  void* q_out;          // [B, tokens, H * head_dim] contiguous
   Strides q_strides, k_strides, v_strides;  // head = head_dim
   Strides keys_strides, values_strides;
   int heads;

@@ -53,7 +53,7 @@ int pyrf_norm_rope_append(
     const int64_t* slot,                          // scalar
     void* keys, const int64_t* keys_strides,      // [batch, heads, capacity, head_dim]
     void* values, const int64_t* values_strides,  // [batch, heads, capacity, head_dim]
-    void* q_out,                                  // [batch, heads, tokens, head_dim]
+    void* q_out,                                  // [batch, tokens, D]
     int64_t batch, int64_t heads, int64_t capacity, int64_t tokens, int64_t head_dim, void* stream);
 
 // Attend from q to the first `length` tokens of the cache, scaled by 1 / sqrt(head_dim).

@@ -35,15 +35,18 @@ def norm_rotate(x: Tensor, weight: Tensor, eps: float, rope: Tensor) -> Tensor:
 
 
 def _norm_rotate(x: Tensor, weight: Tensor, eps: float, rope: Tensor) -> Tensor:
-    """`norm_rotate` without a gradient, in fewer passes over memory: one reduction, one complex product."""
+    """`norm_rotate` without a gradient, in fewer passes over memory: one reduction, one complex product.
+
+    A token's heads lie together in memory, so that attention's output, which is laid out as its queries are,
+    needs no transposing.
+    """
     x = x.to(rope.dtype)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     scale = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
     normed = (x * scale).mul_(weight)
-    pairs = torch.view_as_complex(normed.unflatten(-1, (-1, rope.shape[1], 2))).transpose(1, 2)
-    out = torch.empty((*pairs.shape, 2), dtype=x.dtype, device=x.device)
-    torch.mul(pairs, torch.view_as_complex(rope), out=torch.view_as_complex(out))
-    return out.flatten(-2)
+    pairs = torch.view_as_complex(normed.unflatten(-1, (-1, rope.shape[1], 2)))
+    pairs.mul_(torch.view_as_complex(rope)[:, None])
+    return torch.view_as_real(pairs).flatten(-2).transpose(1, 2)
 
 
 def _check(
@@ -107,7 +110,7 @@ def _run_cuda(
         return _run(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
     for name, table in (("norm_q", norm_q), ("norm_k", norm_k), ("rope", rope)):
         expect_contiguous(name, table)
-    out = q.new_empty(batch, heads, tokens, head_dim)
+    out = q.new_empty(batch, tokens, heads, head_dim).transpose(1, 2)
     native.launch(
         "norm_rope_append",
         keys.device,
@@ -138,7 +141,8 @@ def _run_cuda(
 
 
 def _fake(*args: Any) -> Tensor:
-    return args[0].new_empty(_check(*args))
+    batch, heads, tokens, head_dim = _check(*args)
+    return args[0].new_empty(batch, tokens, heads, head_dim).transpose(1, 2)
 
 
 _op = define(
@@ -173,7 +177,7 @@ def norm_rope_append(
         keys, values: [B, heads, slots * N, head_dim], written in place.
 
     Returns:
-        The rotated q, [B, heads, N, head_dim].
+        The rotated q, [B, heads, N, head_dim], a token's heads together in memory.
 
     Raises:
         ValueError: when a shape, dtype or device does not fit.

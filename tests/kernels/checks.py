@@ -149,7 +149,7 @@ def check_norm_rope_append(emulator: Emulator, sizes: Sizes, slot: int, fused: b
     rope = angles(rng, (tokens, sizes.head_dim // 2))
     keys, values = (draw(rng, sizes.cache, dtype) for _ in range(2))
     before = keys.copy(), values.copy()
-    q_out = aligned(sizes.sink, np.uint16, POISON)
+    q_out = aligned(shape, np.uint16, POISON)
     emulator.norm_rope_append(q, k, v, *norms, eps, rope, place(np.array([slot])), keys, values, q_out, dtype)
 
     def expected(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -160,7 +160,7 @@ def check_norm_rope_append(emulator: Emulator, sizes: Sizes, slot: int, fused: b
     def heads_first(x: np.ndarray) -> np.ndarray:
         return x.reshape(*shape[:2], sizes.heads, -1).transpose(0, 2, 1, 3)
 
-    expect_close("q", from_bits(q_out, dtype), expected(q, norms[0]), 0.52, dtype)
+    expect_close("q", heads_first(from_bits(q_out, dtype)), expected(q, norms[0]), 0.52, dtype)
     for name, cache, old in (("keys", keys, before[0]), ("values", values, before[1])):
         if 0 <= slot < sizes.slots:
             inside = slice(slot * tokens, (slot + 1) * tokens)

@@ -171,7 +171,7 @@ class PtxOps:
     ) -> Tensor:
         batch, heads, capacity, head_dim = keys.shape
         tokens = q.shape[1]
-        out = torch.full((batch, heads, tokens, head_dim), math.nan, dtype=q.dtype)
+        out = torch.full((batch, tokens, heads, head_dim), math.nan, dtype=q.dtype)
         device = _Device()
         named = {"q": q, "k": k, "v": v, "norm_q": norm_q, "norm_k": norm_k, "rope": rope}
         named |= {"slot": slot, "keys": keys, "values": values, "q_out": out}
@@ -186,7 +186,7 @@ class PtxOps:
             eps=eps,
         )
         self._launch("norm_rope_append", keys, heads, (tokens, batch, 1), parameters, device)
-        return out
+        return out.transpose(1, 2)
 
     def ring_attention(self, q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
         batch, heads, queries, head_dim = q.shape

@@ -58,10 +58,10 @@ def arguments(dtype: str = "bf16", *, heads: int = 6, head_dim: int = 64) -> dic
 
 def run(emulated: Emulator, tensors: dict[str, Tensor], dtype: str = "bf16", eps: float = 1e-6) -> Tensor:
     batch, heads, _, head_dim = tensors["keys"].shape
-    out = torch.full((batch, heads, TOKENS, head_dim), float("nan"), dtype=tensors["q"].dtype)
+    out = torch.full((batch, TOKENS, heads, head_dim), float("nan"), dtype=tensors["q"].dtype)
     arrays = {name: bits(x) for name, x in tensors.items()}
     emulated.norm_rope_append(**arrays, eps=eps, q_out=bits(out), dtype=dtype)
-    return out
+    return out.transpose(1, 2)
 
 
 @pytest.mark.parametrize("head_dim", [64, 128])
