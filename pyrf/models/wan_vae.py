@@ -10,6 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, W
 from torch import Tensor, nn
 
 from pyrf.models.codec import check_frames, check_latents, to_uint8
+from pyrf.models.wan_vae_layers import lay_out_channels_last
 
 
 def build_network(config: Mapping[str, Any]) -> AutoencoderKLWan:
@@ -53,6 +54,9 @@ class WanVAE:
         network.post_quant_conv.to(decoder_dtype)
         self.fps = fps
         device = network.post_quant_conv.weight.device
+        self.latents_at_once = 1  # more is faster on a GPU, and needs more memory
+        if device.type == "cuda":
+            self.favour_speed()
         self._mean, self._std = (
             torch.tensor(network.config[name], device=device).view(-1, 1, 1)
             for name in ("latents_mean", "latents_std")
@@ -69,6 +73,11 @@ class WanVAE:
     @property
     def temporal_stride(self) -> int:
         return int(2 ** sum(self.network.config["temperal_downsample"]))
+
+    def favour_speed(self) -> None:
+        """Decode as is best on a GPU: channels last in memory, a whole chunk at once."""
+        lay_out_channels_last(self.network.decoder)
+        self.latents_at_once = 3
 
     def decoder(self) -> WanVAEDecoder:
         """A decoder of one stream, which carries its memory from call to call."""
@@ -125,15 +134,19 @@ class WanVAEDecoder:
 
 
 def raw_frames(codec: WanVAE, latents: Tensor, cache: list[Any], first: bool) -> Iterator[Tensor]:
-    """For each latent frame of [B, F, C, h, w] its frames [B, 3, 1 or 4, H, W] in [-1, 1], not clamped.
+    """Latent frames [B, F, C, h, w] to their frames in [-1, 1], not clamped, some at a time: [B, 3, t, H, W].
 
     Args:
         cache: the decoder's memory, from `new_cache` at first; replaced in place.
         first: whether the stream begins here.
     """
-    for i, z in enumerate(codec.denormalise(latents).transpose(1, 2).split(1, dim=2)):
-        z = codec.network.post_quant_conv(z)
-        yield codec.network.decoder(z, feat_cache=cache, feat_idx=[0], first_chunk=first and i == 0)
+    z = codec.network.post_quant_conv(codec.denormalise(latents).transpose(1, 2))
+    start = 0
+    while start < z.shape[2]:
+        starts = first and start == 0
+        end = start + (1 if starts else codec.latents_at_once)  # a stream's first latent makes one frame
+        yield codec.network.decoder(z[:, :, start:end], feat_cache=cache, feat_idx=[0], first_chunk=starts)
+        start = end
 
 
 def finish_frames(frames: Iterable[Tensor]) -> Tensor:
