@@ -259,11 +259,16 @@ class ClosedError(Exception):
 
 
 class Clock:
-    """Wall time by laps; on a CUDA device, if one is given, what was launched is waited for."""
+    """Wall time by laps; on a CUDA device, if one is given, what was launched is waited for.
+
+    It starts when the device has done what it was given before.
+    """
 
     def __init__(self, device: torch.device | None) -> None:
         self._device = device
-        self._start = self._last = time.perf_counter()
+        self._last = 0.0
+        self.lap()
+        self._start = self._last
 
     def lap(self) -> float:
         """Seconds since the last lap."""

@@ -5,6 +5,7 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ import pyrf
 from pyrf.backends.base import OverlappedDecoder
 from pyrf.config import StreamConfig
 from pyrf.pipeline import Chunk, Stream, StreamingPipeline
+from pyrf.stream import Clock
 
 RED, BLUE = "a red circle moves right", "a blue star spins"
 
@@ -60,6 +62,21 @@ def test_video_has_the_frames_asked_for(pipe: StreamingPipeline, num_frames: int
     assert video.frames.dtype == np.uint8
     assert video.fps == 16
     assert video.frames.std() > 10
+
+
+def test_a_clock_leaves_out_what_was_launched_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the clean call's time would hold that of the denoise calls, which the host does not wait for."""
+    now, launched = [100.0], [5.0]
+
+    def wait(_: torch.device) -> None:
+        now[0] += launched[0]
+        launched[0] = 0.0
+
+    monkeypatch.setattr(torch.cuda, "synchronize", wait)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    clock = Clock(torch.device("cuda"))
+    launched[0] = 1.0
+    assert (clock.lap(), clock.total()) == (1.0, 1.0)
 
 
 def test_chunks_of_a_stream(pipe: StreamingPipeline) -> None:
