@@ -1,0 +1,94 @@
+"""Write a bundle of Wan's sizes with random weights: what times a GPU needs no download.
+
+    python benchmarks/random_wan.py /tmp/wan-1.3B --model 1.3B --codec wan --device cuda
+    pyrf bench --model /tmp/wan-1.3B --device cuda --dtype bfloat16
+
+Network and codec have the sizes of the published ones, and take as long. The text encoder is one small layer
+with rows of the right size: it runs once a prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan
+from torch import nn
+
+from pyrf.bundle import load_bundle, save_bundle
+from pyrf.checkpoint import unfilled
+from pyrf.config import ModelConfig, StreamConfig
+from pyrf.models.codec import Codec
+from pyrf.models.dit import WanModel
+from pyrf.models.taehv import TAEHV, TAEHVCodec, TAEHVConfig
+from pyrf.models.umt5 import UMT5Config, UMT5Encoder
+from pyrf.models.wan_vae import WanVAE, build_network
+from pyrf.roofline_report import HEIGHT, MODELS, WIDTH
+from pyrf.text import TextEncoder
+
+
+@torch.no_grad()
+def fill(network: nn.Module, dtype: torch.dtype, device: str) -> nn.Module:
+    """Give an `unfilled` network random weights that keep the scale of what passes."""
+    network = network.to(dtype).to_empty(device=device).requires_grad_(False)
+    generator = torch.Generator(device).manual_seed(0)
+    for name, parameter in network.named_parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
+        parameter.normal_(std=fan_in**-0.5 if parameter.ndim > 1 else 0.02, generator=generator)
+        if "norm" in name and name.endswith(("weight", "gamma")):
+            parameter.add_(1)
+    return network.eval()
+
+
+def random_codec(name: str, device: str) -> Codec:
+    """In float32, as it is published."""
+    with unfilled():
+        network = TAEHV(TAEHVConfig()) if name == "taehv" else build_network(dict(AutoencoderKLWan().config))
+    filled = fill(network, torch.float32, device)
+    return TAEHVCodec(filled) if name == "taehv" else WanVAE(filled)
+
+
+def random_text_encoder(config: ModelConfig, device: str) -> TextEncoder:
+    tokenizer = load_bundle("tiny").text_encoder().tokenizer
+    with unfilled():
+        network = UMT5Encoder(
+            UMT5Config(
+                vocab_size=tokenizer.get_vocab_size(),
+                dim=config.text_dim,
+                attention_dim=64,
+                ffn_dim=64,
+                num_heads=1,
+                num_layers=1,
+            )
+        )
+    return TextEncoder(fill(network, torch.bfloat16, device), tokenizer, config.text_len)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("path", type=Path, help="a new directory")
+    parser.add_argument("--model", choices=["1.3B", "14B"], default="1.3B")
+    parser.add_argument("--codec", choices=["wan", "taehv"], default="wan")
+    parser.add_argument("--device", default="cpu", help="where the weights are drawn")
+    parser.add_argument("--layers", type=int, help="fewer for a quick look")
+    arguments = parser.parse_args()
+    config = MODELS[f"Wan2.1-T2V-{arguments.model}"]
+    if arguments.layers is not None:
+        config = ModelConfig(**{**vars(config), "num_layers": arguments.layers})
+    with unfilled():
+        transformer = WanModel(config)
+    save_bundle(
+        arguments.path,
+        transformer=fill(transformer, torch.bfloat16, arguments.device),
+        codec=random_codec(arguments.codec, arguments.device),
+        text_encoder=random_text_encoder(config, arguments.device),
+        stream_config=StreamConfig(),
+        height=HEIGHT,
+        width=WIDTH,
+    )
+    print(f"wrote {arguments.path}")
+
+
+if __name__ == "__main__":
+    main()
