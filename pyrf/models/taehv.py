@@ -101,7 +101,7 @@ class MemoryBlock(nn.Module):
 
 
 class TemporalPool(nn.Module):
-    """Joins `stride` successive frames into one by a 1x1 convolution."""
+    """Joins `stride` successive frames into one by a 1x1 convolution. Channels stay last in memory."""
 
     def __init__(self, width: int, stride: int) -> None:
         super().__init__()
@@ -109,19 +109,26 @@ class TemporalPool(nn.Module):
         self.conv = nn.Conv2d(width * stride, width, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x.reshape(-1, self.stride * x.shape[1], *x.shape[2:]))
+        x = x.movedim(1, -1).unflatten(0, (-1, self.stride)).movedim(1, 3)
+        return self.conv(x.flatten(3).movedim(-1, 1))
 
 
-class TemporalGrow(nn.Module):
-    """Splits a frame into `stride` successive frames by a 1x1 convolution."""
+class Grow(nn.Module):
+    """Splits a frame into `stride` successive frames by a 1x1 convolution, and repeats pixels `scale` times.
 
-    def __init__(self, width: int, stride: int) -> None:
+    The pixels come last, though checkpoints number them first: to a 1x1 convolution it makes no difference,
+    and it has fewer of them to see. Channels stay last in memory.
+    """
+
+    def __init__(self, width: int, stride: int, scale: int) -> None:
         super().__init__()
-        self.stride = stride
+        self.stride, self.scale = stride, scale
         self.conv = nn.Conv2d(width, width * stride, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x).reshape(-1, x.shape[1], *x.shape[2:])
+        x = self.conv(x).movedim(1, -1).unflatten(-1, (self.stride, -1)).movedim(3, 1)
+        x = x.flatten(0, 1).movedim(-1, 1)
+        return x if self.scale == 1 else F.interpolate(x, scale_factor=self.scale)
 
 
 class Clamp(nn.Module):
@@ -160,11 +167,7 @@ class TAEHV(nn.Module):
             return [TemporalPool(width, time), _conv(width, width, stride=2 if space else 1, bias=False)]
 
         def up(n_in: int, n_out: int, time: int, space: bool) -> list[nn.Module]:
-            return [
-                nn.Upsample(scale_factor=2 if space else 1),
-                TemporalGrow(n_in, time),
-                _conv(n_in, n_out, bias=False),
-            ]
+            return [nn.Identity(), Grow(n_in, time, 2 if space else 1), _conv(n_in, n_out, bias=False)]
 
         self.encoder = nn.Sequential(
             _conv(pixels, width),
