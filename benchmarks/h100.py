@@ -17,6 +17,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -239,14 +241,13 @@ def measure(pipes: dict[str, StreamingPipeline], *, warm_up: int, repeats: int) 
 
 
 def environment() -> dict[str, str]:
-    """The GPU, and the versions of what runs on it."""
-    import tensorrt
-
+    """The GPU, and the versions of what may run on it."""
+    tensorrt = find_spec("tensorrt") and import_module("tensorrt").__version__
     return {
         "gpu": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "cuda": str(torch.version.cuda),
-        "tensorrt": tensorrt.__version__,
+        "tensorrt": tensorrt or "not installed",
     }
 
 

@@ -144,9 +144,10 @@ def memory_rows(
             continue
         rows += [
             Row(f"{name}: weights", size.share * FLOAT, "sharded, float32"),
-            Row(f"{name}: gradients", size.share * FLOAT, "sharded, float32"),
             Row(f"{name}: AdamW", size.share * 2 * FLOAT, "two moments"),
         ]
+    trained = max(size.share for name, size in networks.items() if name != "teacher")
+    rows.append(Row("gradients", trained * FLOAT, "sharded, float32; a step trains one network"))
     rows.append(Row("student: average", networks["student"].share * FLOAT, "sharded, float32"))
     largest = max(size.gathered for size in networks.values())
     rows.append(Row("gathered weights", largest * compute, "two blocks and what is in none, of the largest"))
