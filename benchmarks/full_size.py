@@ -1,9 +1,10 @@
-"""One chunk of the full-size 1.3B network on this machine: seconds and peak memory. By hand; slow.
+"""Chunks of a full-size network on this machine: seconds and peak memory. By hand; slow on a CPU.
 
     python benchmarks/full_size.py --threads 2
+    python benchmarks/full_size.py --device cuda --model 14B --chunks 10
 
 Random weights in bfloat16, latents of 480x832, 4 denoise calls and the clean call. The cache is as large as
-that of a long stream, but the first chunk sees only itself; `--chunks 3` fills the window.
+that of a long stream, but the first chunk sees only itself; the window is full from the third.
 """
 
 from __future__ import annotations
@@ -11,28 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 
 import torch
+from random_wan import random_transformer
 
 from pyrf.backends.torch import TorchBackend
 from pyrf.bench import peak_rss_mib, processor
-from pyrf.config import ModelConfig, StreamConfig
-from pyrf.models.dit import WanModel
+from pyrf.config import StreamConfig
+from pyrf.roofline_report import MODELS
 from pyrf.sampler import ChunkLoop, SeededNoise
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-
-
-def random_model(config: ModelConfig, dtype: torch.dtype) -> WanModel:
-    """A model whose weights exist in `dtype` only, never in a wider one."""
-    with torch.device("meta"):
-        model = WanModel(config)
-    model = model.to(dtype).to_empty(device="cpu").eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
-        parameter.normal_(std=fan_in**-0.5, generator=generator)
-    return model
 
 
 @torch.inference_mode()
@@ -40,42 +31,49 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--chunks", type=int, default=1)
-    parser.add_argument("--layers", type=int, default=30, help="fewer for a quick look")
+    parser.add_argument("--model", choices=["1.3B", "14B"], default="1.3B")
+    parser.add_argument("--layers", type=int, help="fewer for a quick look")
     parser.add_argument("--height", type=int, default=60, help="of the latents")
     parser.add_argument("--width", type=int, default=104, help="of the latents")
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
     start = time.perf_counter()
-    config, stream = ModelConfig(num_layers=arguments.layers), StreamConfig()
-    model = random_model(config, DTYPES[arguments.dtype])
+    config, stream, device = MODELS[f"Wan2.1-T2V-{arguments.model}"], StreamConfig(), arguments.device
+    if arguments.layers is not None:
+        config = replace(config, num_layers=arguments.layers)
+    model = random_transformer(config, DTYPES[arguments.dtype], device)
     backend = TorchBackend(model, stream)
     backend.start(1, arguments.height, arguments.width)
-    backend.set_prompt(torch.randn(1, config.text_len, config.text_dim))
+    backend.set_prompt(torch.randn(1, config.text_len, config.text_dim, device=device))
     shape = (stream.chunk_frames, config.in_channels, arguments.height, arguments.width)
-    loop = ChunkLoop(backend, stream, SeededNoise([0], shape))
+    loop = ChunkLoop(backend, stream, SeededNoise([0], shape, device))
     ready_s = time.perf_counter() - start
     seconds = []
     for _ in range(arguments.chunks):
         start = time.perf_counter()
-        latents = loop.next_chunk()
+        latents = loop.next_chunk().cpu()
         seconds.append(time.perf_counter() - start)
     if not latents.isfinite().all():
         raise SystemExit("the latents are not finite")
 
     result = {
         **vars(arguments),
-        "processor": processor(),
+        "processor": torch.cuda.get_device_name(device) if device != "cpu" else processor(),
         "torch": torch.__version__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "ready_s": ready_s,
         "chunk_s": seconds,
         "peak_rss_mib": peak_rss_mib(),
+        "peak_cuda_mib": torch.cuda.max_memory_allocated(device) / 2**20 if device != "cpu" else None,
     }
     print(f"{result['parameters'] / 1e9:.2f} B parameters, {arguments.dtype}, {arguments.threads} threads")
-    print(f"ready after {ready_s:.1f} s; chunks took " + ", ".join(f"{s:.1f} s" for s in seconds))
+    print(f"ready after {ready_s:.1f} s; chunks took " + ", ".join(f"{s:.3f} s" for s in seconds))
     print(f"peak RSS {result['peak_rss_mib'] / 1024:.2f} GiB")
+    if device != "cpu":
+        print(f"peak GPU memory {result['peak_cuda_mib'] / 1024:.2f} GiB")
     print(json.dumps(result))
 
 

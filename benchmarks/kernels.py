@@ -4,9 +4,9 @@
 
 At the sizes of a Wan model at 480 x 832 with a full window. Ours and torch's take turns; before each run the
 L2 cache is overwritten, for so long that the run is queued by then, and CUDA events time its kernels alone.
-torch's equivalents are the plain torch path of the op (what runs where pyrf has no kernels) and, for attention,
-scaled_dot_product_attention, which picks among its own kernels. `of floor` compares with the least time
-that an H100 needs (pyrf.roofline); `ratio` is the time over ours.
+torch's equivalents are the plain torch path of the op (what runs where pyrf has no kernels) and, for
+attention, scaled_dot_product_attention, which picks among its own kernels. `of floor` compares with the
+least time that an H100 needs (pyrf.roofline); `ratio` is the time over ours.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ with rows of the right size: it runs once a prompt.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -39,6 +40,15 @@ def fill(network: nn.Module, dtype: torch.dtype, device: str) -> nn.Module:
         if "norm" in name and name.endswith(("weight", "gamma")):
             parameter.add_(1)
     return network.eval()
+
+
+def random_transformer(config: ModelConfig, dtype: torch.dtype, device: str) -> WanModel:
+    """A network whose weights exist in `dtype` only, never in a wider one."""
+    with unfilled():
+        model = WanModel(config)
+    filled = fill(model, dtype, device)
+    assert isinstance(filled, WanModel)
+    return filled
 
 
 def random_codec(name: str, device: str) -> Codec:
@@ -75,12 +85,10 @@ def main() -> None:
     arguments = parser.parse_args()
     config = MODELS[f"Wan2.1-T2V-{arguments.model}"]
     if arguments.layers is not None:
-        config = ModelConfig(**{**vars(config), "num_layers": arguments.layers})
-    with unfilled():
-        transformer = WanModel(config)
+        config = replace(config, num_layers=arguments.layers)
     save_bundle(
         arguments.path,
-        transformer=fill(transformer, torch.bfloat16, arguments.device),
+        transformer=random_transformer(config, torch.bfloat16, arguments.device),
         codec=random_codec(arguments.codec, arguments.device),
         text_encoder=random_text_encoder(config, arguments.device),
         stream_config=StreamConfig(),
