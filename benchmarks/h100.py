@@ -2,10 +2,11 @@
 
     python benchmarks/h100.py Wan-AI/Wan2.1-T2V-1.3B-Diffusers --student rewardforcing.pt | tee h100.json
 
-Three ways to compute one model in bfloat16: torch as it is; torch.compile with CUDA graphs; TensorRT. They
-take turns, chunk by chunk, so that clocks and heat are the same for all. Denoise-only is the four denoise
-calls, the clean call and the sink update of a chunk, waited for; end to end is from asking for a chunk to its
-uint8 frames on the host (TensorRT makes the next chunk meanwhile). The warm-up fills the window.
+Ways to compute one model in bfloat16: torch as it is; its calls replayed from CUDA graphs; the same compiled
+by torch.compile; TensorRT. They take turns, chunk by chunk, so that clocks and heat are the same for all.
+Denoise-only is the four denoise calls, the clean call and the sink update of a chunk, waited for; end to end
+is from asking for a chunk to its uint8 frames on the host (TensorRT makes the next chunk meanwhile). The
+warm-up fills the window.
 """
 
 from __future__ import annotations
@@ -36,12 +37,16 @@ from pyrf.sampler import ChunkLoop, SeededNoise
 
 PROMPT = "a red circle moves right"
 PARITY_CHUNKS = 8
-BACKENDS = ("torch", "compile", "tensorrt", "plugin")
-"""torch as it is; compiled and captured; TensorRT; TensorRT with pyrf's attention kernel (needs nvcc)."""
+BACKENDS = ("torch", "graph", "compile", "tensorrt", "plugin")
+"""torch as it is; captured; compiled and captured; TensorRT; TensorRT with pyrf's attention (needs nvcc)."""
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 Capture = Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]]
 """Records a call: what replays it, and the result that every replay writes anew."""
+
+
+def as_it_is(call: Callable[..., Any]) -> Callable[..., Any]:
+    return call
 
 
 def compile_whole(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,10 +61,10 @@ def capture_on_gpu(call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
 
 
 class CapturedTorchBackend(TorchBackend):
-    """The torch backend with compiled calls, each captured into a CUDA graph at its second run.
+    """The torch backend with its calls captured, each into a CUDA graph at its second run.
 
     Args:
-        wrap: compiles a function.
+        wrap: prepares a function, as by compiling it.
         capture: records a call.
     """
 
@@ -120,9 +125,7 @@ class CapturedTorchBackend(TorchBackend):
 class CapturedTorchEngine(TorchEngine):
     """See `CapturedTorchBackend`."""
 
-    def __init__(
-        self, engine: TorchEngine, wrap: Wrap = compile_whole, capture: Capture = capture_on_gpu
-    ) -> None:
+    def __init__(self, engine: TorchEngine, wrap: Wrap, capture: Capture = capture_on_gpu) -> None:
         super().__init__(engine.model, engine.codec, engine.stream)
         self._wrap, self._capture = wrap, capture
 
@@ -147,9 +150,9 @@ def load(name: str, model: str, **options: Any) -> StreamingPipeline:
         pipe.engine = TensorRTEngine(
             bundle, pipe.codec, dtype=pipe.dtype, open_plans=opened, exported=exported
         )
-    if name == "compile":
+    if name in ("graph", "compile"):
         assert isinstance(pipe.engine, TorchEngine)
-        pipe.engine = CapturedTorchEngine(pipe.engine)
+        pipe.engine = CapturedTorchEngine(pipe.engine, as_it_is if name == "graph" else compile_whole)
     return pipe
 
 
@@ -256,7 +259,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--student")
     parser.add_argument("--exported", type=Path, help="a folder of pyrf export --to tensorrt")
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS[:3])
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS[:4])
     parser.add_argument("--chunks", type=int, default=100, help="timed chunks of each")
     parser.add_argument("--warm-up", type=int, default=10, help="chunks of each before; at least the window")
     arguments = parser.parse_args()
