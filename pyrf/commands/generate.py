@@ -146,7 +146,7 @@ def _last_chunk(pipe: StreamingPipeline, num_frames: int, *, continues: bool) ->
 
 def _read_opening(pipe: StreamingPipeline, path: Path, height: int | None, width: int | None) -> Frames:
     """The frames to continue from, in the size and rate of the stream: no more than its window holds."""
-    from pyrf.video import read_frames
+    from pyrf.video_reader import read_frames
 
     height, width = pipe.check_size(height, width)
     limit = pipe.num_frames_of(pipe.stream_config.slots)

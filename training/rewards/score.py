@@ -18,7 +18,7 @@ from pyrf.training.rewards.motion import FPS
 from pyrf.training.rewards.protocol import Reward, RewardError
 from pyrf.training.rewards.settings import MotionSettings, RewardSettings, load_reward
 from pyrf.training.settings import first_problem
-from pyrf.video import read_frames
+from pyrf.video_reader import read_frames
 
 
 def score_video(path: str | Path, prompt: str, reward: Reward) -> dict[str, float]:
