@@ -2,11 +2,12 @@
 
 diffusers' layers pad and convert before they compute, and cuDNN turns every convolution's input and output.
 Here channels come last in memory from end to end, borders are left to the convolutions, norms are one kernel,
-and nothing is widened to float32 in memory.
+and no tensor is widened to float32, or to twice its rows and columns before it is convolved.
 """
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
     WanCausalConv3d,
     WanResample,
     WanRMS_norm,
-    WanUpsample,
 )
 from torch import Tensor, nn
 
@@ -47,21 +47,60 @@ class RMSNorm(WanRMS_norm):
         return F.rms_norm(x.movedim(1, -1), weight.shape, weight, EPS).movedim(-1, 1)
 
 
-class Upsample(WanUpsample):
-    """Repeats pixels, which needs no wider dtype."""
+def words(x: Tensor) -> Tensor:
+    """x as words of 16 bytes, to be moved, where its last dimension lies together in whole ones; else x."""
+    if x.stride(-1) != 1 or x.shape[-1] * x.element_size() % 16:
+        return x
+    return x.view(torch.complex128)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.interpolate(x, scale_factor=self.scale_factor, mode=self.mode)
+
+def fold_upsampling(weight: Tensor) -> Tensor:
+    """A 3x3 convolution of doubled rows and columns as 2x2 convolutions of the rows and columns themselves.
+
+    An even output row sees the row above once and its own twice, an odd one its own twice and the row below
+    once; columns likewise. So the weights that meet the same pixel are added up: 4 of 9 products are left.
+
+    Args:
+        weight: [out, in, 3, 3].
+
+    Returns:
+        [4 * out, in, 2, 2]: for even and odd rows, within them for even and odd columns.
+    """
+    # [parity, tap of doubled rows, tap of rows]; an odd row's two taps begin one row further down
+    meet = weight.new_tensor([[[1, 0], [0, 1], [0, 1]], [[1, 0], [1, 0], [0, 1]]], dtype=torch.float32)
+    return torch.einsum("oiuv,aux,bvy->aboixy", weight.float(), meet, meet).flatten(0, 2).to(weight.dtype)
+
+
+def interleaved(y: Tensor) -> Tensor:
+    """What `fold_upsampling`'s convolutions give to pictures: [B, 4 C, H + 1, W + 1] to [B, C, 2 H, 2 W]."""
+    y = y.movedim(1, -1).contiguous().unflatten(-1, (2, 2, -1))
+    rows, columns, channels = y.shape[1] - 1, y.shape[2] - 1, y.shape[-1]
+    out = y.new_empty(len(y), rows, 2, columns, 2, channels)
+    for a, b in product(range(2), range(2)):
+        words(out)[:, :, a, :, b] = words(y)[:, a : a + rows, b : b + columns, a, b]
+    return out.flatten(3, 4).flatten(1, 2).movedim(-1, 1)
 
 
 class Resample(WanResample):
     """Doubles rows and columns, and frames where it has a `time_conv`."""
 
+    weight: Tensor
+    bias: Tensor
+
+    def fold(self) -> None:
+        """Make the weights that `forward` reads; those that the convolution has stay."""
+        convolution = self.resample[1]
+        assert isinstance(convolution, nn.Conv2d)
+        assert convolution.bias is not None
+        weight = fold_upsampling(convolution.weight).contiguous(memory_format=torch.channels_last)
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", convolution.bias.repeat(4), persistent=False)
+
     def forward(self, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:  # type: ignore[override]
         if self.mode == "upsample3d":
             x = self._double_frames(x, feat_cache, feat_idx)
         batch = x.shape[0]
-        x = self.resample(x.transpose(1, 2).flatten(0, 1))
+        x = interleaved(F.conv2d(x.transpose(1, 2).flatten(0, 1), self.weight, self.bias, padding=1))
         return x.unflatten(0, (batch, -1)).transpose(1, 2)
 
     def _double_frames(self, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:
@@ -76,13 +115,12 @@ class Resample(WanResample):
             past = torch.zeros_like(x[:, :, :1]).expand(-1, -1, CACHE_T, -1, -1)
         feat_cache[place] = torch.cat([past, x], dim=2)[:, :, -CACHE_T:].clone()
         twice = self.time_conv(x, past).movedim(1, -1).unflatten(-1, (2, -1))  # [B, T, H, W, 2, C]
-        return twice.movedim(4, 2).flatten(1, 2).movedim(-1, 1)
+        return words(twice.movedim(4, 2)).contiguous().view(x.dtype).flatten(1, 2).movedim(-1, 1)
 
 
 SWAPPED = {
     WanCausalConv3d: CausalConv3d,
     WanRMS_norm: RMSNorm,
-    WanUpsample: Upsample,
     WanResample: Resample,
 }
 
@@ -91,7 +129,9 @@ def lay_out_channels_last(decoder: nn.Module) -> None:
     """Change a decoder in place; its parameters keep their names and values."""
     for module in decoder.modules():
         module.__class__ = SWAPPED.get(type(module), type(module))
-        if isinstance(module, nn.SiLU):
+        if isinstance(module, Resample):
+            module.fold()
+        elif isinstance(module, nn.SiLU):
             module.inplace = True  # it always follows a norm
         elif isinstance(module, nn.Conv2d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
