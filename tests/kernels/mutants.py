@@ -26,7 +26,7 @@ class Mutant(NamedTuple):
     what: str
 
 
-EMA, NORM, RING = KERNELS
+ADD, EMA, NORM, RING = KERNELS
 MUTANTS = (
     Mutant(
         EMA,
