@@ -53,9 +53,7 @@ def _add(y: Tensor, residual: Tensor | None, gate: Tensor | None, bias: Tensor |
     return total.add_(bias).add_(residual).to(y.dtype)
 
 
-def _norm(
-    x: Tensor, weight: Tensor, shift: Tensor | None, eps: float, rms: bool, silu: bool
-) -> Tensor:
+def _norm(x: Tensor, weight: Tensor, shift: Tensor | None, eps: float, rms: bool, silu: bool) -> Tensor:
     if rms:
         normed = F.rms_norm(x, weight.shape, weight, eps)
         if shift is not None:
@@ -131,8 +129,8 @@ def _fake(
 
 
 _op = define(
-    "add_norm(Tensor y, Tensor? residual, Tensor? gate, Tensor? bias, Tensor? weight, Tensor? shift, float eps, "
-    "bool rms, bool silu) -> Tensor[]",
+    "add_norm(Tensor y, Tensor? residual, Tensor? gate, Tensor? bias, Tensor? weight, Tensor? shift, "
+    "float eps, bool rms, bool silu) -> Tensor[]",
     _run,
     _run_cuda,
     _fake,

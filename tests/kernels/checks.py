@@ -81,10 +81,12 @@ def rel_l2(got: np.ndarray, expected: np.ndarray) -> float:
     return error if error == error else float("inf")
 
 
-def expect_close(what: str, got: np.ndarray, expected: np.ndarray, ulps: float, dtype: str) -> None:
-    """Within so many ulps of the expected number, element by element."""
+def expect_close(
+    what: str, got: np.ndarray, expected: np.ndarray, ulps: float, dtype: str, slack: float = 0.0
+) -> None:
+    """Within so many ulps of the expected number, element by element; slack is for terms that cancel."""
     ulp = ULP[dtype] * 2.0 ** np.floor(np.log2(np.maximum(np.abs(expected), 2.0**-10)))
-    worst = np.max(np.abs(got - expected) / ulp)
+    worst = np.max((np.abs(got - expected) - slack) / ulp)
     assert worst <= ulps, f"{what} is {worst:.3g} ulps off, {ulps} are allowed"
 
 
@@ -120,11 +122,11 @@ class Rows:
     dtype: str = "bf16"
 
 
-def check_add_norm(emulator: Emulator, rows: Rows, mean: float = 5.0) -> None:
-    """The sum, and the norm of the sum as it is rounded, of rows far from zero; outputs start as NaN."""
+def check_add_norm(emulator: Emulator, rows: Rows) -> None:
+    """The sum, and the norm of the sum as it is rounded, of rows whose mean is 5; outputs start as NaN."""
     rng = np.random.default_rng(6)
-    dtype, shape, eps = rows.dtype, (rows.rows, rows.dim), 0.3
-    y = place(to_bits(mean + rng.standard_normal(shape), dtype))
+    dtype, shape, eps, slack = rows.dtype, (rows.rows, rows.dim), 0.3, 2e-6
+    y = place(to_bits(5 + rng.standard_normal(shape), dtype))
     shapes = dict.fromkeys(("gate", "bias", "weight", "shift"), shape[1:]) | {"residual": shape}
     given = {name: draw(rng, shapes[name], dtype) if name in rows.given else None for name in shapes}
     total = aligned(shape, np.uint16, POISON) if "residual" in rows.given else None
@@ -141,7 +143,7 @@ def check_add_norm(emulator: Emulator, rows: Rows, mean: float = 5.0) -> None:
         if wide[name] is not None:
             x = x + wide[name]
     if total is not None:
-        expect_close("the sum", from_bits(total, dtype), x, 0.51, dtype)
+        expect_close("the sum", from_bits(total, dtype), x, 0.51, dtype, slack)
     if normed is None:
         return
     # Of rows that nobody else has rounded, the kernel rounds as we do.
@@ -153,7 +155,7 @@ def check_add_norm(emulator: Emulator, rows: Rows, mean: float = 5.0) -> None:
         x = x + wide["shift"]
     if rows.silu:
         x = x / (1 + np.exp(-x))
-    expect_close("normed", from_bits(normed, dtype), x, 0.52, dtype)
+    expect_close("normed", from_bits(normed, dtype), x, 0.52, dtype, slack)
 
 
 def check_ema_sink_update(emulator: Emulator, sizes: Sizes, slot: int, pairs: int, updates: int = 2) -> None:
