@@ -100,7 +100,7 @@ def emulated() -> Iterator[None]:
         kernels = emulated_native.EmulatedKernels()
         with emulated_native.cpu_tensors_take_the_cuda_path(patch, kernels):
             yield
-        assert set(kernels.calls) == {"ema_sink_update", "norm_rope_append", "ring_attention"}
+        assert set(kernels.calls) == {"add_norm", "ema_sink_update", "norm_rope_append", "ring_attention"}
 
 
 @pytest.mark.usefixtures("emulated")
