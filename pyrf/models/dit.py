@@ -131,7 +131,7 @@ def _gated(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
 
 
 def _is_one_pass(x: Tensor, vector: Tensor) -> bool:
-    """Whether sums and the norms after them are left to `add_norm`: on a GPU, if all tokens share a vector."""
+    """Whether sums and the norms after them are left to `add_norm`: on a GPU, where tokens share a vector."""
     on_gpu = x.device.type == "cuda" and not torch.compiler.is_exporting()
     return on_gpu and vector.ndim == 1 and not torch.is_grad_enabled()
 
