@@ -2,11 +2,11 @@
 
     python benchmarks/kernels.py [--model 14B] [--dtype float16]
 
-At the sizes of a Wan model at 480 x 832 with a full window, and of its VAE's last blocks. Ours and torch's take turns; before each run the
-L2 cache is overwritten, and CUDA events time the run alone, gaps between its launches included. torch's
-equivalents are the plain torch path of the op (what runs where pyrf has no kernels) and, for attention,
-scaled_dot_product_attention, which picks among its own kernels. `of floor` compares with the least time
-that an H100 needs (pyrf.roofline); `ratio` is the time over ours.
+At the sizes of a Wan model at 480 x 832 with a full window, and of its VAE's last blocks. Ours and torch's
+take turns; before each run the L2 cache is overwritten, and CUDA events time the run alone, gaps between its
+launches included. torch's equivalents are the plain torch path of the op (what runs where pyrf has no
+kernels) and, for attention, scaled_dot_product_attention, which picks among its own kernels. `of floor`
+compares with the least time that an H100 needs (pyrf.roofline); `ratio` is the time over ours.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def cases(sizes: Sizes, rows: int, columns: int, dtype: torch.dtype, device: str
 
 
 def vae_norm(pixels: int) -> Work:
-    """A bias (an operation a channel), RMS norm (5) and SiLU (4) of each pixel's channels: one in, one out."""
+    """Bias (1 operation a value), RMS norm (5) and SiLU (4) of each pixel's channels: one in, one out."""
     values = pixels * VAE_CHANNELS
     return Work("bias_norm, VAE", 10 * values, ELEMENT * (2 * values + 2 * VAE_CHANNELS))
 

@@ -20,8 +20,9 @@ bytes). A multiply-add is two operations, and each tensor is read once and writt
 A network call runs, in every layer: the products q, k, v, o (each D to D), `norm_rope_append`,
 `ring_attention`, the products of cross-attention q and o, its norm of q, cross-attention itself, the two
 products of the feed-forward (D to F to D), three sums and three layer norms, two of which are each of a sum
-just formed (`add_norm`); then the patches in and the head out. Biases, activations and modulations ride along with products and norms; the embedding of the
-timestep, a few vectors, is left out. The prompt's keys and values are made once a prompt, not a call.
+just formed (`add_norm`); then the patches in and the head out. Biases, activations and modulations ride along
+with products and norms; the embedding of the timestep, a few vectors, is left out. The prompt's keys and
+values are made once a prompt, not a call.
 
 A chunk is the denoise calls, a clean call, which stops at the keys and values of the last layer, and one
 `ema_sink_update` a layer. Decoding to frames is another network and not counted.
