@@ -39,8 +39,10 @@ extern "C" int pyrf_add_norm(int dtype, const void* y, const void* residual, con
   check.optional("normed", normed);
   check.that(residual != nullptr || weight != nullptr, "residual or weight must be given");
   check.that(shift == nullptr || weight != nullptr, "shift must come with a weight");
-  check.that((sum != nullptr) == (residual != nullptr), "sum must be given where residual is, and only there");
-  check.that((normed != nullptr) == (weight != nullptr), "normed must be given where weight is, and only there");
+  check.that((sum != nullptr) == (residual != nullptr),
+             "sum must be given where residual is, and only there");
+  check.that((normed != nullptr) == (weight != nullptr),
+             "normed must be given where weight is, and only there");
   if (!check.ok()) return check.status();
 
   AddNormParams params{};

@@ -1,5 +1,5 @@
-// The sum of a residual, a gated row and a bias, its norm and its activation in one pass. Bound by memory: the
-// lanes of a row hold it in registers, in its 16 bits, and each byte moves once.
+// The sum of a residual, a gated row and a bias, its norm and its activation in one pass. Bound by memory:
+// the lanes of a row hold it in registers, in its 16 bits, and each byte moves once.
 #pragma once
 
 #include "elements.cuh"
@@ -192,7 +192,7 @@ PYRF_DEVICE void norm(const AddNormParams& params, const AddNormRows<kMaxDim>& r
   }
 }
 
-// Grid: blocks of rows. There is no barrier: a row is one warp's. The norm is that of the sum as it is rounded.
+// Grid: blocks of rows. No barrier: a row is one warp's. The norm is that of the sum as it is rounded.
 template <class T, int kMaxDim>
 __global__ void __launch_bounds__(kAddNormThreads) add_norm_kernel(const AddNormParams params) {
   const AddNormRows<kMaxDim> rows(params);
