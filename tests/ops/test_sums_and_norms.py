@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 from emulated_native import RUN_CUDA, EmulatedKernels, cpu_tensors_take_the_cuda_path
 from emulator import has_compiler
+from golden_vae import golden, golden_codec
 from op_arguments import draw
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
+from pyrf.models.wan_vae import WanVAE
 from pyrf.ops import add_norm, bias_norm, gated_sum, native
 
 OP = torch.ops.pyrf.add_norm.default
@@ -239,3 +241,25 @@ def test_refuses_a_cpu_tensor_among_cuda_tensors(name, monkeypatch):
             RUN_CUDA["add_norm"](*inputs.values(), 1e-6, False, False)
         with pytest.raises((ValueError, RuntimeError), match="cpu"):
             OP(*inputs.values(), 1e-6, False, False)
+
+
+def decoded(dtype):
+    """The golden latents of the Wan VAE decoded as on a GPU, at two passes: [1, 3, T, H, W]."""
+    codec = WanVAE(golden_codec().network, decoder_dtype=dtype)
+    codec.favour_speed()
+    decoder = codec.decoder()
+    with torch.no_grad():
+        parts = golden()["z_normalised"].transpose(1, 2).split(3, dim=1)
+        return torch.cat([frames for part in parts for frames in decoder._frames(part)], dim=2).float()
+
+
+def test_a_vae_on_the_kernel_is_as_exact_as_without(emulated):
+    got = decoded(torch.bfloat16)
+    assert emulated.calls
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(native, "kernels", None)
+        plain = decoded(torch.bfloat16)
+    exact = golden()["decoded_from_normalised"]
+    error, plain_error = ((x - exact).norm() / exact.norm() for x in (got, plain))
+    print(f"{len(emulated.calls)} launches; error {error:.3g}, without the kernel {plain_error:.3g}")
+    assert error < 1.2 * plain_error
