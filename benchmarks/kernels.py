@@ -2,11 +2,11 @@
 
     python benchmarks/kernels.py [--model 14B] [--dtype float16]
 
-At the sizes of a Wan model at 480 x 832 with a full window. Ours and torch's take turns; before each run the
-L2 cache is overwritten, for so long that the run is queued by then, and CUDA events time its kernels alone.
-torch's equivalents are the plain torch path of the op (what runs where pyrf has no kernels) and, for
-attention, scaled_dot_product_attention, which picks among its own kernels. `of floor` compares with the
-least time that an H100 needs (pyrf.roofline); `ratio` is the time over ours.
+At the sizes of a Wan model at 480 x 832 with a full window, and of its VAE's last blocks. Ours and torch's
+take turns; before each run the L2 cache is overwritten, for so long that the run is queued by then, and CUDA
+events time its kernels alone. torch's equivalents are the plain torch path of the op (what runs where pyrf
+has no kernels) and, for attention, scaled_dot_product_attention, which picks among its own kernels. `of
+floor` compares with the least time that an H100 needs (pyrf.roofline); `ratio` is the time over ours.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from torch import Tensor
 from pyrf.bench import percentile
 from pyrf.config import StreamConfig
 from pyrf.models.attention import rope_table
-from pyrf.ops import ema_sink_update, native, norm_rope_append, ring_attention
+from pyrf.ops import add_norm, bias_norm, ema_sink_update, native, norm_rope_append, ring_attention
 from pyrf.ops.attention_choice import set_attention
 from pyrf.ops.ema_sink_update import MASTER_DTYPES
-from pyrf.roofline import PIXELS_PER_LATENT, Device, Sizes, Work, kernels
-from pyrf.roofline_report import HEIGHT, MODELS, WIDTH
+from pyrf.roofline import ELEMENT, PIXELS_PER_LATENT, Device, Sizes, Work, kernels
+from pyrf.roofline_report import FRAMES_PER_LATENT, HEIGHT, MODELS, WIDTH
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 MISSING = 2
+VAE_CHANNELS = 96
+"""Of the Wan VAE's decoder at full size."""
 
 Timer = Callable[[Callable[[], object]], float]
 
@@ -44,13 +46,13 @@ class Case(NamedTuple):
 
 
 def cases(sizes: Sizes, rows: int, columns: int, dtype: torch.dtype, device: str) -> list[Case]:
-    """The three ops with a full window.
+    """The ops with a full window, and a norm with SiLU of a chunk's frames in the Wan VAE.
 
     Args:
         rows, columns: tokens of a latent frame.
     """
     model, stream, tokens = sizes.model, sizes.stream, sizes.tokens
-    head_dim = model.head_dim
+    head_dim, pixels = model.head_dim, sizes.tokens * FRAMES_PER_LATENT * (2 * PIXELS_PER_LATENT) ** 2
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, device=device).to(dtype)
@@ -68,7 +70,10 @@ def cases(sizes: Sizes, rows: int, columns: int, dtype: torch.dtype, device: str
         torch.zeros(1, model.num_heads, tokens, head_dim, dtype=MASTER_DTYPES[dtype], device=device)
         for _ in range(2)
     ]
-    sink, append, attention = kernels(sizes, wide_master=MASTER_DTYPES[dtype] == torch.float32)
+    y, residual = draw(1, tokens, model.dim), draw(1, tokens, model.dim)
+    gate, weight, shift = (draw(model.dim) for _ in range(3))
+    frames, vae_weight, vae_bias = draw(pixels, VAE_CHANNELS), draw(VAE_CHANNELS), draw(VAE_CHANNELS)
+    sink, append, attention, sum_and_norm = kernels(sizes, wide_master=MASTER_DTYPES[dtype] == torch.float32)
     return [
         Case(sink, lambda: ema_sink_update(keys, values, *masters, slot, turn, tokens, stream.sink_alpha)),
         Case(
@@ -76,7 +81,18 @@ def cases(sizes: Sizes, rows: int, columns: int, dtype: torch.dtype, device: str
             lambda: norm_rope_append(q, k, v, norm_q, norm_k, model.eps, rope, slot, keys, values),
         ),
         Case(attention, lambda: ring_attention(rotated, keys, values, sizes.window)),
+        Case(sum_and_norm, lambda: add_norm(y, residual, weight, gate=gate, shift=shift, eps=model.eps)),
+        Case(
+            vae_norm(pixels),
+            lambda: bias_norm(frames, vae_weight, bias=vae_bias, eps=1e-12, rms=True, silu=True),
+        ),
     ]
+
+
+def vae_norm(pixels: int) -> Work:
+    """Bias (1 operation a value), RMS norm (5) and SiLU (4) of each pixel's channels: one in, one out."""
+    values = pixels * VAE_CHANNELS
+    return Work("bias_norm, VAE", 10 * values, ELEMENT * (2 * values + 2 * VAE_CHANNELS))
 
 
 @contextmanager

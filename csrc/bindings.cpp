@@ -44,6 +44,13 @@ void raise_unless_ok(int status) {
 }
 
 void bind_ops(py::module_& m) {
+  m.def("add_norm", [](int dtype, uintptr_t y, uintptr_t residual, uintptr_t gate, uintptr_t bias,
+                       uintptr_t weight, uintptr_t shift, double eps, bool rms, bool silu, uintptr_t sum,
+                       uintptr_t normed, int64_t rows, int64_t dim, uintptr_t stream) {
+    raise_unless_ok(pyrf_add_norm(dtype, at<void>(y), at<void>(residual), at<void>(gate), at<void>(bias),
+                                  at<void>(weight), at<void>(shift), eps, rms, silu, at<void>(sum),
+                                  at<void>(normed), rows, dim, at<void>(stream)));
+  });
   m.def("ema_sink_update", [](int dtype, uintptr_t keys, Strides4 keys_strides, uintptr_t values,
                               Strides4 values_strides, uintptr_t key_master, Strides4 key_master_strides,
                               uintptr_t value_master, Strides4 value_master_strides, uintptr_t slot,

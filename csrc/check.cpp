@@ -50,6 +50,10 @@ void Check::pointer(const char* name, const void* given, int64_t alignment) {
        alignment, past);
 }
 
+void Check::optional(const char* name, const void* given) {
+  if (given != nullptr) pointer(name, given);
+}
+
 void Check::sizes(int64_t batch, int64_t heads, int64_t capacity) {
   range("batch", batch, 1, kMaxGrid);
   range("heads", heads, 1, kMaxGrid);

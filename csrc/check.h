@@ -27,7 +27,9 @@ class Check {
   void head_dim(int64_t given);
   void range(const char* name, int64_t given, int64_t low, int64_t high);
   void pointer(const char* name, const void* given, int64_t alignment = kAlignment);
-  // What the three ops share: sizes that fit their grids, and a cache of whole slots.
+  // Null, or a pointer to what may be left out.
+  void optional(const char* name, const void* given);
+  // What the ops of the cache share: sizes that fit their grids, and a cache of whole slots.
   void sizes(int64_t batch, int64_t heads, int64_t capacity);
   void slots(int64_t capacity, int64_t tokens);
 

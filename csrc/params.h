@@ -10,6 +10,23 @@ struct Strides {
   int64_t batch, head, token;
 };
 
+struct AddNormParams {
+  const void* y;         // [rows, D] bf16 or fp16, like everything without a type here
+  const void* residual;  // [rows, D], or null
+  const void* gate;      // [D], or null
+  const void* bias;      // [D], or null
+  const void* weight;    // [D], or null: no norm
+  const void* shift;     // [D], or null
+  void* sum;             // [rows, D], null without residual
+  void* normed;          // [rows, D], null without weight
+  int64_t rows;
+  int vectors;  // of a row, D / 8
+  float inverse_dim;
+  float eps;
+  int rms;   // the mean square's norm, else that of layers
+  int silu;  // after the norm
+};
+
 struct EmaSinkParams {
   // One of the two halves of the work: the keys (turned) or the values (not).
   struct Half {

@@ -42,6 +42,12 @@ PYRF_DEVICE float exp2(float x) {
 
 PYRF_DEVICE float rsqrt(float x) { return rsqrtf(x); }
 
+PYRF_DEVICE float reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // Two floats rounded to nearest even, the first in the low half.
 template <class T>
 PYRF_DEVICE uint32_t pack(float low, float high) {

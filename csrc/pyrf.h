@@ -28,6 +28,20 @@ enum pyrf_dtype { PYRF_BF16 = 0, PYRF_FP16 = 1 };
 // What went wrong in this thread's last call that did not return PYRF_OK.
 const char* pyrf_last_error(void);
 
+// sum = residual + gate * y + bias, and normed = act(norm(sum) * weight + shift) of the sum as it is rounded.
+// D is a multiple of 8, at most 5120. Each of residual, gate, bias and shift may be null, and is left out.
+int pyrf_add_norm(
+    int dtype,                              // of everything
+    const void* y,                          // [rows, D]
+    const void* residual,                   // [rows, D]; null: sum is null, and not written
+    const void* gate, const void* bias,     // [D]
+    const void* weight, const void* shift,  // [D]; weight null: normed is null, and there is no norm
+    double eps,                             //
+    int rms,                                // 1: divide by the root mean square; 0: LayerNorm
+    int silu,                               // 1: act(x) = x / (1 + exp(-x)); 0: act(x) = x
+    void* sum, void* normed,                // [rows, D]
+    int64_t rows, int64_t dim, void* stream);
+
 // Fold the chunk in `*slot` into the sink (slot 0), for the keys and values of a layer.
 // head_dim is 64 or 128; capacity a multiple of tokens.
 int pyrf_ema_sink_update(

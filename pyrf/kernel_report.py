@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parents[1] / "csrc"
-KERNELS = ("ema_sink_update", "norm_rope_append", "ring_attention")
+SIZES = {
+    "add_norm": (128, 256, 512, 1536, 5120),
+    "ema_sink_update": (64, 128),
+    "norm_rope_append": (64, 128),
+    "ring_attention": (64, 128),
+}
+"""What each kernel is compiled for: a head_dim, or of `add_norm` the widest row."""
+KERNELS = tuple(SIZES)
 ELEMENTS = {"Bf16": "bfloat16", "Fp16": "float16"}
 FLAGS = ("-std=c++17", "-O3", "-fmad=false")
 STRICT = ("--warn-on-spills", "--warn-on-local-memory-usage", "-Werror")
@@ -34,11 +41,11 @@ class CompilerMissingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Instance:
-    """A kernel as compiled for one element type and head_dim."""
+    """A kernel as compiled for one element type and one of its `SIZES`."""
 
     kernel: str
     dtype: str
-    head_dim: int
+    size: int
 
     @classmethod
     def of(cls, entry: str) -> Instance:
@@ -49,18 +56,29 @@ class Instance:
         """
         match = _NAME.search(entry)
         if not match or match[2] not in ELEMENTS:
-            raise ValueError(f"{entry} is not the name of a kernel<element, head_dim>")
+            raise ValueError(f"{entry} is not the name of a kernel<element, size>")
         return cls(match[1], ELEMENTS[match[2]], int(match[3]))
+
+    @classmethod
+    def serving(cls, kernel: str, dtype: str, heads: int, head_dim: int) -> Instance | None:
+        """The one that the launcher chooses for a model; None where there is none."""
+        if kernel == "add_norm":
+            size = min((width for width in SIZES[kernel] if width >= heads * head_dim), default=None)
+        else:
+            size = head_dim if head_dim in SIZES.get(kernel, ()) else None
+        return None if size is None else cls(kernel, dtype, size)
 
     def block(self, heads: int) -> tuple[int, int]:
         """Threads and bytes of dynamic shared memory of a block, as the launchers in csrc choose them."""
+        if self.kernel == "add_norm":
+            return 128, 0
         if self.kernel == "ema_sink_update":
             return 256, 0
         if self.kernel == "norm_rope_append":
-            warps = -(-heads * self.head_dim // 8 // 32)
+            warps = -(-heads * self.size // 8 // 32)
             return 32 * warps, 2 * 4 * 20  # two float32 sums for each of at most 20 warps
-        queries, keys = 128, 64 if self.head_dim == 64 else 48
-        return 128, 2 * self.head_dim * (queries + 4 * keys)  # two buffers of keys and of values
+        queries, keys = 128, 64 if self.size == 64 else 48
+        return 128, 2 * self.size * (queries + 4 * keys)  # two buffers of keys and of values
 
 
 @dataclass(frozen=True)

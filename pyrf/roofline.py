@@ -15,12 +15,14 @@ bytes). A multiply-add is two operations, and each tensor is read once and writt
                             (24 N D beside a float32 master, as of float16: the slot is only written)
     norm                    5 N D; 4 N D: in and out
     gated sum               2 N D; 6 N D: two in, one out
+    add_norm                7 N D: a gated sum and its norm; 8 N D: two in, both out, 6 D: gate, weight, shift
 
 A network call runs, in every layer: the products q, k, v, o (each D to D), `norm_rope_append`,
 `ring_attention`, the products of cross-attention q and o, its norm of q, cross-attention itself, the two
-products of the feed-forward (D to F to D), three layer norms and three sums; then the patches in and the
-head out. Biases, activations and modulations ride along with products and norms; the embedding of the
-timestep, a few vectors, is left out. The prompt's keys and values are made once a prompt, not a call.
+products of the feed-forward (D to F to D), three sums and three layer norms, two of which are each of a sum
+just formed (`add_norm`); then the patches in and the head out. Biases, activations and modulations ride along
+with products and norms; the embedding of the timestep, a few vectors, is left out. The prompt's keys and
+values are made once a prompt, not a call.
 
 A chunk is the denoise calls, a clean call, which stops at the keys and values of the last layer, and one
 `ema_sink_update` a layer. Decoding to frames is another network and not counted.
@@ -134,9 +136,16 @@ def ema_sink_update(sizes: Sizes, *, wide_master: bool = False) -> Work:
     return Work("ema_sink_update", flops, 2 * (6 if wide_master else 5) * ELEMENT * n * d)
 
 
+def add_norm(sizes: Sizes) -> Work:
+    """Of a chunk's tokens, with a gate."""
+    n, d = sizes.tokens, sizes.model.dim
+    return Work("add_norm", 7 * n * d, 4 * ELEMENT * n * d + 3 * ELEMENT * d)
+
+
 def kernels(sizes: Sizes, *, wide_master: bool = False) -> list[Work]:
-    """Our three kernels, one launch each, with a full window; the sink's master in 16 bits or in float32."""
-    return [ema_sink_update(sizes, wide_master=wide_master), norm_rope_append(sizes), ring_attention(sizes)]
+    """Our kernels, one launch each, with a full window; the sink's master in 16 bits or in float32."""
+    sink = ema_sink_update(sizes, wide_master=wide_master)
+    return [sink, norm_rope_append(sizes), ring_attention(sizes), add_norm(sizes)]
 
 
 def layer(sizes: Sizes) -> list[Work]:
@@ -151,8 +160,9 @@ def layer(sizes: Sizes) -> list[Work]:
         attention("cross-attention", n, model.text_len, d),
         product("feed-forward in", n, d, model.ffn_dim),
         product("feed-forward out", n, model.ffn_dim, d),
-        Work("norms", 5 * n * d, 2 * ELEMENT * n * d, times=4),
-        Work("gated sums", 2 * n * d, 3 * ELEMENT * n * d, times=3),
+        replace(add_norm(sizes), times=2),
+        Work("norms", 5 * n * d, 2 * ELEMENT * n * d, times=2),
+        Work("gated sums", 2 * n * d, 3 * ELEMENT * n * d),
     ]
 
 

@@ -96,7 +96,8 @@ def _line(work: Work, sizes: Sizes, device: Device, found: dict[Instance, Resour
         floor_us=1e6 * work.floor(device) / work.times,
         bound=work.bound(device),
     )
-    needs = found.get(Instance(work.name, DTYPE, sizes.model.head_dim))
+    instance = Instance.serving(work.name, DTYPE, sizes.model.num_heads, sizes.model.head_dim)
+    needs = found.get(instance) if instance else None
     if needs is None:
         return line
     threads, dynamic = needs.instance.block(sizes.model.num_heads)

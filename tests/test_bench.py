@@ -157,8 +157,10 @@ def test_kernels_times_each_op(
         case.work.name: module.measure(case, timer, warm_up=1, repeats=3)
         for case in module.cases(sizes, 2, 3, dtype, "cpu")
     }
-    assert seen == 12 * [("kernels", "pyrf"), (None, "sdpa")]
-    assert set(results) == {"ema_sink_update", "norm_rope_append", "ring_attention"}
+    assert seen == 20 * [("kernels", "pyrf"), (None, "sdpa")]
+    assert set(results) == {
+        *("ema_sink_update", "norm_rope_append", "ring_attention", "add_norm", "bias_norm, VAE")
+    }
     for pair in results.values():
         for one in pair.values():
             assert 0 < one["p10_us"] <= one["median_us"] <= one["p90_us"]
@@ -166,7 +168,7 @@ def test_kernels_times_each_op(
     assert (one["median_us"], one["p90_us"]) == (2000, 5000)
     assert (one["gigabytes_per_s"], one["tflop_per_s"]) == (1.5, 1.0)
     module.show(results)
-    assert capsys.readouterr().out.count("\n") == 7
+    assert capsys.readouterr().out.count("\n") == 11
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -174,7 +176,9 @@ def test_kernels_at_full_size_on_fake_cuda(dtype: torch.dtype) -> None:
     """Every op takes what the script gives it on a GPU."""
     sizes = Sizes.of(ModelConfig(), StreamConfig(), 480, 832)
     with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True):
-        sink, append, attention = script("kernels").cases(sizes, 30, 52, dtype, "cuda:0")
+        sink, append, attention, add_norm, vae = script("kernels").cases(sizes, 30, 52, dtype, "cuda:0")
         assert sink.run() is None
         assert append.run().shape == (1, 12, 4680, 128)
         assert attention.run().shape == (1, 4680, 1536)
+        assert [x.shape for x in add_norm.run()] == 2 * [(1, 4680, 1536)]
+        assert vae.run().shape == (12 * 480 * 832, 96)

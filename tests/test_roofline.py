@@ -70,7 +70,7 @@ def test_torch_counts_the_same_products(clean: bool) -> None:
         with counter:
             run(latents, time, prompt, attention=attention, frame_positions=cache.frame_positions)
     works = roofline.clean_call(SMALL) if clean else roofline.call(SMALL)
-    elementwise = ("norms", "gated sums", "norm_rope_append")
+    elementwise = ("norms", "gated sums", "add_norm", "norm_rope_append")
     expected = roofline.total_flops([work for work in works if work.name not in elementwise])
     assert counter.get_total_flops() == expected
 
@@ -89,12 +89,23 @@ def test_kernels_move_the_bytes_of_their_tensors() -> None:
         keys = torch.empty(1, model.num_heads, window, model.head_dim, dtype=torch.bfloat16)
         master = torch.empty(1, model.num_heads, n, model.head_dim, dtype=torch.int16)
     q, k, v, sink, evicted = rows, rows, rows, rows, rows
-    sink_update, append, attention = roofline.kernels(WAN)
+    sink_update, append, attention, add_norm = roofline.kernels(WAN)
+    assert add_norm.bytes == held(rows, rows, weight, weight, weight) + held(rows, rows)
     assert append.bytes == held(q, k, v, weight, weight, rope) + held(q, k, v)
     assert attention.bytes == held(q, keys, keys) + held(q)
     assert sink_update.bytes == 2 * (held(sink, evicted, master) + held(sink, master))
     wide = roofline.kernels(WAN, wide_master=True)[0]
     assert wide.bytes == 2 * (held(evicted, master.float()) + held(sink, master.float()))
+
+
+def test_the_instance_of_sums_and_norms_is_the_narrowest_that_holds_a_row() -> None:
+    widths = {(12, 128): 1536, (40, 128): 5120, (3, 32): 128, (1, 136): 256}
+    for (heads, head_dim), width in widths.items():
+        expected = Instance("add_norm", "bfloat16", width)
+        assert Instance.serving("add_norm", "bfloat16", heads, head_dim) == expected
+    assert Instance.serving("add_norm", "bfloat16", 41, 128) is None
+    assert Instance.serving("ring_attention", "bfloat16", 12, 96) is None
+    assert Instance.serving("norms", "bfloat16", 12, 128) is None
 
 
 def test_a_floor_is_the_larger_of_two() -> None:
@@ -190,7 +201,7 @@ def test_with_a_compiler(
     assert "occupancy" in capsys.readouterr().out
     compiler.write_text("#!/bin/sh\necho 'error: no such architecture' >&2\nexit 1\n")
     failed = roofline_report.report()
-    assert failed.compiler.startswith("unknown: nvcc ema_sink_update.cu failed")
+    assert failed.compiler.startswith("unknown: nvcc add_norm.cu failed")
     assert "no such architecture" in failed.compiler
     assert failed.models[0].floor_ms == report.models[0].floor_ms
 

@@ -40,6 +40,7 @@ inline float shuffle_xor(float x, int lanes, int line = __builtin_LINE()) {
 
 inline float exp2(float x) { return exp2f(x); }
 inline float rsqrt(float x) { return 1.0f / sqrtf(x); }
+inline float reciprocal(float x) { return 1.0f / x; }
 
 // A float rounded to 16 bits, and back.
 template <class T>

@@ -23,6 +23,7 @@ from pyrf.models.attention import (
     LayerAttention,
     rope_table,
 )
+from pyrf.ops import add_norm
 
 
 class PromptCache(NamedTuple):
@@ -129,6 +130,12 @@ def _gated(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
     return torch.addcmul(x.unflatten(1, frames), gate, y.unflatten(1, frames)).flatten(1, 2)
 
 
+def _is_one_pass(x: Tensor, vector: Tensor) -> bool:
+    """Whether sums and the norms after them are left to `add_norm`: on a GPU, where tokens share a vector."""
+    on_gpu = x.device.type == "cuda" and not torch.compiler.is_exporting()
+    return on_gpu and vector.ndim == 1 and not torch.is_grad_enabled()
+
+
 class SelfAttention(nn.Module):
     """Projections and norms of a self-attention; mixing is left to the attention object."""
 
@@ -215,9 +222,17 @@ class Block(nn.Module):
             attention: what self-attention sees.
         """
         m = self.modulate(projected) if isinstance(projected, Tensor) else projected
-        x = _gated(x, m[2], self.self_attn(_modulated(x, m[0], m[1], self.eps), rope, attention))
-        x = x + self.cross_attn(self.norm3(x), keys, values)
-        return _gated(x, m[5], self.ffn(_modulated(x, m[3], m[4], self.eps)))
+        mixed = self.self_attn(_modulated(x, m[0], m[1], self.eps), rope, attention)
+        if _is_one_pass(x, m[2]):
+            norm = self.norm3
+            x, normed = add_norm(mixed, x, norm.weight, gate=m[2], shift=norm.bias, eps=norm.eps)
+            crossed = self.cross_attn(normed, keys, values)
+            x, normed = add_norm(crossed, x, m[4], shift=m[3], eps=self.eps)
+        else:
+            x = _gated(x, m[2], mixed)
+            x = x + self.cross_attn(self.norm3(x), keys, values)
+            normed = _modulated(x, m[3], m[4], self.eps)
+        return _gated(x, m[5], self.ffn(normed))
 
     def encode_prompt(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """This layer's part of the `PromptCache`: text [B, text_len, D] to keys and values."""

@@ -1,8 +1,9 @@
 """The decoder of diffusers' Wan VAE as a GPU wants it: the same function, laid out channels last.
 
 diffusers' layers pad and convert before they compute, and cuDNN turns every convolution's input and output.
-Here channels come last in memory from end to end, borders are left to the convolutions, norms are one kernel,
-and no tensor is widened to float32, or to twice its rows and columns before it is convolved.
+Here channels come last in memory from end to end, borders are left to the convolutions, what lies between
+two convolutions of a block is one pass (a bias with a norm and SiLU, or with a residual), and no tensor is
+widened to float32, or to twice its rows and columns before it is convolved.
 """
 
 from __future__ import annotations
@@ -16,12 +17,20 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
     CACHE_T,
     WanCausalConv3d,
     WanResample,
+    WanResidualBlock,
     WanRMS_norm,
 )
 from torch import Tensor, nn
 
+from pyrf.ops import bias_norm, gated_sum
+
 EPS = 1e-12
 """Keeps the norm of zeros zero; far below any mean square that a frame has."""
+
+
+def rows(x: Tensor) -> Tensor:
+    """[B, C, ...] to [B, ..., C]: no copy, since channels are last in memory."""
+    return x.movedim(1, -1).contiguous()
 
 
 class CausalConv3d(WanCausalConv3d):
@@ -29,22 +38,56 @@ class CausalConv3d(WanCausalConv3d):
 
     _padding: tuple[int, int, int, int, int, int]
 
-    def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
-        columns, _, rows, _, past, _ = self._padding
+    def forward(self, x: Tensor, cache_x: Tensor | None = None, *, has_bias: bool = True) -> Tensor:
+        columns, _, lines, _, past, _ = self._padding
         if past and cache_x is not None:
             x = torch.cat([cache_x, x], dim=2)
             past -= cache_x.shape[2]
         if past:
             x = F.pad(x, (0, 0, 0, 0, past, 0))
-        return F.conv3d(x, self.weight, self.bias, self.stride, (0, rows, columns))
+        bias = self.bias if has_bias else None
+        return F.conv3d(x, self.weight, bias, self.stride, (0, lines, columns))
+
+    def stream_without_bias(self, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:
+        """The next frames of a stream; the last ones are kept in its cache."""
+        place = feat_idx[0]
+        feat_idx[0] += 1
+        past, last = feat_cache[place], x[:, :, -CACHE_T:]
+        known = last if past is None else torch.cat([past, last], dim=2)
+        feat_cache[place] = known[:, :, -CACHE_T:].clone()
+        return self(x, past, has_bias=False)
 
 
 class RMSNorm(WanRMS_norm):
-    """Over the channels of [B, C, ...]."""
+    """Over the channels of x [B, C, ...] plus a bias [C]."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.gamma.flatten()
-        return F.rms_norm(x.movedim(1, -1), weight.shape, weight, EPS).movedim(-1, 1)
+    def forward(self, x: Tensor, bias: Tensor | None = None, *, silu: bool = False) -> Tensor:
+        normed = bias_norm(rows(x), self.gamma.flatten(), bias=bias, eps=EPS, rms=True, silu=silu)
+        return normed.movedim(-1, 1)
+
+
+class LastNorm(RMSNorm):
+    """With the activation that follows."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x, silu=True)
+
+
+class ResidualBlock(WanResidualBlock):
+    """Twice norm, SiLU and convolution, beside a shortcut."""
+
+    norm1: RMSNorm
+    norm2: RMSNorm
+    conv1: CausalConv3d
+    conv2: CausalConv3d
+
+    def forward(self, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:  # type: ignore[override]
+        shortcut = self.conv_shortcut(x)
+        x = self.norm1(x, silu=True)
+        x = self.conv1.stream_without_bias(x, feat_cache, feat_idx)
+        x = self.norm2(x, self.conv1.bias, silu=True)
+        x = self.conv2.stream_without_bias(x, feat_cache, feat_idx)
+        return gated_sum(rows(x), rows(shortcut), bias=self.conv2.bias).movedim(-1, 1)
 
 
 def words(x: Tensor) -> Tensor:
@@ -74,10 +117,10 @@ def fold_upsampling(weight: Tensor) -> Tensor:
 def interleaved(y: Tensor) -> Tensor:
     """What `fold_upsampling`'s convolutions give to pictures: [B, 4 C, H + 1, W + 1] to [B, C, 2 H, 2 W]."""
     y = y.movedim(1, -1).contiguous().unflatten(-1, (2, 2, -1))
-    rows, columns, channels = y.shape[1] - 1, y.shape[2] - 1, y.shape[-1]
-    out = y.new_empty(len(y), rows, 2, columns, 2, channels)
+    height, width, channels = y.shape[1] - 1, y.shape[2] - 1, y.shape[-1]
+    out = y.new_empty(len(y), height, 2, width, 2, channels)
     for a, b in product(range(2), range(2)):
-        words(out)[:, :, a, :, b] = words(y)[:, a : a + rows, b : b + columns, a, b]
+        words(out)[:, :, a, :, b] = words(y)[:, a : a + height, b : b + width, a, b]
     return out.flatten(3, 4).flatten(1, 2).movedim(-1, 1)
 
 
@@ -122,6 +165,7 @@ SWAPPED = {
     WanCausalConv3d: CausalConv3d,
     WanRMS_norm: RMSNorm,
     WanResample: Resample,
+    WanResidualBlock: ResidualBlock,
 }
 
 
@@ -131,9 +175,9 @@ def lay_out_channels_last(decoder: nn.Module) -> None:
         module.__class__ = SWAPPED.get(type(module), type(module))
         if isinstance(module, Resample):
             module.fold()
-        elif isinstance(module, nn.SiLU):
-            module.inplace = True  # it always follows a norm
         elif isinstance(module, nn.Conv2d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
         elif isinstance(module, nn.Conv3d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
+    decoder.norm_out.__class__ = LastNorm
+    decoder.nonlinearity = nn.Identity()

@@ -1,6 +1,6 @@
-"""The CUDA kernels of the native module: which caches they serve, and how one is launched.
+"""The CUDA kernels of the native module: what they serve, and how one is launched.
 
-The ops take their plain torch path wherever `refusal` gives a reason, on a CUDA device too: there a
+The ops take their plain torch path wherever there is a reason not to, on a CUDA device too: there a
 float32 cache, and heads of a size that no published model has, run on torch's own kernels.
 """
 
@@ -17,7 +17,7 @@ DTYPES = {torch.bfloat16: 0, torch.float16: 1}
 """What the kernels compute in, with its number in `csrc/pyrf.h`."""
 HEAD_DIMS = (64, 128)
 MAX_CHANNELS = 5120
-"""Of all heads together, what one block of norm_rope_append takes."""
+"""Of all heads together, what one block of norm_rope_append takes, and a row of add_norm."""
 CAPABILITY = (8, 0)
 """The oldest compute capability that the kernels are built for."""
 
@@ -39,25 +39,38 @@ def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-def refusal(heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> str | None:
-    """Why the kernels do not serve a cache of these heads on a CUDA device; None when they do."""
+def _device_refusal(dtype: torch.dtype, device: torch.device) -> str | None:
     if kernels is None:
         return "pyrf is built without CUDA kernels"
     if dtype not in DTYPES:
         return f"pyrf's kernels compute in bfloat16 and float16, got {dtype}"
-    if head_dim not in HEAD_DIMS:
-        return f"pyrf's kernels take a head_dim of 64 or 128, got {head_dim}"
-    if heads * head_dim > MAX_CHANNELS:
-        return f"pyrf's kernels take up to {MAX_CHANNELS} channels, got {heads * head_dim}"
     if _capability(device) < CAPABILITY:
         oldest, given = ("{}.{}".format(*pair) for pair in (CAPABILITY, _capability(device)))
         return f"pyrf's kernels need compute capability {oldest} or newer, got {given}"
     return None
 
 
+def refusal(heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why the kernels do not serve a cache of these heads on a CUDA device; None when they do."""
+    if reason := _device_refusal(dtype, device):
+        return reason
+    if head_dim not in HEAD_DIMS:
+        return f"pyrf's kernels take a head_dim of 64 or 128, got {head_dim}"
+    if heads * head_dim > MAX_CHANNELS:
+        return f"pyrf's kernels take up to {MAX_CHANNELS} channels, got {heads * head_dim}"
+    return None
+
+
 def serve(keys: Tensor) -> bool:
     """Whether the kernels serve a layer's cache, [B, heads, tokens, head_dim] on a CUDA device."""
     return refusal(keys.shape[1], keys.shape[3], keys.dtype, keys.device) is None
+
+
+def serve_rows(rows: Tensor) -> bool:
+    """Whether `add_norm`'s kernel serves rows [..., D] on a CUDA device."""
+    dim = rows.shape[-1]
+    fits = rows.numel() > 0 and dim % 8 == 0 and dim <= MAX_CHANNELS
+    return fits and _device_refusal(rows.dtype, rows.device) is None
 
 
 def launch(kernel: str, device: torch.device, *arguments: object) -> None:

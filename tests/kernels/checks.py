@@ -81,10 +81,12 @@ def rel_l2(got: np.ndarray, expected: np.ndarray) -> float:
     return error if error == error else float("inf")
 
 
-def expect_close(what: str, got: np.ndarray, expected: np.ndarray, ulps: float, dtype: str) -> None:
-    """Within so many ulps of the expected number, element by element."""
+def expect_close(
+    what: str, got: np.ndarray, expected: np.ndarray, ulps: float, dtype: str, slack: float = 0.0
+) -> None:
+    """Within so many ulps of the expected number, element by element; slack is for terms that cancel."""
     ulp = ULP[dtype] * 2.0 ** np.floor(np.log2(np.maximum(np.abs(expected), 2.0**-10)))
-    worst = np.max(np.abs(got - expected) / ulp)
+    worst = np.max((np.abs(got - expected) - slack) / ulp)
     assert worst <= ulps, f"{what} is {worst:.3g} ulps off, {ulps} are allowed"
 
 
@@ -106,6 +108,54 @@ class Sizes:
     @property
     def sink(self) -> tuple[int, int, int, int]:
         return self.batch, self.heads, self.tokens, self.head_dim
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of an add_norm [rows, dim], and what is done to them."""
+
+    rows: int
+    dim: int
+    given: tuple[str, ...] = ("residual", "gate", "bias", "weight", "shift")
+    rms: bool = False
+    silu: bool = False
+    dtype: str = "bf16"
+
+
+def check_add_norm(emulator: Emulator, rows: Rows) -> None:
+    """The sum, and the norm of the sum as it is rounded, of rows whose mean is 5; outputs start as NaN."""
+    rng = np.random.default_rng(6)
+    dtype, shape, eps, slack = rows.dtype, (rows.rows, rows.dim), 0.3, 2e-6
+    y = place(to_bits(5 + rng.standard_normal(shape), dtype))
+    shapes = dict.fromkeys(("gate", "bias", "weight", "shift"), shape[1:]) | {"residual": shape}
+    given = {name: draw(rng, shapes[name], dtype) if name in rows.given else None for name in shapes}
+    total = aligned(shape, np.uint16, POISON) if "residual" in rows.given else None
+    normed = aligned(shape, np.uint16, POISON) if "weight" in rows.given else None
+    emulator.add_norm(
+        y, **given, eps=eps, rms=rows.rms, silu=rows.silu, total=total, normed=normed, dtype=dtype
+    )
+
+    wide = {name: None if x is None else from_bits(x, dtype) for name, x in given.items()}
+    x = from_bits(y, dtype)
+    if wide["gate"] is not None:
+        x = x * wide["gate"]
+    for name in ("bias", "residual"):
+        if wide[name] is not None:
+            x = x + wide[name]
+    if total is not None:
+        expect_close("the sum", from_bits(total, dtype), x, 0.51, dtype, slack)
+    if normed is None:
+        return
+    # Of rows that nobody else has rounded, the kernel rounds as we do.
+    x = from_bits(to_bits(x.astype(np.float32), dtype) if total is None else total, dtype)
+    if not rows.rms:
+        x = x - x.mean(-1, keepdims=True)
+    x = x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * wide["weight"]
+    if wide["shift"] is not None:
+        x = x + wide["shift"]
+    if rows.silu:
+        x = x / (1 + np.exp(-x))
+    expect_close("normed", from_bits(normed, dtype), x, 0.52, dtype, slack)
 
 
 def check_ema_sink_update(emulator: Emulator, sizes: Sizes, slot: int, pairs: int, updates: int = 2) -> None:
@@ -208,14 +258,22 @@ def check_kernel(emulator: Emulator, kernel: str) -> None:
             check_ring_attention(emulator, Sizes(slots=15, tokens=10), queries=37, length=131)
             continue
         if copy_mode:
-            continue  # these two copy nothing in the background
-        if kernel == "ema_sink_update":
+            continue  # the others copy nothing in the background
+        if kernel == "add_norm":
+            check_add_norm(emulator, Rows(33, 96, ("bias", "weight"), rms=True, silu=True))
+            check_add_norm(emulator, Rows(18, 384))
+        elif kernel == "ema_sink_update":
             check_ema_sink_update(emulator, Sizes(), slot=2, pairs=12)
             check_ema_sink_update(emulator, Sizes(head_dim=128, tokens=3, dtype="fp16"), slot=1, pairs=21)
         else:
             check_norm_rope_append(emulator, Sizes(heads=5), slot=1, fused=True)
             check_norm_rope_append(emulator, Sizes(head_dim=128, dtype="fp16"), slot=2, fused=False)
-    if kernel == "ema_sink_update":
+    if kernel == "add_norm":
+        check_add_norm(emulator, Rows(5, 1536, dtype="fp16"))
+        check_add_norm(emulator, Rows(5, 5120, ("residual", "weight", "shift")))
+        check_add_norm(emulator, Rows(9, 200, ("residual", "bias"), dtype="fp16"))
+        check_add_norm(emulator, Rows(70, 128, ("weight",)))
+    elif kernel == "ema_sink_update":
         for slot in (-1, 3):
             check_ema_sink_update(emulator, Sizes(), slot=slot, pairs=12)
     elif kernel == "norm_rope_append":

@@ -26,7 +26,7 @@ COMPILER = os.environ.get("CXX", "g++")
 FLAGS = ("-std=c++17", "-march=native", "-ffp-contract=off", "-fPIC", "-DPYRF_EMULATE")
 FLAGS += ("-Wall", "-Wextra", "-Wno-unknown-pragmas")
 
-KERNELS = ("ema_sink_update", "norm_rope_append", "ring_attention")
+KERNELS = ("add_norm", "ema_sink_update", "norm_rope_append", "ring_attention")
 DTYPES = {"bf16": 0, "fp16": 1}
 SCHEDULES = ("round robin", "random", "starve")
 COPY_MODES = ("at once", "at wait", "either")
@@ -184,6 +184,37 @@ class Emulator:
         self.library.pyrf_emulator_forget()
         if status:
             raise (RefusedError if status == 1 else FailedError)(self.library.pyrf_last_error().decode())
+
+    def add_norm(
+        self,
+        y: np.ndarray,
+        residual: np.ndarray | None,
+        gate: np.ndarray | None,
+        bias: np.ndarray | None,
+        weight: np.ndarray | None,
+        shift: np.ndarray | None,
+        eps: float,
+        rms: bool,
+        silu: bool,
+        total: np.ndarray | None,
+        normed: np.ndarray | None,
+        dtype: str,
+    ) -> None:
+        """See pyrf.h, where `total` is `sum`; shapes are taken from the arrays."""
+        inputs = {"y": y, "residual": residual, "gate": gate, "bias": bias, "weight": weight, "shift": shift}
+        outputs = {"sum": total, "normed": normed}
+        self.call(
+            "add_norm",
+            inputs | outputs,
+            DTYPES[dtype],
+            *map(_pointer, inputs.values()),
+            ctypes.c_double(eps),
+            ctypes.c_int(rms),
+            ctypes.c_int(silu),
+            *map(_pointer, outputs.values()),
+            *map(ctypes.c_int64, y.shape),
+            None,
+        )
 
     def ema_sink_update(
         self,

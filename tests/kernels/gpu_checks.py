@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pyrf.cache import SinkRingCache
 from pyrf.config import ModelConfig, StreamConfig
 from pyrf.models.attention import CachedAttention, rope_table
-from pyrf.ops import ema_sink_update, norm_rope_append, ring_attention
+from pyrf.ops import add_norm, bias_norm, ema_sink_update, gated_sum, norm_rope_append, ring_attention
 from pyrf.ops.attention_choice import set_attention
 from pyrf.ops.ema_sink_update import MASTER_DTYPES, join_bits, split_bits
 from pyrf.ops.norm_rope_append import norm_rotate
@@ -101,6 +102,32 @@ def check_norm_rope_append(case: Case) -> None:
     for cache in (keys, values):
         assert cache[:, :, :tokens].isnan().all()
         assert cache[:, :, 2 * tokens :].isnan().all()
+
+
+def check_add_norm(dtype: torch.dtype, rows: int, dim: int, device: str) -> None:
+    """A block's sum and LayerNorm, and a VAE's bias, RMS norm and SiLU, and its bias and residual."""
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, device=device).to(dtype)
+
+    y, residual, weight, (gate, bias, shift) = draw(rows, dim), draw(rows, dim), 1 + draw(dim), draw(3, dim)
+    wide = [x.float() for x in (y, residual, weight, gate, bias, shift)]
+    wide_y, wide_residual, wide_weight, wide_gate, wide_bias, wide_shift = wide
+    half = {"rtol": 1.01 * ROUNDING[dtype], "atol": 2e-5}
+
+    draw(rows, dim).fill_(math.nan)  # what the allocator gives next
+    total, normed = add_norm(y, residual, weight, gate=gate, shift=shift, eps=1e-6)
+    torch.testing.assert_close(total.float(), wide_residual + wide_gate * wide_y, **half)
+    expected = F.layer_norm(total.float(), (dim,), wide_weight, wide_shift, 1e-6)
+    torch.testing.assert_close(normed.float(), expected, **half)
+
+    activated = bias_norm(y, weight, bias=bias, eps=1e-12, rms=True, silu=True)
+    biased = (wide_y + wide_bias).to(dtype).float()
+    expected = F.silu(F.rms_norm(biased, (dim,), wide_weight, 1e-12))
+    torch.testing.assert_close(activated.float(), expected, **half)
+
+    summed = gated_sum(y, residual, bias=bias)
+    torch.testing.assert_close(summed.float(), wide_residual + (wide_y + wide_bias), **half)
 
 
 def check_ema_sink_update(case: Case, alpha: float = 0.999, updates: int = 20) -> None:

@@ -26,8 +26,37 @@ class Mutant(NamedTuple):
     what: str
 
 
-EMA, NORM, RING = KERNELS
+ADD, EMA, NORM, RING = KERNELS
 MUTANTS = (
+    Mutant(ADD, "row < params.rows ? params.vectors : 0", "params.vectors", "rows past the last are touched"),
+    Mutant(ADD, "vector(v) < vectors[r]", "vectors[r] > 0", "channels past a row's last are touched"),
+    Mutant(ADD, "&& vector < params.vectors", "", "parameters are read past their end"),
+    Mutant(
+        ADD, "r < Tile::kRows; ++r, row += Tile::kGroups", "r < Tile::kRows; ++r", "one row for all of a lane"
+    ),
+    Mutant(ADD, "lanes = kLanes / 2", "lanes = kLanes / 4", "half of a row's lanes are left out"),
+    Mutant(ADD, "lanes = kLanes / 2", "lanes = 16", "two rows of a warp are added up"),
+    Mutant(ADD, "rows.holds(r, v) ? mean[r] : 0.0f", "mean[r]", "absent channels are as far as the mean"),
+    Mutant(ADD, "mean[r]) * params.inverse_dim", "mean[r])", "the mean is a sum"),
+    Mutant(ADD, "if (!params.rms) {", "if (true) {", "an RMS norm subtracts the mean"),
+    Mutant(ADD, "if (!params.rms) {", "if (false) {", "a LayerNorm does not subtract the mean"),
+    Mutant(ADD, "* params.inverse_dim + params.eps", "* params.inverse_dim", "no epsilon"),
+    Mutant(ADD, "gate[i], x[i], bias[i]", "1.0f, x[i], bias[i]", "no gate"),
+    Mutant(ADD, "gate[i], x[i], bias[i]", "gate[i], x[i], 0.0f", "no bias"),
+    Mutant(
+        ADD, "params.gate, rows.vector(v), 1.0f", "params.gate, rows.vector(v), 0.0f", "an absent gate closes"
+    ),
+    Mutant(ADD, "begin, residual_words);", "0, residual_words);", "the first part's residual for all"),
+    Mutant(
+        ADD,
+        "    if (params.sum != nullptr) rows.store(params.sum, begin, words);\n",
+        "",
+        "the sum is not stored",
+    ),
+    Mutant(ADD, "weight[i], shift[i]", "weight[i], 0.0f", "no shift"),
+    Mutant(ADD, "        if (params.silu) {", "        if (!params.silu) {", "SiLU where none is asked for"),
+    Mutant(ADD, "-kLog2E * x", "kLog2E * x", "the sigmoid is mirrored"),
+    Mutant(ADD, "if (params.weight != nullptr) norm", "norm", "a norm without weights"),
     Mutant(
         EMA,
         "token >= params.tokens || !slot_exists(slot, params.slots)",

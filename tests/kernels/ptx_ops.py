@@ -14,12 +14,28 @@ from pyrf.kernel_report import Instance
 
 EMA_THREADS, RING_QUERIES = 256, 128
 """Vectors, and queries, that a block works on; see the launchers in csrc."""
+ADD_NORM_ROWS = {128: 32, 256: 16, 512: 8, 1536: 4, 5120: 4}
+"""Rows that a block works on, by the widest row of the instance."""
 
 _POINTER, _INT, _FLOAT = ctypes.c_uint64, ctypes.c_int32, ctypes.c_float
 
 
 class Strides(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("batch", "head", "token")]
+
+
+class AddNormParams(ctypes.Structure):
+    """As in csrc/params.h."""
+
+    _fields_ = [
+        *((name, _POINTER) for name in ("y", "residual", "gate", "bias", "weight", "shift", "sum", "normed")),
+        ("rows", ctypes.c_int64),
+        ("vectors", _INT),
+        ("inverse_dim", _FLOAT),
+        ("eps", _FLOAT),
+        ("rms", _INT),
+        ("silu", _INT),
+    ]
 
 
 class EmaSinkHalf(ctypes.Structure):
@@ -80,7 +96,9 @@ class _Device:
         self.memory = GlobalMemory()
         self._storages: dict[int, tuple[Tensor, int]] = {}
 
-    def pointer(self, tensor: Tensor) -> int:
+    def pointer(self, tensor: Tensor | None) -> int:
+        if tensor is None:
+            return 0
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self._storages:
             raw = torch.empty(0, dtype=torch.uint8).set_(storage)
@@ -103,7 +121,7 @@ def _rows(x: Tensor, head_dim: int) -> Strides:
 
 
 class PtxOps:
-    """The three ops.
+    """The ops.
 
     Args:
         kernels: entries of the PTX, by name.
@@ -116,15 +134,47 @@ class PtxOps:
         self,
         op: str,
         like: Tensor,
+        size: int,
         heads: int,
         grid: tuple[int, int, int],
         parameters: ctypes.Structure,
         device: _Device,
     ) -> None:
-        instance = Instance(op, str(like.dtype).removeprefix("torch."), like.shape[-1])
+        instance = Instance(op, str(like.dtype).removeprefix("torch."), size)
         threads, shared = instance.block(heads)
         launch(self.kernels[instance], grid, (threads, 1, 1), bytes(parameters), device.memory, shared)
         device.fetch()
+
+    def add_norm(
+        self,
+        y: Tensor,
+        residual: Tensor | None,
+        gate: Tensor | None,
+        bias: Tensor | None,
+        weight: Tensor | None,
+        shift: Tensor | None,
+        eps: float,
+        rms: bool,
+        silu: bool,
+    ) -> list[Tensor]:
+        rows, dim = y.shape
+        outputs = [None if x is None else torch.full_like(y, math.nan) for x in (residual, weight)]
+        device = _Device()
+        named = {"y": y, "residual": residual, "gate": gate, "bias": bias, "weight": weight, "shift": shift}
+        named |= {"sum": outputs[0], "normed": outputs[1]}
+        parameters = AddNormParams(
+            **{name: device.pointer(tensor) for name, tensor in named.items()},
+            rows=rows,
+            vectors=dim // 8,
+            inverse_dim=1 / dim,
+            eps=eps,
+            rms=rms,
+            silu=silu,
+        )
+        size = min(width for width in ADD_NORM_ROWS if width >= dim)
+        grid = (-(-rows // ADD_NORM_ROWS[size]), 1, 1)
+        self._launch("add_norm", y, size, 1, grid, parameters, device)
+        return [x for x in outputs if x is not None]
 
     def ema_sink_update(
         self,
@@ -154,7 +204,7 @@ class PtxOps:
             weight=1.0 - alpha,
         )
         grid = (-(-tokens * head_dim // 8 // EMA_THREADS), batch * heads, 2)
-        self._launch("ema_sink_update", keys, heads, grid, parameters, device)
+        self._launch("ema_sink_update", keys, head_dim, heads, grid, parameters, device)
 
     def norm_rope_append(
         self,
@@ -185,7 +235,7 @@ class PtxOps:
             slots=capacity // tokens,
             eps=eps,
         )
-        self._launch("norm_rope_append", keys, heads, (tokens, batch, 1), parameters, device)
+        self._launch("norm_rope_append", keys, head_dim, heads, (tokens, batch, 1), parameters, device)
         return out.transpose(1, 2)
 
     def ring_attention(self, q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
@@ -203,5 +253,5 @@ class PtxOps:
             scale_log2=math.log2(math.e) / math.sqrt(head_dim),
         )
         grid = (-(-queries // RING_QUERIES), heads, batch)
-        self._launch("ring_attention", q, heads, grid, parameters, device)
+        self._launch("ring_attention", q, head_dim, heads, grid, parameters, device)
         return out

@@ -16,6 +16,7 @@ from pyrf.kernel_report import (
     ELEMENTS,
     FLAGS,
     KERNELS,
+    SIZES,
     SOURCES,
     STRICT,
     Instance,
@@ -28,7 +29,7 @@ from pyrf.kernel_report import (
 pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="needs nvcc, which is not here")
 
 ARCHS = ("80", "90a", "100")
-NARROW_LOADS = {"ema_sink_update": 5, "norm_rope_append": 1, "ring_attention": 0}
+NARROW_LOADS = {"add_norm": 0, "ema_sink_update": 5, "norm_rope_append": 1, "ring_attention": 0}
 """Loads of less than 16 bytes that a kernel may hold: the slot's index (8 bytes), and in the sink update the
 four turns of a thread (8 bytes each), from a table of a few hundred bytes that all threads share."""
 
@@ -60,7 +61,11 @@ def code(compiled: dict[str, tuple[Path, str]]) -> dict[tuple[str, Instance], li
 
 
 def every_instance() -> Iterable[Instance]:
-    return (Instance(*key) for key in product(KERNELS, ELEMENTS.values(), (64, 128)))
+    return (
+        Instance(kernel, dtype, size)
+        for kernel, sizes in SIZES.items()
+        for dtype, size in product(ELEMENTS.values(), sizes)
+    )
 
 
 def test_every_instance_is_compiled_for_every_architecture(report: list[Resources]) -> None:
@@ -75,7 +80,7 @@ def test_no_kernel_spills(report: list[Resources]) -> None:
 def test_every_kernel_can_run(report: list[Resources]) -> None:
     """A block of the widest model fits the registers and the shared memory of every architecture."""
     for each in report:
-        threads, dynamic = each.instance.block(heads=5120 // each.instance.head_dim)
+        threads, dynamic = each.instance.block(heads=5120 // each.instance.size)
         assert threads * each.registers <= 65536, each
         assert each.shared + dynamic <= 99 * 1024, each  # the least of a block since sm_80: sm_86
 
@@ -165,11 +170,20 @@ def test_the_machine_code_has_every_kernel(code: dict[tuple[str, Instance], list
 def test_python_knows_the_structs_and_blocks_of_the_headers(tmp_path: Path) -> None:
     """The compiler compares what Python assumes of csrc with what it finds there."""
     claims = []
-    for struct in (ptx_ops.EmaSinkParams, ptx_ops.NormRopeParams, ptx_ops.RingAttentionParams):
+    for struct in (
+        ptx_ops.AddNormParams,
+        ptx_ops.EmaSinkParams,
+        ptx_ops.NormRopeParams,
+        ptx_ops.RingAttentionParams,
+    ):
         name = f"pyrf::{struct.__name__}"
         claims.append(f"sizeof({name}) == {ctypes.sizeof(struct)}")
         for field, *_ in struct._fields_:
             claims.append(f"offsetof({name}, {field}) == {getattr(struct, field).offset}")
+    claims.append(f"pyrf::kAddNormThreads == {Instance('add_norm', 'bfloat16', 128).block(1)[0]}")
+    claims += [
+        f"pyrf::AddNormTile<{size}>::kBlockRows == {rows}" for size, rows in ptx_ops.ADD_NORM_ROWS.items()
+    ]
     claims.append(f"pyrf::kEmaThreads == {Instance('ema_sink_update', 'bfloat16', 64).block(1)[0]}")
     claims.append(f"pyrf::kEmaThreads == {ptx_ops.EMA_THREADS}")
     claims.append(f"pyrf::kNormSharedBytes == {Instance('norm_rope_append', 'bfloat16', 64).block(1)[1]}")

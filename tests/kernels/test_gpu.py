@@ -11,6 +11,7 @@ import torch
 from gpu_checks import (
     Case,
     LayerStream,
+    check_add_norm,
     check_ema_sink_update,
     check_norm_rope_append,
     check_ring_attention,
@@ -77,6 +78,17 @@ class TestOnGpu:
         check_ema_sink_update(case_of(dtype, head_dim, heads, tokens, batch))
 
 
+@on_gpu
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("rows", "dim"), [(4680, 1536), (4680, 5120), (12 * 480 * 832, 96), (12 * 240 * 416, 192), (12481, 384)]
+)
+def test_add_norm(dtype: torch.dtype, rows: int, dim: int) -> None:
+    """Rows of both DiTs and of the Wan VAE, a chunk at a time."""
+    check_add_norm(dtype, rows, dim, "cuda")
+
+
 LAYER = ModelConfig(num_layers=1)
 
 
@@ -100,7 +112,7 @@ def emulated() -> Iterator[None]:
         kernels = emulated_native.EmulatedKernels()
         with emulated_native.cpu_tensors_take_the_cuda_path(patch, kernels):
             yield
-        assert set(kernels.calls) == {"ema_sink_update", "norm_rope_append", "ring_attention"}
+        assert set(kernels.calls) == {"add_norm", "ema_sink_update", "norm_rope_append", "ring_attention"}
 
 
 @pytest.mark.usefixtures("emulated")
@@ -113,6 +125,11 @@ class TestRehearsal:
         check_ring_attention(case, 100)
         check_norm_rope_append(case)
         check_ema_sink_update(case)
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize(("rows", "dim"), [(77, 96), (18, 384), (7, 1536), (3, 5120)])
+    def test_add_norm(self, dtype: torch.dtype, rows: int, dim: int) -> None:
+        check_add_norm(dtype, rows, dim, "cpu")
 
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_stream(self, dtype: torch.dtype) -> None:

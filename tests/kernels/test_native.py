@@ -19,6 +19,7 @@ ROWS = (ADDRESS, (0, 64, 1)) * 3
 CACHE = (ADDRESS, STRIDES) * 2
 
 CALLS: dict[str, tuple[Any, ...]] = {
+    "add_norm": (*(6 * (ADDRESS,)), 1e-6, False, True, ADDRESS, ADDRESS, 8, 64, 0),
     "ema_sink_update": (*CACHE, *CACHE, ADDRESS, ADDRESS, 1, 1, 8, 4, 64, 12, 0.9, 0),
     "norm_rope_append": (*ROWS, ADDRESS, ADDRESS, 1e-6, ADDRESS, ADDRESS, *CACHE, ADDRESS, 1, 1, 8, 4, 64, 0),
     "ring_attention": (ADDRESS, STRIDES, *CACHE, ADDRESS, 1, 1, 8, 4, 8, 64, 0),

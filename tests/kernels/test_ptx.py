@@ -17,7 +17,7 @@ from ptx import parse
 from ptx_ops import PtxOps
 from torch import Tensor
 
-from pyrf.kernel_report import ELEMENTS, KERNELS, SOURCES, compile_kernel, find_nvcc
+from pyrf.kernel_report import ELEMENTS, KERNELS, SIZES, SOURCES, compile_kernel, find_nvcc
 from pyrf.ops.ema_sink_update import join_bits, split_bits
 from pyrf.ops.norm_rope_append import norm_rotate
 
@@ -41,9 +41,10 @@ def ptx(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return texts
 
 
-def ops_of(text: str, dtype: torch.dtype, head_dim: int) -> PtxOps:
+def ops_of(text: str, dtype: torch.dtype, size: int) -> PtxOps:
+    """The instance for one of the kernel's `SIZES`."""
     element = {name: key for key, name in ELEMENTS.items()}[str(dtype).removeprefix("torch.")]
-    return PtxOps(parse(text, f"INS_4{element}ELi{head_dim}E"))
+    return PtxOps(parse(text, f"INS_4{element}ELi{size}E"))
 
 
 def draw(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -152,6 +153,44 @@ def test_a_slot_outside_the_cache_is_not_written(ptx: dict[str, str], slot: int)
         assert torch.equal(x.view(torch.int16), old.view(torch.int16))
 
 
+# Sums and norms
+
+
+class Rows:
+    """Inputs of a small add_norm, all of them or without residual and gate."""
+
+    def __init__(self, dtype: torch.dtype, rows: int, dim: int, *, adds: bool = True) -> None:
+        self.y = draw(rows, dim, seed=0, dtype=dtype)
+        self.residual = draw(rows, dim, seed=1, dtype=dtype) if adds else None
+        self.gate = draw(dim, seed=2, dtype=dtype) if adds else None
+        self.bias, self.weight, self.shift = (draw(dim, seed=seed, dtype=dtype) for seed in (3, 4, 5))
+
+    def check(self, ops: PtxOps, *, rms: bool, silu: bool) -> None:
+        vectors = (self.gate, self.bias, self.weight, self.shift)
+        got = ops.add_norm(self.y, self.residual, *vectors, 1e-6, rms, silu)
+        total = self.y.double() * (1 if self.gate is None else self.gate.double()) + self.bias.double()
+        precision = {"rtol": 1.01 * ROUNDING[self.y.dtype], "atol": 1e-5}
+        if self.residual is not None:
+            total = total + self.residual.double()
+            print(f"sum: {relative_error(got[0], total):.2g}")
+            torch.testing.assert_close(got[0].double(), total, **precision)
+        total = total.to(self.y.dtype).double() if self.residual is None else got[0].double()
+        norm = F.rms_norm(total, total.shape[1:], eps=1e-6) if rms else F.layer_norm(total, total.shape[1:])
+        expected = norm * self.weight.double() + self.shift.double()
+        expected = F.silu(expected) if silu else expected
+        print(f"normed: {relative_error(got[-1], expected):.2g}")
+        torch.testing.assert_close(got[-1].double(), expected, **precision)
+
+
+@pytest.mark.parametrize("size", SIZES["add_norm"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_add_norm(ptx: dict[str, str], dtype: torch.dtype, size: int) -> None:
+    """Every instance with whole rows and with tails, of rows too."""
+    ops = ops_of(ptx["add_norm"], dtype, size)
+    Rows(dtype, 5, size).check(ops, rms=False, silu=False)
+    Rows(dtype, 3, size - 24, adds=False).check(ops, rms=True, silu=True)
+
+
 # The sink
 
 
@@ -237,6 +276,22 @@ def test_faults_in_attention_show(ptx: dict[str, str], fault: Fault) -> None:
     inputs = Attention(torch.bfloat16, 64, queries=20, length=150, heads=1)
     error = inputs.error(ops_of(text, torch.bfloat16, 64))
     assert not error < 0.75 * ROUNDING[torch.bfloat16]  # NaN is an error too
+
+
+ROWS_FAULTS: list[Fault] = [
+    ("a swapped pack", PACK, r"\1, \3, \2"),
+    ("nothing passed between lanes", SHUFFLE, r"mov.b32 \1, \2"),
+    ("a square root for its inverse", r"rsqrt\.approx", "sqrt.approx"),
+    ("a square root for the exponential", r"ex2\.approx", "sqrt.approx"),
+    ("a square root for the reciprocal", r"rcp\.approx", "sqrt.approx"),
+]
+
+
+@pytest.mark.parametrize("fault", ROWS_FAULTS, ids=[fault[0] for fault in ROWS_FAULTS])
+def test_faults_in_sums_and_norms_show(ptx: dict[str, str], fault: Fault) -> None:
+    ops = ops_of(altered(ptx["add_norm"], fault), torch.bfloat16, 256)
+    with pytest.raises(AssertionError):
+        Rows(torch.bfloat16, 5, 192).check(ops, rms=True, silu=True)
 
 
 APPEND_FAULTS: list[Fault] = [

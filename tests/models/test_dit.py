@@ -1,14 +1,18 @@
 """The network against the official one, and what training and streaming ask of it beside."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from golden import TOLERANCE, model, tensors
 from tiny import CONFIG, HEIGHT, WIDTH, prompts
 from tiny import network as tiny_network
 
+from pyrf.models import dit
 from pyrf.models.attention import BidirectionalAttention, MaskedAttention, PrefixAttention
 from pyrf.models.dit import WanModel, gelu_tanh
 from pyrf.models.masks import block_causal_mask, teacher_forcing_mask
+from pyrf.ops import add_norm
 
 TOKENS = 24
 
@@ -144,6 +148,25 @@ def test_a_block_compiles_whole(small):
     block = model.blocks[0]
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*arguments), block(*arguments))
+
+
+@pytest.mark.parametrize("timesteps", [[700.0], [700.0, 20.5]])
+def test_sums_and_norms_of_a_gpu_in_one_pass(small, timesteps, monkeypatch):
+    """Where all tokens share a timestep, and nothing is recorded."""
+    model, latents, prompt = small
+    timesteps = torch.tensor(timesteps, dtype=torch.float64)
+    expected = model(latents, timesteps.expand(2), prompt).detach()
+    calls, one_pass = [], dit._is_one_pass
+    monkeypatch.setattr(dit, "add_norm", lambda *args, **kwargs: calls.append(1) or add_norm(*args, **kwargs))
+    on_gpu = SimpleNamespace(device=torch.device("cuda"))
+    monkeypatch.setattr(dit, "_is_one_pass", lambda x, vector: one_pass(on_gpu, vector))
+    time = model.modulate(model.embed_timesteps(timesteps))
+    with torch.no_grad():
+        got = model(latents, time, prompt)
+    assert len(calls) == (2 * CONFIG.num_layers if len(timesteps) == 1 else 0)
+    torch.testing.assert_close(got, expected, atol=1e-12, rtol=0)
+    assert model(latents, time, prompt).requires_grad
+    assert len(calls) <= 2 * CONFIG.num_layers
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

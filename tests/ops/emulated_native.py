@@ -9,7 +9,7 @@ from emulator import build
 
 from pyrf.ops import native
 
-OPS = ("norm_rope_append", "ring_attention", "ema_sink_update")
+OPS = ("add_norm", "norm_rope_append", "ring_attention", "ema_sink_update")
 RUN_CUDA = {name: import_module(f"pyrf.ops.{name}")._run_cuda for name in OPS}
 """What the dispatcher calls for CUDA tensors."""
 
