@@ -130,10 +130,13 @@ def _gated(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
     return torch.addcmul(x.unflatten(1, frames), gate, y.unflatten(1, frames)).flatten(1, 2)
 
 
-def _is_one_pass(x: Tensor, vector: Tensor) -> bool:
-    """Whether sums and the norms after them are left to `add_norm`: on a GPU, where tokens share a vector."""
-    on_gpu = x.device.type == "cuda" and not torch.compiler.is_exporting()
-    return on_gpu and vector.ndim == 1 and not torch.is_grad_enabled()
+def _is_one_pass(x: Tensor, *parameters: Tensor) -> bool:
+    """Whether sums and the norms after them are left to `add_norm`: on a GPU, where all tokens share a gate,
+    and where no parameter is kept in another dtype, as a training may.
+    """
+    if x.device.type != "cuda" or torch.is_grad_enabled() or torch.compiler.is_exporting():
+        return False
+    return all(p.ndim == 1 and p.dtype == x.dtype for p in parameters)
 
 
 class SelfAttention(nn.Module):
@@ -223,14 +226,14 @@ class Block(nn.Module):
         """
         m = self.modulate(projected) if isinstance(projected, Tensor) else projected
         mixed = self.self_attn(_modulated(x, m[0], m[1], self.eps), rope, attention)
-        if _is_one_pass(x, m[2]):
-            norm = self.norm3
+        norm = self.norm3
+        if _is_one_pass(x, m[2], norm.weight):
             x, normed = add_norm(mixed, x, norm.weight, gate=m[2], shift=norm.bias, eps=norm.eps)
             crossed = self.cross_attn(normed, keys, values)
             x, normed = add_norm(crossed, x, m[4], shift=m[3], eps=self.eps)
         else:
             x = _gated(x, m[2], mixed)
-            x = x + self.cross_attn(self.norm3(x), keys, values)
+            x = x + self.cross_attn(norm(x), keys, values)
             normed = _modulated(x, m[3], m[4], self.eps)
         return _gated(x, m[5], self.ffn(normed))
 

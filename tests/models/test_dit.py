@@ -152,20 +152,23 @@ def test_a_block_compiles_whole(small):
 
 @pytest.mark.parametrize("timesteps", [[700.0], [700.0, 20.5]])
 def test_sums_and_norms_of_a_gpu_in_one_pass(small, timesteps, monkeypatch):
-    """Where all tokens share a timestep, and nothing is recorded."""
+    """Where all tokens share a timestep, nothing is recorded, and no parameter has another dtype."""
     model, latents, prompt = small
     timesteps = torch.tensor(timesteps, dtype=torch.float64)
     expected = model(latents, timesteps.expand(2), prompt).detach()
     calls, one_pass = [], dit._is_one_pass
     monkeypatch.setattr(dit, "add_norm", lambda *args, **kwargs: calls.append(1) or add_norm(*args, **kwargs))
-    on_gpu = SimpleNamespace(device=torch.device("cuda"))
-    monkeypatch.setattr(dit, "_is_one_pass", lambda x, vector: one_pass(on_gpu, vector))
+    on_gpu = SimpleNamespace(device=torch.device("cuda"), dtype=latents.dtype)
+    monkeypatch.setattr(dit, "_is_one_pass", lambda x, *parameters: one_pass(on_gpu, *parameters))
     time = model.modulate(model.embed_timesteps(timesteps))
     with torch.no_grad():
         got = model(latents, time, prompt)
     assert len(calls) == (2 * CONFIG.num_layers if len(timesteps) == 1 else 0)
     torch.testing.assert_close(got, expected, atol=1e-12, rtol=0)
     assert model(latents, time, prompt).requires_grad
+    on_gpu.dtype = torch.bfloat16
+    with torch.no_grad():
+        model(latents, time, prompt)
     assert len(calls) <= 2 * CONFIG.num_layers
 
 
