@@ -33,6 +33,17 @@ def rows(x: Tensor) -> Tensor:
     return x.movedim(1, -1).contiguous()
 
 
+def joined(past: Tensor, x: Tensor) -> Tensor:
+    """x [B, C, T, H, W] after the frames before it; as rows, since of others torch.cat guesses the layout."""
+    return torch.cat([rows(past), rows(x)], dim=1).movedim(-1, 1)
+
+
+def last_frames(past: Tensor | None, x: Tensor) -> Tensor:
+    """A copy of the frames of x [B, C, T, H, W], or before it, that a convolution must know later."""
+    known = x if past is None or x.shape[2] >= CACHE_T else joined(past, x)
+    return rows(known)[:, -CACHE_T:].clone().movedim(-1, 1)
+
+
 class CausalConv3d(WanCausalConv3d):
     """Takes the frames before x from the cache, and zeros before the stream."""
 
@@ -41,10 +52,10 @@ class CausalConv3d(WanCausalConv3d):
     def forward(self, x: Tensor, cache_x: Tensor | None = None, *, has_bias: bool = True) -> Tensor:
         columns, _, lines, _, past, _ = self._padding
         if past and cache_x is not None:
-            x = torch.cat([cache_x, x], dim=2)
+            x = joined(cache_x, x)
             past -= cache_x.shape[2]
         if past:
-            x = F.pad(x, (0, 0, 0, 0, past, 0))
+            x = F.pad(rows(x), (0, 0, 0, 0, 0, 0, past, 0)).movedim(-1, 1)
         bias = self.bias if has_bias else None
         return F.conv3d(x, self.weight, bias, self.stride, (0, lines, columns))
 
@@ -52,9 +63,8 @@ class CausalConv3d(WanCausalConv3d):
         """The next frames of a stream; the last ones are kept in its cache."""
         place = feat_idx[0]
         feat_idx[0] += 1
-        past, last = feat_cache[place], x[:, :, -CACHE_T:]
-        known = last if past is None else torch.cat([past, last], dim=2)
-        feat_cache[place] = known[:, :, -CACHE_T:].clone()
+        past = feat_cache[place]
+        feat_cache[place] = last_frames(past, x)
         return self(x, past, has_bias=False)
 
 
@@ -155,8 +165,8 @@ class Resample(WanResample):
             feat_cache[place] = "Rep"  # diffusers' word for a stream that has begun, and kept nothing here
             return x
         if past == "Rep":
-            past = torch.zeros_like(x[:, :, :1]).expand(-1, -1, CACHE_T, -1, -1)
-        feat_cache[place] = torch.cat([past, x], dim=2)[:, :, -CACHE_T:].clone()
+            past = None
+        feat_cache[place] = last_frames(past, x)
         twice = self.time_conv(x, past).movedim(1, -1).unflatten(-1, (2, -1))  # [B, T, H, W, 2, C]
         return words(twice.movedim(4, 2)).contiguous().view(x.dtype).flatten(1, 2).movedim(-1, 1)
 

@@ -2,12 +2,18 @@
 
 import gc
 import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from golden_vae import TOLERANCE, golden, golden_codec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrf.models.codec import Codec
 from pyrf.models.wan_vae import WanVAE, WanVAEDecoder, build_network
@@ -71,6 +77,46 @@ def test_the_way_of_a_gpu_is_golden(split: list[int]) -> None:
     parts = data["z_normalised"].transpose(1, 2).split(split, dim=1)
     found = torch.cat([decode_float(decoder, part) for part in parts], dim=2)
     torch.testing.assert_close(found, data["decoded_from_normalised"], rtol=0, atol=TOLERANCE)
+
+
+class Layouts(TorchDispatchMode):
+    """Notes whether what is joined is contiguous, and what is copied too, or with channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.together: list[bool] = []
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = op(*args, **(kwargs or {}))
+        if op is torch.ops.aten.cat.default:
+            self.together += [x.is_contiguous() for x in args[0] if x.ndim == 5]
+        elif op is torch.ops.aten.clone.default and out.ndim == 5:
+            last = torch.channels_last_3d
+            self.together += [
+                x.is_contiguous() or x.is_contiguous(memory_format=last) for x in (args[0], out)
+            ]
+        return out
+
+
+def test_the_way_of_a_gpu_turns_no_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With convolutions that give channels last as cuDNN's do; a layout that is turned costs a slow copy."""
+    conv2d, conv3d = F.conv2d, F.conv3d
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+    def channels_last(conv: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        out = conv(*args, **kwargs)
+        return out.contiguous(memory_format=formats[out.ndim])
+
+    monkeypatch.setattr(F, "conv2d", partial(channels_last, conv2d))
+    monkeypatch.setattr(F, "conv3d", partial(channels_last, conv3d))
+    codec, latents = golden_codec(), golden()["z_normalised"].transpose(1, 2)
+    codec.favour_speed()
+    decoder = codec.decoder()
+    with Layouts() as layouts:
+        list(decoder._frames(latents[:, :3]))  # the stream's first chunk has single frames to join
+        list(decoder._frames(latents[:, 3:]))
+    assert len(layouts.together) > 100
+    assert all(layouts.together)
 
 
 def test_frames_are_the_rounded_decode() -> None:
