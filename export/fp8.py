@@ -18,7 +18,7 @@ from pyrf.sampler import ChunkLoop, SeededNoise
 
 LARGEST = 448.0
 """The largest value of float8 e4m3."""
-_LINEAR = re.compile(r"(blocks\.\d+\.(?:self_attn|cross_attn|ffn)\.\w+)\.weight\.T")
+_LINEAR = re.compile(r"(blocks\.\d+\.(?:self_attn|cross_attn|ffn)\.\w+)\.weight")
 _CROSS_KV = re.compile(r"cross_attn\.[kv]$")
 
 
@@ -76,7 +76,7 @@ def quantise(graph: TracedGraph, largest: Mapping[str, float]) -> None:
     """
     activations: dict[str, ir.Value] = {}
     for node in list(graph.model.graph):
-        weight = node.inputs[1] if node.op_type == "MatMul" else None
+        weight = node.inputs[1] if node.op_type == "Gemm" else None
         match = _LINEAR.fullmatch(weight.name or "") if weight is not None else None
         if match is None or weight is None:
             continue

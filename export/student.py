@@ -16,7 +16,7 @@ from pyrf.models.dit import PromptCache, TimeEmbedding, WanModel, unpatchify
 
 
 class GraphAttention:
-    """Self-attention on a cache that goes in and comes out of the graph (an `Attention`).
+    """Self-attention on a cache that goes in and comes out of the graph (an `Attention`), for tokens [N, D].
 
     Args:
         keys, values: of each layer, [1, heads, slots * N, head_dim].
@@ -38,9 +38,9 @@ class GraphAttention:
         return _GraphLayer(self, layer)
 
     def norm_rotate(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """Norm and rotation in float32: [1, N, D] to [1, heads, N, head_dim] in x's dtype."""
+        """Norm and rotation in float32: [N, D] to [1, heads, N, head_dim] in x's dtype."""
         normed = F.rms_norm(x.float(), x.shape[-1:], weight.float(), eps)
-        heads = normed.unflatten(-1, (-1, 2 * self._cos.shape[-1])).transpose(1, 2)
+        heads = normed.unflatten(-1, (-1, 2 * self._cos.shape[-1])).transpose(0, 1).unsqueeze(0)
         return torch.onnx.ops.rotary_embedding(heads, self._cos, self._sin, interleaved=True).to(x.dtype)
 
 
@@ -53,10 +53,10 @@ class _GraphLayer:
     ) -> Tensor:
         whole, i = self.whole, self.layer
         q, k = whole.norm_rotate(q, norm_q, eps), whole.norm_rotate(k, norm_k, eps)
-        v = v.unflatten(-1, (-1, k.shape[-1])).transpose(1, 2)
+        v = v.unflatten(-1, (-1, k.shape[-1])).transpose(0, 1).unsqueeze(0)
         whole.keys[i] = write_slot_node(whole.keys[i], k, whole.position)
         whole.values[i] = write_slot_node(whole.values[i], v, whole.position)
-        return ring_attention_node(q, whole.keys[i], whole.values[i], whole.length)
+        return ring_attention_node(q, whole.keys[i], whole.values[i], whole.length).squeeze(0)
 
 
 class _Call(nn.Module):
@@ -72,7 +72,11 @@ class _Call(nn.Module):
 
 
 class DenoiseCall(_Call):
-    """A denoise call: flow and cache out. Arguments and results as in `pyrf.export.manifest`."""
+    """A denoise call: flow and cache out. Arguments and results as in `pyrf.export.manifest`.
+
+    Tokens go through it without the axis of clips: a product of two axes is one node, of three it is reshaped
+    on both sides.
+    """
 
     def forward(
         self,
@@ -88,9 +92,9 @@ class DenoiseCall(_Call):
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         attention = GraphAttention(keys, values, rope, position, length)
         prompt = PromptCache(tuple(cross_keys), tuple(cross_values))
-        x = self.model.embed_latents(latents)
+        x = self.model.embed_latents(latents).squeeze(0)
         tokens = self.model.denoise_tokens(x, self._time(modulation), rope, prompt, attention)
-        flow = unpatchify(tokens, latents.shape[1], *latents.shape[3:])
+        flow = unpatchify(tokens.unsqueeze(0), latents.shape[1], *latents.shape[3:])
         return flow.float(), attention.keys, attention.values
 
 

@@ -177,15 +177,17 @@ class CrossAttention(nn.Module):
         self.heads = config.num_heads
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
 
     def encode(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Text [B, text_len, D] to keys and values [B, heads, text_len, head_dim]."""
         return self._split(self.norm_k(self.k(text))), self._split(self.v(text))
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """x [B, N, D], or [N, D] of one clip, to the same shape."""
         q = self._split(self.norm_q(self.q(x)))
-        return self.o(F.scaled_dot_product_attention(q, keys, values).transpose(1, 2).flatten(2))
+        mixed = F.scaled_dot_product_attention(q.reshape(-1, *q.shape[-3:]), keys, values)
+        return self.o(mixed.transpose(1, 2).reshape(x.shape))
 
 
 class Block(nn.Module):
