@@ -7,10 +7,12 @@ import torch
 from golden import TOLERANCE, model, tensors
 from tiny import CONFIG, HEIGHT, WIDTH, prompts
 from tiny import network as tiny_network
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrf.models import dit
 from pyrf.models.attention import BidirectionalAttention, MaskedAttention, PrefixAttention
-from pyrf.models.dit import WanModel, gelu_tanh
+from pyrf.models.dit import FeedForward, WanModel, gelu_tanh
 from pyrf.models.masks import block_causal_mask, teacher_forcing_mask
 from pyrf.ops import add_norm
 
@@ -170,6 +172,32 @@ def test_sums_and_norms_of_a_gpu_in_one_pass(small, timesteps, monkeypatch):
     with torch.no_grad():
         model(latents, time, prompt)
     assert len(calls) <= 2 * CONFIG.num_layers
+
+
+@pytest.mark.parametrize(
+    ("dtype", "grad", "fused"),
+    [(torch.bfloat16, False, 1), (torch.bfloat16, True, 0), (torch.float32, False, 0)],
+)
+def test_the_product_applies_gelu_on_a_gpu(dtype, grad, fused):
+    calls = []
+
+    class Calls(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            calls.append(op)
+            return op(*args, **(kwargs or {}))
+
+    with torch.device("meta"):
+        feed_forward = FeedForward(16, 48)
+    with FakeTensorMode(), torch.set_grad_enabled(grad):
+        shapes = {name: p.shape for name, p in feed_forward.named_parameters()}
+        weights = {n: torch.empty(shape, device="cuda:0", dtype=dtype) for n, shape in shapes.items()}
+        with Calls():
+            out = torch.func.functional_call(
+                feed_forward, weights, torch.empty(2, 5, 16, device="cuda:0", dtype=dtype)
+            )
+    assert calls.count(torch.ops.aten._addmm_activation.default) == fused
+    assert calls.count(torch.ops.aten.gelu.default) == 1 - fused
+    assert (tuple(out.shape), out.dtype) == ((2, 5, 16), dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
