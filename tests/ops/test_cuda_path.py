@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from emulated_native import RUN_CUDA, EmulatedKernels, cpu_tensors_take_the_cuda_path
-from emulator import has_compiler
+from emulated_native import RUN_CUDA, cpu_tensors_take_the_cuda_path
 from op_arguments import DIM, OPS, SLOTS, TOKENS, change
 from tiny import CONFIG, HEIGHT, WIDTH, network, prompts
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -25,13 +24,6 @@ from pyrf.sampler import ChunkLoop, SeededNoise
 HALF = (torch.bfloat16, torch.float16)
 ULP = {torch.bfloat16: 2**-8, torch.float16: 2**-11}
 LENGTH, ALPHA = 3, 7
-
-
-@pytest.fixture(scope="module")
-def emulator():
-    if not has_compiler():
-        pytest.skip("no C++ compiler to build the emulator with")
-    return EmulatedKernels()
 
 
 @pytest.fixture

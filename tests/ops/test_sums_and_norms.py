@@ -5,8 +5,7 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from emulated_native import RUN_CUDA, EmulatedKernels, cpu_tensors_take_the_cuda_path
-from emulator import has_compiler
+from emulated_native import RUN_CUDA, cpu_tensors_take_the_cuda_path
 from golden_vae import golden, golden_codec
 from op_arguments import draw
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -133,13 +132,6 @@ def test_refuses_to_do_nothing():
 
 
 # The path of CUDA devices
-
-
-@pytest.fixture(scope="module")
-def emulator():
-    if not has_compiler():
-        pytest.skip("no C++ compiler to build the emulator with")
-    return EmulatedKernels()
 
 
 @pytest.fixture
