@@ -1,7 +1,7 @@
 """Chunks of a full-size network on this machine: seconds and peak memory. By hand; slow on a CPU.
 
     python benchmarks/full_size.py --threads 2
-    python benchmarks/full_size.py --device cuda --model 14B --chunks 10
+    python benchmarks/full_size.py --device cuda --model 14B --chunks 7
 
 Random weights in bfloat16, latents of 480x832, 4 denoise calls and the clean call. The cache is as large as
 that of a long stream, but the first chunk sees only itself; the window is full from the third.
@@ -61,18 +61,18 @@ def main() -> None:
 
     result = {
         **vars(arguments),
-        "processor": torch.cuda.get_device_name(device) if device != "cpu" else processor(),
+        "processor": processor() if device == "cpu" else torch.cuda.get_device_name(device),
         "torch": torch.__version__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "ready_s": ready_s,
         "chunk_s": seconds,
         "peak_rss_mib": peak_rss_mib(),
-        "peak_cuda_mib": torch.cuda.max_memory_allocated(device) / 2**20 if device != "cpu" else None,
+        "peak_cuda_mib": None if device == "cpu" else torch.cuda.max_memory_allocated(device) / 2**20,
     }
     print(f"{result['parameters'] / 1e9:.2f} B parameters, {arguments.dtype}, {arguments.threads} threads")
     print(f"ready after {ready_s:.1f} s; chunks took " + ", ".join(f"{s:.3f} s" for s in seconds))
     print(f"peak RSS {result['peak_rss_mib'] / 1024:.2f} GiB")
-    if device != "cpu":
+    if result["peak_cuda_mib"] is not None:
         print(f"peak GPU memory {result['peak_cuda_mib'] / 1024:.2f} GiB")
     print(json.dumps(result))
 

@@ -110,11 +110,12 @@ def _strip_notes(model: ir.Model) -> None:
 
 
 def _name_weights(graph: ir.Graph) -> None:
-    """Give every weight its parameter's name; those of linears, which are stored transposed, end in `.T`.
+    """Give every weight its parameter's name.
 
-    The exporter leaves the products of constant folding without a name, so a linear's weight is known by
-    the bias that is added next. Equal biases, as of a new network, are one; then only the first weight gets
-    a name.
+    A linear of rows [N, D] is a Gemm and keeps its weight. One of more axes is a MatMul, whose weight is
+    stored transposed; its name ends in `.T`. The exporter leaves it without one, as a product of constant
+    folding, so it is known by the bias that is added next. Equal biases, as of a new network, are one; then
+    only the first weight gets a name.
     """
     prefix = "model."
     for node in list(graph):
