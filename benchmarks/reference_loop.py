@@ -3,7 +3,7 @@
     python benchmarks/reference_loop.py --threads 2
 
 Times steady chunks (full window) of one 36 M model in one process, taking turns:
-  torch        ChunkLoop on TorchBackend
+  torch        ChunkLoop on TorchBackend, the linears packed as the torch engine packs them
   onnxruntime  ChunkLoop on OnnxRuntimeBackend, which packs weights and fuses on its own
   reference    tests/reference: un-rotated keys, rolled, cloned and rotated anew in every layer of every call
   bare         the linears and attentions of our calls alone, with torch, on tensors of the same shapes
@@ -33,6 +33,7 @@ from pyrf.bench import processor
 from pyrf.config import PATCH, ModelConfig, StreamConfig
 from pyrf.export.exporter import export_student
 from pyrf.models.dit import WanModel
+from pyrf.models.packed_linear import gains_from_packing, pack_linears
 from pyrf.sampler import ChunkLoop
 
 MODEL = ModelConfig(dim=512, ffn_dim=2048, num_heads=4, num_layers=8, text_len=64, text_dim=128)
@@ -95,9 +96,12 @@ def build(folder: Path, threads: int, seed: int = 0) -> tuple[dict[str, Callable
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from reference.loop import ReferenceLoop, random_weights
 
-    model = WanModel(MODEL).eval().requires_grad_(False)
+    model, packed = (WanModel(MODEL).eval().requires_grad_(False) for _ in range(2))
     weights = random_weights({k: v.shape for k, v in model.state_dict().items()}, seed, torch.float32)
-    model.load_state_dict(weights)
+    for each in (model, packed):
+        each.load_state_dict(weights)
+    if gains_from_packing(packed):
+        pack_linears(packed)
     generator = torch.Generator().manual_seed(seed)
     prompt = torch.randn(1, MODEL.text_len, MODEL.text_dim, generator=generator)
     shape = (1, STREAM.chunk_frames, CHANNELS, HEIGHT, WIDTH)
@@ -111,7 +115,7 @@ def build(folder: Path, threads: int, seed: int = 0) -> tuple[dict[str, Callable
 
     reference = ReferenceLoop(weights, MODEL, STREAM, prompt, HEIGHT, WIDTH)
     loops = {
-        "torch": loop(TorchBackend(model, STREAM)),
+        "torch": loop(TorchBackend(packed, STREAM)),
         "onnxruntime": loop(exported(model, folder / "export", threads)),
         "reference": lambda: reference.next_chunk(noise[0], noise[1:]),
     }

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 FOR_DEVELOPMENT = ("test", "dev")
 """Extras that no user of pyrf needs."""
+TORCH_ATTENTION = "torch's scaled_dot_product_attention"
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,14 @@ def _attention() -> str:
 
     mode = CHOICE.mode
     if not torch.cuda.is_available():
-        return f"torch's scaled_dot_product_attention; on CUDA devices {mode}"
+        refusal = native.cpu_attention_refusal(ModelConfig().head_dim, torch.float32)
+        own = mode != "sdpa" and refusal is None
+        return f"{'pyrf, with AVX-512' if own else TORCH_ATTENTION}; on CUDA devices {mode}"
     device = torch.device("cuda", torch.cuda.current_device())
     heads, head_dim, dtype = ModelConfig().num_heads, ModelConfig().head_dim, torch.bfloat16
     refusal = native.refusal(heads, head_dim, dtype, device)
     if refusal:
-        return f"torch's scaled_dot_product_attention: {refusal}"
+        return f"{TORCH_ATTENTION}: {refusal}"
     if mode != "auto":
         return f"{mode}, forced"
     tokens, length = 4680, 3 * 4680

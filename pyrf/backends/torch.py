@@ -13,6 +13,7 @@ from pyrf.config import StreamConfig
 from pyrf.models.attention import CachedAttention
 from pyrf.models.codec import Codec, StreamingDecoder
 from pyrf.models.dit import PromptCache, TimeEmbedding, WanModel
+from pyrf.models.packed_linear import gains_from_packing, pack_linears
 
 
 class TorchBackend(StreamBackend):
@@ -97,12 +98,14 @@ class TorchEngine:
     """A model in torch (`pyrf.backends.base.Engine`).
 
     Args:
-        model, codec: loaded.
+        model, codec: loaded, and the engine's own: the model's weights are laid out for the machine.
         stream: how it streams.
     """
 
     def __init__(self, model: WanModel, codec: Codec, stream: StreamConfig) -> None:
         self.model, self.codec, self.stream = model, codec, stream
+        if gains_from_packing(model):
+            pack_linears(model)
 
     def check_size(self, height: int, width: int) -> None:
         """Every size will do."""

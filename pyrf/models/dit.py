@@ -23,7 +23,7 @@ from pyrf.models.attention import (
     LayerAttention,
     rope_table,
 )
-from pyrf.ops import add_norm
+from pyrf.ops import add_norm, bias_norm, ring_attention
 
 
 class PromptCache(NamedTuple):
@@ -91,9 +91,9 @@ class TanhGELU(nn.Module):
         return gelu_tanh(x)
 
 
-def _on_gpu(x: Tensor) -> bool:
-    """Whether x is on a GPU for inference, where passes over memory are worth saving."""
-    return x.device.type == "cuda" and not torch.is_grad_enabled() and not torch.compiler.is_exporting()
+def _is_inference() -> bool:
+    """Whether ops without a gradient will do."""
+    return not torch.is_grad_enabled() and not torch.compiler.is_exporting()
 
 
 class FeedForward(nn.Sequential):
@@ -103,7 +103,7 @@ class FeedForward(nn.Sequential):
         super().__init__(nn.Linear(dim, ffn_dim), TanhGELU(), nn.Linear(ffn_dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _on_gpu(x) or x.dtype != torch.bfloat16:
+        if x.device.type != "cuda" or x.dtype != torch.bfloat16 or not _is_inference():
             return super().forward(x)
         first, _, last = self
         assert isinstance(first, nn.Linear)
@@ -136,10 +136,10 @@ def _gated(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
 
 
 def _is_one_pass(x: Tensor, *parameters: Tensor) -> bool:
-    """Whether sums and the norms after them are left to `add_norm`: on a GPU, where all tokens share a gate,
-    and where no parameter is kept in another dtype, as a training may.
+    """Whether `add_norm` does sums and the norms after them: where no gradient is asked for, all tokens share
+    a gate, and no parameter is kept in another dtype, as a training may.
     """
-    return _on_gpu(x) and all(p.ndim == 1 and p.dtype == x.dtype for p in parameters)
+    return _is_inference() and all(p.ndim == 1 and p.dtype == x.dtype for p in parameters)
 
 
 class SelfAttention(nn.Module):
@@ -177,7 +177,7 @@ class CrossAttention(nn.Module):
         self.o = nn.Linear(config.dim, config.dim)
         self.norm_q = nn.RMSNorm(config.dim, config.eps)
         self.norm_k = nn.RMSNorm(config.dim, config.eps)
-        self.heads = config.num_heads
+        self.heads, self.eps = config.num_heads, config.eps
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
@@ -188,9 +188,17 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """x [B, N, D], or [N, D] of one clip, to the same shape."""
-        q = self._split(self.norm_q(self.q(x)))
+        q = self.q(x)
+        if q.device.type == "cpu" and q.dtype == torch.float32 and _is_inference():
+            return self.o(self._mix_on_cpu(q, keys, values))
+        q = self._split(self.norm_q(q))
         mixed = F.scaled_dot_product_attention(q.reshape(-1, *q.shape[-3:]), keys, values)
         return self.o(mixed.transpose(1, 2).reshape(x.shape))
+
+    def _mix_on_cpu(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Norm and attention proper by ops: torch's RMS norm takes many passes there."""
+        q = self._split(bias_norm(q, self.norm_q.weight, eps=self.eps, rms=True))
+        return ring_attention(q, keys, values, keys.shape[2])
 
 
 class Block(nn.Module):

@@ -80,6 +80,36 @@ def _run(
     return found if weight is None else [*found, _norm(total, weight, shift, eps, rms, silu)]
 
 
+def _run_cpu(
+    y: Tensor,
+    residual: Tensor | None,
+    gate: Tensor | None,
+    bias: Tensor | None,
+    weight: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    rms: bool,
+    silu: bool,
+) -> list[Tensor]:
+    if native.cpu is None or y.dtype != torch.float32 or silu:
+        return _run(y, residual, gate, bias, weight, shift, eps, rms, silu)
+    _check(y, residual, gate, bias, weight, shift)
+    total = None if residual is None else torch.empty_like(y)
+    normed = None if weight is None else torch.empty_like(y)
+    inputs, outputs = (residual, gate, bias, weight, shift), (total, normed)
+    native.cpu.add_norm(
+        y.data_ptr(),
+        *(0 if x is None else x.data_ptr() for x in inputs),
+        eps,
+        rms,
+        *(0 if x is None else x.data_ptr() for x in outputs),
+        y.numel() // max(y.shape[-1], 1),
+        y.shape[-1],
+        torch.get_num_threads(),
+    )
+    return [x for x in outputs if x is not None]
+
+
 def _run_cuda(
     y: Tensor,
     residual: Tensor | None,
@@ -134,6 +164,7 @@ _op = define(
     _run,
     _run_cuda,
     _fake,
+    _run_cpu,
 )
 
 

@@ -1,8 +1,9 @@
-"""Which attention runs on a CUDA device: pyrf's kernel or torch's scaled_dot_product_attention.
+"""Which attention runs: pyrf's kernel or torch's scaled_dot_product_attention.
 
 Both read the same cache, so either may serve any call. By default the first call of a shape times
 both, and the faster one is kept; near a tie two processes may choose differently, and their results
 then differ in the last bits. `set_attention`, or the environment variable PYRF_ATTENTION, forces one.
+On a CPU nothing is timed: pyrf's loops run where they can, unless "sdpa" is set.
 """
 
 from __future__ import annotations
@@ -127,10 +128,10 @@ CHOICE = AttentionChoice()
 
 
 def set_attention(mode: str) -> None:
-    """Force the attention of CUDA devices for this process, or return to timing.
+    """Force the attention of this process, or return to choosing.
 
     Args:
-        mode: "pyrf" or "sdpa"; "auto" times both once a shape.
+        mode: "pyrf" or "sdpa"; "auto" times both once a shape on a CUDA device.
 
     Raises:
         ValueError: when it is none of these.

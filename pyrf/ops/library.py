@@ -14,15 +14,20 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def define(
-    schema: str, run: Callable[..., Any], run_cuda: Callable[..., Any], fake: Callable[..., Any]
+    schema: str,
+    run: Callable[..., Any],
+    run_cuda: Callable[..., Any],
+    fake: Callable[..., Any],
+    run_cpu: Callable[..., Any] | None = None,
 ) -> Any:
     """Define an op of the library.
 
     Args:
         schema: its name, arguments and what it mutates.
-        run: the plain torch path, which serves every device but CUDA.
+        run: the plain torch path, which serves every device that has none of its own.
         run_cuda: the path of CUDA devices.
         fake: checks the arguments and returns an empty result, for tracing.
+        run_cpu: the path of the CPU; None: `run`.
 
     Returns:
         The op's overload, to call.
@@ -31,6 +36,8 @@ def define(
     LIBRARY.define(schema)
     LIBRARY.impl(name, run, "CompositeExplicitAutograd")
     LIBRARY.impl(name, run_cuda, "CUDA")
+    if run_cpu is not None:
+        LIBRARY.impl(name, run_cpu, "CPU")
     register_fake(f"pyrf::{name}", fake, lib=LIBRARY)
     return getattr(torch.ops.pyrf, name).default
 

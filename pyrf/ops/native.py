@@ -1,7 +1,7 @@
-"""The CUDA kernels of the native module: what they serve, and how one is launched.
+"""The native module: its CUDA kernels, what they serve and how one is launched, and its loops for a CPU.
 
-The ops take their plain torch path wherever there is a reason not to, on a CUDA device too: there a
-float32 cache, and heads of a size that no published model has, run on torch's own kernels.
+The ops take their plain torch path wherever there is a reason not to: on a CUDA device a float32 cache, and
+heads of a size that no published model has; on a CPU every dtype but float32.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ CAPABILITY = (8, 0)
 
 def _load() -> Any:
     try:
-        module: Any = import_module("pyrf._native")
+        return import_module("pyrf._native")
     except ImportError:
         return None
-    return module if module.build_info()["cuda"] else None
 
 
-kernels: Any = _load()
+_module = _load()
+kernels: Any = _module if _module and _module.build_info()["cuda"] else None
 """The native module where it holds CUDA kernels, else None."""
+cpu: Any = _module.cpu if _module else None
+"""The native module's float32 loops for a CPU, with the arguments of `csrc/cpu/ops.h`; None without it."""
 
 
 @cache
@@ -58,6 +60,17 @@ def refusal(heads: int, head_dim: int, dtype: torch.dtype, device: torch.device)
         return f"pyrf's kernels take a head_dim of 64 or 128, got {head_dim}"
     if heads * head_dim > MAX_CHANNELS:
         return f"pyrf's kernels take up to {MAX_CHANNELS} channels, got {heads * head_dim}"
+    return None
+
+
+def cpu_attention_refusal(head_dim: int, dtype: torch.dtype) -> str | None:
+    """Why the CPU's attention is not the native module's; None when it is."""
+    if cpu is None:
+        return "pyrf's native module is not built"
+    if dtype != torch.float32:
+        return f"pyrf's attention on a CPU computes in float32, got {dtype}"
+    if not cpu.serves_ring_attention(head_dim):
+        return f"pyrf's attention needs an x86 CPU with AVX-512 and a head_dim of whole 32, got {head_dim}"
     return None
 
 

@@ -17,6 +17,7 @@ from pyrf.ops.library import (
     expect_contiguous,
     expect_slot,
     locate,
+    read_slot,
     write_slot,
 )
 
@@ -67,9 +68,16 @@ def _check(
     tokens, dtype, device = q.shape[1], keys.dtype, keys.device
     for name, x in (("q", q), ("k", k), ("v", v)):
         expect(name, x, (batch, tokens, heads * head_dim), dtype, device)
-    expect("norm_q", norm_q, (heads * head_dim,), dtype, device)
-    expect("norm_k", norm_k, (heads * head_dim,), dtype, device)
-    expect("rope", rope, (tokens, head_dim // 2, 2), compute_dtype(dtype), device)
+        if x.stride(2) != 1:
+            raise ValueError(f"{name} must be contiguous in its channels, got strides {x.stride()}")
+    tables = {
+        "norm_q": (norm_q, (heads * head_dim,), dtype),
+        "norm_k": (norm_k, (heads * head_dim,), dtype),
+        "rope": (rope, (tokens, head_dim // 2, 2), compute_dtype(dtype)),
+    }
+    for name, (table, shape, table_dtype) in tables.items():
+        expect(name, table, shape, table_dtype, device)
+        expect_contiguous(name, table)
     expect_slot(slot, tokens, capacity, device)
     return batch, heads, tokens, head_dim
 
@@ -93,6 +101,50 @@ def _run(
     return _norm_rotate(q, norm_q, eps, rope).to(q.dtype)
 
 
+def _run_cpu(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    norm_q: Tensor,
+    norm_k: Tensor,
+    eps: float,
+    rope: Tensor,
+    slot: Tensor,
+    keys: Tensor,
+    values: Tensor,
+) -> Tensor:
+    if native.cpu is None or keys.dtype != torch.float32:
+        return _run(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
+    batch, heads, tokens, head_dim = _check(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
+    place = locate(slot, tokens, keys.shape[2])
+    assert isinstance(place, int), "a slot on the host is read there, and its view is written"
+    own_keys, own_values = (read_slot(x, place, tokens) for x in (keys, values))
+    out = q.new_empty(batch, tokens, heads, head_dim).transpose(1, 2)
+    native.cpu.norm_rope_append(
+        q.data_ptr(),
+        q.stride(),
+        k.data_ptr(),
+        k.stride(),
+        v.data_ptr(),
+        v.stride(),
+        norm_q.data_ptr(),
+        norm_k.data_ptr(),
+        eps,
+        rope.data_ptr(),
+        own_keys.data_ptr(),
+        keys.stride(),
+        own_values.data_ptr(),
+        values.stride(),
+        out.data_ptr(),
+        batch,
+        heads,
+        tokens,
+        head_dim,
+        torch.get_num_threads(),
+    )
+    return out
+
+
 def _run_cuda(
     q: Tensor,
     k: Tensor,
@@ -108,8 +160,6 @@ def _run_cuda(
     batch, heads, tokens, head_dim = _check(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
     if not native.serve(keys):
         return _run(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
-    for name, table in (("norm_q", norm_q), ("norm_k", norm_k), ("rope", rope)):
-        expect_contiguous(name, table)
     out = q.new_empty(batch, tokens, heads, head_dim).transpose(1, 2)
     native.launch(
         "norm_rope_append",
@@ -151,6 +201,7 @@ _op = define(
     _run,
     _run_cuda,
     _fake,
+    _run_cpu,
 )
 
 
@@ -169,7 +220,7 @@ def norm_rope_append(
     """Normalise and rotate q and k; write k and v into their slot. No gradient.
 
     Args:
-        q, k, v: [B, N, D] of a chunk of N tokens; any stride between rows.
+        q, k, v: [B, N, D] of a chunk of N tokens; any stride between rows. The tables are contiguous.
         norm_q, norm_k: [D], weights of the RMS norms over all D channels.
         eps: of the norms.
         rope: [N, head_dim / 2, 2] float32 (float64 for float64), cosine and sine of each token and pair.

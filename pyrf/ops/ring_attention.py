@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -49,12 +50,40 @@ def _kernel(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
     return out
 
 
+def _cpu_loops(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+    batch, heads, queries, head_dim = q.shape
+    out = q.new_empty(batch, queries, heads * head_dim)
+    native.cpu.ring_attention(
+        q.data_ptr(),
+        q.stride(),
+        keys.data_ptr(),
+        keys.stride(),
+        values.data_ptr(),
+        values.stride(),
+        out.data_ptr(),
+        batch,
+        heads,
+        queries,
+        length,
+        head_dim,
+        torch.get_num_threads(),
+    )
+    return out
+
+
 _BACKENDS = {"pyrf": _kernel, "sdpa": _sdpa}
 
 
 def _run(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
     _check(q, keys, values, length)
     return _sdpa(q, keys, values, length)
+
+
+def _run_cpu(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+    _check(q, keys, values, length)
+    if CHOICE.mode == "sdpa" or q.stride(3) != 1 or native.cpu_attention_refusal(q.shape[3], q.dtype):
+        return _sdpa(q, keys, values, length)
+    return _cpu_loops(q, keys, values, length)
 
 
 def _run_cuda(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
@@ -73,7 +102,11 @@ def _fake(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
 
 
 _op = define(
-    "ring_attention(Tensor q, Tensor keys, Tensor values, SymInt length) -> Tensor", _run, _run_cuda, _fake
+    "ring_attention(Tensor q, Tensor keys, Tensor values, SymInt length) -> Tensor",
+    _run,
+    _run_cuda,
+    _fake,
+    _run_cpu,
 )
 
 

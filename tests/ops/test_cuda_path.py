@@ -101,14 +101,15 @@ def test_a_stream_on_the_kernels_stays_near_float32(dtype, emulated, monkeypatch
         return torch.cat([*chunks, loop.next_chunk()], 1)
 
     got = run(dtype)
-    assert {name: emulated.calls.count(name) for name in OPS} == {
+    assert {name: emulated.calls.count(name) for name in set(emulated.calls)} == {
         "norm_rope_append": 24,  # 5 chunks of 2 calls and 2 rewrites, 2 layers
         "ring_attention": 17,  # the last layer of a clean call or a rewrite only appends
         "ema_sink_update": 4,  # 2 evictions
+        "add_norm": 34,  # two where there is attention
     }
     monkeypatch.setattr(CHOICE, "_mode", "auto")  # float32 is for plain torch, whatever is forced
     exact = run(torch.float32)
-    assert len(emulated.calls) == 45
+    assert len(emulated.calls) == 79
     assert (got - exact).norm() / exact.norm() < {torch.bfloat16: 0.03, torch.float16: 0.005}[dtype]
 
 

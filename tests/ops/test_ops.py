@@ -148,7 +148,7 @@ def test_float16_sink_follows_float64_over_200_evictions():
 def test_slots_read_on_the_device_are_the_same_slots(name, monkeypatch):
     """The path of other devices, where the host must not wait for the slot's value."""
     op, arguments = OPS[name]
-    host, device = arguments(), arguments()
+    host, device = arguments(torch.float64), arguments(torch.float64)  # plain torch, on a CPU too
     op(*host)
     monkeypatch.setattr(library, "_on_host", lambda slot: False)
     op(*device)
@@ -159,6 +159,8 @@ def test_slots_read_on_the_device_are_the_same_slots(name, monkeypatch):
 BAD = [
     ("norm_rope_append", 0, lambda q: q[:, :, :-2], "q must be"),
     ("norm_rope_append", 0, lambda q: q[0], "q must be"),
+    ("norm_rope_append", 0, lambda q: q.mT.contiguous().mT, "q must be contiguous in its channels"),
+    ("norm_rope_append", 6, lambda rope: rope.mT.contiguous().mT, "rope must be contiguous"),
     ("norm_rope_append", 1, lambda k: k.double(), "k must be"),
     ("norm_rope_append", 2, lambda v: v[:1], "v must be"),
     ("norm_rope_append", 3, lambda w: w[:-1], "norm_q must be"),
