@@ -27,12 +27,12 @@ PYRF_INLINE Vector load(const float* from) { return *reinterpret_cast<const Unal
 
 PYRF_INLINE void store(float* to, Vector x) { *reinterpret_cast<Unaligned*>(to) = x; }
 
+// The larger of each lane; b where one is NaN.
 PYRF_INLINE Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
-// 2^x for x <= 0, within 2 units in the last place; 2^-126 for what is smaller.
+// 2^x for x <= 0, within 2 units in the last place; 2^-126 for what is smaller, and NaN for NaN.
 PYRF_INLINE Vector power_of_2(Vector x) {
-  const Vector lowest = Vector{} - 126.0f;
-  x = larger(x, lowest);
+  x = larger(Vector{} - 126.0f, x);
   const float shift = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to a whole number
   const Vector whole = (x + shift) - shift, rest = x - whole;
   Vector y = rest * 1.5403530393e-4f + 1.3333558146e-3f;
@@ -78,7 +78,8 @@ PYRF_INLINE void transpose(Vector (&rows)[kLanes]) {
   exchange<8>(rows, kAll);
 }
 
-// Keys [count, head_dim] to panels [count / kColumns, head_dim, kColumns]; what the last one holds behind them counts nothing.
+// Keys [count, head_dim] to panels [count / kColumns, head_dim, kColumns]. What the last panel holds behind them is
+// never used.
 void pack(const float* keys, int64_t stride, int64_t count, int64_t head_dim, float* panels) {
   for (int64_t start = 0; start < count; start += kLanes) {
     float* panel = panels + start / kColumns * kColumns * head_dim + start % kColumns;
@@ -118,6 +119,63 @@ PYRF_INLINE float reduce_sum(Vector x) {
   return (x + swap_lanes<1>(x, kAll))[0];
 }
 
+// Scaled queries [rows, head_dim], filled up to kRows with zeros.
+void take_queries(const float* from, int64_t stride, int64_t rows, const RingAttention& p, float* to) {
+  for (int64_t r = 0; r < kRows; ++r, from += stride)
+    for (int64_t c = 0; c < p.head_dim; ++c) to[r * p.head_dim + c] = r < rows ? from[c] * p.scale_log2 : 0.0f;
+}
+
+// scores [kRows, kKeyBlock] = queries keys^T, for keys in panels.
+void score(const AttentionScratch& scratch, int64_t columns, int64_t head_dim) {
+  for (int64_t column = 0; column < columns; column += kColumns) {
+    Vector sums[kRows][2];
+    zero(sums);
+    multiply(scratch.queries, head_dim, scratch.keys + column * head_dim, kColumns, head_dim, sums);
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) {
+      float* to = scratch.scores + r * kKeyBlock + column;
+      store(to, sums[r][0]);
+      store(to + kLanes, sums[r][1]);
+    }
+  }
+}
+
+// A row's `columns` scores, of which `count` are of keys, to weights that count from its new maximum. Returns what its
+// sums so far count from there.
+float weigh(float* scores, int64_t count, int64_t columns, float& maximum, float& sum) {
+  for (int64_t i = count; i < columns; ++i) scores[i] = kLowest;
+  Vector high = load(scores);
+  for (int64_t i = kLanes; i < columns; i += kLanes) high = larger(high, load(scores + i));
+  const float old = maximum, now = reduce_max(high);
+  maximum = now > old ? now : old;
+  Vector total = {};
+  for (int64_t i = 0; i < columns; i += kLanes) {
+    const Vector weight = power_of_2(load(scores + i) - maximum);
+    total += weight;
+    store(scores + i, weight);
+  }
+  const float keep = power_of_2(Vector{} + (old - maximum))[0];
+  sum = sum * keep + reduce_sum(total);
+  return keep;
+}
+
+// out [rows, head_dim] = out * keep + weights values.
+void add_values(const float* weights, const float* values, int64_t stride, int64_t count, int64_t head_dim,
+                int64_t rows, const float* keep, float* out, int64_t out_row) {
+  for (int64_t c = 0; c < head_dim; c += kColumns) {
+    Vector sums[kRows][2];
+    zero(sums);
+    multiply(weights, kKeyBlock, values + c, stride, count, sums);
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) {
+      if (r >= rows) continue;
+      float* to = out + r * out_row + c;
+      store(to, load(to) * keep[r] + sums[r][0]);
+      store(to + kLanes, load(to + kLanes) * keep[r] + sums[r][1]);
+    }
+  }
+}
+
 }  // namespace
 
 void attention_rows(const RingAttention& p, int64_t batch, int64_t head, int64_t first, int64_t last,
@@ -125,78 +183,33 @@ void attention_rows(const RingAttention& p, int64_t batch, int64_t head, int64_t
   const float* q = p.q + batch * p.q_strides.batch + head * p.q_strides.head;
   const float* keys = p.keys + batch * p.keys_strides.batch + head * p.keys_strides.head;
   const float* values = p.values + batch * p.values_strides.batch + head * p.values_strides.head;
-  const int64_t head_dim = p.head_dim, out_row = p.heads * head_dim;
-  float* out = p.out + batch * p.queries * out_row + head * head_dim;
+  const int64_t out_row = p.heads * p.head_dim;
+  float* out = p.out + batch * p.queries * out_row + head * p.head_dim;
 
   for (int64_t row = first; row < last; ++row) {
     scratch.maxima[row - first] = kLowest;
     scratch.sums[row - first] = 0.0f;
-    for (int64_t c = 0; c < head_dim; ++c) out[row * out_row + c] = 0.0f;
+    for (int64_t c = 0; c < p.head_dim; ++c) out[row * out_row + c] = 0.0f;
   }
   for (int64_t key = 0; key < p.length; key += kKeyBlock) {
     const int64_t count = p.length - key < kKeyBlock ? p.length - key : kKeyBlock;
     const int64_t columns = (count + kColumns - 1) / kColumns * kColumns;
-    pack(keys + key * p.keys_strides.token, p.keys_strides.token, count, head_dim, scratch.keys);
-
+    pack(keys + key * p.keys_strides.token, p.keys_strides.token, count, p.head_dim, scratch.keys);
     for (int64_t row = first; row < last; row += kRows) {
       const int64_t rows = last - row < kRows ? last - row : kRows;
-      for (int64_t r = 0; r < kRows; ++r) {
-        const float* from = q + (row + r) * p.q_strides.token;
-        float* to = scratch.queries + r * head_dim;
-        for (int64_t c = 0; c < head_dim; ++c) to[c] = r < rows ? from[c] * p.scale_log2 : 0.0f;
-      }
-      Vector sums[kRows][2];
-      for (int64_t column = 0; column < columns; column += kColumns) {
-        zero(sums);
-        multiply(scratch.queries, head_dim, scratch.keys + column * head_dim, kColumns, head_dim, sums);
-#pragma GCC unroll 12
-        for (int r = 0; r < kRows; ++r) {
-          store(scratch.scores + r * kKeyBlock + column, sums[r][0]);
-          store(scratch.scores + r * kKeyBlock + column + kLanes, sums[r][1]);
-        }
-      }
-
-      float keep[kRows];  // what a row's sums so far count, now that its maximum is a new one
-      for (int64_t r = 0; r < kRows; ++r) {
-        float* score = scratch.scores + r * kKeyBlock;
-        for (int64_t i = count; i < columns; ++i) score[i] = kLowest;
-        if (r >= rows) {
-          keep[r] = 0.0f;
-          continue;
-        }
-        Vector high = load(score);
-        for (int64_t i = kLanes; i < columns; i += kLanes) high = larger(high, load(score + i));
-        float& maximum = scratch.maxima[row - first + r];
-        const float old = maximum, now = reduce_max(high);
-        maximum = now > old ? now : old;
-        Vector total = {};
-        for (int64_t i = 0; i < columns; i += kLanes) {
-          const Vector weight = power_of_2(load(score + i) - maximum);
-          total += weight;
-          store(score + i, weight);
-        }
-        keep[r] = power_of_2(Vector{} + (old - maximum))[0];
-        float& sum = scratch.sums[row - first + r];
-        sum = sum * keep[r] + reduce_sum(total);
-      }
-
-      for (int64_t c = 0; c < head_dim; c += kColumns) {
-        zero(sums);
-        multiply(scratch.scores, kKeyBlock, values + key * p.values_strides.token + c, p.values_strides.token,
-                 count, sums);
-#pragma GCC unroll 12
-        for (int r = 0; r < kRows; ++r) {
-          if (r >= rows) continue;
-          float* to = out + (row + r) * out_row + c;
-          store(to, load(to) * keep[r] + sums[r][0]);
-          store(to + kLanes, load(to + kLanes) * keep[r] + sums[r][1]);
-        }
-      }
+      take_queries(q + row * p.q_strides.token, p.q_strides.token, rows, p, scratch.queries);
+      score(scratch, columns, p.head_dim);
+      float keep[kRows];
+      for (int64_t r = 0; r < rows; ++r)
+        keep[r] = weigh(scratch.scores + r * kKeyBlock, count, columns, scratch.maxima[row - first + r],
+                        scratch.sums[row - first + r]);
+      add_values(scratch.scores, values + key * p.values_strides.token, p.values_strides.token, count,
+                 p.head_dim, rows, keep, out + row * out_row, out_row);
     }
   }
   for (int64_t row = first; row < last; ++row) {
     const float share = 1.0f / scratch.sums[row - first];
-    for (int64_t c = 0; c < head_dim; ++c) out[row * out_row + c] *= share;
+    for (int64_t c = 0; c < p.head_dim; ++c) out[row * out_row + c] *= share;
   }
 }
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from op_arguments import draw
 from tiny import CONFIG, HEIGHT, WIDTH, network, prompts
@@ -63,6 +63,7 @@ def exact(q, keys, values, length):
 
 
 @avx512
+@settings(deadline=None)
 @given(
     batch=st.integers(1, 2),
     heads=st.integers(1, 5),
