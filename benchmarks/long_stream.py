@@ -2,8 +2,10 @@
 
     python benchmarks/long_stream.py --threads 2
 
-Streams `--chunks` chunks and compares the median chunk time of the last 100 with that of chunks 10..109,
-and the resident memory at the end with that after chunk 109. Frames are dropped as they come.
+Streams `--chunks` chunks and compares the median time of the last 100 with that of chunks 10..109: as it was
+then, and as it is in a new stream that takes turns with the last 100, for a machine's clock moves in between.
+Resident memory over the 100 chunks before the new stream begins is compared with chunks 10..109, medians too,
+for the allocator gives and takes a few MiB all the time. Frames are dropped.
 """
 
 from __future__ import annotations
@@ -11,44 +13,68 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from typing import NamedTuple
 
 import psutil
 import torch
 
-from pyrf import StreamingPipeline
+from pyrf import Stream, StreamingPipeline
 from pyrf.bench import PROMPT, processor
 
 WARM_UP, SPAN = 10, 100
-LEAST_CHUNKS = WARM_UP + SPAN + 1
 
 
-def measure(pipe: StreamingPipeline, chunks: int) -> tuple[list[float], list[float]]:
-    """Milliseconds of each chunk, and MiB resident after it."""
+class Measured(NamedTuple):
+    """Milliseconds of `SPAN` chunks, and MiB resident after each of `SPAN` chunks."""
+
+    early_ms: list[float]
+    early_mib: list[float]
+    late_ms: list[float]
+    late_mib: list[float]
+    fresh_ms: list[float]
+
+
+def measure(pipe: StreamingPipeline, chunks: int) -> Measured:
+    """Stream chunks, the last of them in turns with those of a new stream."""
     process = psutil.Process()
-    times, memory = [], []
-    with pipe.stream(PROMPT, seed=0) as stream:
-        for _ in range(chunks):
+
+    def run(stream: Stream, count: int) -> tuple[list[float], list[float]]:
+        times, memory = [], []
+        for _ in range(count):
             times.append(1e3 * next(stream).timing.total)
             memory.append(process.memory_info().rss / 2**20)
-    return times, memory
+        return times, memory
+
+    with pipe.stream(PROMPT, seed=0) as stream:
+        run(stream, WARM_UP)
+        early_ms, early_mib = run(stream, SPAN)
+        run(stream, chunks - WARM_UP - 3 * SPAN)
+        _, late_mib = run(stream, SPAN)
+        late_ms, fresh_ms = [], []
+        with pipe.stream(PROMPT, seed=0) as new:
+            run(new, WARM_UP)
+            for _ in range(SPAN):
+                late_ms += run(stream, 1)[0]
+                fresh_ms += run(new, 1)[0]
+    return Measured(early_ms, early_mib, late_ms, late_mib, fresh_ms)
 
 
 def main() -> None:
+    least = WARM_UP + 3 * SPAN
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="tiny")
-    parser.add_argument("--chunks", type=int, default=2000, help=f"at least {LEAST_CHUNKS}")
+    parser.add_argument("--chunks", type=int, default=2000, help=f"at least {least}")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    if arguments.chunks < LEAST_CHUNKS:
-        parser.error(f"--chunks must be at least {LEAST_CHUNKS}, got {arguments.chunks}")
+    if arguments.chunks < least:
+        parser.error(f"--chunks must be at least {least}, got {arguments.chunks}")
     torch.set_num_threads(arguments.threads)
     pipe = StreamingPipeline.from_pretrained(arguments.model, dtype=arguments.dtype, device=arguments.device)
 
-    times, memory = measure(pipe, arguments.chunks)
-    early_ms, late_ms = statistics.median(times[WARM_UP : WARM_UP + SPAN]), statistics.median(times[-SPAN:])
-    early_mib, late_mib = memory[WARM_UP + SPAN - 1], memory[-1]
+    found = measure(pipe, arguments.chunks)
+    early_ms, early_mib, late_ms, late_mib, fresh_ms = map(statistics.median, found)
     result = {
         **vars(arguments),
         "processor": processor(),
@@ -56,14 +82,21 @@ def main() -> None:
         "frames": pipe.num_frames_of(arguments.chunks),
         "early_chunk_ms": early_ms,
         "late_chunk_ms": late_ms,
+        "fresh_chunk_ms": fresh_ms,
         "chunk_change_percent": 100 * (late_ms / early_ms - 1),
+        "chunk_change_in_turns_percent": 100 * (late_ms / fresh_ms - 1),
         "early_rss_mib": early_mib,
         "late_rss_mib": late_mib,
         "rss_change_percent": 100 * (late_mib / early_mib - 1),
     }
-    print(f"{'':14}{'chunks 10..109':>16}{'last 100':>12}{'change':>10}")
-    print(f"{'chunk, ms':14}{early_ms:16.2f}{late_ms:12.2f}{result['chunk_change_percent']:+9.2f}%")
-    print(f"{'RSS, MiB':14}{early_mib:16.1f}{late_mib:12.1f}{result['rss_change_percent']:+9.2f}%")
+    rows = (
+        ("chunk then, ms", early_ms, late_ms, result["chunk_change_percent"]),
+        ("in turns, ms", fresh_ms, late_ms, result["chunk_change_in_turns_percent"]),
+        ("RSS, MiB", early_mib, late_mib, result["rss_change_percent"]),
+    )
+    print(f"{'':16}{'chunks 10..109':>16}{'last 100':>12}{'change':>10}")
+    for name, early, late, change in rows:
+        print(f"{name:16}{early:16.2f}{late:12.2f}{change:+9.2f}%")
     print(json.dumps(result))
 
 
