@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from pyrf.bench import peak_rss_mib
-from pyrf.models.dit import Block
+from pyrf.models.dit_layers import Block
 from pyrf.training import checkpoints, parallel, stopping
 from pyrf.training.logbook import Logbook
 from pyrf.training.optim import Optimizers, Rates, WeightAverage

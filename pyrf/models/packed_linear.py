@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyrf.models.dit import FeedForward, WanModel
+from pyrf.models.dit import WanModel
+from pyrf.models.dit_layers import FeedForward
 
 MIN_DIM = 256
 """Below it a call of the operator costs more than it gains."""

@@ -10,7 +10,8 @@ from torch import nn
 
 from pyrf.backends.torch import TorchEngine
 from pyrf.models import packed_linear
-from pyrf.models.dit import WanModel, gelu_tanh
+from pyrf.models.dit import WanModel
+from pyrf.models.dit_layers import gelu_tanh
 from pyrf.models.packed_linear import PackedLinear, gains_from_packing, pack_linears
 
 WIDE = replace(small.MODEL, dim=256, ffn_dim=320, num_heads=4, num_layers=1)
