@@ -33,7 +33,7 @@ from pyrf.bench import processor
 from pyrf.config import PATCH, ModelConfig, StreamConfig
 from pyrf.export.exporter import export_student
 from pyrf.models.dit import WanModel
-from pyrf.models.packed_linear import gains_from_packing, pack_linears
+from pyrf.models.packed_linear import pack_linears
 from pyrf.sampler import ChunkLoop
 
 MODEL = ModelConfig(dim=512, ffn_dim=2048, num_heads=4, num_layers=8, text_len=64, text_dim=128)
@@ -100,8 +100,7 @@ def build(folder: Path, threads: int, seed: int = 0) -> tuple[dict[str, Callable
     weights = random_weights({k: v.shape for k, v in model.state_dict().items()}, seed, torch.float32)
     for each in (model, packed):
         each.load_state_dict(weights)
-    if gains_from_packing(packed):
-        pack_linears(packed)
+    pack_linears(packed)
     generator = torch.Generator().manual_seed(seed)
     prompt = torch.randn(1, MODEL.text_len, MODEL.text_dim, generator=generator)
     shape = (1, STREAM.chunk_frames, CHANNELS, HEIGHT, WIDTH)

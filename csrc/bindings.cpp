@@ -135,7 +135,7 @@ void bind_ops(py::module_& m) {
 }  // namespace
 
 PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
-  m.doc() = "Native part of pyrf. The ops, with the arguments of csrc/pyrf.h, are there when CUDA was built.";
+  m.doc() = "Native part of pyrf. The kernels, with the arguments of csrc/pyrf.h, are there when CUDA was built.";
   m.def("build_info", build_info,
         "How this module was built: compiler, build type, C++ standard, and for which CUDA architectures.");
   bind_cpu_ops(m.def_submodule("cpu", "Ops on a CPU in float32, with the arguments of csrc/cpu/ops.h."));

@@ -114,8 +114,10 @@ def _attention() -> str:
     mode = CHOICE.mode
     if not torch.cuda.is_available():
         refusal = native.cpu_attention_refusal(ModelConfig().head_dim, torch.float32)
-        own = mode != "sdpa" and refusal is None
-        return f"{'pyrf, with AVX-512' if own else TORCH_ATTENTION}; on CUDA devices {mode}"
+        if mode == "sdpa":
+            refusal = "forced"
+        here = "pyrf, with AVX-512" if refusal is None else f"{TORCH_ATTENTION}: {refusal}"
+        return f"{here}; on CUDA devices {mode}"
     device = torch.device("cuda", torch.cuda.current_device())
     heads, head_dim, dtype = ModelConfig().num_heads, ModelConfig().head_dim, torch.bfloat16
     refusal = native.refusal(heads, head_dim, dtype, device)

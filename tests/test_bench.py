@@ -109,6 +109,16 @@ def test_reference_loop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert result["latents_max_difference"] < 1e-3
 
 
+def test_cpu_ops(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("cpu_ops")
+    monkeypatch.setattr(module, "SIZES", (module.Sizes("small", 6, 2, 32, 48),))
+    results = result_of(module, ["--repeats", "1", "--threads", "1"], monkeypatch, capsys)["results"]
+    assert {"norm_rope_append", "ring_attention", "add_norm"} <= {result["op"] for result in results}
+    for case in module.cases(module.SIZES[0]):
+        ours, torchs = case.ours(1), case.torchs(1)
+        torch.testing.assert_close(ours, torchs, atol=1e-5, rtol=1e-5)
+
+
 def test_full_size(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))  # it imports its neighbour
     module = script("full_size")

@@ -1,5 +1,7 @@
 """The doctor's findings that depend on the machine, with machines made up."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -86,8 +88,14 @@ def test_attention_that_is_forced_or_the_only_one(gpu, monkeypatch):
 
 def test_attention_on_a_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(CHOICE, "_mode", "sdpa")
+    expected = "torch's scaled_dot_product_attention: forced; on CUDA devices sdpa"
+    assert finding("attention").detail == expected
     monkeypatch.setattr(CHOICE, "_mode", "auto")
-    assert finding("attention").detail.endswith("on CUDA devices auto")
+    monkeypatch.setattr(native, "cpu", SimpleNamespace(serves_ring_attention=lambda head_dim: True))
+    assert finding("attention").detail == "pyrf, with AVX-512; on CUDA devices auto"
+    monkeypatch.setattr(native, "cpu", None)
+    assert "attention: pyrf's native module is not built; on" in finding("attention").detail
     monkeypatch.setattr(CHOICE, "_mode", None)
     monkeypatch.setenv("PYRF_ATTENTION", "flash")
     found = finding("attention")

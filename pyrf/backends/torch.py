@@ -13,7 +13,7 @@ from pyrf.config import StreamConfig
 from pyrf.models.attention import CachedAttention
 from pyrf.models.codec import Codec, StreamingDecoder
 from pyrf.models.dit import PromptCache, TimeEmbedding, WanModel
-from pyrf.models.packed_linear import gains_from_packing, pack_linears
+from pyrf.models.packed_linear import pack_linears
 
 
 class TorchBackend(StreamBackend):
@@ -104,8 +104,7 @@ class TorchEngine:
 
     def __init__(self, model: WanModel, codec: Codec, stream: StreamConfig) -> None:
         self.model, self.codec, self.stream = model, codec, stream
-        if gains_from_packing(model):
-            pack_linears(model)
+        pack_linears(model)
 
     def check_size(self, height: int, width: int) -> None:
         """Every size will do."""

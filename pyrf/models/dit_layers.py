@@ -153,7 +153,7 @@ class Block(nn.Module):
         self.self_attn = SelfAttention(config)
         self.cross_attn = CrossAttention(config)
         self.norm3 = nn.LayerNorm(config.dim, config.eps)
-        self.ffn = FeedForward(config.dim, config.ffn_dim)
+        self.ffn: nn.Sequential = FeedForward(config.dim, config.ffn_dim)
         self.modulation = nn.Parameter(torch.empty(1, 6, config.dim))
         nn.init.normal_(self.modulation, std=config.dim**-0.5)
         self.eps = config.eps

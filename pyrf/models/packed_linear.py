@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pyrf.models.dit import WanModel
-from pyrf.models.dit_layers import FeedForward
 
-MIN_DIM = 256
-"""Below it a call of the operator costs more than it gains."""
+MIN_WEIGHTS = 2**16
+"""Of a linear: with fewer, a call of the operator costs more than it gains."""
 
 
 class PackedLinear(nn.Module):
@@ -36,22 +35,25 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, name, [], kind)
 
 
-def gains_from_packing(model: WanModel) -> bool:
-    """Whether `pack_linears` makes a model faster: in float32 on an x86 CPU, from some width on."""
-    x86 = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
-    fits = model.device.type == "cpu" and model.dtype == torch.float32
-    return x86 and fits and model.config.dim >= MIN_DIM
+def packs_here() -> bool:
+    """Whether this machine gains from packed weights: an x86 CPU, with a torch that has oneDNN."""
+    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
 def pack_linears(model: WanModel) -> None:
-    """Replace the linears of a model's blocks, which take nearly all of its time. Weights are held once.
+    """Replace the linears of a model's blocks, which take nearly all of its time, where that gains.
 
-    Afterwards the model computes, but can be neither trained, moved nor saved.
+    Weights are held once. Afterwards the model computes, but can be neither trained, moved nor saved.
     """
+    if model.device.type != "cpu" or model.dtype != torch.float32 or not packs_here():
+        return
     for block in model.blocks:
-        for module in (block.self_attn, block.cross_attn, block.ffn):
+        for module in (block.self_attn, block.cross_attn):
             for name, linear in list(module.named_children()):
-                if isinstance(linear, nn.Linear):
-                    first = isinstance(module, FeedForward) and name == "0"
-                    module.register_module(name, PackedLinear(linear, gelu=first))
-        block.ffn.register_module("1", nn.Identity())
+                if isinstance(linear, nn.Linear) and linear.weight.numel() >= MIN_WEIGHTS:
+                    module.register_module(name, PackedLinear(linear))
+        first, _, last = block.ffn
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        if first.weight.numel() >= MIN_WEIGHTS:
+            block.ffn = nn.Sequential(PackedLinear(first, gelu=True), PackedLinear(last))

@@ -32,7 +32,7 @@ def _load() -> Any:
 _module = _load()
 kernels: Any = _module if _module and _module.build_info()["cuda"] else None
 """The native module where it holds CUDA kernels, else None."""
-cpu: Any = _module.cpu if _module else None
+cpu: Any = getattr(_module, "cpu", None)
 """The native module's float32 loops for a CPU, with the arguments of `csrc/cpu/ops.h`; None without it."""
 
 
@@ -70,7 +70,8 @@ def cpu_attention_refusal(head_dim: int, dtype: torch.dtype) -> str | None:
     if dtype != torch.float32:
         return f"pyrf's attention on a CPU computes in float32, got {dtype}"
     if not cpu.serves_ring_attention(head_dim):
-        return f"pyrf's attention needs an x86 CPU with AVX-512 and a head_dim of whole 32, got {head_dim}"
+        needs = "an x86 CPU with AVX-512, a build by GCC 12 or newer, and a head_dim of whole 32"
+        return f"pyrf's attention on a CPU needs {needs}, got {head_dim}"
     return None
 
 
