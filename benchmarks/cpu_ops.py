@@ -21,7 +21,7 @@ from torch import nn
 
 from pyrf.bench import processor
 from pyrf.models.dit_layers import gelu_tanh
-from pyrf.models.packed_linear import PackedLinear, packs_here
+from pyrf.models.packed_linear import MIN_WEIGHTS, PackedLinear, packs_here
 from pyrf.ops import add_norm, native, norm_rope_append, ring_attention
 
 LAYERS = 8
@@ -98,12 +98,10 @@ def cases(sizes: Sizes) -> Iterator[Case]:
     yield Case("ring_attention", attend, without_loops(attend), 4 * tokens * WINDOW * tokens * dim)
     yield Case("add_norm", sum_and_norm, without_loops(sum_and_norm), None)
     if packs_here():
-        for width, depth, gelu in (
-            (dim, dim, False),
-            (sizes.ffn_dim, dim, True),
-            (dim, sizes.ffn_dim, False),
-        ):
-            yield linear_case(tokens, width, depth, gelu)
+        if dim * dim >= MIN_WEIGHTS:
+            yield linear_case(tokens, dim, dim)
+        yield linear_case(tokens, sizes.ffn_dim, dim, gelu=True)
+        yield linear_case(tokens, dim, sizes.ffn_dim)
 
 
 def linear_case(tokens: int, width: int, depth: int, gelu: bool = False) -> Case:
@@ -149,11 +147,8 @@ def main() -> None:
                 shown = "".join(f"{rate:{width}.0f}" for rate, width in zip(rates, (10, 8)))
                 print(f"{sizes.name:9}{case.name:23}{ours:10.1f}{torchs:10.1f}{torchs / ours:14.2f}{shown}")
                 results.append({"model": sizes.name, "op": case.name, "us": ours, "torch_us": torchs})
-    print(
-        json.dumps(
-            {**vars(arguments), "processor": processor(), "torch": torch.__version__, "results": results}
-        )
-    )
+    method = {**vars(arguments), "processor": processor(), "torch": torch.__version__}
+    print(json.dumps({**method, "results": results}))
 
 
 if __name__ == "__main__":
