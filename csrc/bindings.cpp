@@ -46,10 +46,10 @@ void bind_cpu_ops(py::module_ m) {
       "add_norm",
       [](uintptr_t y, uintptr_t residual, uintptr_t gate, uintptr_t bias, uintptr_t weight, uintptr_t shift,
          double eps, bool rms, uintptr_t sum, uintptr_t normed, int64_t rows, int64_t dim, int threads) {
-        pyrf::cpu::add_norm({at<float>(y), at<float>(residual), at<float>(gate), at<float>(bias),
-                             at<float>(weight), at<float>(shift), at<float>(sum), at<float>(normed), rows, dim,
-                             static_cast<float>(eps), rms},
-                            threads);
+        pyrf::cpu::add_norm(
+            {at<float>(y), at<float>(residual), at<float>(gate), at<float>(bias), at<float>(weight),
+             at<float>(shift), at<float>(sum), at<float>(normed), rows, dim, static_cast<float>(eps), rms},
+            threads);
       },
       py::call_guard<py::gil_scoped_release>());
   m.def(
@@ -135,7 +135,8 @@ void bind_ops(py::module_& m) {
 }  // namespace
 
 PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
-  m.doc() = "Native part of pyrf. The kernels, with the arguments of csrc/pyrf.h, are there when CUDA was built.";
+  m.doc() =
+      "Native part of pyrf. The kernels, with the arguments of csrc/pyrf.h, are there when CUDA was built.";
   m.def("build_info", build_info,
         "How this module was built: compiler, build type, C++ standard, and for which CUDA architectures.");
   bind_cpu_ops(m.def_submodule("cpu", "Ops on a CPU in float32, with the arguments of csrc/cpu/ops.h."));

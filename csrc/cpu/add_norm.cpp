@@ -8,7 +8,8 @@ namespace pyrf::cpu {
 namespace {
 
 // residual + gate * y + bias; what is null is left out.
-void add(const float* y, const float* residual, const float* gate, const float* bias, int64_t dim, float* sum) {
+void add(const float* y, const float* residual, const float* gate, const float* bias, int64_t dim,
+         float* sum) {
   for (int64_t i = 0; i < dim; ++i) sum[i] = gate ? gate[i] * y[i] : y[i];
   if (bias)
     for (int64_t i = 0; i < dim; ++i) sum[i] += bias[i];

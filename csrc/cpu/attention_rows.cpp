@@ -1,9 +1,9 @@
-// Softmax attention of one head in the manner of FlashAttention: a block of keys after the other, each with a running
-// maximum and sum of every row. Built for AVX-512, so it uses nothing of the standard library: the linker might take
-// its copy of an inline function for machines without.
+// Softmax attention of one head in the manner of FlashAttention: a block of keys after the other, each with a
+// running maximum and sum of every row. Built for AVX-512, so it uses nothing of the standard library: the
+// linker might take its copy of an inline function for machines without.
 //
-// Both products, q k^T and p v, are the same small one: kRows rows of the left factor, one number each, against two
-// registers of the right one, summed in 24 of the 32 registers.
+// Both products, q k^T and p v, are the same small one: kRows rows of the left factor, one number each,
+// against two registers of the right one, summed in 24 of the 32 registers.
 #include "attention_rows.h"
 
 namespace pyrf::cpu {
@@ -59,7 +59,7 @@ PYRF_INLINE void multiply(const float* left, int64_t left_row, const float* righ
   }
 }
 
-// One step of a transposition: rows whose numbers differ in the bit kStep exchange the halves of each 2 * kStep lanes.
+// One step of a transposition: rows whose numbers differ in the bit kStep exchange the lanes that differ in it.
 template <int kStep, int... lane>
 PYRF_INLINE void exchange(Vector (&rows)[kLanes], Lanes<lane...>) {
 #pragma GCC unroll 16
@@ -78,8 +78,8 @@ PYRF_INLINE void transpose(Vector (&rows)[kLanes]) {
   exchange<8>(rows, kAll);
 }
 
-// Keys [count, head_dim] to panels [count / kColumns, head_dim, kColumns]. What the last panel holds behind them is
-// never used.
+// Keys [count, head_dim] to panels [count / kColumns, head_dim, kColumns]. What the last panel holds behind
+// them is never used.
 void pack(const float* keys, int64_t stride, int64_t count, int64_t head_dim, float* panels) {
   for (int64_t start = 0; start < count; start += kLanes) {
     float* panel = panels + start / kColumns * kColumns * head_dim + start % kColumns;
@@ -122,7 +122,8 @@ PYRF_INLINE float reduce_sum(Vector x) {
 // Scaled queries [rows, head_dim], filled up to kRows with zeros.
 void take_queries(const float* from, int64_t stride, int64_t rows, const RingAttention& p, float* to) {
   for (int64_t r = 0; r < kRows; ++r, from += stride)
-    for (int64_t c = 0; c < p.head_dim; ++c) to[r * p.head_dim + c] = r < rows ? from[c] * p.scale_log2 : 0.0f;
+    for (int64_t c = 0; c < p.head_dim; ++c)
+      to[r * p.head_dim + c] = r < rows ? from[c] * p.scale_log2 : 0.0f;
 }
 
 // scores [kRows, kKeyBlock] = queries keys^T, for keys in panels.
@@ -140,8 +141,8 @@ void score(const AttentionScratch& scratch, int64_t columns, int64_t head_dim) {
   }
 }
 
-// A row's `columns` scores, of which `count` are of keys, to weights that count from its new maximum. Returns what its
-// sums so far count from there.
+// A row's `columns` scores, of which `count` are of keys, to weights that count from its new maximum. Returns
+// what its sums so far count from there.
 float weigh(float* scores, int64_t count, int64_t columns, float& maximum, float& sum) {
   for (int64_t i = count; i < columns; ++i) scores[i] = kLowest;
   Vector high = load(scores);

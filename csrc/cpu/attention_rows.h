@@ -5,9 +5,9 @@
 
 namespace pyrf::cpu {
 
-inline constexpr int64_t kRows = 12;         // queries that one product takes
-inline constexpr int64_t kColumns = 32;      // what it computes for each of them
-inline constexpr int64_t kKeyBlock = 256;    // keys of a head that stay in the second cache while rows pass
+inline constexpr int64_t kRows = 12;       // queries that one product takes
+inline constexpr int64_t kColumns = 32;    // what it computes for each of them
+inline constexpr int64_t kKeyBlock = 256;  // keys of a head that stay in the second cache while rows pass
 
 // What a thread works with.
 struct AttentionScratch {

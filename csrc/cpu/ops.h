@@ -1,5 +1,6 @@
-// The ops on a CPU, in float32. Shapes, strides and what may be null are as in pyrf.h, pointers host memory. Nothing is
-// checked here: `pyrf/ops` does. Up to `threads` of OpenMP's threads work; results do not depend on how many.
+// The ops on a CPU, in float32. Shapes, strides and what may be null are as in pyrf.h, pointers host memory.
+// Nothing is checked here: `pyrf/ops` does. Up to `threads` of OpenMP's threads work; results do not depend
+// on how many.
 #pragma once
 
 #include <cstdint>
@@ -53,7 +54,7 @@ struct RingAttention {
   float scale_log2;  // log2(e) / sqrt(head_dim): the softmax is taken in base 2
 };
 
-// Whether ring_attention has loops for this machine (x86 with AVX-512) and heads of this size (multiples of 32).
+// Whether ring_attention has loops for this machine (x86 with AVX-512) and this size of head (multiples of 32).
 bool serves_ring_attention(int64_t head_dim);
 
 // Only where it serves.
