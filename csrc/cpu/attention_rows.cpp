@@ -59,7 +59,7 @@ PYRF_INLINE void multiply(const float* left, int64_t left_row, const float* righ
   }
 }
 
-// One step of a transposition: rows whose numbers differ in the bit kStep exchange the lanes that differ in it.
+// One step of a transposition: rows whose numbers differ in the bit kStep exchange lanes that differ in it.
 template <int kStep, int... lane>
 PYRF_INLINE void exchange(Vector (&rows)[kLanes], Lanes<lane...>) {
 #pragma GCC unroll 16

@@ -54,7 +54,7 @@ struct RingAttention {
   float scale_log2;  // log2(e) / sqrt(head_dim): the softmax is taken in base 2
 };
 
-// Whether ring_attention has loops for this machine (x86 with AVX-512) and this size of head (multiples of 32).
+// Whether ring_attention has loops for this machine (x86 with AVX-512) and these heads (multiples of 32).
 bool serves_ring_attention(int64_t head_dim);
 
 // Only where it serves.
