@@ -42,7 +42,7 @@ PYRF_INLINE Vector power_of_2(Vector x) {
   y = y * rest + 6.9314718056e-1f;
   y = y * rest + 1.0f;
   const Integers exponent = (__builtin_convertvector(whole, Integers) + 127) << 23;
-  return y * reinterpret_cast<const Vector&>(exponent);
+  return y * (Vector)exponent;  // of vectors a cast keeps the bits
 }
 
 // sums[r] += sum over k of left[r][k] * right[k], for columns of right that fill two registers.

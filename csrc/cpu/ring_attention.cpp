@@ -11,7 +11,7 @@ constexpr int64_t kThreadWork = 1'000'000;  // multiplications that are worth a 
 
 }  // namespace
 
-bool serves_ring_attention(int64_t head_dim) {
+bool serves_ring_attention([[maybe_unused]] int64_t head_dim) {
 #ifdef PYRF_AVX512
   static const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
