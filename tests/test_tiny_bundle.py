@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import pyrf
 from pyrf.bundle import load_bundle
 from pyrf.training.judge import held_out_prompts, judge
 from pyrf.training.recipe import load_recipe
 from pyrf.training.ship import evaluate
+from pyrf.training.stages.codec import draw_scene
 from pyrf.training.worlds.detector import detect
 
 ASSETS = Path(pyrf.__file__).parent / "assets" / "tiny"
@@ -25,6 +27,20 @@ def test_it_fits_the_wheel_and_has_a_card() -> None:
     assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) <= MAX_BYTES
     card = (ASSETS / "README.md").read_text()
     assert all(word in card for word in ("Data", "Recipe", "Scores", "minutes"))
+
+
+def test_its_codec_alone(pipe: pyrf.StreamingPipeline) -> None:
+    """What a clip loses in latents, on scenes that no training drew; a chunk at a time, as streams decode."""
+    world, found = load_recipe("tiny").world, []
+    for seed in range(8):
+        scene, _ = draw_scene(world, seed)
+        frames = scene.render(0, 45)
+        latents = pipe.codec.encode(torch.from_numpy(frames)[None])
+        decoder = pipe.codec.decoder()
+        decoded = torch.cat([decoder.decode(part) for part in latents.split(3, 1)], 1)[0].numpy()
+        found.append(-10 * np.log10(np.mean((decoded / 255.0 - frames / 255.0) ** 2)))
+    print(f"PSNR {np.mean(found):.1f} dB")
+    assert np.mean(found) >= 30
 
 
 def test_it_follows_prompts(tmp_path: Path) -> None:
