@@ -86,8 +86,8 @@ def _is_one_pass(x: Tensor, *parameters: Tensor) -> bool:
     return _is_inference() and all(p.ndim == 1 and p.dtype == x.dtype for p in parameters)
 
 
-class SelfAttention(nn.Module):
-    """Projections and norms of a self-attention; mixing is left to the attention object."""
+class _Projections(nn.Module):
+    """Of an attention, with the norms of queries and keys."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -97,7 +97,11 @@ class SelfAttention(nn.Module):
         self.o = nn.Linear(config.dim, config.dim)
         self.norm_q = nn.RMSNorm(config.dim, config.eps)
         self.norm_k = nn.RMSNorm(config.dim, config.eps)
-        self.eps = config.eps
+        self.heads, self.eps = config.num_heads, config.eps
+
+
+class SelfAttention(_Projections):
+    """Projections and norms of a self-attention; mixing is left to the attention object."""
 
     def forward(self, x: Tensor, rope: Tensor, attention: LayerAttention) -> Tensor:
         mixed = attention.attend(
@@ -110,18 +114,8 @@ class SelfAttention(nn.Module):
         attention.append(self.k(x), self.v(x), self.norm_k.weight, self.eps, rope)
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(_Projections):
     """Attention to the prompt; its keys and values are made once by `encode`."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.q = nn.Linear(config.dim, config.dim)
-        self.k = nn.Linear(config.dim, config.dim)
-        self.v = nn.Linear(config.dim, config.dim)
-        self.o = nn.Linear(config.dim, config.dim)
-        self.norm_q = nn.RMSNorm(config.dim, config.eps)
-        self.norm_k = nn.RMSNorm(config.dim, config.eps)
-        self.heads, self.eps = config.num_heads, config.eps
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
