@@ -64,8 +64,14 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Tensor:
-        """`embed` without a gradient, for inference."""
-        return self.embed(prompts)
+        """`embed` without a gradient, for inference: one prompt per call of the network.
+
+        A matrix product of another batch may sum in another order. Encoded by itself, a prompt has the
+        same rows, bit for bit, whatever stands beside it.
+        """
+        if not prompts:
+            return self.embed(prompts)
+        return torch.cat([self.embed([prompt]) for prompt in prompts])
 
     def embed(self, prompts: list[str]) -> Tensor:
         """Encode prompts, differentiably; an empty one gives the rows of no text.

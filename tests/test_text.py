@@ -87,6 +87,17 @@ def test_a_prompt_is_encoded_alike_in_any_batch() -> None:
         torch.testing.assert_close(encoder.encode([prompt])[0], rows, rtol=0, atol=1e-5)
 
 
+def test_a_prompt_has_the_same_bits_in_any_company() -> None:
+    network = UMT5Encoder(UMT5Config(vocab_size=50, dim=256, attention_dim=256, ffn_dim=704, num_heads=4))
+    small.randomise(network)
+    encoder = TextEncoder(network, small.tokenizer(), text_len=16)
+    prompts = ["a red circle", "circle", "blue square spins", "a", "red red red red red red", "square"]
+    alone = [encoder.encode([prompt])[0] for prompt in prompts]
+    for count in range(2, len(prompts) + 1):
+        for rows, expected in zip(encoder.encode(prompts[:count]), alone):
+            assert torch.equal(rows, expected)
+
+
 def test_every_word_and_its_place_matter() -> None:
     rows = small.text_encoder().encode(["a red circle", "a blue circle", "circle red a"])
     assert (rows[0] - rows[1]).abs().max() > 1e-2
