@@ -1,4 +1,8 @@
-"""Builds the native module with CMake and maps `export/` and `training/` into the package."""
+"""Builds the native module with CMake.
+
+`export/` and `training/` lie beside `pyrf/`, and relative links in it make them `pyrf.export` and
+`pyrf.training`: for Python, for setuptools, for type checkers and editors alike.
+"""
 
 import os
 import shutil
@@ -68,19 +72,8 @@ class CMakeBuild(build_ext):
         return ["CMakeLists.txt", *(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.*"))]
 
 
-def subpackages(name: str, folder: str) -> dict[str, str]:
-    """Package name -> folder, for a package that lives outside `pyrf/`."""
-    found = {name: folder}
-    for package in find_packages(folder):
-        found[f"{name}.{package}"] = f"{folder}/{package.replace('.', '/')}"
-    return found
-
-
-MAPPED = subpackages("pyrf.export", "export") | subpackages("pyrf.training", "training")
-
 setup(
-    packages=[*find_packages(include=["pyrf", "pyrf.*"]), *MAPPED],
-    package_dir=MAPPED,
+    packages=find_packages(include=["pyrf", "pyrf.*"]),
     ext_modules=[Extension("pyrf._native", [])],
     cmdclass={"build": CleanBuild, "build_ext": CMakeBuild},
 )

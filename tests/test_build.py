@@ -1,4 +1,4 @@
-"""The build: a native module that says how it was made, mapped packages, and readable failures."""
+"""The build: a native module that says how it was made, linked packages, and readable failures."""
 
 import importlib
 import os
@@ -25,7 +25,7 @@ def test_the_native_module_tells_how_it_was_built() -> None:
 
 
 @pytest.mark.parametrize("name", ["pyrf.export", "pyrf.training", "pyrf.training.worlds.shapes"])
-def test_mapped_packages_are_importable(name: str) -> None:
+def test_linked_packages_are_importable(name: str) -> None:
     assert importlib.import_module(name)
 
 

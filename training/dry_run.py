@@ -127,8 +127,8 @@ def _files(recipe: AnyRecipe, name: str, folder: Path | None) -> list[FileNeed]:
     if isinstance(wan, WanDmdRecipe):
         for reward in single_rewards(wan.dmd.reward):
             if isinstance(reward, VideoAlignSettings):
-                for what in (reward.checkpoint, reward.base):
-                    needs.append(FileNeed(name, "reward", str(what), what.is_dir()))
+                for part in (reward.checkpoint, reward.base):
+                    needs.append(FileNeed(name, "reward", str(part), part.is_dir()))
     elif folder is not None:
         made = len(list((folder / name / "paths").glob("*.safetensors")))
         label = f"{made} of {wan.ode.paths} shards of paths; the others are made"

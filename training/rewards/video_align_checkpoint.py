@@ -71,7 +71,7 @@ class LoraSection(_Section):
 
     lora_enable: Literal[True]
     lora_r: int = Field(gt=0)
-    lora_alpha: float = Field(gt=0)
+    lora_alpha: int = Field(gt=0)
     lora_namespan_exclude: tuple[str, ...] = ()
     vision_lora: bool = False
     num_lora_modules: Literal[-1] = -1
