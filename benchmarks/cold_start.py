@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pyrf.bench import PROMPT, processor
+from pyrf.reports.bench import PROMPT, processor
 
 POLL_S = 0.002
 

@@ -26,14 +26,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrf.backends.base import StreamBackend
-from pyrf.backends.torch import TorchBackend, TorchEngine
-from pyrf.bench import percentile
+from pyrf.backends.base import Rollout
+from pyrf.backends.torch.rollout import TorchBackend, TorchRollout
 from pyrf.bundle import load_bundle
-from pyrf.cache import SinkRingCache
-from pyrf.models.dit import PromptCache, WanModel
+from pyrf.loop.cache import SinkRingCache
+from pyrf.loop.sampler import ChunkLoop, SeededNoise
+from pyrf.models.dit.model import PromptCache, WanModel
 from pyrf.pipeline import StreamingPipeline
-from pyrf.sampler import ChunkLoop, SeededNoise
+from pyrf.reports.bench import percentile
 
 PROMPT = "a red circle moves right"
 PARITY_CHUNKS = 8
@@ -60,7 +60,7 @@ def capture_on_gpu(call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     return graph.replay, result
 
 
-class CapturedTorchBackend(TorchBackend):
+class CapturedTorchRollout(TorchRollout):
     """The torch backend with its calls captured, each into a CUDA graph at its second run.
 
     Args:
@@ -68,7 +68,7 @@ class CapturedTorchBackend(TorchBackend):
         capture: records a call.
     """
 
-    def __init__(self, engine: TorchEngine, wrap: Wrap, capture: Capture) -> None:
+    def __init__(self, engine: TorchBackend, wrap: Wrap, capture: Capture) -> None:
         super().__init__(engine.model, engine.stream)
         self._wrap, self._capture = wrap, capture
 
@@ -122,15 +122,15 @@ class CapturedTorchBackend(TorchBackend):
         self._run(key, lambda: self._write_cache(self._latents, time, self._prompt, **options))
 
 
-class CapturedTorchEngine(TorchEngine):
-    """See `CapturedTorchBackend`."""
+class CapturedTorchBackend(TorchBackend):
+    """See `CapturedTorchRollout`."""
 
-    def __init__(self, engine: TorchEngine, wrap: Wrap, capture: Capture = capture_on_gpu) -> None:
+    def __init__(self, engine: TorchBackend, wrap: Wrap, capture: Capture = capture_on_gpu) -> None:
         super().__init__(engine.model, engine.codec, engine.stream)
         self._wrap, self._capture = wrap, capture
 
-    def backend(self, height: int, width: int) -> TorchBackend:
-        return CapturedTorchBackend(self, self._wrap, self._capture)
+    def backend(self, height: int, width: int) -> TorchRollout:
+        return CapturedTorchRollout(self, self._wrap, self._capture)
 
 
 def load(name: str, model: str, **options: Any) -> StreamingPipeline:
@@ -140,19 +140,19 @@ def load(name: str, model: str, **options: Any) -> StreamingPipeline:
         return StreamingPipeline.from_pretrained(model, backend=name, exported=exported, **options)
     pipe = StreamingPipeline.from_pretrained(model, **options)
     if name == "plugin":
-        from pyrf.backends.cuda import CudaDevice
-        from pyrf.backends.tensorrt_engine import TensorRTEngine, plans_on_gpu
-        from pyrf.export.engines import BuildOptions
-        from pyrf.export.tensorrt_runtime import load_tensorrt
+        from pyrf.backends.tensorrt.backend import TensorRTBackend, plans_on_gpu
+        from pyrf.backends.tensorrt.cuda import CudaDevice
+        from pyrf.backends.tensorrt.runtime import load_tensorrt
+        from pyrf.export.tensorrt.engines import BuildOptions
 
         opened = plans_on_gpu(load_tensorrt(), CudaDevice(pipe.device), BuildOptions(plugin=True))
         bundle = load_bundle(model, student=options["student"])
-        pipe.engine = TensorRTEngine(
+        pipe.engine = TensorRTBackend(
             bundle, pipe.codec, dtype=pipe.dtype, open_plans=opened, exported=exported
         )
     if name in ("graph", "compile"):
-        assert isinstance(pipe.engine, TorchEngine)
-        pipe.engine = CapturedTorchEngine(pipe.engine, as_it_is if name == "graph" else compile_whole)
+        assert isinstance(pipe.engine, TorchBackend)
+        pipe.engine = CapturedTorchBackend(pipe.engine, as_it_is if name == "graph" else compile_whole)
     return pipe
 
 
@@ -166,7 +166,7 @@ def latent_chunks(pipe: StreamingPipeline) -> Callable[[], Tensor]:
     """A stream of latents from PROMPT and seed 0, a chunk a call."""
     stride, stream = pipe.codec.spatial_stride, pipe.stream_config
     height, width = pipe.height // stride, pipe.width // stride
-    backend: StreamBackend = pipe.engine.backend(height, width)
+    backend: Rollout = pipe.engine.backend(height, width)
     backend.start(1, height, width)
     backend.set_prompt(pipe.text_encoder.encode([PROMPT]))
     shape = (stream.chunk_frames, pipe.codec.latent_channels, height, width)

@@ -6,7 +6,7 @@ At the sizes of a Wan model at 480 x 832 with a full window, and of its VAE's la
 take turns; before each run the L2 cache is overwritten, for so long that the run is queued by then, and CUDA
 events time its kernels alone. torch's equivalents are the plain torch path of the op (what runs where pyrf
 has no kernels) and, for attention, scaled_dot_product_attention, which picks among its own kernels. `of
-floor` compares with the least time that an H100 needs (pyrf.roofline); `ratio` is the time over ours.
+floor` compares with the least time that an H100 needs (pyrf.reports.roofline); `ratio` is the time over ours.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrf.bench import percentile
 from pyrf.config import StreamConfig
-from pyrf.models.attention import rope_table
+from pyrf.models.dit.attention import rope_table
 from pyrf.ops import add_norm, bias_norm, ema_sink_update, native, norm_rope_append, ring_attention
 from pyrf.ops.attention_choice import set_attention
 from pyrf.ops.ema_sink_update import MASTER_DTYPES
-from pyrf.roofline import ELEMENT, PIXELS_PER_LATENT, Device, Sizes, Work, kernels
-from pyrf.roofline_report import FRAMES_PER_LATENT, HEIGHT, MODELS, WIDTH
+from pyrf.reports.bench import percentile
+from pyrf.reports.roofline import ELEMENT, PIXELS_PER_LATENT, Device, Sizes, Work, kernels
+from pyrf.reports.roofline_table import FRAMES_PER_LATENT, HEIGHT, MODELS, WIDTH
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 MISSING = 2

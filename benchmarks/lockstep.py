@@ -16,8 +16,8 @@ import time
 import torch
 
 from pyrf import StreamingPipeline
-from pyrf.bench import PROMPT, processor
-from pyrf.lockstep import next_chunks
+from pyrf.reports.bench import PROMPT, processor
+from pyrf.streaming.lockstep import next_chunks
 
 WARM_UP = 4
 

@@ -19,7 +19,7 @@ import psutil
 import torch
 
 from pyrf import Stream, StreamingPipeline
-from pyrf.bench import PROMPT, processor
+from pyrf.reports.bench import PROMPT, processor
 
 WARM_UP, SPAN = 10, 100
 

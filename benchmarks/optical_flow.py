@@ -15,8 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pyrf.training.rewards.calibrate import speed_open_scenes
-from pyrf.training.rewards.motion import QUARTER, _change, _contrast, _speed, raw_scores
+from pyrf.evaluation.scores.calibrate_motion import speed_open_scenes
+from pyrf.evaluation.scores.motion import QUARTER, _change, _contrast, _speed, raw_scores
 
 NUM_CLIPS = 30
 NUM_FRAMES = 33

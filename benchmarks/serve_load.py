@@ -32,8 +32,8 @@ from hypothesis import HealthCheck, given, settings
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from pyrf.bench import PROMPT, percentile, processor
 from pyrf.client import AsyncClient, AsyncSession, SessionLostError
+from pyrf.reports.bench import PROMPT, percentile, processor
 
 OTHER_PROMPT = "a blue square bounces"
 VIEWERS = (1, 4, 16)

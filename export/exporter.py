@@ -7,10 +7,13 @@ from pathlib import Path
 
 import torch
 
-from pyrf.bundle import Bundle
+from pyrf.bundle.bundle import Bundle
 from pyrf.config import ModelConfig, StreamConfig
-from pyrf.export.decoder import decoder_graphs
-from pyrf.export.fp8 import calibrate
+from pyrf.export.graphs.decoder import decoder_graphs
+from pyrf.export.graphs.fp8 import calibrate
+from pyrf.export.graphs.student import student_graphs
+from pyrf.export.graphs.text_encoder import text_graphs
+from pyrf.export.graphs.trace import TracedGraph, graph_spec, write_graphs
 from pyrf.export.manifest import (
     GRAPHS,
     MANIFEST,
@@ -22,12 +25,9 @@ from pyrf.export.manifest import (
     fingerprint,
     package_versions,
 )
-from pyrf.export.student import student_graphs
-from pyrf.export.text import text_graphs
-from pyrf.export.trace import TracedGraph, graph_spec, write_graphs
 from pyrf.files import whole_folder
-from pyrf.models.codec import latent_size
-from pyrf.models.dit import WanModel
+from pyrf.models.codecs.codec import latent_size
+from pyrf.models.dit.model import WanModel
 
 PRECISIONS = ("float32", "float16", "bfloat16", "fp8")
 CALIBRATION_PROMPTS = (

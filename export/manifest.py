@@ -26,8 +26,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pyrf.bundle import Bundle
-from pyrf.checkpoint import weight_files
+from pyrf.bundle.bundle import Bundle
+from pyrf.bundle.weights import weight_files
 from pyrf.config import ModelConfig, StreamConfig
 
 MANIFEST = "manifest.json"

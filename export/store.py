@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pyrf.bundle import Bundle
+from pyrf.bundle.bundle import Bundle
 from pyrf.config import StreamConfig
 from pyrf.export.manifest import (
     FORMAT,

@@ -11,12 +11,12 @@ from typing import Self, overload
 import numpy as np
 import torch
 
-from pyrf.backends.choice import check_backend, load_engine
-from pyrf.bundle import Bundle, load_bundle
-from pyrf.models.codec import latent_size
-from pyrf.stream import Chunk, Prompt, Stream, Timing, as_int
-from pyrf.text import clean_prompt
-from pyrf.video import Frames, Video
+from pyrf.backends.choice import check_backend, load_backend
+from pyrf.bundle.bundle import Bundle, load_bundle
+from pyrf.models.codecs.codec import latent_size
+from pyrf.models.text.encoder import clean_prompt
+from pyrf.streaming.stream import Chunk, Prompt, Stream, Timing, as_int
+from pyrf.video.files import Frames, Video
 
 __all__ = ["Chunk", "Stream", "StreamingPipeline", "Timing", "Video"]
 
@@ -54,7 +54,7 @@ class StreamingPipeline:
         text_dtype = torch.bfloat16 if dtype == torch.float16 else dtype
         self.text_encoder = bundle.text_encoder(dtype=text_dtype, device=device)
         self.codec = bundle.codec(dtype=dtype, device=device)
-        self.engine = load_engine(backend, bundle, self.codec, dtype=dtype, device=device, exported=exported)
+        self.engine = load_backend(backend, bundle, self.codec, dtype=dtype, device=device, exported=exported)
 
     @classmethod
     def from_pretrained(

@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pyrf.bundle import BundleError
-from pyrf.hub import find_bundle
-from pyrf.training import memory
+from pyrf.bundle.bundle import BundleError
+from pyrf.bundle.hub import find_bundle
+from pyrf.evaluation.scores.settings import VideoAlignSettings, single_rewards
 from pyrf.training.recipe import AnyRecipe, Recipe, WanDmdRecipe, WanRecipe
-from pyrf.training.rewards.settings import VideoAlignSettings, single_rewards
+from pyrf.training.wan import memory
 
 GIB = 2**30
 HUB_ID = r"[\w.-]+/[\w.-]+"

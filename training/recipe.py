@@ -10,15 +10,15 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from pyrf.config import ModelConfig, StreamConfig
-from pyrf.training.models import NetworkSettings
-from pyrf.training.settings import Settings, first_problem
-from pyrf.training.stages.causal import CausalSettings
-from pyrf.training.stages.codec import CodecSettings
+from pyrf.settings import Settings, first_problem
+from pyrf.training.runner.trainer import TrainSettings
+from pyrf.training.scratch.causal import CausalSettings
+from pyrf.training.scratch.codec import CodecSettings
+from pyrf.training.scratch.networks import NetworkSettings
+from pyrf.training.scratch.teacher import TeacherSettings
 from pyrf.training.stages.dmd import DmdSettings
 from pyrf.training.stages.ode import OdeSettings
-from pyrf.training.stages.teacher import TeacherSettings
-from pyrf.training.trainer import TrainSettings
-from pyrf.training.worlds.shapes import World
+from pyrf.worlds.shapes.scenes import World
 
 
 class RecipeError(ValueError):

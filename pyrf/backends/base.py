@@ -10,12 +10,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from pyrf.cache import SinkRingCache
 from pyrf.config import PATCH, ModelConfig, StreamConfig
-from pyrf.models.codec import StreamingDecoder
+from pyrf.loop.cache import SinkRingCache
+from pyrf.models.codecs.codec import StreamingDecoder
 
 
-class StreamBackend(ABC):
+class Rollout(ABC):
     """Computes the calls of one stream.
 
     Args:
@@ -201,7 +201,7 @@ class PendingFrames(Protocol):
 class OverlappedDecoder(StreamingDecoder, Protocol):
     """A decoder that works while the network goes on with the next chunk.
 
-    Its backend does not wait for the GPU either, and can make a chunk again (`StreamBackend.reopen_chunk`).
+    Its backend does not wait for the GPU either, and can make a chunk again (`Rollout.reopen_chunk`).
     """
 
     def begin(self, latents: Tensor) -> PendingFrames:
@@ -209,7 +209,7 @@ class OverlappedDecoder(StreamingDecoder, Protocol):
         ...
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """A model loaded for one backend; its streams share the weights."""
 
     def check_size(self, height: int, width: int) -> None:
@@ -220,7 +220,7 @@ class Engine(Protocol):
         """
         ...
 
-    def backend(self, height: int, width: int) -> StreamBackend:
+    def backend(self, height: int, width: int) -> Rollout:
         """A backend for a stream of latents of this size; `start` it next."""
         ...
 

@@ -29,8 +29,8 @@ def evaluate(
         return
     require_training()
     from pyrf.training.recipe import load_recipe
-    from pyrf.training.ship import evaluate as score
-    from pyrf.video import check_output
+    from pyrf.training.scratch.ship import evaluate as score
+    from pyrf.video.files import check_output
 
     check_output(str(sheet))
     scores = score(model, load_recipe(recipe), prompts, seconds, sheet)
@@ -58,8 +58,8 @@ def study(
 
     require_training()
     from pyrf.training.recipe import load_recipe
-    from pyrf.training.study import StudySettings, run_study
-    from pyrf.training.study_report import table, write_report
+    from pyrf.training.study.report import table, write_report
+    from pyrf.training.study.study import StudySettings, run_study
 
     settings = StudySettings(prompts, seconds, seeds)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

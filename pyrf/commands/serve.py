@@ -105,14 +105,14 @@ def serve(
         from pyrf.serve import require_ray
 
         require_ray()
-        from pyrf.serve import ray_app
+        from pyrf.serve.ray import app
 
         sock.close()  # Ray's own proxy listens there
-        options = ray_app.RayOptions(replicas, max_replicas or replicas, gpu=not device.startswith("cpu"))
-        app = ray_app.application(
+        options = app.RayOptions(replicas, max_replicas or replicas, gpu=not device.startswith("cpu"))
+        app = app.application(
             pipeline, model=model, settings=settings, options=options, threads=threads, log_level=log_level
         )
-        ray_app.run(app, address, port, started)
+        app.run(app, address, port, started)
         return
 
     from pyrf.pipeline import StreamingPipeline

@@ -69,7 +69,7 @@ def _train(recipe: AnyRecipe, stages: list[str] | None, out: Path) -> None:
 
     from pyrf.training.recipe import Recipe
     from pyrf.training.run import run_stage
-    from pyrf.training.ship import ship_latest
+    from pyrf.training.scratch.ship import ship_latest
 
     speaks = os.environ.get("RANK", "0") == "0"
     level = logging.INFO if speaks else logging.WARNING

@@ -13,12 +13,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from pyrf import __version__
-from pyrf.serve import page, sockets
-from pyrf.serve.clips import ClipResponse, stream_clip
-from pyrf.serve.errors import ServeError, add_error_handlers
-from pyrf.serve.frames import FrameEncoder
-from pyrf.serve.hub import Hub
-from pyrf.serve.protocol import (
+from pyrf.protocol import (
     Answer,
     ErrorBody,
     Offer,
@@ -32,10 +27,16 @@ from pyrf.serve.protocol import (
     StateMessage,
     VideoRequest,
 )
+from pyrf.serve import page
+from pyrf.serve.errors import ServeError, add_error_handlers
 from pyrf.serve.security import Bearer, Guard, require_token
-from pyrf.serve.session import Session
+from pyrf.serve.sessions.registry import Hub
+from pyrf.serve.sessions.session import Session
 from pyrf.serve.settings import ServeSettings
-from pyrf.serve.webrtc import Peers
+from pyrf.serve.transports import websocket
+from pyrf.serve.transports.clips import ClipResponse, stream_clip
+from pyrf.serve.transports.frames import FrameEncoder
+from pyrf.serve.transports.webrtc import Peers
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
@@ -83,7 +84,7 @@ def create_app(load: Load, *, model: str, settings: ServeSettings | None = None)
     add_error_handlers(app)
     app.include_router(router)
     app.include_router(operations)
-    app.include_router(sockets.router)
+    app.include_router(websocket.router)
     app.include_router(page.router)
     app.add_middleware(Guard, settings=chosen)
     if chosen.origins:

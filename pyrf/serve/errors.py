@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from pyrf.serve.protocol import ErrorBody, ErrorDetail
+from pyrf.protocol import ErrorBody, ErrorDetail
 
 logger = logging.getLogger(__name__)
 

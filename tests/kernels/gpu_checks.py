@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pyrf.cache import SinkRingCache
 from pyrf.config import ModelConfig, StreamConfig
-from pyrf.models.attention import CachedAttention, rope_table
+from pyrf.loop.cache import SinkRingCache
+from pyrf.models.dit.attention import CachedAttention, rope_table
 from pyrf.ops import add_norm, bias_norm, ema_sink_update, gated_sum, norm_rope_append, ring_attention
 from pyrf.ops.attention_choice import set_attention
 from pyrf.ops.ema_sink_update import MASTER_DTYPES, join_bits, split_bits

@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping
 
 import torch
-from ptx import GlobalMemory, Kernel, launch
 from torch import Tensor
 
-from pyrf.kernel_report import Instance
+from pyrf.reports.kernels import Instance
+from tests.kernels.ptx import GlobalMemory, Kernel, launch
 
 EMA_THREADS, RING_QUERIES = 256, 128
 """Vectors, and queries, that a block works on; see the launchers in csrc."""

@@ -8,11 +8,9 @@ from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
-import ptx_ops
 import pytest
-from sass import disassemble, find_cuobjdump
 
-from pyrf.kernel_report import (
+from pyrf.reports.kernels import (
     ELEMENTS,
     FLAGS,
     KERNELS,
@@ -25,6 +23,8 @@ from pyrf.kernel_report import (
     find_nvcc,
     parse_report,
 )
+from tests.kernels import ptx_ops
+from tests.kernels.sass import disassemble, find_cuobjdump
 
 pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="needs nvcc, which is not here")
 

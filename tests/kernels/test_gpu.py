@@ -8,7 +8,12 @@ from itertools import product
 
 import pytest
 import torch
-from gpu_checks import (
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pyrf.config import ModelConfig, StreamConfig
+from pyrf.ops import native
+from pyrf.ops.attention_choice import CHOICE
+from tests.kernels.gpu_checks import (
     Case,
     LayerStream,
     check_add_norm,
@@ -17,11 +22,6 @@ from gpu_checks import (
     check_ring_attention,
     check_stream,
 )
-from torch._subclasses.fake_tensor import FakeTensorMode
-
-from pyrf.config import ModelConfig, StreamConfig
-from pyrf.ops import native
-from pyrf.ops.attention_choice import CHOICE
 
 DTYPES = (torch.bfloat16, torch.float16)
 on_gpu = pytest.mark.gpu

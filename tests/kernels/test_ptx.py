@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from ptx import parse
-from ptx_ops import PtxOps
 from torch import Tensor
 
-from pyrf.kernel_report import ELEMENTS, KERNELS, SIZES, SOURCES, compile_kernel, find_nvcc
 from pyrf.ops.ema_sink_update import join_bits, split_bits
 from pyrf.ops.norm_rope_append import norm_rotate
+from pyrf.reports.kernels import ELEMENTS, KERNELS, SIZES, SOURCES, compile_kernel, find_nvcc
+from tests.kernels.ptx import parse
+from tests.kernels.ptx_ops import PtxOps
 
 pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="needs nvcc, which is not here")
 

@@ -7,16 +7,16 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_arguments import draw
-from tiny import CONFIG, HEIGHT, WIDTH, network, prompts
 
-from pyrf.backends.torch import TorchBackend
+from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import StreamConfig
-from pyrf.models.attention import rope_table
+from pyrf.loop.sampler import ChunkLoop, SeededNoise
+from pyrf.models.dit.attention import rope_table
 from pyrf.ops import add_norm, native, norm_rope_append, ring_attention, set_attention
 from pyrf.ops.attention_choice import CHOICE
 from pyrf.ops.norm_rope_append import norm_rotate
-from pyrf.sampler import ChunkLoop, SeededNoise
+from tests.support.op_arguments import draw
+from tests.support.tiny import CONFIG, HEIGHT, WIDTH, network, prompts
 
 LOOPS = native.cpu
 pytestmark = pytest.mark.skipif(LOOPS is None, reason="the native module is not built")
@@ -183,7 +183,7 @@ def test_a_stream_is_the_same_without_the_native_module(ran, monkeypatch):
     shape = (stream.chunk_frames, config.in_channels, HEIGHT, WIDTH)
 
     def run():
-        backend = TorchBackend(network(config, dtype=torch.float32)[0], stream)
+        backend = TorchRollout(network(config, dtype=torch.float32)[0], stream)
         backend.start(1, HEIGHT, WIDTH)
         backend.set_prompt(prompts(dtype=torch.float32))
         loop = ChunkLoop(backend, stream, SeededNoise([0], shape))

@@ -3,7 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from op_arguments import (
+from torch.library import opcheck
+
+from pyrf.ops import ema_sink_update, library, norm_rope_append, ring_attention
+from pyrf.ops.ema_sink_update import MASTER_DTYPES, join_bits, split_bits
+from pyrf.ops.norm_rope_append import norm_rotate
+from tests.support.op_arguments import (
     DIM,
     HEADS,
     OPS,
@@ -15,11 +20,6 @@ from op_arguments import (
     draw,
     sink_arguments,
 )
-from torch.library import opcheck
-
-from pyrf.ops import ema_sink_update, library, norm_rope_append, ring_attention
-from pyrf.ops.ema_sink_update import MASTER_DTYPES, join_bits, split_bits
-from pyrf.ops.norm_rope_append import norm_rotate
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

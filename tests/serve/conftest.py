@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import Running
 
 from pyrf.pipeline import StreamingPipeline
 from pyrf.serve.settings import ServeSettings
+from tests.support.running import Running
 
 ROOMY = {"creates_per_minute": 1e5, "controls_per_second": 1e4}
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from random_bundle import HEIGHT, TEXT_LEN, WIDTH
-from running import BLUE, PROMPT, Running, read, read_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from pyrf.serve.controls import answer
 from pyrf.serve.settings import ServeSettings
+from pyrf.serve.transports.controls import answer
+from tests.support.random_bundle import HEIGHT, TEXT_LEN, WIDTH
+from tests.support.running import BLUE, PROMPT, Running, read, read_until
 
 
 def error_of(response: Any, status: int) -> dict[str, Any]:

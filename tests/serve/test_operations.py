@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from running import PROMPT, TIMEOUT, Running, read_frames, read_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from pyrf.serve.logs import JsonFormatter
+from tests.support.running import PROMPT, TIMEOUT, Running, read_frames, read_until
 
 
 def test_metrics_tell_what_happened(serve: Callable[..., Running]) -> None:

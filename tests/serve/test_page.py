@@ -16,16 +16,17 @@ import av
 import httpx
 import numpy as np
 import pytest
-from cable import Cable
 from numpy.typing import NDArray
+
+from tests.support.cable import Cable
 
 pytest.importorskip("playwright", reason="the page is tested with playwright, from the test extra")
 
-from browser import TIMEOUT_S, Visit, chromium, find_chromium
 from playwright.sync_api import Browser, expect
-from running import Running
 
-from pyrf.training.worlds.detector import detect
+from pyrf.worlds.shapes.detector import detect
+from tests.support.browser import TIMEOUT_S, Visit, chromium, find_chromium
+from tests.support.running import Running
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium: apt-get install chromium")
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running import PROMPT, TIMEOUT, read_frames, read_until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from pyrf import cli
+from tests.support.running import PROMPT, TIMEOUT, read_frames, read_until
 
 
 @contextmanager

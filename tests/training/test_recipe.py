@@ -17,14 +17,14 @@ from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlan
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
 from pyrf.bundle import load_bundle
-from pyrf.models.taehv import TAEHV, TAEHVConfig
-from pyrf.training import checkpoints
-from pyrf.training.latents import encode_scenes
-from pyrf.training.models import load_network
+from pyrf.models.codecs.taehv import TAEHV, TAEHVConfig
 from pyrf.training.recipe import Recipe, RecipeError, load_recipe
 from pyrf.training.run import run_stage
-from pyrf.training.ship import ship_latest
-from pyrf.training.worlds.shapes import World
+from pyrf.training.runner import checkpoints
+from pyrf.training.scratch.latents import encode_scenes
+from pyrf.training.scratch.networks import load_network
+from pyrf.training.scratch.ship import ship_latest
+from pyrf.worlds.shapes.scenes import World
 
 
 def small_recipe() -> Recipe:

@@ -15,17 +15,17 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pyrf.config import StreamConfig
-from pyrf.models.codec import Codec
-from pyrf.models.dit import PromptCache
-from pyrf.sampler import TrainingRollout
-from pyrf.training.data import Data
-from pyrf.training.models import TextToVideo, is_hidden
+from pyrf.evaluation.scores.settings import Judge, RewardSettings
+from pyrf.loop.sampler import TrainingRollout
+from pyrf.models.codecs.codec import Codec
+from pyrf.models.dit.model import PromptCache
+from pyrf.settings import Settings
 from pyrf.training.objectives.critic import critic_loss
 from pyrf.training.objectives.dmd import dmd_loss, draw_timesteps, reward_weights
 from pyrf.training.objectives.flow_matching import interpolate
-from pyrf.training.rewards.settings import Judge, RewardSettings
-from pyrf.training.settings import Settings
-from pyrf.training.trainer import Draw, Stage
+from pyrf.training.runner.trainer import Draw, Stage
+from pyrf.training.scratch.networks import TextToVideo, is_hidden
+from pyrf.training.stages.data import Data
 
 
 class DmdSettings(Settings):

@@ -1,0 +1,1 @@
+"""How well a model does: streams of held-out prompts, and scores of videos."""

@@ -1,0 +1,124 @@
+"""Whose chunk is next: one thread owns the model, and sessions take turns by deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
+
+from pyrf.serve.metrics import Metrics
+from pyrf.serve.sessions.session import Session
+from pyrf.streaming.lockstep import next_chunks
+from pyrf.streaming.stream import Chunk
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """Makes chunks for the sessions that are ready for one.
+
+    Of those the one whose viewer runs dry first is served (earliest deadline first), together with the next
+    ones whose frames have its size. A session that missed its deadline starts anew from the moment it was
+    served, so when all are late they simply take turns.
+
+    Args:
+        max_batch: sessions that are computed in one call.
+    """
+
+    def __init__(self, metrics: Metrics, max_batch: int) -> None:
+        self._metrics, self._max_batch = metrics, max_batch
+        self._sessions: dict[str, Session] = {}
+        self._changed = asyncio.Event()
+        self._chance = random.Random(0).random
+        self._stopping = False
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="pyrf-model")
+        self._running = asyncio.create_task(self._run())
+
+    def add(self, session: Session) -> None:
+        self._sessions[session.id] = session
+        self.wake()
+
+    def remove(self, session: Session) -> None:
+        self._sessions.pop(session.id, None)
+
+    def wake(self) -> None:
+        """A session may have become ready."""
+        self._changed.set()
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """Run a job in the model's thread, after what is under way there."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, job)
+
+    async def stop(self) -> None:
+        """Finish the chunk under way, and start no other."""
+        self._stopping = True
+        self.wake()
+        await self._running
+        self._worker.shutdown(wait=False)
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            self._changed.clear()
+            sessions, wait_s = self._next()
+            if sessions:
+                await self._serve(sessions)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._changed.wait()
+
+    def _next(self) -> tuple[list[Session], float | None]:
+        """The sessions to serve, or the seconds until one is ready (None: not before something changes)."""
+        now = time.monotonic()
+        waiting = [(at, s) for s in self._sessions.values() if (at := s.ready_at()) is not None]
+        # Those of one call share a deadline: chance decides, lest the same ones always come first.
+        ready = sorted((s for at, s in waiting if at <= now), key=lambda s: (s.deadline, self._chance()))
+        self._metrics.queue.set(len(ready))
+        if not ready:
+            return [], min((at - now for at, _ in waiting), default=None)
+        first = ready[0]
+        if first.chunks_started == 0:
+            return [first], None  # alone it is sooner
+        company = [s for s in ready if s.size == first.size and s.chunks_started > 0]
+        return company[: self._max_batch], None
+
+    async def _serve(self, sessions: list[Session]) -> None:
+        """Make a chunk of each, in one call."""
+        now = time.monotonic()
+        for session in sessions:
+            self._metrics.wait.observe(max(0.0, now - (session.ready_at() or now)))
+        prepare = [session.start_chunk() for session in sessions]
+
+        def job() -> tuple[list[Chunk | None], int, int]:
+            began = time.time_ns()
+            for act in prepare:
+                act()
+            return next_chunks([session.stream for session in sessions]), began, time.time_ns()
+
+        try:
+            chunks, began, ended = await self.run(job)
+        except Exception as error:
+            logger.error("chunk failed", exc_info=error, extra={"session": [s.id for s in sessions]})
+            for session in sessions:
+                session.under_way = False
+                session.end("failed")
+            return
+        self._metrics.batch.observe(len(sessions))
+        for session, chunk in zip(sessions, chunks):
+            session.under_way = False
+            if chunk is not None and session.ending is None:  # else closed meanwhile
+                self._count(session, chunk)
+                self._metrics.dropped.inc(session.finish_chunk(chunk, len(sessions), began, ended))
+
+    def _count(self, session: Session, chunk: Chunk) -> None:
+        self._metrics.chunk.observe(chunk.timing.total)
+        self._metrics.frames.inc(len(chunk.frames))
+        if chunk.index == 0:
+            self._metrics.first_frame.observe(time.monotonic() - session.created)

@@ -1,0 +1,152 @@
+"""A real server in a thread of its own, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import httpx
+from websockets.sync.client import ClientConnection, connect
+
+from pyrf.pipeline import StreamingPipeline
+from pyrf.protocol import MESSAGE, FrameHeader, unpack_frame
+from pyrf.serve.app import create_app
+from pyrf.serve.server import Server, bind
+from pyrf.serve.sessions.registry import Hub
+from pyrf.serve.settings import ServeSettings
+
+PROMPT, BLUE, OTHER = "a red circle moves right", "a blue square", "a red square spins"
+TIMEOUT = 60
+
+
+class Running:
+    """A server and what a test asks of it.
+
+    Attributes:
+        url: its address.
+        http: a client of it.
+        hub: its sessions; touch it through `call` only.
+    """
+
+    def __init__(self, pipe: StreamingPipeline, settings: ServeSettings) -> None:
+        self.pipe, self.settings = pipe, settings
+        self.app = create_app(lambda: pipe, model="random", settings=settings)
+        self._socket = bind("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        async def main() -> None:
+            self._loop = asyncio.get_running_loop()
+            self._server = Server(self.app, started=self._ready.set)
+            await self._server.serve([self._socket])
+
+        asyncio.run(main())
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(TIMEOUT)
+        self.hub: Hub = self.app.state.hub
+        self.http = httpx.Client(base_url=self.url, timeout=TIMEOUT)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+        self._server.should_exit = True
+        self._thread.join(TIMEOUT)
+        assert not self._thread.is_alive()
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine on the server's loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(TIMEOUT)
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Call a function on the server's loop."""
+
+        async def call() -> Any:
+            return function()
+
+        return self.run(call())
+
+    def wait_until(self, holds: Callable[[], Any]) -> None:
+        """Return once `holds` is true of the server's state."""
+
+        async def wait() -> None:
+            async with asyncio.timeout(TIMEOUT):
+                while not holds():
+                    await asyncio.sleep(0.005)
+
+        self.run(wait())
+
+    @contextmanager
+    def model_held(self) -> Iterator[None]:
+        """Keep the model's thread busy, once the chunk under way is done."""
+        release, held = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            held.set()
+            assert release.wait(TIMEOUT)
+
+        job = asyncio.run_coroutine_threadsafe(self.hub._scheduler.run(hold), self._loop)
+        try:
+            assert held.wait(TIMEOUT)
+            yield
+        finally:
+            release.set()
+            job.result(TIMEOUT)
+
+    def create(self, prompt: str = PROMPT, **options: Any) -> dict[str, Any]:
+        """Begin a session."""
+        response = self.http.post("/v1/sessions", json={"prompt": prompt, **options})
+        assert response.status_code == 201, response.text
+        return response.json()
+
+    def session(self, created: dict[str, Any]) -> Any:
+        """The server's own session, or None."""
+        return self.hub._sessions.get(created["id"])
+
+    def post(self, created: dict[str, Any], path: str, **body: Any) -> httpx.Response:
+        """A control of a session."""
+        headers = {"Authorization": f"Bearer {created['token']}"}
+        url = f"/v1/sessions/{created['id']}{path}"
+        return self.http.post(url, json=body or None, headers=headers)
+
+    def delete(self, created: dict[str, Any]) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {created['token']}"}
+        return self.http.delete(f"/v1/sessions/{created['id']}", headers=headers)
+
+    def attach(self, created: dict[str, Any], format: str = "raw", **options: Any) -> ClientConnection:
+        """A WebSocket of a session; the hello message is still to be read."""
+        path = f"/v1/sessions/{created['id']}/ws?format={format}"
+        headers = {"Authorization": f"Bearer {created['token']}"}
+        url = self.url.replace("http", "ws") + path
+        options = {"max_queue": None, "compression": None, **options}
+        return connect(url, additional_headers=headers, **options)
+
+
+def read(socket: ClientConnection) -> Any:
+    """The next message: a JSON one, or a frame as its header and bytes."""
+    message = socket.recv(TIMEOUT)
+    return MESSAGE.validate_json(message) if isinstance(message, str) else unpack_frame(message)
+
+
+def read_frames(socket: ClientConnection, count: int) -> list[tuple[FrameHeader, bytes]]:
+    """The next frames; messages between them are dropped."""
+    frames: list[tuple[FrameHeader, bytes]] = []
+    while len(frames) < count:
+        message = read(socket)
+        if isinstance(message, tuple):
+            frames.append((message[0], bytes(message[1])))
+    return frames
+
+
+def read_until(socket: ClientConnection, kind: str) -> Any:
+    """The next JSON message of a kind; frames and others are dropped."""
+    while True:
+        message = read(socket)
+        if not isinstance(message, tuple) and message.type == kind:
+            return message

@@ -1,1 +1,0 @@
-"""Rewards: frames and prompts in, named scores out."""
