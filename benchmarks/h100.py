@@ -31,9 +31,9 @@ from pyrf.backends.torch.rollout import TorchBackend, TorchRollout
 from pyrf.bundle import load_bundle
 from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
+from pyrf.machine import percentile
 from pyrf.models.dit.model import PromptCache, WanModel
 from pyrf.pipeline import StreamingPipeline
-from pyrf.reports.bench import percentile
 
 PROMPT = "a red circle moves right"
 PARITY_CHUNKS = 8

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from pyrf.config import StreamConfig
+from pyrf.machine import percentile
 from pyrf.models.dit.attention import rope_table
 from pyrf.ops import add_norm, bias_norm, ema_sink_update, native, norm_rope_append, ring_attention
 from pyrf.ops.attention_choice import set_attention
 from pyrf.ops.ema_sink_update import MASTER_DTYPES
-from pyrf.reports.bench import percentile
 from pyrf.reports.roofline import ELEMENT, PIXELS_PER_LATENT, Device, Sizes, Work, kernels
 from pyrf.reports.roofline_table import FRAMES_PER_LATENT, HEIGHT, MODELS, WIDTH
 

@@ -33,7 +33,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from pyrf.client import AsyncClient, AsyncSession, SessionLostError
-from pyrf.reports.bench import PROMPT, percentile, processor
+from pyrf.machine import percentile, processor
+from pyrf.reports.bench import PROMPT
 
 OTHER_PROMPT = "a blue square bounces"
 VIEWERS = (1, 4, 16)

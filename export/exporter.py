@@ -9,6 +9,7 @@ import torch
 
 from pyrf.bundle.bundle import Bundle
 from pyrf.config import ModelConfig, StreamConfig
+from pyrf.dtypes import dtype_of, name_of
 from pyrf.export.graphs.decoder import decoder_graphs
 from pyrf.export.graphs.fp8 import calibrate
 from pyrf.export.graphs.student import student_graphs
@@ -109,7 +110,7 @@ def export_onnx(
         raise ExportError(f"dtype must be one of {', '.join(PRECISIONS)}, got {dtype!r}")
     fp8 = dtype == "fp8"
     dtype = "bfloat16" if fp8 else dtype
-    torch_dtype, stream, config = getattr(torch, dtype), bundle.stream_config, bundle.model_config
+    torch_dtype, stream, config = dtype_of(dtype), bundle.stream_config, bundle.model_config
     with whole_folder(folder) as temporary:
         writer = FolderWriter(temporary)
         codec = bundle.codec(torch_dtype)
@@ -167,7 +168,7 @@ def export_student(
         writer = FolderWriter(temporary)
         writer.add(student_graphs(model, stream, height, width), "student.weights")
         return writer.finish(
-            dtype=str(model.dtype).removeprefix("torch."),
+            dtype=name_of(model.dtype),
             fp8=False,
             model=model.config,
             stream=stream,

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from pyrf.bundle.bundle import Bundle
-from pyrf.export.manifest import Manifest, Report, onnx_extra
+from pyrf.export.manifest import Manifest, Report
+from pyrf.extras import needs
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ when a package is missing or an option does not fit."""
 
 def to_onnx(bundle: Bundle, out: Path, options: ExportOptions, report: Report) -> list[str]:
     """Write ONNX graphs (a `Target`)."""
-    with onnx_extra():
+    with needs("onnx", "exporting"):
         import onnx_ir as ir
 
         from pyrf.backends.onnxruntime.parity import check_parity

@@ -33,9 +33,8 @@ ORDER = (
 )
 """Rooms and modules of `pyrf`, bottom up; those of one line do not import each other."""
 
-NOT_YET = {"checks", "dtypes", "extras", "machine"}
+NOT_YET = {"checks"}
 KNOWN = {
-    ("pyrf.client", "pyrf.serve"),
     ("pyrf.loop.sampler", "pyrf.models.dit.attention"),
     ("pyrf.loop.sampler", "pyrf.models.dit.model"),
     ("pyrf.streaming.lockstep", "pyrf.pipeline"),

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrf.export.manifest import ExportError
+from pyrf.extras import MissingExtraError, needs
 from pyrf.files import whole_file
 
 WORKER = (sys.executable, "-m", "pyrf.export.tensorrt.builder")
@@ -152,7 +153,7 @@ def main(
     try:
         module = _tensorrt(request.device) if trt is None else trt
         result: dict[str, Any] = asdict(_Build(module, request, configure).run())
-    except ExportError as error:
+    except (ExportError, MissingExtraError) as error:
         result = {"error": str(error)}
     with whole_file(answer) as temporary:
         temporary.write_text(json.dumps(result))
@@ -160,12 +161,10 @@ def main(
 
 def _tensorrt(device: int) -> Any:
     """The package tensorrt, about to build on a GPU."""
-    try:
+    with needs("tensorrt", "building engines"):
         from cuda.bindings import runtime
 
         trt = importlib.import_module("tensorrt")
-    except ImportError as error:
-        raise BuildError("TensorRT is not installed; pip install 'pyrf[tensorrt]'") from error
     runtime.cudaSetDevice(device)
     return trt
 

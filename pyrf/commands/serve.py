@@ -16,6 +16,19 @@ from pyrf.commands.options import (
     WindowOption,
     check_threads,
 )
+from pyrf.extras import needs, require
+
+# Some are imported late, when a first viewer comes; a server without them does not start.
+SERVER_MODULES = (
+    "fastapi",
+    "fastapi_offline",
+    "uvicorn",
+    "websockets",
+    "aiortc",
+    "prometheus_client",
+    "pydantic",
+    "httpx",
+)
 
 
 def serve(
@@ -59,9 +72,7 @@ def serve(
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts to the log.")] = False,
 ) -> None:
     """Serve live streams: HTTP, WebSocket and WebRTC. SIGTERM finishes the chunk under way and exits."""
-    from pyrf.serve import require_extra
-
-    require_extra()
+    require("serve", "serving", *SERVER_MODULES)
     if log_level not in ("debug", "info", "warning", "error"):
         raise ValueError(f"--log-level must be debug, info, warning or error, got {log_level!r}")
     check_threads(threads)
@@ -102,10 +113,8 @@ def serve(
         typer.echo(f"pyrf serves {model} at {url}", nl=True)
 
     if ray:
-        from pyrf.serve import require_ray
-
-        require_ray()
-        from pyrf.serve.ray import app
+        with needs("ray", "--ray"):
+            from pyrf.serve.ray import app
 
         sock.close()  # Ray's own proxy listens there
         options = app.RayOptions(replicas, max_replicas or replicas, gpu=not device.startswith("cpu"))

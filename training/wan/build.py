@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch.distributed.device_mesh import init_device_mesh
 
 from pyrf.bundle.bundle import load_bundle
+from pyrf.dtypes import dtype_of
 from pyrf.evaluation.scores.settings import load_judge
 from pyrf.training.recipe import RecipeError, WanDmdRecipe, WanNetwork, WanRecipe
 from pyrf.training.runner import processes
@@ -28,7 +28,7 @@ def build_stage(recipe: WanRecipe, name: str, folder: Path) -> Stage:
     """
     processes.join()
     settings, stream, device = recipe.stages[name], recipe.stream_config, processes.device()
-    batch, dtype = settings.train.batch, getattr(torch, recipe.precision)
+    batch, dtype = settings.train.batch, dtype_of(recipe.precision)
     prompts = PromptOrder(read_prompts(recipe.prompts), settings.train.seed)
     parts = load_bundle(recipe.codec)
     codec = parts.codec(dtype=dtype, device=device)

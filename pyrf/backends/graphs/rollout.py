@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pyrf.backends.base import Rollout
 from pyrf.config import PATCH
+from pyrf.dtypes import dtype_of
 from pyrf.export.manifest import ExportError, Manifest
 from pyrf.loop.cache import SinkRingCache
 from pyrf.models.dit.attention import rope_table
@@ -53,7 +54,7 @@ class GraphRollout(Rollout):
 
     @property
     def dtype(self) -> torch.dtype:
-        return getattr(torch, self.manifest.dtype)
+        return dtype_of(self.manifest.dtype)
 
     def start(self, batch: int, height: int, width: int) -> None:
         manifest = self.manifest

@@ -10,6 +10,7 @@ from pyrf.backends.tensorrt.device import Memory, Stream
 from pyrf.export.manifest import ExportError, GraphSpec, TensorSpec
 from pyrf.export.tensorrt.builder import make_logger
 from pyrf.export.tensorrt.engines import Target
+from pyrf.extras import needs
 
 _DTYPES = {
     "FLOAT": "float32",
@@ -25,15 +26,10 @@ def load_tensorrt() -> Any:
     """The package tensorrt.
 
     Raises:
-        ExportError: when it is not installed, or its libraries do not load.
+        MissingExtraError: when it is not installed, or its libraries do not load.
     """
-    try:
+    with needs("tensorrt", "the tensorrt backend"):
         import tensorrt
-    except ImportError as error:
-        raise ExportError(
-            "the tensorrt backend needs TensorRT; run: pip install 'pyrf[tensorrt]' "
-            f"(or use backend onnxruntime or torch; {error})"
-        ) from error
     return tensorrt
 
 

@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrf.evaluation.scores.normalise import Normaliser
-from pyrf.evaluation.scores.protocol import RewardError, Scores, as_scores, check_clips
+from pyrf.evaluation.scores.protocol import Scores, as_scores, check_clips
+from pyrf.extras import needs
 
 FPS = 16
 """Frames a second of Wan's and the shapes world's videos."""
@@ -76,12 +77,8 @@ Array = NDArray[np.float32]
 
 
 def _cv2() -> Any:
-    try:
+    with needs("train", "the motion reward"):
         import cv2
-    except ImportError as error:
-        raise RewardError(
-            "the motion reward needs OpenCV: pip install 'pyrf[train]' (or opencv-python-headless)"
-        ) from error
     return cv2
 
 
@@ -121,7 +118,7 @@ class MotionReward:
             (`motion.json`, made by `python -m pyrf.evaluation.scores.calibrate_motion`).
 
     Raises:
-        RewardError: when OpenCV is not installed.
+        MissingExtraError: when OpenCV is not installed.
     """
 
     names = ("motion", "magnitude", "coherence", "permanence")

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pyrf.dtypes import dtype_of
 from pyrf.evaluation.scores.combine import TOTAL, CombinedReward
 from pyrf.evaluation.scores.protocol import Reward
 from pyrf.settings import Settings
@@ -78,7 +79,7 @@ def load_reward(settings: RewardSettings) -> Reward:
                 settings.checkpoint,
                 settings.base,
                 device=settings.device or ("cuda" if torch.cuda.is_available() else "cpu"),
-                dtype=getattr(torch, settings.dtype),
+                dtype=dtype_of(settings.dtype),
                 batch_size=settings.batch_size,
             )
         case CombinedSettings():

@@ -15,6 +15,7 @@ from pyrf.backends.tensorrt.rollout import DECODER, STUDENT, PlanSet, TensorRTDe
 from pyrf.backends.tensorrt.runtime import load_tensorrt
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.export.manifest import ExportError, load_manifest
+from pyrf.extras import MissingExtraError
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from tests.support import exports
 from tests.support.host_device import HostDevice, HostPlan, host_plans
@@ -202,7 +203,7 @@ def test_no_room_is_said_before_a_stream_begins(folder):
 
 def test_without_tensorrt_a_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(ExportError, match=r"pip install 'pyrf\[tensorrt\]'") as raised:
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[tensorrt\]'") as raised:
         load_tensorrt()
     assert "\n" not in str(raised.value)
 

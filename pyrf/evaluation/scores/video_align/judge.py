@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pyrf.evaluation.scores.normalise import Normaliser
 from pyrf.evaluation.scores.protocol import RewardError, Scores, as_scores, check_clips
 from pyrf.evaluation.scores.video_align import files
+from pyrf.extras import needs
 
 FPS = 16
 """Frames a second of the clips that are scored."""
@@ -42,7 +43,8 @@ class VideoAlignReward:
         batch_size: clips that are judged at once.
 
     Raises:
-        RewardError: when transformers or peft is not installed, or a file is missing or does not fit.
+        MissingExtraError: when transformers or peft is not installed.
+        RewardError: when a file is missing or does not fit.
     """
 
     names = files.DIMENSIONS
@@ -57,7 +59,9 @@ class VideoAlignReward:
         batch_size: int = 4,
     ) -> None:
         checkpoint, base = Path(checkpoint), Path(base)
-        _require_libraries()
+        with needs("videoalign", "the VideoAlign reward"):
+            import peft  # noqa: F401
+            import transformers  # noqa: F401
         self.config = files.load_config(checkpoint)
         self.template = files.load_template(checkpoint)
         step = files.newest_step(checkpoint)
@@ -272,14 +276,3 @@ def load_judge(
     shapes = {name: tuple(parameter.shape) for name, parameter in judge.named_parameters()}
     judge.load_state_dict(files.read_weights(step, shapes, added), strict=False)
     return judge.to(dtype).eval().requires_grad_(False)
-
-
-def _require_libraries() -> None:
-    try:
-        import peft
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise RewardError(
-            f"the VideoAlign reward needs transformers and peft ({error}): pip install 'pyrf[videoalign]'"
-        ) from error
-    del peft
