@@ -36,7 +36,6 @@ ORDER = (
 
 NOT_YET = {"checks", "dtypes", "extras", "machine"}
 KNOWN = {
-    ("pyrf.client", "pyrf.serve"),
     ("pyrf.loop.sampler", "pyrf.models.dit.attention"),
     ("pyrf.loop.sampler", "pyrf.models.dit.model"),
     ("pyrf.streaming.lockstep", "pyrf.pipeline"),
