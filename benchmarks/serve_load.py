@@ -136,7 +136,7 @@ async def measure_prompts(client: AsyncClient, count: int) -> list[float]:
     delays: list[float] = []
     rng = random.Random(0)
     async with await client.create_session(PROMPT) as session:
-        chunk_s = (await client.server_info()).chunk_frames / session.created.fps
+        chunk_s = (await client.server_info()).frames_in_chunk / session.created.fps
         player, sent, wanted = Player(session.created.fps), 0.0, 0
         loop = asyncio.get_running_loop()
 

@@ -34,13 +34,47 @@ import math
 from dataclasses import dataclass, field, replace
 
 from pyrf.config import PATCH, ModelConfig, StreamConfig
-from pyrf.reports.kernels import SM
 
 ELEMENT = 2
 """Bytes of a bfloat16."""
 
 PIXELS_PER_LATENT = 8
 """Of a frame's height and width."""
+
+
+@dataclass(frozen=True)
+class SM:
+    """Limits of a streaming multiprocessor. The defaults are compute capability 9.0 (H100).
+
+    Attributes:
+        register_unit: registers are given out to a warp in multiples of this.
+        reserved_shared: bytes of shared memory the system takes of each block.
+    """
+
+    threads: int = 2048
+    blocks: int = 32
+    registers: int = 65536
+    register_unit: int = 256
+    shared: int = 228 * 1024
+    reserved_shared: int = 1024
+
+    def resident_blocks(self, threads: int, registers: int, shared: int) -> int:
+        """Blocks of a kernel that one SM holds at a time.
+
+        Args:
+            threads: of a block, whole warps.
+            registers: of a thread.
+            shared: bytes of a block, static and dynamic.
+        """
+        warps = -(-threads // 32)
+        warp_registers = -(-registers * 32 // self.register_unit) * self.register_unit
+        by_registers = self.registers // warp_registers // warps
+        by_shared = self.shared // (shared + self.reserved_shared)
+        return min(self.blocks, self.threads // threads, by_registers, by_shared)
+
+    def occupancy(self, threads: int, registers: int, shared: int) -> float:
+        """Part of the SM's thread slots that are in use."""
+        return self.resident_blocks(threads, registers, shared) * threads / self.threads
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pyrf.dtypes import name_of
-from pyrf.reports.kernels import Instance
+from pyrf.kernels.instances import RING_QUERIES, Instance
 from tests.kernels.ptx import GlobalMemory, Kernel, launch
 
-EMA_THREADS, RING_QUERIES = 256, 128
+EMA_THREADS = 256
 """Vectors, and queries, that a block works on; see the launchers in csrc."""
 ADD_NORM_ROWS = {128: 32, 256: 16, 512: 8, 1536: 4, 5120: 4}
 """Rows that a block works on, by the widest row of the instance."""

@@ -10,19 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pyrf.reports.kernels import (
-    ELEMENTS,
-    FLAGS,
-    KERNELS,
-    SIZES,
-    SOURCES,
-    STRICT,
-    Instance,
-    Resources,
-    compile_kernel,
-    find_nvcc,
-    parse_report,
-)
+from pyrf.kernels.instances import ELEMENTS, KERNELS, SIZES, Instance
+from pyrf.kernels.nvcc import FLAGS, SOURCES, STRICT, compile_kernel, find_nvcc
+from pyrf.reports.kernels import Resources, parse_report
 from tests.kernels import ptx_ops
 from tests.kernels.sass import disassemble, find_cuobjdump
 

@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyrf.dtypes import name_of
+from pyrf.kernels.instances import ELEMENTS, KERNELS, SIZES
+from pyrf.kernels.nvcc import SOURCES, compile_kernel, find_nvcc
 from pyrf.ops.ema_sink_update import join_bits, split_bits
 from pyrf.ops.norm_rope_append import norm_rotate
-from pyrf.reports.kernels import ELEMENTS, KERNELS, SIZES, SOURCES, compile_kernel, find_nvcc
 from tests.kernels.ptx import parse
 from tests.kernels.ptx_ops import PtxOps
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import pytest
+import torch
 from websockets.sync.client import ClientConnection, connect
 
 from pyrf.pipeline import StreamingPipeline
@@ -20,6 +23,7 @@ from pyrf.serve.settings import ServeSettings
 
 PROMPT, BLUE, OTHER = "a red circle moves right", "a blue square", "a red square spins"
 TIMEOUT = 60
+ROOMY = {"creates_per_minute": 1e5, "controls_per_second": 1e4}
 
 
 class Running:
@@ -150,3 +154,26 @@ def read_until(socket: ClientConnection, kind: str) -> Any:
         message = read(socket)
         if not isinstance(message, tuple) and message.type == kind:
             return message
+
+
+@pytest.fixture(scope="session")
+def pipe(random_bundle: Path) -> Iterator[StreamingPipeline]:
+    """A small pipeline on one thread, as the server's thread and the test's share the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield StreamingPipeline.from_pretrained(str(random_bundle))
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def server(pipe: StreamingPipeline) -> Iterator[Running]:
+    """A server that all tests share; they end what they begin."""
+    with Running(pipe, ServeSettings(**ROOMY)) as running:
+        yield running
+
+
+@pytest.fixture
+def serve(pipe: StreamingPipeline) -> Iterator[Callable[..., Running]]:
+    """Starts servers with settings of their own."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(Running(pipe, ServeSettings(**{**ROOMY, **settings})))

@@ -192,7 +192,7 @@ class Hub:
             fps=pipe.fps,
             height=pipe.height,
             width=pipe.width,
-            chunk_frames=pipe.num_frames_of(2) - pipe.num_frames_of(1),
+            frames_in_chunk=pipe.num_frames_of(2) - pipe.num_frames_of(1),
             sessions=len(self._sessions),
             limits=Limits(
                 max_sessions=s.max_sessions,

@@ -59,7 +59,7 @@ class MadeChunk:
             chunk=self.chunk.index,
             frame=frame,
             pts_s=frame / fps,
-            chunk_frames=self.num_frames,
+            frames_in_chunk=self.num_frames,
             prompt_id=self.prompt_id,
             made_at=self.made_at,
             compute_ms=1e3 * self.chunk.timing.total,

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pyrf.export.manifest import ExportError, load_manifest
 from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, Target
 from pyrf.export.tensorrt.plugin import PLUGIN, compile_ptx, name_plugin, register
-from pyrf.reports.kernels import find_nvcc
+from pyrf.kernels.nvcc import find_nvcc
 from tests.kernels.ptx import launch, parse
 from tests.kernels.ptx_ops import _Device
 from tests.support import exports
@@ -149,7 +149,7 @@ def test_only_calls_with_attention_take_the_plugin_and_then_no_profiles():
 
 
 def test_without_nvcc_a_line_says_how_to_go_on(monkeypatch):
-    monkeypatch.setattr("pyrf.reports.kernels.find_nvcc", lambda: None)
+    monkeypatch.setattr("pyrf.kernels.nvcc.find_nvcc", lambda: None)
     with pytest.raises(ExportError, match=r"needs nvcc .* leave it out") as raised:
         compile_ptx("90a")
     assert "\n" not in str(raised.value)

@@ -72,7 +72,7 @@ def test_a_peer_sees_the_video_and_controls_it(server: Running, pipe: StreamingP
         hello = await peer.message("hello")
         assert (hello.session.id, hello.format) == (created["id"], "video")
         chunk = await peer.message("chunk")
-        assert (chunk.chunk, chunk.frame, chunk.chunk_frames, chunk.prompt_id) == (0, 0, 9, 0)
+        assert (chunk.chunk, chunk.frame, chunk.frames_in_chunk, chunk.prompt_id) == (0, 0, 9, 0)
         received = [await track.recv() for _ in range(12)]
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in received]).astype(int)
         assert frames.shape[1:] == (HEIGHT, WIDTH, 3)
