@@ -17,7 +17,8 @@ from pyrf.dtypes import dtype_of, name_of
 from pyrf.models.codecs.codec import latent_size
 from pyrf.models.text.encoder import clean_prompt
 from pyrf.streaming.stream import Chunk, Prompt, Stream, Timing, as_int
-from pyrf.video.files import Frames, Video
+from pyrf.video.files import Video
+from pyrf.video.writer import Frames
 
 __all__ = ["Chunk", "Stream", "StreamingPipeline", "Timing", "Video"]
 
