@@ -7,7 +7,8 @@ import dataclasses
 
 import numpy as np
 
-from pyrf.worlds.shapes.scenes import COLORS, HEIGHT, SHAPES, WIDTH, Scene
+from pyrf.worlds.shapes.attributes import COLORS, HEIGHT, SHAPES, WIDTH
+from pyrf.worlds.shapes.scenes import Scene
 
 NUM_FRAMES = 33
 CENTRE = (WIDTH / 2, HEIGHT / 2)

@@ -45,22 +45,22 @@ def build_stage(recipe: Recipe, name: str, folder: Path) -> Stage:
     scenes = _scenes(recipe, codec, folder)
     if isinstance(settings, TeacherRecipe):
         if settings.init is not None:
-            network = load_network(folder / settings.init)
+            network = load_network(folder / settings.init, world.vocabulary)
         else:
             assert settings.network is not None
-            network = TextToVideo(settings.network)
+            network = TextToVideo(settings.network, world.vocabulary)
         return TeacherStage(settings.teacher, network, scenes, codec, batch)
-    network = load_network(folder / settings.init)
+    network = load_network(folder / settings.init, world.vocabulary)
     if isinstance(settings, CausalRecipe):
         return CausalStage(settings.causal, network, scenes, codec, stream, batch)
     if isinstance(settings, DmdRecipe):
-        teacher, critic = (load_network(folder / settings.teacher) for _ in range(2))
+        teacher, critic = (load_network(folder / settings.teacher, world.vocabulary) for _ in range(2))
         reward = settings.dmd.reward
         judge = None if reward is None else load_judge(reward)
         if settings.open_speed:
             scenes = scenes.of_open_speed()
         return DmdStage(settings.dmd, teacher, critic, network, scenes, codec, stream, batch, judge)
-    teacher = load_network(folder / settings.init)
+    teacher = load_network(folder / settings.init, world.vocabulary)
     paths = CausalForcing(scenes, stream, batch, settings.ode.context_noise)
     origin = fingerprint(teacher, codec.network, world, len(scenes))
     return OdeStage(

@@ -1,4 +1,4 @@
-"""Stage 3: the causal network by teacher forcing, from the teacher's weights.
+"""The causal network by teacher forcing, from the teacher's weights.
 
 A sample holds three chunks: sink, previous and current, at positions 0, 3 and 6, which is all that a
 stream with window 9 ever sees. In half of the samples the sink is from the stream's beginning and

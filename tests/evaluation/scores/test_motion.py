@@ -11,7 +11,8 @@ import torch
 from pyrf.evaluation.scores.calibrate_motion import calibrate, speed_open_scenes
 from pyrf.evaluation.scores.motion import MotionReward, motion_terms
 from pyrf.evaluation.scores.protocol import RewardError
-from pyrf.worlds.shapes.scenes import FPS, HEIGHT, WIDTH, Attributes, Scene
+from pyrf.worlds.shapes.attributes import FPS, HEIGHT, WIDTH, Attributes
+from pyrf.worlds.shapes.scenes import Scene
 from tests.support import rewards
 from tests.support.rewards import MOVING_FAKES, NUM_FRAMES, STILL_FAKES
 

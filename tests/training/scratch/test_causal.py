@@ -8,32 +8,32 @@ import torch
 from pyrf.config import StreamConfig
 from pyrf.loop.sampler import TrainingRollout
 from pyrf.training.scratch.causal import CHUNKS, CausalForcing
-from pyrf.training.scratch.codec import draw_scene
 from pyrf.training.scratch.latents import LatentScenes
 from pyrf.training.scratch.networks import NetworkSettings, TextToVideo
-from pyrf.worlds.shapes.scenes import World
+from pyrf.worlds.shapes.captions import vocabulary
+from pyrf.worlds.shapes.world import ShapesWorld
 
-SCENES = LatentScenes(World(), range(4), torch.randn(4, 9, 16, 4, 6), torch.randn(4, 6, 16, 4, 6))
+SCENES = LatentScenes(ShapesWorld(), range(4), torch.randn(4, 9, 16, 4, 6), torch.randn(4, 6, 16, 4, 6))
 STREAM = StreamConfig(shift=3.0)
 
 
 def test_scenes_of_open_speed_move_and_name_no_speed() -> None:
     near, far = torch.arange(60.0)[:, None].expand(60, 9), torch.arange(60.0)[:, None].expand(60, 6)
-    scenes = LatentScenes(World(), range(100, 160), near, far)
+    scenes = LatentScenes(ShapesWorld(), range(100, 160), near, far)
     chosen = scenes.of_open_speed()
     assert 0 < len(chosen) < len(scenes)
     for i, seed in enumerate(scenes.seeds):
-        attributes = draw_scene(scenes.world, seed)[0].attributes
-        assert (seed in chosen.seeds) == (attributes.speed is None and attributes.motion != "still"), i
+        facts = scenes.world.scene(seed).facts
+        assert (seed in chosen.seeds) == (facts["speed"] is None and facts["motion"] != "still"), i
     assert [seed - 100 for seed in chosen.seeds] == chosen.near[:, 0].tolist() == chosen.far[:, 0].tolist()
-    still = LatentScenes(World(motions=("still",)), range(60), near, far)
+    still = LatentScenes(ShapesWorld(motions=("still",)), range(60), near, far)
     with pytest.raises(ValueError, match="none of 60 scenes"):
         still.of_open_speed()
 
 
 def network() -> TextToVideo:
     torch.manual_seed(0)
-    model = TextToVideo(NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2))
+    model = TextToVideo(NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2), vocabulary())
     torch.nn.init.normal_(model.dit.head.head.weight, std=0.1)
     return model.eval()
 

@@ -13,17 +13,18 @@ from pyrf.training.runner.trainer import Draw
 from pyrf.training.scratch.latents import LatentScenes
 from pyrf.training.scratch.networks import NetworkSettings, TextToVideo
 from pyrf.training.stages.dmd import DmdSettings, DmdStage
-from pyrf.worlds.shapes.scenes import World
+from pyrf.worlds.shapes.captions import vocabulary
+from pyrf.worlds.shapes.world import ShapesWorld
 from tests.support import networks
 
 BATCH = 3
 SIZES = NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2)
-SCENES = LatentScenes(World(), range(4), torch.zeros(4, 9, 16, 4, 6), torch.zeros(4, 6, 16, 4, 6))
+SCENES = LatentScenes(ShapesWorld(), range(4), torch.zeros(4, 9, 16, 4, 6), torch.zeros(4, 6, 16, 4, 6))
 
 
 def network(seed: int) -> TextToVideo:
     torch.manual_seed(seed)
-    model = TextToVideo(SIZES)
+    model = TextToVideo(SIZES, vocabulary())
     torch.nn.init.normal_(model.dit.head.head.weight, std=0.1)
     return model
 
