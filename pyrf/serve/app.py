@@ -30,7 +30,7 @@ from pyrf.protocol import (
 from pyrf.serve import page
 from pyrf.serve.errors import ServeError, add_error_handlers
 from pyrf.serve.security import Bearer, Guard, require_token
-from pyrf.serve.sessions.registry import Hub
+from pyrf.serve.sessions.registry import SessionRegistry
 from pyrf.serve.sessions.session import Session
 from pyrf.serve.settings import ServeSettings
 from pyrf.serve.transports import websocket
@@ -55,19 +55,19 @@ def create_app(load: Load, *, model: str, settings: ServeSettings | None = None)
         settings: limits and policies.
 
     Returns:
-        An app whose `state.hub` is the `Hub` while it runs.
+        An app whose `state.registry` is the `SessionRegistry` while it runs.
     """
     chosen = settings or ServeSettings()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        hub = app.state.hub = Hub(await asyncio.to_thread(load), model, chosen)
-        app.state.encoder, app.state.peers = FrameEncoder(chosen.jpeg_quality), Peers(hub)
+        registry = app.state.registry = SessionRegistry(await asyncio.to_thread(load), model, chosen)
+        app.state.encoder, app.state.peers = FrameEncoder(chosen.jpeg_quality), Peers(registry)
         try:
-            await hub.warm_up()
+            await registry.warm_up()
             yield
         finally:
-            await hub.close()
+            await registry.close()
             await app.state.peers.close()
             app.state.encoder.close()
 
@@ -80,7 +80,7 @@ def create_app(load: Load, *, model: str, settings: ServeSettings | None = None)
         lifespan=lifespan,
     )
     app.state.settings = chosen
-    app.state.count_refusal = lambda code: app.state.hub.metrics.refused.labels(code).inc()
+    app.state.count_refusal = lambda code: app.state.registry.metrics.refused.labels(code).inc()
     add_error_handlers(app)
     app.include_router(router)
     app.include_router(operations)
@@ -94,16 +94,16 @@ def create_app(load: Load, *, model: str, settings: ServeSettings | None = None)
     return app
 
 
-def _hub(request: Request) -> Hub:
-    hub: Hub = request.app.state.hub
-    return hub
+def _registry(request: Request) -> SessionRegistry:
+    registry: SessionRegistry = request.app.state.registry
+    return registry
 
 
-def _session(id: str, token: Bearer, hub: Annotated[Hub, Depends(_hub)]) -> Session:
-    return hub.find(id, token)
+def _session(id: str, token: Bearer, registry: Annotated[SessionRegistry, Depends(_registry)]) -> Session:
+    return registry.find(id, token)
 
 
-TheHub = Annotated[Hub, Depends(_hub)]
+TheRegistry = Annotated[SessionRegistry, Depends(_registry)]
 TheSession = Annotated[Session, Depends(_session)]
 
 
@@ -126,15 +126,15 @@ def _address(request: Request) -> str:
     response_model_exclude_none=True,  # a browser takes no null for the name of an ICE server's user
     dependencies=[Depends(require_token)],
 )
-async def model_info(hub: TheHub) -> ServerInfo:
+async def model_info(registry: TheRegistry) -> ServerInfo:
     """What is served, and its limits."""
-    return hub.info()
+    return registry.info()
 
 
 @router.post("/sessions", status_code=201, responses=_ADMISSION, dependencies=[Depends(require_token)])
-async def create_session(body: SessionRequest, request: Request, hub: TheHub) -> SessionCreated:
+async def create_session(body: SessionRequest, request: Request, registry: TheRegistry) -> SessionCreated:
     """Begin a session. Its token opens all that is under its path; attach a viewer to go on."""
-    session = hub.create(body, _address(request))
+    session = registry.create(body, _address(request))
     return SessionCreated(**session.info().model_dump(), token=session.token)
 
 
@@ -151,25 +151,25 @@ async def close_session(session: TheSession) -> None:
 
 
 @router.post("/sessions/{id}/prompt", responses=_CONTROL)
-async def set_prompt(body: PromptRequest, session: TheSession, hub: TheHub) -> PromptReply:
+async def set_prompt(body: PromptRequest, session: TheSession, registry: TheRegistry) -> PromptReply:
     """Switch the prompt; of several before the same chunk the last one counts."""
-    reply = hub.set_prompt(session, body.prompt, body.recache)
+    reply = registry.set_prompt(session, body.prompt, body.recache)
     session.announce(PromptMessage(prompt_id=reply.prompt_id, chunk=reply.chunk))
     return reply
 
 
 @router.post("/sessions/{id}/pause", responses=_CONTROL)
-async def pause(session: TheSession, hub: TheHub) -> SessionInfo:
+async def pause(session: TheSession, registry: TheRegistry) -> SessionInfo:
     """Make no further chunk; what is finished is still sent."""
-    hub.check_controls(session)
+    registry.check_controls(session)
     session.pause()
     return _announce_state(session)
 
 
 @router.post("/sessions/{id}/resume", responses=_CONTROL)
-async def resume(session: TheSession, hub: TheHub) -> SessionInfo:
+async def resume(session: TheSession, registry: TheRegistry) -> SessionInfo:
     """Go on after a pause."""
-    hub.check_controls(session)
+    registry.check_controls(session)
     session.resume()
     return _announce_state(session)
 
@@ -180,9 +180,9 @@ def _announce_state(session: Session) -> SessionInfo:
 
 
 @router.post("/sessions/{id}/webrtc", responses=_CONTROL)
-async def webrtc(body: Offer, session: TheSession, hub: TheHub, request: Request) -> Answer:
+async def webrtc(body: Offer, session: TheSession, registry: TheRegistry, request: Request) -> Answer:
     """Answer a WebRTC offer for one video track, and a data channel for controls if it has one."""
-    hub.check_controls(session)
+    registry.check_controls(session)
     peers: Peers = request.app.state.peers
     return await peers.answer(session, body)
 
@@ -193,13 +193,13 @@ async def webrtc(body: Offer, session: TheSession, hub: TheHub, request: Request
     responses={200: {"content": {"video/mp4": {}}}, **_ADMISSION},
     dependencies=[Depends(require_token)],
 )
-async def create_video(body: VideoRequest, request: Request, hub: TheHub) -> StreamingResponse:
+async def create_video(body: VideoRequest, request: Request, registry: TheRegistry) -> StreamingResponse:
     """A clip as fragmented MP4, sent while it is made; it counts as a session until then."""
-    if body.num_frames > hub.settings.max_video_frames:
-        limit = hub.settings.max_video_frames
+    if body.num_frames > registry.settings.max_video_frames:
+        limit = registry.settings.max_video_frames
         raise ServeError(422, "too_long", f"a clip may have {limit} frames, got {body.num_frames}")
     options = body.model_dump(exclude={"num_frames"})
-    session = hub.create(SessionRequest(**options, pace="max", grace_s=0.0), _address(request))
+    session = registry.create(SessionRequest(**options, pace="max", grace_s=0.0), _address(request))
     pieces = stream_clip(session, body.num_frames, request.app.state.encoder.executor)
     return ClipResponse(await anext(pieces), pieces)
 
@@ -214,14 +214,14 @@ async def live() -> dict[str, str]:
 
 
 @operations.get("/health/ready", responses=_errors(503))
-async def ready(hub: TheHub) -> Response:
+async def ready(registry: TheRegistry) -> Response:
     """New sessions are taken, room given."""
-    if hub.draining:
+    if registry.draining:
         raise ServeError(503, "shutting_down", "the server shuts down")
     return JSONResponse({"status": "ready"})
 
 
 @operations.get("/metrics", responses=_errors(401), dependencies=[Depends(require_token)])
-async def metrics(hub: TheHub) -> Response:
+async def metrics(registry: TheRegistry) -> Response:
     """Figures for Prometheus."""
-    return Response(hub.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(registry.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

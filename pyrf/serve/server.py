@@ -77,7 +77,7 @@ class Server(uvicorn.Server):
             self._started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._app.state.hub.drain()
+        await self._app.state.registry.drain()
         await super().shutdown(sockets)
 
     @contextmanager

@@ -18,7 +18,7 @@ from pyrf.pipeline import StreamingPipeline
 from pyrf.protocol import MESSAGE, FrameHeader, unpack_frame
 from pyrf.serve.app import create_app
 from pyrf.serve.server import Server, bind
-from pyrf.serve.sessions.registry import Hub
+from pyrf.serve.sessions.registry import SessionRegistry
 from pyrf.serve.settings import ServeSettings
 
 PROMPT, BLUE, OTHER = "a red circle moves right", "a blue square", "a red square spins"
@@ -32,7 +32,7 @@ class Running:
     Attributes:
         url: its address.
         http: a client of it.
-        hub: its sessions; touch it through `call` only.
+        registry: its sessions; touch it through `call` only.
     """
 
     def __init__(self, pipe: StreamingPipeline, settings: ServeSettings) -> None:
@@ -54,7 +54,7 @@ class Running:
     def __enter__(self) -> Self:
         self._thread.start()
         assert self._ready.wait(TIMEOUT)
-        self.hub: Hub = self.app.state.hub
+        self.registry: SessionRegistry = self.app.state.registry
         self.http = httpx.Client(base_url=self.url, timeout=TIMEOUT)
         return self
 
@@ -95,7 +95,7 @@ class Running:
             held.set()
             assert release.wait(TIMEOUT)
 
-        job = asyncio.run_coroutine_threadsafe(self.hub._scheduler.run(hold), self._loop)
+        job = asyncio.run_coroutine_threadsafe(self.registry._scheduler.run(hold), self._loop)
         try:
             assert held.wait(TIMEOUT)
             yield
@@ -111,7 +111,7 @@ class Running:
 
     def session(self, created: dict[str, Any]) -> Any:
         """The server's own session, or None."""
-        return self.hub._sessions.get(created["id"])
+        return self.registry._sessions.get(created["id"])
 
     def post(self, created: dict[str, Any], path: str, **body: Any) -> httpx.Response:
         """A control of a session."""

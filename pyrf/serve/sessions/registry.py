@@ -14,9 +14,11 @@ from pyrf.protocol import EndReason, Limits, PromptReply, ServerInfo, SessionReq
 from pyrf.serve.errors import ServeError
 from pyrf.serve.ice import parse_ice_server
 from pyrf.serve.metrics import Metrics
+from pyrf.serve.sessions.chunks import SessionOptions
 from pyrf.serve.sessions.rates import RateLimit
 from pyrf.serve.sessions.scheduler import Scheduler
-from pyrf.serve.sessions.session import FAREWELL_S, Session, SessionOptions
+from pyrf.serve.sessions.session import Session
+from pyrf.serve.sessions.viewer import FAREWELL_S
 from pyrf.serve.settings import ServeSettings
 from pyrf.streaming.lockstep import can_join
 
@@ -31,7 +33,7 @@ BUSY_RETRY_S = 5.0
 """What a full server says to wait; nobody knows when a session will end."""
 
 
-class Hub:
+class SessionRegistry:
     """Owns the sessions of one pipeline. Made and used on the event loop.
 
     Args:
@@ -60,8 +62,6 @@ class Hub:
                     next(stream)
 
         await self._scheduler.run(job)
-
-    # Coming in
 
     def create(self, request: SessionRequest, address: str) -> Session:
         """Admit a session.
@@ -137,8 +137,6 @@ class Hub:
         except ValueError as error:
             raise ServeError(422, "bad_prompt", str(error)) from None
 
-    # Being there
-
     def find(self, id: str, token: str | None) -> Session:
         """The live session of this id, for who holds its token.
 
@@ -203,8 +201,6 @@ class Hub:
             ),
             ice_servers=[parse_ice_server(text) for text in s.ice_servers],
         )
-
-    # Going
 
     def _on_end(self, session: Session, reason: EndReason) -> None:
         del self._sessions[session.id]
