@@ -40,18 +40,21 @@ class SessionRegistry:
         pipe: a loaded pipeline.
         model: its name, for people.
         settings: limits and policies.
+        metrics: where what happens is counted.
     """
 
-    def __init__(self, pipe: StreamingPipeline, model: str, settings: ServeSettings) -> None:
-        self.pipe, self.model, self.settings = pipe, model, settings
+    def __init__(
+        self, pipe: StreamingPipeline, model: str, settings: ServeSettings, metrics: Metrics
+    ) -> None:
+        self.pipe, self.model, self.settings, self._metrics = pipe, model, settings, metrics
+        metrics.count_states = self._count_states
         self.draining = False
         self._sessions: dict[str, Session] = {}
-        self.metrics = Metrics(self.count_states)
         self._ages: dict[str, asyncio.TimerHandle] = {}
         self._freeing: set[asyncio.Task[None]] = set()
         self._creates = RateLimit(settings.creates_per_minute / 60, settings.creates_per_minute)
         self._controls = RateLimit(settings.controls_per_second, 10 * settings.controls_per_second)
-        self._scheduler = Scheduler(self.metrics, settings.max_batch if can_join(pipe) else 1)
+        self._scheduler = Scheduler(metrics, settings.max_batch if can_join(pipe) else 1)
 
     async def warm_up(self) -> None:
         """Make chunks for nobody: the first of a process is slow, and no viewer should wait for that."""
@@ -105,7 +108,7 @@ class SessionRegistry:
         self._sessions[session.id] = session
         self._ages[session.id] = loop.call_later(self.settings.max_session_s, session.end, "max_length")
         self._scheduler.add(session)
-        self.metrics.started.inc()
+        self._metrics.started.inc()
         self._log("session created", session, request.prompt, pace=request.pace)
         return session
 
@@ -174,7 +177,7 @@ class SessionRegistry:
             message = f"at most {self.settings.controls_per_second:g} controls a second; wait {wait:.1f} s"
             raise ServeError(429, "rate_limited", message, wait)
 
-    def count_states(self) -> dict[State, int]:
+    def _count_states(self) -> dict[State, int]:
         counts = Counter(session.state for session in self._sessions.values())
         return {state: counts[state] for state in ("running", "paused", "detached")}
 
@@ -210,7 +213,7 @@ class SessionRegistry:
         freeing = asyncio.create_task(asyncio.to_thread(session.stream.close))
         self._freeing.add(freeing)
         freeing.add_done_callback(self._freeing.discard)
-        self.metrics.ended.labels(reason).inc()
+        self._metrics.ended.labels(reason).inc()
         self._log(
             "session ended",
             session,

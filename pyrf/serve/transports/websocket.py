@@ -14,6 +14,7 @@ from pyrf.serve.errors import ServeError
 from pyrf.serve.sessions.registry import SessionRegistry
 from pyrf.serve.sessions.session import Session
 from pyrf.serve.sessions.viewer import FAREWELL_S, Viewer
+from pyrf.serve.state import TheServer
 from pyrf.serve.transports.controls import answer
 from pyrf.serve.transports.frames import FrameEncoder
 
@@ -25,25 +26,25 @@ router = APIRouter()
 async def stream(
     websocket: WebSocket,
     id: str,
+    server: TheServer,
     format: FrameFormat = "jpeg",
     token: Annotated[str | None, Query(description="The session's, where headers cannot be set.")] = None,
 ) -> None:
     """Attach to a session. See docs/serving.md for the messages."""
-    registry: SessionRegistry = websocket.app.state.registry
     await websocket.accept()
     header = websocket.headers.get("authorization", "")
     if header.lower().startswith("bearer "):
         token = header[len("bearer ") :].strip()
     try:
-        session = registry.find(id, token)
+        session = server.registry.find(id, token)
     except ServeError as error:
-        websocket.app.state.count_refusal(error.reply.code)
+        server.metrics.count_refusal(error.reply.code)
         await websocket.close(NO_SESSION_CODE, error.reply.message)
         return
     viewer = session.attach("websocket")
     logger.info("viewer attached", extra={"session": id, "transport": viewer.kind, "format": format})
-    sender = asyncio.create_task(_send(websocket, session, viewer, format, websocket.app.state.encoder))
-    receiver = asyncio.create_task(_receive(websocket, registry, session))
+    sender = asyncio.create_task(_send(websocket, session, viewer, format, server.encoder))
+    receiver = asyncio.create_task(_receive(websocket, server.registry, session))
     ended = asyncio.create_task(viewer.ended.wait())
     try:
         await asyncio.wait((sender, receiver, ended), return_when=asyncio.FIRST_COMPLETED)

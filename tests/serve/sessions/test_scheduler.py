@@ -28,7 +28,7 @@ class World:
 
     def __init__(self, cost: float, max_batch: int = 1) -> None:
         self.cost, self.now = cost, 0.0
-        self.scheduler = Scheduler(Metrics(dict), max_batch)
+        self.scheduler = Scheduler(Metrics(), max_batch)
         self.sessions: list[Session] = []
         self.served: list[Session] = []
         self.batches: list[list[Session]] = []
