@@ -46,7 +46,6 @@ KNOWN = {
     ("pyrf.export.tensorrt.target", "pyrf.backends.tensorrt.rollout"),
     ("pyrf.export.tensorrt.target", "pyrf.backends.tensorrt.runtime"),
     ("pyrf.export.targets", "pyrf.export.tensorrt.target"),
-    ("pyrf.serve.sessions.session", "pyrf.serve.sessions.tracing"),
 }
 """Imports that still go up or around; none may be added."""
 

@@ -138,6 +138,7 @@ def serve(
 
     run(
         create_app(lambda: pipe, model=model, settings=settings),
+        settings,
         sock,
         log_config=log_config(log_level),
         started=started,

@@ -18,8 +18,8 @@ from pyrf.pipeline import StreamingPipeline
 from pyrf.protocol import MESSAGE, FrameHeader, unpack_frame
 from pyrf.serve.app import create_app
 from pyrf.serve.server import Server, bind
-from pyrf.serve.sessions.registry import Hub
 from pyrf.serve.settings import ServeSettings
+from pyrf.serve.state import ServerState
 
 PROMPT, BLUE, OTHER = "a red circle moves right", "a blue square", "a red square spins"
 TIMEOUT = 60
@@ -32,7 +32,7 @@ class Running:
     Attributes:
         url: its address.
         http: a client of it.
-        hub: its sessions; touch it through `call` only.
+        state, registry: what it holds, and its sessions; touch it through `call` only.
     """
 
     def __init__(self, pipe: StreamingPipeline, settings: ServeSettings) -> None:
@@ -46,7 +46,7 @@ class Running:
     def _run(self) -> None:
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
-            self._server = Server(self.app, started=self._ready.set)
+            self._server = Server(self.app, self.settings, started=self._ready.set)
             await self._server.serve([self._socket])
 
         asyncio.run(main())
@@ -54,7 +54,8 @@ class Running:
     def __enter__(self) -> Self:
         self._thread.start()
         assert self._ready.wait(TIMEOUT)
-        self.hub: Hub = self.app.state.hub
+        self.state: ServerState = self.app.state.server
+        self.registry = self.state.registry
         self.http = httpx.Client(base_url=self.url, timeout=TIMEOUT)
         return self
 
@@ -95,7 +96,7 @@ class Running:
             held.set()
             assert release.wait(TIMEOUT)
 
-        job = asyncio.run_coroutine_threadsafe(self.hub._scheduler.run(hold), self._loop)
+        job = asyncio.run_coroutine_threadsafe(self.registry._scheduler.run(hold), self._loop)
         try:
             assert held.wait(TIMEOUT)
             yield
@@ -111,7 +112,7 @@ class Running:
 
     def session(self, created: dict[str, Any]) -> Any:
         """The server's own session, or None."""
-        return self.hub._sessions.get(created["id"])
+        return self.registry._sessions.get(created["id"])
 
     def post(self, created: dict[str, Any], path: str, **body: Any) -> httpx.Response:
         """A control of a session."""

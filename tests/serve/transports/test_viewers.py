@@ -216,7 +216,7 @@ def test_sessions_in_one_call_show_what_each_shows_alone(server: Running, pipe: 
         assert np.abs(got.astype(int) - expected).max() <= 1  # a rounding of the last bit
     for created in sessions:
         server.delete(created)
-    batches = server.call(lambda: server.hub.metrics.batch.collect()[0].samples)
+    batches = server.call(lambda: server.state.metrics.batch.collect()[0].samples)
     alone, all_sizes = (next(s.value for s in batches if s.labels.get("le") == le) for le in ("1.0", "+Inf"))
     assert all_sizes > alone
 
