@@ -35,11 +35,11 @@ def file_of(module: str) -> Path | None:
 
 @cache
 def body_of(module: str) -> list[ast.stmt]:
-    """Top-level statements of a module, those under an `if` included."""
+    """Top-level statements of a module, those under an `if` or a `with` included."""
     file = file_of(module)
     assert file is not None, f"{module} is no module of pyrf"
     statements = ast.parse(file.read_text()).body
-    return [inner for s in statements for inner in (s.body if isinstance(s, ast.If) else [s])]
+    return [inner for s in statements for inner in (s.body if isinstance(s, ast.If | ast.With) else [s])]
 
 
 def public_names(module: str) -> list[str]:
