@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from pyrf.config import StreamConfig
+from pyrf.config import LatentSize, StreamConfig
 from pyrf.evaluation.scores.settings import Judge, RewardSettings
 from pyrf.loop.sampler import TrainingRollout
 from pyrf.models.codecs.codec import Codec
@@ -120,7 +120,7 @@ class DmdStage(Stage):
             return torch.randn(shape, generator=draw.generator).to(device)
 
         rollout = TrainingRollout(
-            student.dit, self.stream, student.prompt(captions), height=shape[-2], width=shape[-1]
+            student.dit, self.stream, student.prompt(captions), size=LatentSize(*shape[-2:])
         )
         chunks = []
         for i in range(count):

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from pyrf.config import StreamConfig
+from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.sampler import TrainingRollout
 from pyrf.training.scratch.causal import CHUNKS, CausalForcing
 from pyrf.training.scratch.latents import LatentScenes
@@ -49,16 +49,15 @@ def test_forcing_equals_a_stream_over_given_chunks() -> None:
     timesteps = forcing.per_frame(torch.tensor([[900.0, 500.0, 750.0]] * 2))
     parallel = forcing.forward(model, clean, noisy, timesteps, prompt)
 
-    rollout = TrainingRollout(model.dit, STREAM, prompt, height=4, width=6)
+    rollout = TrainingRollout(model.dit, STREAM, prompt, size=LatentSize(4, 6))
     cache, attention = rollout.cache, rollout.attention
     for i, (x, t, x0) in enumerate(
         zip(noisy.chunk(CHUNKS, 1), timesteps.chunk(CHUNKS, 1), clean.chunk(CHUNKS, 1))
     ):
         cache.begin_chunk()
-        positions = cache.frame_positions
-        flow = model.dit(x, t[:, 0], prompt, attention=attention, frame_positions=positions)
+        flow = model.dit(x, t[:, 0], prompt, attention=attention)
         torch.testing.assert_close(parallel[:, 3 * i : 3 * i + 3], flow, rtol=1e-4, atol=1e-5)
-        model.dit.write_cache(x0, torch.zeros(2), prompt, attention=attention, frame_positions=positions)
+        model.dit.write_cache(x0, torch.zeros(2), prompt, attention=attention)
         cache.commit()
 
 
