@@ -7,7 +7,6 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from pyrf.evaluation.scores.settings import load_judge
 from pyrf.models.codecs.taehv import TAEHV, TAEHVCodec, TAEHVConfig
 from pyrf.training.recipe import (
     CausalRecipe,
@@ -25,6 +24,7 @@ from pyrf.training.scratch.networks import TextToVideo, load_network
 from pyrf.training.scratch.teacher import TeacherStage
 from pyrf.training.stages.dmd import DmdStage
 from pyrf.training.stages.ode import OdeStage
+from pyrf.training.stages.reward import load_reward
 
 FIRST_SCENE = 5 * 10**7
 """Seed of the first encoded scene; held-out prompts draw from other generators."""
@@ -56,7 +56,7 @@ def build_stage(recipe: Recipe, name: str, folder: Path) -> Stage:
     if isinstance(settings, DmdRecipe):
         teacher, critic = (load_network(folder / settings.teacher, world.vocabulary) for _ in range(2))
         reward = settings.dmd.reward
-        judge = None if reward is None else load_judge(reward)
+        judge = None if reward is None else load_reward(reward)
         if settings.open_speed:
             scenes = scenes.of_open_speed()
         return DmdStage(settings.dmd, teacher, critic, network, scenes, codec, stream, batch, judge)

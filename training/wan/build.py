@@ -8,13 +8,13 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from pyrf.bundle.bundle import load_bundle
 from pyrf.dtypes import dtype_of
-from pyrf.evaluation.scores.settings import load_judge
 from pyrf.training.recipe import RecipeError, WanDmdRecipe, WanNetwork, WanRecipe
 from pyrf.training.runner import processes
 from pyrf.training.runner.origin import fingerprint
 from pyrf.training.runner.trainer import Stage
 from pyrf.training.stages.dmd import DmdStage
 from pyrf.training.stages.ode import OdeStage
+from pyrf.training.stages.reward import load_reward
 from pyrf.training.wan.data import WanData
 from pyrf.training.wan.networks import FrozenText, WanTextToVideo, load_wan
 from pyrf.training.wan.prompts import PromptOrder, read_prompts
@@ -50,7 +50,7 @@ def build_stage(recipe: WanRecipe, name: str, folder: Path) -> Stage:
     if isinstance(settings, WanDmdRecipe):
         critic = load(settings.critic, trained=True)
         reward = settings.dmd.reward
-        judge = None if reward is None else load_judge(reward)
+        judge = None if reward is None else load_reward(reward)
         return DmdStage(settings.dmd, teacher, critic, student, data, codec, stream, batch, judge)
     origin = fingerprint(
         settings.teacher, recipe.negative_prompt, shape, recipe.latent_frames, recipe.prompts

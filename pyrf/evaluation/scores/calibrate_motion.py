@@ -1,4 +1,4 @@
-"""Makes `motion.json`: the motion reward's mean and std over true clips whose captions leave speed open.
+"""Makes `motion.json`: the motion score's mean and std over true clips whose captions leave speed open.
 
     python -m pyrf.evaluation.scores.calibrate_motion
 
