@@ -158,7 +158,7 @@ def test_rates(serve: Callable[..., Running]) -> None:
 
 
 def test_sessions_have_a_longest_length(serve: Callable[..., Running]) -> None:
-    server = serve(max_session_s=0.3)
+    server = serve(max_session_s=2.0)
     created = server.create()
     with server.attach(created) as socket:
         assert read_until(socket, "closing").reason == "max_length"
