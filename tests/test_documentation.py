@@ -18,7 +18,10 @@ from tests.test_public_api import file_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-PLAIN = ("docs/design.md", "docs/glossary.md")
+PLAIN = (
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+    *("docs/api.md", "docs/benchmarks.md", "docs/design.md", "docs/glossary.md"),
+)
 """Pages in plain English: short sentences, and tables of values. The others join as they are rewritten."""
 MOST_WORDS, MOST_IN_A_CELL = 25, 60
 BLOCKS = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -134,6 +137,14 @@ def test_the_design_lists_the_rooms_in_order() -> None:
     table = (ROOT / "docs/design.md").read_text().split("| room |")[1].split("\n\n")[0]
     rows = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in table.splitlines()[2:]]
     assert [tuple(row) for row in rows] == list(ORDER)
+
+
+def test_the_changelog_leads_to_modules() -> None:
+    moved = re.findall(
+        r"^\| `pyrf[\w.]*` \| `(pyrf[\w.]*)` \|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    assert moved
+    assert not [module for module in moved if not file_of(module)]
 
 
 def test_the_glossary_is_in_order() -> None:
