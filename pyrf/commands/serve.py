@@ -21,6 +21,7 @@ from pyrf.commands.options import (
     check_threads,
 )
 from pyrf.extras import needs, require
+from pyrf.serve.settings import ServeSettings
 
 # Some are imported late, when a first viewer comes; a server without them does not start.
 SERVER_MODULES = (
@@ -33,7 +34,6 @@ SERVER_MODULES = (
     "pydantic",
     "httpx",
 )
-from pyrf.serve.settings import ServeSettings
 
 FLAGGED = {field.name: field for field in fields(ServeSettings) if field.metadata["flag"]}
 """The settings that have a flag."""
