@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pyrf.bundle.bundle import load_bundle, save_bundle
+from pyrf.bundle.bundle import load_bundle
+from pyrf.bundle.save import save_bundle
 from pyrf.evaluation.streams import Student, score_streams
 from pyrf.models.codecs.taehv import TAEHVCodec
 from pyrf.training.recipe import Recipe
