@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pyrf.bundle.bundle import save_bundle
+from pyrf.bundle.save import save_bundle
 from pyrf.training.recipe import Recipe
 from pyrf.training.scratch.build import load_codec
 from pyrf.training.scratch.networks import load_network
