@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from pyrf.config import ModelConfig, StreamConfig
 from pyrf.settings import Settings, first_problem
-from pyrf.training.runner.trainer import TrainSettings
+from pyrf.training.runner.stage import TrainSettings
 from pyrf.training.scratch.causal import CausalSettings
 from pyrf.training.scratch.codec import CodecSettings
 from pyrf.training.scratch.networks import NetworkSettings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 
@@ -16,11 +17,11 @@ from pyrf.training.recipe import (
     TeacherRecipe,
 )
 from pyrf.training.runner.origin import fingerprint
-from pyrf.training.runner.trainer import Stage
+from pyrf.training.runner.stage import Stage
 from pyrf.training.scratch.causal import CausalForcing, CausalStage
 from pyrf.training.scratch.codec import CodecStage
 from pyrf.training.scratch.latents import LatentScenes, encode_scenes
-from pyrf.training.scratch.networks import TextToVideo, load_network
+from pyrf.training.scratch.networks import ScratchTextToVideo, load_network
 from pyrf.training.scratch.teacher import TeacherStage
 from pyrf.training.stages.dmd import DmdStage
 from pyrf.training.stages.ode import OdeStage
@@ -30,7 +31,7 @@ FIRST_SCENE = 5 * 10**7
 """Seed of the first encoded scene; held-out prompts draw from other generators."""
 
 
-def build_stage(recipe: Recipe, name: str, folder: Path) -> Stage:
+def build_stage(recipe: Recipe, name: str, folder: Path) -> Stage[Any]:
     """Build a stage of `recipe`; stages keep their files in folders of their names.
 
     Raises:
@@ -48,7 +49,7 @@ def build_stage(recipe: Recipe, name: str, folder: Path) -> Stage:
             network = load_network(folder / settings.init, world.vocabulary)
         else:
             assert settings.network is not None
-            network = TextToVideo(settings.network, world.vocabulary)
+            network = ScratchTextToVideo(settings.network, world.vocabulary)
         return TeacherStage(settings.teacher, network, scenes, codec, batch)
     network = load_network(folder / settings.init, world.vocabulary)
     if isinstance(settings, CausalRecipe):

@@ -16,9 +16,9 @@ from pyrf.models.codecs.codec import Codec
 from pyrf.models.dit.attention import WindowAttention
 from pyrf.models.dit.model import PromptCache
 from pyrf.training.runner import processes
-from pyrf.training.runner.trainer import Draw
-from pyrf.training.scratch.networks import TextToVideo
+from pyrf.training.runner.stage import Draw
 from pyrf.training.stages.data import Given, PathStart
+from pyrf.training.stages.networks import TextToVideo
 from pyrf.training.wan.prompts import PromptOrder
 from pyrf.video.strips import contact_sheet
 

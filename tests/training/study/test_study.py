@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from pyrf import cli
 from pyrf.training.recipe import load_recipe
-from pyrf.training.scratch.networks import NetworkSettings, TextToVideo
+from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
 from pyrf.training.study import study
 from pyrf.training.study.report import DMD, FULL, ORDERINGS, verdict
 from pyrf.training.study.study import PlainSinkRollout
@@ -60,7 +60,7 @@ def test_prompts_ask_for_motion_and_leave_its_speed_open() -> None:
 def test_a_plain_bfloat16_sink_stands_still_where_the_exact_one_moves() -> None:
     recipe = load_recipe("tiny")
     torch.manual_seed(0)
-    dit = TextToVideo(NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=1), vocabulary()).dit
+    dit = ScratchTextToVideo(NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=1), vocabulary()).dit
     dit = dit.to(torch.bfloat16).eval()
     stream = recipe.stream_config
     changed = {}
@@ -95,7 +95,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sizes = NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=1)
     for stage in ("decoder", "dmd"):
         (tmp_path / stage).mkdir()
-    TextToVideo(sizes, vocabulary()).save(tmp_path / "dmd")
+    ScratchTextToVideo(sizes, vocabulary()).save(tmp_path / "dmd")
     codec = networks.codec().network
     (tmp_path / "decoder" / "config.json").write_text(json.dumps(codec.config.to_dict()))
     weights = {name: tensor.contiguous() for name, tensor in codec.state_dict().items()}

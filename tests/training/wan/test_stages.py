@@ -152,12 +152,12 @@ def test_prompts_are_embedded_once_and_the_encoder_goes_home(monkeypatch: pytest
     text = FrozenText(encoder, "a blue square", torch.device("cpu"), kept=2)
     moves: list[str] = []
     monkeypatch.setattr(encoder.network, "to", lambda device: moves.append(str(device)))
-    rows = text.embed(["a red circle", "", "a red circle"])
+    rows = text.encode(["a red circle", "", "a red circle"])
     expected = encoder.encode(["a red circle", "a blue square"])
     torch.testing.assert_close(rows, expected[[0, 1, 0]], rtol=1e-5, atol=1e-6)
     assert moves == ["cpu", "cpu"]
-    text.embed(["", "a red circle"])
+    text.encode(["", "a red circle"])
     assert len(moves) == 2
-    text.embed(["circle spins"])
-    text.embed(["a red circle"])
+    text.encode(["circle spins"])
+    text.encode(["a red circle"])
     assert len(moves) == 4
