@@ -21,6 +21,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
+HEADER = CSRC / "pyrf.h"
 CACHE = ROOT / "build" / "emulator"
 
 COMPILER = os.environ.get("CXX", "g++")
@@ -171,21 +172,21 @@ C_TYPES = {
 
 
 @cache
-def signatures(header: Path = CSRC / "pyrf.h") -> dict[str, dict[str, str]]:
-    """Of each op of a C interface the types of its arguments, by name."""
+def signatures(header: Path = HEADER) -> dict[str, dict[str, str]]:
+    """Of each function of a C interface that takes views the types of its arguments, by name."""
     text = re.sub(r"//.*", "", header.read_text())
-    found = re.findall(r"\b(?:int|void) pyrf_(?:cpu_)?(\w+)\(([^)]*\w[^)]*)\);", text)
+    found = re.findall(r"\bpyrf_(\w+)\((\s*pyrf_view [^)]*)\);", text)
     return {
         op: {name: kind for kind, name in (argument.split() for argument in arguments.split(","))}
         for op, arguments in found
     }
 
 
-def load(library: Path) -> ctypes.CDLL:
-    """A library with the kernels' C interface, whose ops take Python's numbers and `View`s."""
+def load(library: Path, header: Path = HEADER) -> ctypes.CDLL:
+    """A library with a C interface, whose functions take Python's numbers and `View`s."""
     loaded = ctypes.CDLL(str(library))
     loaded.pyrf_last_error.restype = ctypes.c_char_p
-    for op, arguments in signatures().items():
+    for op, arguments in signatures(header).items():
         if hasattr(loaded, f"pyrf_{op}"):
             getattr(loaded, f"pyrf_{op}").argtypes = [C_TYPES[kind] for kind in arguments.values()]
     return loaded
