@@ -9,7 +9,9 @@ import pytest
 
 from pyrf.bundle import load_bundle
 from pyrf.export import exporter, store
-from pyrf.export.manifest import ExportError, fingerprint, load_manifest
+from pyrf.export.errors import ExportError
+from pyrf.export.fingerprint import bundle_fingerprint
+from pyrf.export.manifest import load_manifest
 
 
 @pytest.fixture
@@ -82,17 +84,17 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(bundle, made, monkeypat
 
 def test_the_fingerprint_is_of_the_files_that_are_read(bundle, tmp_path):
     path = shutil.copytree(bundle.path, tmp_path / "bundle")
-    before = fingerprint(load_bundle(path))
+    before = bundle_fingerprint(load_bundle(path))
     (path / "exported").mkdir()
     (path / "exported" / "manifest.json").write_text("{}")
     (path / "transformer" / "other.pt").write_bytes(b"1")
-    assert fingerprint(load_bundle(path)) == before
+    assert bundle_fingerprint(load_bundle(path)) == before
     read = [*path.rglob("config.json"), *path.rglob("*.safetensors"), path / "tokenizer" / "tokenizer.json"]
     assert len(read) == 7
     for file in read:
         content = file.read_bytes()
         file.write_bytes(content + b" ")
-        assert fingerprint(load_bundle(path)) != before
+        assert bundle_fingerprint(load_bundle(path)) != before
         file.write_bytes(content)
 
 
@@ -102,7 +104,7 @@ def test_the_fingerprint_sees_the_shards_of_a_student(bundle, tmp_path):
     found = set()
     for content in (b"1", b"2"):
         (tmp_path / "1.safetensors").write_bytes(content)
-        found.add(fingerprint(replace(bundle, student=index)))
+        found.add(bundle_fingerprint(replace(bundle, student=index)))
     assert len(found) == 2
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pyrf.backends.base import Rollout
 from pyrf.config import PATCH
-from pyrf.export.manifest import ExportError, Manifest
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import Manifest
 from pyrf.loop.cache import SinkRingCache
 from pyrf.models.dit.attention import rope_table
 from pyrf.models.dit.model import sinusoid

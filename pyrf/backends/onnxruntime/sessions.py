@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pyrf.export.manifest import ExportError, GraphSpec, Manifest
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import GraphSpec, Manifest
 
 try:
     import onnxruntime

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from pyrf.backends.onnxruntime.backend import OnnxRuntimeRollout
-from pyrf.backends.onnxruntime.parity import check_parity
+from pyrf.backends.onnxruntime.parity import measure_parity
 from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.export.graphs.fp8 import calibrate
+from pyrf.export.graphs.fp8 import fp8_inputs
 from pyrf.export.graphs.widen import widen
 from pyrf.export.manifest import load_manifest
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
@@ -21,7 +21,7 @@ CHUNKS = networks.STREAM.slots + 1
 
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-5), ("float16", 5e-3), ("fp8", 0.3)])
 def test_parity(bundle, exports, dtype, most):
-    parity = check_parity(bundle, exports(dtype), CHUNKS)
+    parity = measure_parity(bundle, exports(dtype), CHUNKS)
     assert parity.relative_error < most
     assert parity.widened == (dtype == "fp8")
     assert parity.psnr > (60 if dtype == "float32" else 20)
@@ -94,7 +94,7 @@ def test_calibration_covers_every_call_of_a_rollout(bundle):
     embeds = bundle.text_encoder().encode(["a red circle"])
     seen: list[float] = []
     model.blocks[1].ffn[2].register_forward_pre_hook(lambda _, x: seen.append(float(x[0].abs().max())))
-    largest = calibrate(model, networks.STREAM, [embeds], 4, 6)
+    largest = fp8_inputs(model, networks.STREAM, [embeds], 4, 6)
     calls = len(networks.STREAM.denoising_steps) * (networks.STREAM.slots + 1)  # clean calls stop before it
     assert len(seen) == calls
     assert largest["blocks.1.ffn.2"] == max(seen)
