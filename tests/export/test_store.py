@@ -12,17 +12,18 @@ from pyrf.export import exporter, store
 from pyrf.export.errors import ExportError
 from pyrf.export.fingerprint import bundle_fingerprint
 from pyrf.export.manifest import load_manifest
+from tests.support import exports
 
 
 @pytest.fixture
-def made(bundle, exports, tmp_path, monkeypatch):
+def made(tmp_path, monkeypatch):
     """The cache in a new folder, and the exports made into it: copies of one that is there."""
     monkeypatch.setenv("PYRF_CACHE", str(tmp_path))
     calls = []
 
     def copy(bundle, folder, **arguments):
         calls.append(arguments)
-        shutil.copytree(exports("float32"), folder)
+        shutil.copytree(exports.exported("float32"), folder)
 
     monkeypatch.setattr(exporter, "export_onnx", copy)
     return calls
@@ -40,7 +41,7 @@ def test_an_export_is_made_once(bundle, made):
 
 def test_what_changes_the_graphs_has_a_folder_of_its_own(bundle, made, tmp_path):
     first = stored(bundle)
-    window = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=4))
+    window = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=6))
     student = tmp_path / "student.safetensors"
     shutil.copy(bundle.path / "transformer" / "diffusion_pytorch_model.safetensors", student)
     others = [stored(bundle, height=48), stored(window), stored(replace(bundle, student=student))]
@@ -67,12 +68,12 @@ def test_another_process_may_win_the_race(bundle, made, monkeypatch):
 
 
 def test_what_a_killed_export_left_is_removed_after_a_day(bundle, made):
-    exports = store.cache_folder() / "onnx"
+    kept = store.cache_folder() / "onnx"
     for name, hours in ((".00000000.tmp.killed", 25), (".11111111.tmp.busy", 23), ("whole", 25)):
-        (exports / name).mkdir(parents=True)
-        os.utime(exports / name, (time.time() - 3600 * hours,) * 2)
+        (kept / name).mkdir(parents=True)
+        os.utime(kept / name, (time.time() - 3600 * hours,) * 2)
     folder = stored(bundle)
-    assert set(exports.iterdir()) == {exports / ".11111111.tmp.busy", exports / "whole", folder}
+    assert set(kept.iterdir()) == {kept / ".11111111.tmp.busy", kept / "whole", folder}
 
 
 def test_a_cache_that_cannot_be_written_is_a_clear_error(bundle, made, monkeypatch, tmp_path):
@@ -108,12 +109,12 @@ def test_the_fingerprint_sees_the_shards_of_a_student(bundle, tmp_path):
     assert len(found) == 2
 
 
-def test_an_export_of_other_weights_is_refused(bundle, exports, tmp_path):
-    folder = exports("float32")
+def test_an_export_of_other_weights_is_refused(bundle, tmp_path):
+    folder = exports.exported("float32")
     assert store.check_export(folder, bundle, dtype="float32") == load_manifest(folder)
     student = tmp_path / "student.safetensors"
     shutil.copy(bundle.path / "transformer" / "diffusion_pytorch_model.safetensors", student)
-    window = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=4))
+    window = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=6))
     for other, dtype, name in (
         (replace(bundle, student=student), "float32", "weights"),
         (window, "float32", "stream"),
