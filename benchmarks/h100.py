@@ -141,8 +141,8 @@ def load(name: str, model: str, **options: Any) -> StreamingPipeline:
     if name == "plugin":
         from pyrf.backends.tensorrt.backend import TensorRTBackend, plans_on_gpu
         from pyrf.backends.tensorrt.cuda import CudaDevice
-        from pyrf.backends.tensorrt.runtime import load_tensorrt
         from pyrf.export.tensorrt.engines import BuildOptions
+        from pyrf.export.tensorrt.library import load_tensorrt
 
         opened = plans_on_gpu(load_tensorrt(), CudaDevice(pipe.device), BuildOptions(plugin=True))
         bundle = load_bundle(model, student=options["student"])

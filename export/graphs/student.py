@@ -128,7 +128,7 @@ def student_graphs(
         model: on the CPU, in the dtype to export.
         stream: how it streams.
         height, width: of the latents.
-        fp8_inputs: from `pyrf.export.graphs.fp8.calibrate`, for float8 products; None: none.
+        fp8_inputs: from `pyrf.export.graphs.fp8.fp8_inputs`, for float8 products; None: none.
 
     Returns:
         "prompt", "time", "denoise" and "clean".

@@ -16,7 +16,8 @@ from torch import Tensor
 from pyrf.backends.base import Rollout
 from pyrf.config import LatentSize
 from pyrf.dtypes import dtype_of
-from pyrf.export.manifest import ExportError, Manifest
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import Manifest
 from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.rope import rope_table
 from pyrf.models.dit.model import sinusoid
