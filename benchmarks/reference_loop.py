@@ -29,12 +29,12 @@ from pyrf.backends.base import Rollout
 from pyrf.backends.onnxruntime.backend import OnnxRuntimeRollout
 from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.config import PATCH, ModelConfig, StreamConfig
+from pyrf.config import PATCH, LatentSize, ModelConfig, StreamConfig
 from pyrf.export.exporter import export_student
 from pyrf.loop.sampler import ChunkLoop
+from pyrf.machine import processor
 from pyrf.models.dit.model import WanModel
 from pyrf.models.dit.packed_linear import pack_linears
-from pyrf.reports.bench import processor
 
 MODEL = ModelConfig(dim=512, ffn_dim=2048, num_heads=4, num_layers=8, text_len=64, text_dim=128)
 STREAM = StreamConfig()
@@ -87,7 +87,7 @@ class BareChunk:
 
 def exported(model: WanModel, folder: Path, threads: int) -> OnnxRuntimeRollout:
     """The model's graphs, loaded by ONNX Runtime."""
-    manifest = export_student(model, STREAM, folder, height=HEIGHT, width=WIDTH)
+    manifest = export_student(model, STREAM, folder, LatentSize(HEIGHT, WIDTH))
     return OnnxRuntimeRollout(GraphSet(folder, manifest, threads))
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyrf.bundle.bundle import Bundle
-from pyrf.export.errors import onnx_extra
 from pyrf.export.options import ExportOptions, Report
+from pyrf.extras import needs
 
 
 def to_onnx(bundle: Bundle, out: Path, options: ExportOptions, report: Report) -> list[str]:
     """Write ONNX graphs (an `ExportTarget`)."""
-    with onnx_extra():
+    with needs("onnx", "exporting"):
         import onnx_ir as ir
 
         from pyrf.export.exporter import export_onnx

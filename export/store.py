@@ -13,9 +13,10 @@ from pathlib import Path
 
 from pyrf.bundle.bundle import Bundle
 from pyrf.config import StreamConfig
-from pyrf.export.errors import ExportError, onnx_extra
+from pyrf.export.errors import ExportError
 from pyrf.export.fingerprint import bundle_fingerprint, package_versions
 from pyrf.export.manifest import FORMAT, Manifest, load_manifest
+from pyrf.extras import needs
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
     Raises:
         ValueError: when packages are missing, or the bundle cannot be exported.
     """
-    with onnx_extra():
+    with needs("onnx", "exporting"):
         from pyrf.export.exporter import export_onnx
     key = {
         "format": FORMAT,

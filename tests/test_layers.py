@@ -34,14 +34,12 @@ ORDER = (
 )
 """Rooms and modules of `pyrf`, bottom up; those of one line do not import each other."""
 
-NOT_YET = {"checks", "dtypes", "extras", "machine"}
+NOT_YET = {"checks"}
 KNOWN = {
-    ("pyrf.client", "pyrf.serve"),
     ("pyrf.loop.sampler", "pyrf.models.dit.attention"),
     ("pyrf.loop.sampler", "pyrf.models.dit.model"),
     ("pyrf.streaming.lockstep", "pyrf.pipeline"),
     ("pyrf.streaming.stream", "pyrf.pipeline"),
-    ("pyrf.serve.sessions.session", "pyrf.serve.sessions.tracing"),
 }
 """Imports that still go up or around; none may be added."""
 

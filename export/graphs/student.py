@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrf.config import PATCH, StreamConfig
+from pyrf.config import LatentSize, StreamConfig
 from pyrf.export.graphs.fp8 import quantise
 from pyrf.export.graphs.nodes import ring_attention_node, write_slot_node
 from pyrf.export.graphs.trace import Arguments, TracedGraph, trace, without_outputs
@@ -48,9 +48,7 @@ class _GraphLayer:
     def __init__(self, whole: GraphAttention, layer: int) -> None:
         self.whole, self.layer = whole, layer
 
-    def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float, rope: Tensor
-    ) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float) -> Tensor:
         whole, i = self.whole, self.layer
         q, k = whole.norm_rotate(q, norm_q, eps), whole.norm_rotate(k, norm_k, eps)
         v = v.unflatten(-1, (-1, k.shape[-1])).transpose(0, 1).unsqueeze(0)
@@ -93,7 +91,7 @@ class DenoiseCall(_Call):
         attention = GraphAttention(keys, values, rope, position, length)
         prompt = PromptCache(tuple(cross_keys), tuple(cross_values))
         x = self.model.embed_latents(latents).squeeze(0)
-        tokens = self.model.denoise_tokens(x, self._time(modulation), rope, prompt, attention)
+        tokens = self.model.denoise_tokens(x, self._time(modulation), prompt, attention)
         flow = unpatchify(tokens.unsqueeze(0), latents.shape[1], *latents.shape[3:])
         return flow.float(), attention.keys, attention.values
 
@@ -119,8 +117,7 @@ class TimeCall(_Call):
 def student_graphs(
     model: WanModel,
     stream: StreamConfig,
-    height: int,
-    width: int,
+    size: LatentSize,
     *,
     fp8_inputs: Mapping[str, float] | None = None,
 ) -> dict[str, TracedGraph]:
@@ -129,7 +126,7 @@ def student_graphs(
     Args:
         model: on the CPU, in the dtype to export.
         stream: how it streams.
-        height, width: of the latents.
+        size: of the latents.
         fp8_inputs: from `pyrf.export.graphs.fp8.fp8_inputs`, for float8 products; None: none.
 
     Returns:
@@ -137,7 +134,7 @@ def student_graphs(
     """
     config = model.config
     layers, chunk = range(config.num_layers), stream.chunk_frames
-    tokens = chunk * (height // PATCH[1]) * (width // PATCH[2])
+    tokens = chunk * size.tokens
     modulation = torch.zeros(6 * len(layers) + 2, config.dim, dtype=model.dtype)
 
     def each_layer(length: int) -> list[Tensor]:
@@ -145,7 +142,7 @@ def student_graphs(
         return [torch.zeros(shape, dtype=model.dtype) for _ in layers]
 
     call: Arguments = {
-        "latents": torch.zeros(1, chunk, config.in_channels, height, width),
+        "latents": torch.zeros(1, chunk, config.in_channels, *size),
         "modulation": modulation,
         "rope": torch.zeros(tokens, config.head_dim // 2, 2),
         "position": torch.zeros(1, dtype=torch.int64),

@@ -23,6 +23,7 @@ from typing import Any
 
 from pyrf.export.errors import ExportError
 from pyrf.export.tensorrt.library import make_logger, tensorrt_on
+from pyrf.extras import MissingExtraError
 from pyrf.files import whole_file
 
 WORKER = (sys.executable, "-m", "pyrf.export.tensorrt.builder")
@@ -153,7 +154,7 @@ def main(
     try:
         module = tensorrt_on(request.device) if trt is None else trt
         result: dict[str, Any] = asdict(_Build(module, request, configure).run())
-    except ExportError as error:
+    except (ExportError, MissingExtraError) as error:
         result = {"error": str(error)}
     with whole_file(answer) as temporary:
         temporary.write_text(json.dumps(result))

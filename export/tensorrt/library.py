@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from pyrf.export.errors import ExportError
+from pyrf.extras import needs
 
 DTYPES = {
     "FLOAT": "float32",
@@ -22,27 +22,18 @@ def load_tensorrt() -> Any:
     """The package tensorrt, once it is known that cuda-python is there too.
 
     Raises:
-        ExportError: when one is not installed, or its libraries do not load.
+        MissingExtraError: when one is not installed, or its libraries do not load.
     """
-    _import("cuda.bindings.runtime")
-    return _import("tensorrt")
+    with needs("tensorrt", "the tensorrt backend"):
+        importlib.import_module("cuda.bindings.runtime")
+        return importlib.import_module("tensorrt")
 
 
 def tensorrt_on(device: int) -> Any:
     """The package tensorrt, as `load_tensorrt`, on the GPU of an index."""
     trt = load_tensorrt()
-    _import("cuda.bindings.runtime").cudaSetDevice(device)
+    importlib.import_module("cuda.bindings.runtime").cudaSetDevice(device)
     return trt
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ExportError(
-            "the tensorrt backend needs TensorRT and cuda-python; run: pip install 'pyrf[tensorrt]' "
-            f"(or use backend onnxruntime or torch; {error})"
-        ) from error
 
 
 def make_logger(trt: Any) -> tuple[Any, list[str]]:

@@ -103,4 +103,4 @@ def test_without_the_packages_it_says_what_to_install(tmp_path, capsys, monkeypa
     monkeypatch.setitem(sys.modules, "onnx_ir", None)
     monkeypatch.setitem(sys.modules, "pyrf.export.targets", targets)
     assert cli.run(["export", str(path), "--out", str(tmp_path / "out"), "--check", check]) == 2
-    assert "exporting needs the package onnx_ir; run: pip install 'pyrf[onnx]'" in capsys.readouterr().err
+    assert "exporting needs onnx_ir; run pip install '.[onnx]' in a clone of pyrf" in capsys.readouterr().err

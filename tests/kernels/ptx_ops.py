@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from pyrf.dtypes import name_of
 from pyrf.kernels.instances import RING_QUERIES, Instance
 from tests.kernels.ptx import GlobalMemory, Kernel, launch
 
@@ -140,7 +141,7 @@ class PtxOps:
         parameters: ctypes.Structure,
         device: _Device,
     ) -> None:
-        instance = Instance(op, str(like.dtype).removeprefix("torch."), size)
+        instance = Instance(op, name_of(like.dtype), size)
         threads, shared = instance.block(heads)
         launch(self.kernels[instance], grid, (threads, 1, 1), bytes(parameters), device.memory, shared)
         device.fetch()

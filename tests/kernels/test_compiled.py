@@ -42,7 +42,7 @@ def report(compiled: dict[str, tuple[Path, str]]) -> list[Resources]:
 @pytest.fixture(scope="module")
 def code(compiled: dict[str, tuple[Path, str]]) -> dict[tuple[str, Instance], list[str]]:
     if find_cuobjdump() is None:
-        pytest.skip("needs cuobjdump, which is not here: pip install 'pyrf[test]' on Linux brings it")
+        pytest.skip("needs cuobjdump, which is not here: make dev on Linux brings it")
     return {
         (arch, Instance.of(name)): opcodes
         for binary, _ in compiled.values()

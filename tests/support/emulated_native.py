@@ -8,10 +8,12 @@ from importlib import import_module
 import torch
 
 from pyrf.ops import native
+from pyrf.ops.library import checked
 from tests.kernels.emulator import build
 
 OPS = ("add_norm", "norm_rope_append", "ring_attention", "ema_sink_update")
-RUN_CUDA = {name: import_module(f"pyrf.ops.{name}")._run_cuda for name in OPS}
+MODULES = {name: import_module(f"pyrf.ops.{name}") for name in OPS}
+RUN_CUDA = {name: checked(op.Args, op._check, op._run_cuda) for name, op in MODULES.items()}
 """What the dispatcher calls for CUDA tensors."""
 
 

@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from pyrf.machine import peak_rss_mib
 from pyrf.models.dit.layers import Block
-from pyrf.reports.bench import peak_rss_mib
 from pyrf.settings import Settings
 from pyrf.training.runner import checkpoints, processes, stopping
 from pyrf.training.runner.logbook import Logbook

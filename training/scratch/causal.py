@@ -1,4 +1,4 @@
-"""Stage 3: the causal network by teacher forcing, from the teacher's weights.
+"""The causal network by teacher forcing, from the teacher's weights.
 
 A sample holds three chunks: sink, previous and current, at positions 0, 3 and 6, which is all that a
 stream with window 9 ever sees. In half of the samples the sink is from the stream's beginning and
@@ -7,7 +7,6 @@ the others are from up to LONGEST_SECONDS later, so the network meets late strea
 
 from __future__ import annotations
 
-import math
 import random
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pyrf.config import PATCH, StreamConfig
+from pyrf.config import LatentSize, StreamConfig
+from pyrf.loop.rope import rope_table
 from pyrf.models.codecs.taehv import TAEHVCodec
 from pyrf.models.dit.attention import MaskedAttention
 from pyrf.models.dit.masks import teacher_forcing_mask
@@ -57,11 +57,12 @@ class CausalForcing:
             )
         # Nothing looks at the last clean chunk: it is left out of the sequence.
         self.past = self.frames - stream.chunk_frames
-        tokens = scenes.near.shape[3] * scenes.near.shape[4] // math.prod(PATCH)
+        self.size = LatentSize(*scenes.near.shape[3:])
+        tokens = self.size.tokens
         mask = teacher_forcing_mask(self.frames, tokens, stream.chunk_frames)
         used = torch.cat([torch.arange(self.past), torch.arange(self.frames, 2 * self.frames)])
         rows = (used[:, None] * tokens + torch.arange(tokens)).flatten()
-        self.attention = MaskedAttention(mask[rows][:, rows])
+        self.mask = mask[rows][:, rows]
         self.positions = [*range(self.past), *range(self.frames)]
 
     def draw(
@@ -91,12 +92,13 @@ class CausalForcing:
         self, network: TextToVideo, context: Tensor, noisy: Tensor, timesteps: Tensor, prompt: PromptCache
     ) -> Tensor:
         """Velocity of the noisy half, [B, 9, C, h, w]; timesteps [B, 9]."""
-        flow = network.dit(
+        dit = network.dit
+        rope = rope_table(dit.config, self.positions, self.size, dtype=dit.dtype, device=dit.device)
+        flow = dit(
             torch.cat([context[:, : self.past], noisy], dim=1),
             torch.cat([torch.zeros_like(timesteps[:, : self.past]), timesteps], dim=1),
             prompt,
-            attention=self.attention,
-            frame_positions=self.positions,
+            attention=MaskedAttention(rope, self.mask),
         )
         return flow[:, self.past :]
 

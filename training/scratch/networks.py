@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -15,7 +16,6 @@ from pyrf.files import whole_file
 from pyrf.models.dit.model import PromptCache, WanModel
 from pyrf.settings import Settings
 from pyrf.training.scratch.text import small_text_encoder
-from pyrf.worlds.shapes.captions import vocabulary
 
 
 class NetworkSettings(Settings):
@@ -40,12 +40,16 @@ class NetworkSettings(Settings):
 
 
 class TextToVideo(nn.Module):
-    """Text encoder and DiT, trained together."""
+    """Text encoder and DiT, trained together.
 
-    def __init__(self, settings: NetworkSettings) -> None:
+    Args:
+        vocabulary: every word that the text encoder knows.
+    """
+
+    def __init__(self, settings: NetworkSettings, vocabulary: Sequence[str]) -> None:
         super().__init__()
         self.settings = settings
-        self.text = small_text_encoder(vocabulary(), settings.text_dim, settings.text_len)
+        self.text = small_text_encoder(vocabulary, settings.text_dim, settings.text_len)
         self.text_network = self.text.network  # a module's parameters are those of its modules
         self.dit = WanModel(settings.config)
 
@@ -67,11 +71,15 @@ def is_hidden(name: str) -> bool:
     return "blocks." in name and "pos_embedding" not in name
 
 
-def load_network(folder: Path) -> TextToVideo:
-    """Inverse of `TextToVideo.save`; raises FileNotFoundError naming the stage that was not run."""
+def load_network(folder: Path, vocabulary: Sequence[str]) -> TextToVideo:
+    """The network that a stage saved to `folder`, and its text encoder's vocabulary.
+
+    Raises:
+        FileNotFoundError: naming the stage that was not run.
+    """
     if not (folder / "network.safetensors").exists():
         raise FileNotFoundError(f"{folder} holds no network.safetensors; run the stage that makes it first")
     settings = NetworkSettings(**json.loads((folder / "network.json").read_text()))
-    network = TextToVideo(settings)
+    network = TextToVideo(settings, vocabulary)
     network.load_state_dict(load_file(folder / "network.safetensors"))
     return network

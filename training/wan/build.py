@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch.distributed.device_mesh import init_device_mesh
 
 from pyrf.bundle.bundle import load_bundle
-from pyrf.evaluation.scores.settings import load_judge
+from pyrf.dtypes import dtype_of
 from pyrf.training.recipe import RecipeError, WanDmdRecipe, WanNetwork, WanRecipe
 from pyrf.training.runner import processes
 from pyrf.training.runner.origin import fingerprint
 from pyrf.training.runner.trainer import Stage
 from pyrf.training.stages.dmd import DmdStage
 from pyrf.training.stages.ode import OdeStage
+from pyrf.training.stages.reward import load_reward
 from pyrf.training.wan.data import WanData
 from pyrf.training.wan.networks import FrozenText, WanTextToVideo, load_wan
 from pyrf.training.wan.prompts import PromptOrder, read_prompts
@@ -28,7 +28,7 @@ def build_stage(recipe: WanRecipe, name: str, folder: Path) -> Stage:
     """
     processes.join()
     settings, stream, device = recipe.stages[name], recipe.stream_config, processes.device()
-    batch, dtype = settings.train.batch, getattr(torch, recipe.precision)
+    batch, dtype = settings.train.batch, dtype_of(recipe.precision)
     prompts = PromptOrder(read_prompts(recipe.prompts), settings.train.seed)
     parts = load_bundle(recipe.codec)
     codec = parts.codec(dtype=dtype, device=device)
@@ -50,7 +50,7 @@ def build_stage(recipe: WanRecipe, name: str, folder: Path) -> Stage:
     if isinstance(settings, WanDmdRecipe):
         critic = load(settings.critic, trained=True)
         reward = settings.dmd.reward
-        judge = None if reward is None else load_judge(reward)
+        judge = None if reward is None else load_reward(reward)
         return DmdStage(settings.dmd, teacher, critic, student, data, codec, stream, batch, judge)
     origin = fingerprint(
         settings.teacher, recipe.negative_prompt, shape, recipe.latent_frames, recipe.prompts

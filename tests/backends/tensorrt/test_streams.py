@@ -23,9 +23,8 @@ tensorrt_engine = import_module("pyrf.backends.tensorrt.backend")
 @pytest.fixture
 def pipes(monkeypatch):
     """Pipelines of one bundle: with TensorRT as far as it can be played here, and with torch."""
-    monkeypatch.setitem(
-        tensorrt_engine.DTYPES, torch.float32, "float32"
-    )  # ONNX Runtime's, to compare closely
+    # ONNX Runtime's, to compare closely.
+    monkeypatch.setattr(tensorrt_engine, "DTYPES", (*tensorrt_engine.DTYPES, torch.float32))
     bundle = exports.bundle()
     engines = pyrf.StreamingPipeline.from_pretrained(str(bundle.path))
     engines.engine = tensorrt_engine.TensorRTBackend(

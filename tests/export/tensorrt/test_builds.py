@@ -171,7 +171,7 @@ def test_without_tensorrt_the_builder_says_what_to_install(tmp_path):
     blocked = (
         "import sys; sys.modules['tensorrt'] = None; from pyrf.export.tensorrt.builder import main; main()"
     )
-    with pytest.raises(BuildError, match=r"pip install 'pyrf\[tensorrt\]'"):
+    with pytest.raises(BuildError, match=r"pip install '\.\[tensorrt\]'"):
         build_engine(request(tmp_path, graph="time"), worker=(sys.executable, "-c", blocked))
 
 

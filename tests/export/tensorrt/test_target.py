@@ -34,7 +34,7 @@ def test_without_tensorrt(run, monkeypatch, arguments):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     code, error = run(*arguments)
     assert code == 2
-    assert "pip install 'pyrf[tensorrt]'" in error
+    assert "pip install '.[tensorrt]'" in error
     assert len(error.splitlines()) == 1
 
 
