@@ -76,9 +76,9 @@ def export(
 
 def _parity_check(bundle: Bundle, chunks: int, found: list[Parity], report: Report) -> Check:
     """Compare graphs with torch, keep what was found, and refuse those that are too far from it."""
-    from pyrf.export.errors import onnx_extra
+    from pyrf.extras import needs
 
-    with onnx_extra():
+    with needs("onnx", "exporting"):
         from pyrf.backends.onnxruntime.parity import measure_parity
 
     def check(folder: Path) -> None:
