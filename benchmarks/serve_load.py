@@ -29,7 +29,8 @@ from serve_nonsense import fuzz_http, fuzz_websocket
 from websockets.asyncio.client import connect
 
 from pyrf.client import AsyncClient, AsyncSession, SessionLostError
-from pyrf.reports.bench import PROMPT, percentile, processor
+from pyrf.machine import percentile, processor
+from pyrf.reports.bench import PROMPT
 
 OTHER_PROMPT = "a blue square bounces"
 VIEWERS = (1, 4, 16)

@@ -20,7 +20,20 @@ from pyrf.commands.options import (
     WindowOption,
     check_threads,
 )
+from pyrf.extras import needs, require
 from pyrf.serve.settings import ServeSettings
+
+# Some are imported late, when a first viewer comes; a server without them does not start.
+SERVER_MODULES = (
+    "fastapi",
+    "fastapi_offline",
+    "uvicorn",
+    "websockets",
+    "aiortc",
+    "prometheus_client",
+    "pydantic",
+    "httpx",
+)
 
 FLAGGED = {field.name: field for field in fields(ServeSettings) if field.metadata["flag"]}
 """The settings that have a flag."""
@@ -80,9 +93,7 @@ def serve(
     **flags: Any,
 ) -> None:
     """Serve live streams: HTTP, WebSocket and WebRTC. SIGTERM finishes the chunk under way and exits."""
-    from pyrf.serve import require_extra
-
-    require_extra()
+    require("serve", "serving", *SERVER_MODULES)
     if log_level not in ("debug", "info", "warning", "error"):
         raise ValueError(f"--log-level must be debug, info, warning or error, got {log_level!r}")
     check_threads(threads)
@@ -114,10 +125,8 @@ def serve(
     if not ray:
         _serve(pipeline, model, settings, sock, threads, log_level, started)
         return
-    from pyrf.serve import require_ray
-
-    require_ray()
-    from pyrf.serve.ray import app as on_ray
+    with needs("ray", "--ray"):
+        from pyrf.serve.ray import app as on_ray
 
     sock.close()  # Ray's own proxy listens there
     options = on_ray.RayOptions(replicas, max_replicas or replicas, gpu=not device.startswith("cpu"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 from collections.abc import Iterable
 from itertools import product
@@ -10,19 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pyrf.reports.kernels import (
-    ELEMENTS,
-    FLAGS,
-    KERNELS,
-    SIZES,
-    SOURCES,
-    STRICT,
-    Instance,
-    Resources,
-    compile_kernel,
-    find_nvcc,
-    parse_report,
-)
+from pyrf.kernels.instances import ELEMENTS, KERNELS, SIZES, Instance
+from pyrf.kernels.nvcc import FLAGS, SOURCES, STRICT, compile_kernel, find_nvcc
+from pyrf.reports.kernels import Resources, parse_report
 from tests.kernels import ptx_ops
 from tests.kernels.sass import disassemble, find_cuobjdump
 
@@ -52,7 +43,7 @@ def report(compiled: dict[str, tuple[Path, str]]) -> list[Resources]:
 @pytest.fixture(scope="module")
 def code(compiled: dict[str, tuple[Path, str]]) -> dict[tuple[str, Instance], list[str]]:
     if find_cuobjdump() is None:
-        pytest.skip("needs cuobjdump, which is not here: pip install 'pyrf[test]' on Linux brings it")
+        pytest.skip("needs cuobjdump, which is not here: make dev on Linux brings it")
     return {
         (arch, Instance.of(name)): opcodes
         for binary, _ in compiled.values()
@@ -193,6 +184,9 @@ def test_python_knows_the_structs_and_blocks_of_the_headers(tmp_path: Path) -> N
         claims.append(f"{tile}::kThreads == {threads}")
         claims.append(f"{tile}::kSharedBytes == {shared}")
         claims.append(f"{tile}::kQueries == {ptx_ops.RING_QUERIES}")
+    for head_dim in (32, 64, 96, 128, 256):
+        scale = ctypes.c_float(math.log2(math.e) / math.sqrt(head_dim)).value
+        claims.append(f"pyrf::scale_log2({head_dim}) == {scale.hex()}f")
     source = tmp_path / "claims.cu"
     headers = "".join(f'#include "{SOURCES}/{kernel}.cuh"\n' for kernel in KERNELS)
     asserts = "".join(f'static_assert({claim}, "{claim}");\n' for claim in claims)

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from pyrf import __version__
+from pyrf.dtypes import name_of
 from pyrf.protocol import EndReason, Limits, PromptReply, ServerInfo, SessionRequest, State
 from pyrf.serve.errors import ServeError
 from pyrf.serve.ice import parse_ice_server
@@ -188,7 +189,7 @@ class SessionRegistry:
             model=self.model,
             backend=pipe.backend,
             device=str(pipe.device),
-            dtype=str(pipe.dtype).removeprefix("torch."),
+            dtype=name_of(pipe.dtype),
             fps=pipe.fps,
             height=pipe.height,
             width=pipe.width,
