@@ -16,8 +16,8 @@ from collections.abc import Callable
 import onnxruntime
 import torch
 
+from pyrf.machine import processor
 from pyrf.pipeline import StreamingPipeline
-from pyrf.reports.bench import processor
 
 PROMPT = "a red circle moves right"
 Times = dict[str, list[float]]

@@ -19,10 +19,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from pyrf.machine import processor
 from pyrf.models.dit.layers import gelu_tanh
 from pyrf.models.dit.packed_linear import MIN_WEIGHTS, PackedLinear, packs_here
 from pyrf.ops import add_norm, native, norm_rope_append, ring_attention
-from pyrf.reports.bench import processor
 
 LAYERS = 8
 EPS = 1e-6

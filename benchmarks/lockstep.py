@@ -16,7 +16,8 @@ import time
 import torch
 
 from pyrf import StreamingPipeline
-from pyrf.reports.bench import PROMPT, processor
+from pyrf.machine import processor
+from pyrf.reports.bench import PROMPT
 from pyrf.streaming.lockstep import next_chunks
 
 WARM_UP = 4

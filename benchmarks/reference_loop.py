@@ -32,9 +32,9 @@ from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import PATCH, ModelConfig, StreamConfig
 from pyrf.export.exporter import export_student
 from pyrf.loop.sampler import ChunkLoop
+from pyrf.machine import processor
 from pyrf.models.dit.model import WanModel
 from pyrf.models.dit.packed_linear import pack_linears
-from pyrf.reports.bench import processor
 
 MODEL = ModelConfig(dim=512, ffn_dim=2048, num_heads=4, num_layers=8, text_len=64, text_dim=128)
 STREAM = StreamConfig()

@@ -14,6 +14,7 @@ ORDER = (
     ("checks", "dtypes", "extras", "files", "machine", "settings"),
     ("config",),
     ("protocol",),
+    ("kernels",),
     ("ops",),
     ("loop",),
     ("models",),
@@ -33,21 +34,12 @@ ORDER = (
 )
 """Rooms and modules of `pyrf`, bottom up; those of one line do not import each other."""
 
-NOT_YET = {"checks", "dtypes", "extras", "machine"}
+NOT_YET = {"checks"}
 KNOWN = {
-    ("pyrf.client", "pyrf.serve"),
     ("pyrf.loop.sampler", "pyrf.models.dit.attention"),
     ("pyrf.loop.sampler", "pyrf.models.dit.model"),
     ("pyrf.streaming.lockstep", "pyrf.pipeline"),
     ("pyrf.streaming.stream", "pyrf.pipeline"),
-    ("pyrf.export.graphs.fp8", "pyrf.backends.torch.rollout"),
-    ("pyrf.export.targets", "pyrf.backends.onnxruntime.parity"),
-    ("pyrf.export.tensorrt.plugin", "pyrf.reports.kernels"),
-    ("pyrf.export.tensorrt.target", "pyrf.backends.tensorrt.cuda"),
-    ("pyrf.export.tensorrt.target", "pyrf.backends.tensorrt.rollout"),
-    ("pyrf.export.tensorrt.target", "pyrf.backends.tensorrt.runtime"),
-    ("pyrf.export.targets", "pyrf.export.tensorrt.target"),
-    ("pyrf.serve.sessions.session", "pyrf.serve.sessions.tracing"),
 }
 """Imports that still go up or around; none may be added."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pyrf.bundle.bundle import BundleError
-from pyrf.bundle.hub import find_bundle
-from pyrf.evaluation.scores.settings import VideoAlignSettings, single_rewards
+from pyrf.bundle.hub import has_bundle, has_student
+from pyrf.evaluation.scores.settings import VideoAlignSettings, single_scores
 from pyrf.training.recipe import AnyRecipe, Recipe, WanDmdRecipe, WanRecipe
 from pyrf.training.wan import memory
 
 GIB = 2**30
-HUB_ID = r"[\w.-]+/[\w.-]+"
 
 
 @dataclass(frozen=True)
@@ -118,14 +115,14 @@ def _files(recipe: AnyRecipe, name: str, folder: Path | None) -> list[FileNeed]:
     wan = recipe.stages[name]
     needs = [
         FileNeed(name, "prompts", str(recipe.prompts), recipe.prompts.is_file()),
-        FileNeed(name, "text encoder, VAE", recipe.codec, _has_bundle(recipe.codec)),
+        FileNeed(name, "text encoder, VAE", recipe.codec, has_bundle(recipe.codec)),
     ]
     for what, network in wan.networks.items():
-        needs.append(FileNeed(name, f"{what}: bundle", network.bundle, _has_bundle(network.bundle)))
+        needs.append(FileNeed(name, f"{what}: bundle", network.bundle, has_bundle(network.bundle)))
         if network.weights is not None:
-            needs.append(FileNeed(name, f"{what}: weights", network.weights, _has_file(network.weights)))
+            needs.append(FileNeed(name, f"{what}: weights", network.weights, has_student(network.weights)))
     if isinstance(wan, WanDmdRecipe):
-        for reward in single_rewards(wan.dmd.reward):
+        for reward in single_scores(wan.dmd.reward):
             if isinstance(reward, VideoAlignSettings):
                 for part in (reward.checkpoint, reward.base):
                     needs.append(FileNeed(name, "reward", str(part), part.is_dir()))
@@ -134,28 +131,6 @@ def _files(recipe: AnyRecipe, name: str, folder: Path | None) -> list[FileNeed]:
         label = f"{made} of {wan.ode.paths} shards of paths; the others are made"
         needs.append(FileNeed(name, "paths", label, made == wan.ode.paths))
     return needs
-
-
-def _has_bundle(name: str) -> bool:
-    if not re.fullmatch(HUB_ID, name) or Path(name).is_dir():
-        try:
-            return find_bundle(name).is_dir()
-        except BundleError:
-            return False
-    from huggingface_hub import try_to_load_from_cache
-
-    return any(
-        isinstance(try_to_load_from_cache(name, file), str) for file in ("model_index.json", "config.json")
-    )
-
-
-def _has_file(name: str) -> bool:
-    match = re.fullmatch(rf"({HUB_ID})/(.+)", name)
-    if Path(name).is_file() or not match:
-        return Path(name).is_file()
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(*match.groups()), str)
 
 
 def show(name: str, counted: Plan, console: Console) -> None:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pyrf.dtypes import dtype_of
+from pyrf.export.errors import ExportError
 from pyrf.export.graphs.trace import TracedGraph, graph_spec, trace
-from pyrf.export.manifest import ExportError
 from pyrf.models.codecs import taehv
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.codecs.taehv import MemoryBlock, TAEHVCodec
@@ -76,7 +77,7 @@ def decoder_graphs(codec: Codec, chunk_frames: int, height: int, width: int) -> 
     outputs = ["frames", "memory_out.*"]
     first = trace(step, {"latents": latents}, outputs)
     memory = [
-        torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype))
+        torch.zeros(spec.shape, dtype=dtype_of(spec.dtype))
         for spec in graph_spec("", first).outputs
         if spec.name.startswith("memory_out.")
     ]

@@ -11,15 +11,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pyrf.export.errors import ExportError
 from pyrf.export.graphs.nodes import DOMAIN, RING_ATTENTION
-from pyrf.export.manifest import ExportError
-from pyrf.reports.kernels import SOURCES, CompilerMissingError, Instance, compile_kernel
+from pyrf.export.tensorrt.library import DTYPES
+from pyrf.kernels.instances import RING_QUERIES, Instance
+from pyrf.kernels.nvcc import SOURCES, compile_kernel
 
 PLUGIN = f"{DOMAIN}::{RING_ATTENTION}"
 SOURCE = "ring_attention_plugin.cu"
-QUERIES = 128
-"""Of a block; see csrc/ring_attention.cuh."""
-DTYPES = {"HALF": "float16", "BF16": "bfloat16"}
 
 
 def compile_ptx(arch: str) -> str:
@@ -33,7 +32,7 @@ def compile_ptx(arch: str) -> str:
             output = Path(folder) / "plugin.ptx"
             compile_kernel(SOURCES / SOURCE, output, [arch], ptx=True)
             return output.read_text()
-    except (CompilerMissingError, RuntimeError) as error:
+    except RuntimeError as error:
         raise ExportError(
             f"the attention plugin needs nvcc and a checkout's csrc/ ({str(error).splitlines()[0]}); "
             "leave it out to use TensorRT's own attention"
@@ -58,15 +57,16 @@ def register(plugin: Any, ptx: str) -> None:
     def implement(q: Any, keys: Any, values: Any, length: Any, outputs: Any, tactic: Any) -> Any:
         batch, heads, queries, head_dim = (size.constant_value() for size in q.shape_expr)
         capacity = keys.shape_expr[2].constant_value()
-        dtype = DTYPES.get(q.dtype.name)
-        if dtype is None or head_dim not in (64, 128):
+        dtype = DTYPES.get(q.dtype.name, "")
+        instance = Instance.serving("ring_attention", dtype, heads, head_dim)
+        if instance is None:
             raise ExportError(
                 f"the attention plugin takes float16 or bfloat16 and heads of 64 or 128, "
                 f"got {q.dtype.name} and {head_dim}; leave the plugin out"
             )
-        threads, shared = Instance("ring_attention", dtype, head_dim).block(heads)
+        threads, shared = instance.block(heads)
         launch = plugin.KernelLaunchParams()
-        launch.grid_x, launch.grid_y, launch.grid_z = -(-queries // QUERIES), heads, batch
+        launch.grid_x, launch.grid_y, launch.grid_z = -(-queries // RING_QUERIES), heads, batch
         launch.block_x, launch.shared_mem = threads, shared
         numbers = plugin.SymIntExprs(3)
         for i, number in enumerate((heads, queries, capacity)):

@@ -25,7 +25,7 @@ from pyrf.commands.options import (
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
-    from pyrf.video.files import Frames
+    from pyrf.video.writer import Frames
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pyrf.extras import require
+
 if TYPE_CHECKING:
     from pyrf.training.recipe import AnyRecipe
 
@@ -84,8 +86,4 @@ def _train(recipe: AnyRecipe, stages: list[str] | None, out: Path) -> None:
 
 def require_training() -> None:
     """What training needs beyond inference is an extra."""
-    from importlib.util import find_spec
-
-    missing = [name for name in ("pydantic", "yaml", "tensorboard") if find_spec(name) is None]
-    if missing:
-        raise ValueError(f"training needs {' and '.join(missing)}: pip install 'pyrf[train]'")
+    require("train", "training", "pydantic", "yaml", "tensorboard")

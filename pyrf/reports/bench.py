@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-import resource
 import statistics
-import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pyrf.dtypes import name_of
+from pyrf.machine import peak_rss_mib, percentile, processor
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline, Timing
@@ -67,19 +66,6 @@ class Result:
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
-
-
-def peak_rss_mib() -> float:
-    """Peak resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-def percentile(values: list[float], percent: float) -> float:
-    """The smallest value that at least `percent` % of the values do not exceed."""
-    ordered = sorted(values)
-    rank = -(-len(ordered) * percent // 100)  # ceil
-    return ordered[max(0, int(rank) - 1)]
 
 
 def check_counts(*, chunks: int | None, repeats: int, warm_up: int) -> None:
@@ -171,7 +157,7 @@ def _method(
         device=torch.cuda.get_device_name(pipe.device) if cuda else f"cpu, {processor()}",
         backend=pipe.backend,
         exported=exported,
-        dtype=str(pipe.dtype).removeprefix("torch."),
+        dtype=name_of(pipe.dtype),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         frame_size=f"{pipe.height} x {pipe.width}",
@@ -184,15 +170,6 @@ def _method(
         chunks=chunks,
         repeats=repeats,
     )
-
-
-def processor() -> str:
-    """The CPU's name, where the system tells it."""
-    try:
-        with Path("/proc/cpuinfo").open() as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _peak_cuda_mib(pipe: StreamingPipeline) -> float | None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 
+from pyrf.extras import install_hint
+
 FOR_DEVELOPMENT = ("test", "dev")
 """Extras that no user of pyrf needs."""
 TORCH_ATTENTION = "torch's scaled_dot_product_attention"
@@ -70,7 +72,7 @@ def _optional_packages() -> str:
             try:
                 found.append(f"{name} {version(name)} ({extra})")
             except PackageNotFoundError:
-                found.append(f"{name} missing: pip install 'pyrf[{extra}]'")
+                found.append(f"{name} missing: {install_hint(extra)}")
     return ", ".join(found)
 
 

@@ -33,14 +33,48 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from pyrf.config import PATCH, ModelConfig, StreamConfig
-from pyrf.reports.kernels import SM
+from pyrf.config import PATCH, LatentSize, ModelConfig, StreamConfig
 
 ELEMENT = 2
 """Bytes of a bfloat16."""
 
 PIXELS_PER_LATENT = 8
 """Of a frame's height and width."""
+
+
+@dataclass(frozen=True)
+class SM:
+    """Limits of a streaming multiprocessor. The defaults are compute capability 9.0 (H100).
+
+    Attributes:
+        register_unit: registers are given out to a warp in multiples of this.
+        reserved_shared: bytes of shared memory the system takes of each block.
+    """
+
+    threads: int = 2048
+    blocks: int = 32
+    registers: int = 65536
+    register_unit: int = 256
+    shared: int = 228 * 1024
+    reserved_shared: int = 1024
+
+    def resident_blocks(self, threads: int, registers: int, shared: int) -> int:
+        """Blocks of a kernel that one SM holds at a time.
+
+        Args:
+            threads: of a block, whole warps.
+            registers: of a thread.
+            shared: bytes of a block, static and dynamic.
+        """
+        warps = -(-threads // 32)
+        warp_registers = -(-registers * 32 // self.register_unit) * self.register_unit
+        by_registers = self.registers // warp_registers // warps
+        by_shared = self.shared // (shared + self.reserved_shared)
+        return min(self.blocks, self.threads // threads, by_registers, by_shared)
+
+    def occupancy(self, threads: int, registers: int, shared: int) -> float:
+        """Part of the SM's thread slots that are in use."""
+        return self.resident_blocks(threads, registers, shared) * threads / self.threads
 
 
 @dataclass(frozen=True)
@@ -95,7 +129,8 @@ class Sizes:
         sides = (PIXELS_PER_LATENT * PATCH[1], PIXELS_PER_LATENT * PATCH[2])
         if height < 1 or width < 1 or height % sides[0] or width % sides[1]:
             raise ValueError(f"a frame must be multiples of {sides[0]} x {sides[1]}, got {height} x {width}")
-        return cls(model, stream, stream.chunk_frames * (height // sides[0]) * (width // sides[1]))
+        size = LatentSize(height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
+        return cls(model, stream, stream.chunk_frames * size.tokens)
 
     @property
     def window(self) -> int:
@@ -131,8 +166,7 @@ def ring_attention(sizes: Sizes) -> Work:
 
 def ema_sink_update(sizes: Sizes, *, wide_master: bool = False) -> Work:
     n, d, model = sizes.tokens, sizes.model.dim, sizes.model
-    time_pairs = model.head_dim // 2 - 2 * (model.head_dim // 6)
-    flops = 2 * 3 * n * d + 6 * n * time_pairs * model.num_heads
+    flops = 2 * 3 * n * d + 6 * n * model.rope_pairs[0] * model.num_heads
     return Work("ema_sink_update", flops, 2 * (6 if wide_master else 5) * ELEMENT * n * d)
 
 

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from pyrf.config import ModelConfig, StreamConfig
-from pyrf.reports.kernels import Instance, Resources, resources
+from pyrf.kernels.instances import Instance
+from pyrf.reports.kernels import Resources, resources
 from pyrf.reports.roofline import Device, Sizes, Work, chunk, total_floor, total_flops
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pyrf.backends.base import OverlappedDecoder, Rollout
 from pyrf.backends.torch.joint import JointRollout
 from pyrf.config import MAX_SEED
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
-from pyrf.video.files import Frames
+from pyrf.video.writer import Frames
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline

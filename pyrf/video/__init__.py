@@ -1,4 +1,7 @@
-"""Frames to files and back."""
+"""Frames to files and back.
+
+These names are public. They are imported at first use, so that `import pyrf.video` is quick.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -9,7 +12,7 @@ if TYPE_CHECKING:
     from pyrf.video.files import open_writer as open_writer
     from pyrf.video.reader import read_frames as read_frames
 
-# Public name -> the module that holds it; imported at first use, so that finding a bundle needs no torch.
+# Public name -> the module that holds it.
 _HOMES = {
     "Video": "pyrf.video.files",
     "open_writer": "pyrf.video.files",

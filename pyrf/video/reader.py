@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pyrf.video.files import Frames, PathLike
+from pyrf.video.writer import Frames, PathLike
 
 
 def read_frames(path: PathLike, *, height: int, width: int, fps: float, limit: int | None = None) -> Frames:

@@ -126,7 +126,7 @@ def test_a_server_that_dies(server: Running) -> None:
 
     with Cable(int(server.url.rpartition(":")[2])) as cable:
         run(main(cable))
-    server.wait_until(lambda: not server.hub._sessions)
+    server.wait_until(lambda: not server.registry._sessions)
 
 
 def test_a_server_that_dies_without_an_event_loop(server: Running) -> None:
@@ -144,7 +144,7 @@ def test_a_server_that_dies_without_an_event_loop(server: Running) -> None:
             watch(session, cable)
         with pytest.raises(httpx.TransportError):
             session.__exit__(None, None, None)
-    server.wait_until(lambda: not server.hub._sessions)
+    server.wait_until(lambda: not server.registry._sessions)
 
 
 def test_refusals(serve: Callable[..., Running]) -> None:
@@ -196,10 +196,20 @@ def test_without_an_event_loop(server: Running, pipe: StreamingPipeline) -> None
     assert np.array_equal(np.stack(frames), pipe(PROMPT, num_frames=30, seed=8).frames)
 
 
-def test_the_client_needs_no_torch() -> None:
-    code = (
-        "import sys, pyrf.client\n"
-        "print('heavy:', *(m for m in ('torch', 'av', 'aiortc', 'fastapi') if m in sys.modules))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "heavy:"
+def run_without(blocked: str, code: str) -> str:
+    """What a program prints in a process that cannot import some packages."""
+    code = f"import sys\nsys.modules.update(dict.fromkeys({blocked.split()}))\n{code}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_the_client_needs_nothing_of_the_server() -> None:
+    server = "torch av fastapi starlette uvicorn aiortc prometheus_client opentelemetry pyrf.serve"
+    assert run_without(server, "import pyrf.client; print(pyrf.client.Client.__name__)") == "Client\n"
+
+
+@pytest.mark.parametrize("package", ["anyio", "httpx", "pydantic", "websockets"])
+def test_what_it_needs_is_named(package: str) -> None:
+    code = "try: import pyrf.client\nexcept ValueError as error: print(error)"
+    message = run_without(package, code)
+    assert message.startswith(f"the client needs {package}")
+    assert "[client]" in message

@@ -11,19 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pyrf.reports.kernels import (
-    ELEMENTS,
-    FLAGS,
-    KERNELS,
-    SIZES,
-    SOURCES,
-    STRICT,
-    Instance,
-    Resources,
-    compile_kernel,
-    find_nvcc,
-    parse_report,
-)
+from pyrf.kernels.instances import ELEMENTS, KERNELS, SIZES, Instance
+from pyrf.kernels.nvcc import FLAGS, SOURCES, STRICT, compile_kernel, find_nvcc
+from pyrf.reports.kernels import Resources, parse_report
 from tests.kernels import ptx_ops
 from tests.kernels.sass import disassemble, find_cuobjdump
 
@@ -53,7 +43,7 @@ def report(compiled: dict[str, tuple[Path, str]]) -> list[Resources]:
 @pytest.fixture(scope="module")
 def code(compiled: dict[str, tuple[Path, str]]) -> dict[tuple[str, Instance], list[str]]:
     if find_cuobjdump() is None:
-        pytest.skip("needs cuobjdump, which is not here: pip install 'pyrf[test]' on Linux brings it")
+        pytest.skip("needs cuobjdump, which is not here: make dev on Linux brings it")
     return {
         (arch, Instance.of(name)): opcodes
         for binary, _ in compiled.values()

@@ -28,7 +28,7 @@ def test_what_was_proven() -> None:
     """A file that holds for these sources is a whole proof; one that does not is named in the summary."""
     if not PROVEN:
         warnings.warn(
-            "csrc or the kernels' checks changed since they were proven: mutants, coverage and sanitizers all "
+            "csrc or the kernels' checks changed since they were proven: mutants, coverage, sanitizers all "
             "run now, for minutes. `python -m tests.kernels.prove` writes a new tests/kernels/proven.json.",
             stacklevel=1,
         )

@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyrf.dtypes import name_of
+from pyrf.kernels.instances import ELEMENTS, KERNELS, SIZES
+from pyrf.kernels.nvcc import SOURCES, compile_kernel, find_nvcc
 from pyrf.ops.ema_sink_update import join_bits, split_bits
 from pyrf.ops.norm_rope_append import norm_rotate
-from pyrf.reports.kernels import ELEMENTS, KERNELS, SIZES, SOURCES, compile_kernel, find_nvcc
 from tests.kernels.ptx import parse
 from tests.kernels.ptx_ops import PtxOps
 
@@ -43,7 +45,7 @@ def ptx(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def ops_of(text: str, dtype: torch.dtype, size: int) -> PtxOps:
     """The instance for one of the kernel's `SIZES`."""
-    element = {name: key for key, name in ELEMENTS.items()}[str(dtype).removeprefix("torch.")]
+    element = {name: key for key, name in ELEMENTS.items()}[name_of(dtype)]
     return PtxOps(parse(text, f"INS_4{element}ELi{size}E"))
 
 

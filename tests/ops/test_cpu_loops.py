@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.config import StreamConfig
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
+from pyrf.loop.rope import rope_table
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
-from pyrf.models.dit.attention import rope_table
 from pyrf.ops import add_norm, native, norm_rope_append, ring_attention, set_attention
 from pyrf.ops.attention_choice import CHOICE
 from pyrf.ops.norm_rope_append import norm_rotate
@@ -149,7 +149,8 @@ def test_norm_rope_append(ran, threads, batch, tokens, heads, head_dim):
     """Also where several threads share the tokens, with q, k and v as parts of one product."""
     q, k, v = draw(batch, tokens, 3 * heads * head_dim).chunk(3, -1)
     weights = [1 + draw(heads * head_dim, seed=seed) for seed in (1, 2)]
-    rope = rope_table([5], 1, tokens, head_dim, 100.0)
+    model = ModelConfig(dim=heads * head_dim, num_heads=heads, rope_theta=100.0)
+    rope = rope_table(model, [5], LatentSize(2, 2 * tokens))
     caches = []
     for count in (1, 3):
         threads(count)

@@ -52,14 +52,6 @@ def result_of(
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def test_percentile() -> None:
-    values = [float(i) for i in range(200, 0, -1)]
-    assert bench.percentile(values, 99) == 198
-    assert bench.percentile(values, 50) == 100
-    assert bench.percentile(values, 100) == 200
-    assert bench.percentile([7.0], 99) == 7
-
-
 def test_figures_agree_with_each_other(random_bundle: Path) -> None:
     pipe = StreamingPipeline.from_pretrained(str(random_bundle))
     result = bench.run(pipe, "random", load_s=1.5, chunks=4, repeats=3, warm_up=1)

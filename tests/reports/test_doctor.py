@@ -51,7 +51,10 @@ def test_packages_are_those_of_the_metadata(monkeypatch):
     assert needed.detail.startswith(f"torch {torch.__version__}, pillow ")
     optional = finding("optional packages")
     assert optional.ok
-    assert " (train), not_installed_anywhere missing: pip install 'pyrf[engines]'" in optional.detail
+    assert (
+        " (train), not_installed_anywhere missing: pip install '.[engines]' in a clone of pyrf"
+        in optional.detail
+    )
     assert "pytest" not in optional.detail
 
 

@@ -12,13 +12,16 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pyrf import cli
-from pyrf.config import ModelConfig, StreamConfig
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
+from pyrf.kernels import nvcc
+from pyrf.kernels.instances import Instance
 from pyrf.loop.cache import SinkRingCache
+from pyrf.loop.rope import ChunkRope
 from pyrf.models.dit.attention import CachedAttention
 from pyrf.models.dit.model import WanModel
-from pyrf.reports import kernels, roofline, roofline_table
-from pyrf.reports.kernels import SM, CompilerMissingError, Instance, parse_report
-from pyrf.reports.roofline import Device, Sizes, Work
+from pyrf.reports import roofline, roofline_table
+from pyrf.reports.roofline import SM, Device, Sizes, Work
+from tests.reports.test_kernels import PTXAS
 from tests.support import networks
 
 WAN = Sizes.of(ModelConfig(), StreamConfig(), 480, 832)
@@ -55,21 +58,22 @@ ATTENTIONS = (
 def test_torch_counts_the_same_products(clean: bool) -> None:
     """One call with a full window. Torch counts products and attentions; norms and sums are not counted."""
     model, stream = SMALL.model, SMALL.stream
-    frame = SMALL.tokens // stream.chunk_frames
-    cache = SinkRingCache(model, stream, batch=1, tokens_per_frame=frame, dtype=torch.float32, device="cpu")
+    size, kind = LatentSize(4, 6), {"dtype": torch.float32, "device": "cpu"}
+    assert stream.chunk_frames * size.tokens == SMALL.tokens
+    cache = SinkRingCache(model, stream, batch=1, size=size, **kind)
     for _ in range(stream.slots):
         cache.begin_chunk()
         cache.commit()
     cache.begin_chunk()
-    network, attention = WanModel(model).eval(), CachedAttention(cache)
-    latents = torch.zeros(1, stream.chunk_frames, model.in_channels, 4, 6)
+    network, attention = WanModel(model).eval(), CachedAttention(cache, ChunkRope(model, size, **kind))
+    latents = torch.zeros(1, stream.chunk_frames, model.in_channels, *size)
     counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(ATTENTIONS, attention_flops))
     with torch.no_grad():
         prompt = network.encode_prompt(torch.zeros(1, model.text_len, model.text_dim))
         time = network.embed_timesteps(torch.tensor([500.0]))
         run = network.write_cache if clean else network.forward
         with counter:
-            run(latents, time, prompt, attention=attention, frame_positions=cache.frame_positions)
+            run(latents, time, prompt, attention=attention)
     works = roofline.clean_call(SMALL) if clean else roofline.call(SMALL)
     elementwise = ("norms", "gated sums", "add_norm", "norm_rope_append")
     expected = roofline.total_flops([work for work in works if work.name not in elementwise])
@@ -97,16 +101,6 @@ def test_kernels_move_the_bytes_of_their_tensors() -> None:
     assert sink_update.bytes == 2 * (held(sink, evicted, master) + held(sink, master))
     wide = roofline.kernels(WAN, wide_master=True)[0]
     assert wide.bytes == 2 * (held(evicted, master.float()) + held(sink, master.float()))
-
-
-def test_the_instance_of_sums_and_norms_is_the_narrowest_that_holds_a_row() -> None:
-    widths = {(12, 128): 1536, (40, 128): 5120, (3, 32): 128, (1, 136): 256}
-    for (heads, head_dim), width in widths.items():
-        expected = Instance("add_norm", "bfloat16", width)
-        assert Instance.serving("add_norm", "bfloat16", heads, head_dim) == expected
-    assert Instance.serving("add_norm", "bfloat16", 41, 128) is None
-    assert Instance.serving("ring_attention", "bfloat16", 12, 96) is None
-    assert Instance.serving("norms", "bfloat16", 12, 128) is None
 
 
 def test_a_floor_is_the_larger_of_two() -> None:
@@ -138,33 +132,8 @@ def test_resident_blocks(threads: int, registers: int, shared: int, blocks: int)
     assert SM().occupancy(threads, registers, shared) == blocks * threads / 2048
 
 
-ENTRY = "_ZN4pyrf21ring_attention_kernelINS_4Bf16ELi128EEEvNS_19RingAttentionParamsE"
-PTXAS = f"""
-ptxas info    : 0 bytes gmem
-ptxas info    : Compiling entry function '{ENTRY}' for 'sm_90a'
-ptxas info    : Function properties for {ENTRY}
-    32 bytes stack frame, 56 bytes spill stores, 40 bytes spill loads
-ptxas info    : Used 255 registers, used 1 barriers, 32 bytes cumulative stack size, 1024 bytes smem
-ptxas info    : Compiling entry function '{ENTRY.replace("Bf16", "Fp16")}' for 'sm_80'
-ptxas info    : Function properties for {ENTRY.replace("Bf16", "Fp16")}
-    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
-ptxas info    : Used 64 registers, used 1 barriers, 472 bytes cmem[0]
-"""
-
-
-def test_the_report_of_ptxas_is_read() -> None:
-    first, second = parse_report(PTXAS)
-    assert first.instance == Instance("ring_attention", "bfloat16", 128)
-    assert (first.arch, first.registers, first.shared) == ("sm_90a", 255, 1024)
-    assert (first.stack, first.spills) == (32, 96)
-    assert second.instance == Instance("ring_attention", "float16", 128)
-    assert (second.arch, second.registers, second.shared, second.spills) == ("sm_80", 64, 0, 0)
-    with pytest.raises(ValueError, match="is not the name of a kernel"):
-        parse_report(PTXAS.replace("ring_attention_kernel", "ring_attention_helper"))
-
-
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(kernels, "find_nvcc", lambda: None)
+    monkeypatch.setattr(nvcc, "find_nvcc", lambda: None)
     assert cli.run(["bench", "--roofline", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["compiler"].startswith("unknown: no compiler")
@@ -179,12 +148,6 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert "registers" not in text
 
 
-def test_without_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(kernels, "SOURCES", tmp_path)
-    with pytest.raises(CompilerMissingError, match="no sources"):
-        kernels.resources()
-
-
 def test_with_a_compiler(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -192,7 +155,7 @@ def test_with_a_compiler(
     compiler = tmp_path / "nvcc"
     compiler.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{PTXAS}\nEND\n")
     compiler.chmod(0o755)
-    monkeypatch.setattr(kernels, "find_nvcc", lambda: str(compiler))
+    monkeypatch.setattr(nvcc, "find_nvcc", lambda: str(compiler))
     report = roofline_table.report()
     line = next(line for line in report.models[0].lines if line.name == "ring_attention")
     dynamic = Instance("ring_attention", "bfloat16", 128).block(heads=12)[1]

@@ -5,7 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from pyrf.video.files import Frames
+from pyrf.video.writer import Frames
 
 
 def ramp() -> Frames:

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pyrf.video.files import Frames, Mp4Writer, SheetWriter, Video, check_output, open_writer
+from pyrf.video.encoded import Mp4Writer
+from pyrf.video.files import Video, check_output, open_writer
+from pyrf.video.pictures import SheetWriter
+from pyrf.video.writer import Frames
 from tests.support.video_files import decode, ramp
 
 
@@ -182,6 +185,15 @@ def test_unwritable_outputs_are_refused_at_once(tmp_path: Path, name: str, messa
         check_output(f"{tmp_path}/{name}")
     assert "\n" not in str(error.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_address_that_nothing_sends_to_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"rtmp://host/live: unknown address 'rtmp://'; use \.mp4, \.gif"):
+        check_output("rtmp://host/live")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_check_output_leaves_nothing(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pyrf.video.files import Frames, Video
+from pyrf.video.files import Video
 from pyrf.video.reader import read_frames
+from pyrf.video.writer import Frames
 from tests.support.video_files import decode, ramp
 
 

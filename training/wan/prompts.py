@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from pyrf.extras import needs
+
 COLUMN = "prompt"
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 
@@ -67,11 +69,9 @@ def _text_rows(path: Path) -> Iterator[tuple[int, object]]:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, object]]:
     """Row numbers and prompts of a .parquet file."""
-    try:
+    with needs("train", f"{path} (Parquet)"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
-        raise PromptError(f"{path}: reading Parquet needs pyarrow: pip install 'pyrf[train]'") from error
     try:
         names = pyarrow.parquet.read_schema(path).names
         if COLUMN not in names:

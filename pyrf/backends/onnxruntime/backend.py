@@ -11,6 +11,7 @@ from pyrf.backends.graphs.backend import GraphBackend
 from pyrf.backends.graphs.rollout import GraphRollout, GraphVideo, cache_buffers, decoder_turns
 from pyrf.backends.onnxruntime.sessions import Binding, GraphSet
 from pyrf.bundle.bundle import Bundle
+from pyrf.dtypes import dtype_of
 from pyrf.export.manifest import load_manifest
 from pyrf.loop.cache import SinkRingCache
 from pyrf.models.codecs.codec import Codec, check_latents
@@ -50,7 +51,7 @@ class _Video:
         self._prompt = Binding(graphs["prompt"], {})
         specs = graphs.manifest.graphs["denoise"].inputs
         self._inputs = {
-            spec.name: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype))
+            spec.name: torch.zeros(spec.shape, dtype=dtype_of(spec.dtype))
             for spec in specs
             if spec.name in ("latents", "modulation", "rope", "position", "length")
         }

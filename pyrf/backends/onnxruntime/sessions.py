@@ -8,14 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pyrf.export.manifest import ExportError, GraphSpec, Manifest
+from pyrf.dtypes import dtype_of
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import GraphSpec, Manifest
+from pyrf.extras import needs
 
-try:
+with needs("onnx", "the onnxruntime backend"):
     import onnxruntime
-except ImportError as error:
-    raise ValueError(
-        "the onnxruntime backend needs the package onnxruntime; run: pip install 'pyrf[onnx]'"
-    ) from error
 
 # ONNX's numbers of element types; numpy has no bfloat16 to name one by.
 _ELEMENT_TYPES = {
@@ -72,8 +71,8 @@ class Binding:
         for spec in (*graph.spec.inputs, *graph.spec.outputs):
             buffer = buffers.get(graph.spec.aliases.get(spec.name, spec.name))
             if buffer is None:
-                buffer = torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype))
-            if tuple(buffer.shape) != spec.shape or buffer.dtype != getattr(torch, spec.dtype):
+                buffer = torch.zeros(spec.shape, dtype=dtype_of(spec.dtype))
+            if tuple(buffer.shape) != spec.shape or buffer.dtype != dtype_of(spec.dtype):
                 raise ValueError(
                     f"{spec.name} must be {list(spec.shape)} {spec.dtype}, "
                     f"got {list(buffer.shape)} {buffer.dtype}"

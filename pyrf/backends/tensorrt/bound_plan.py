@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from pyrf.backends.tensorrt.device import Device, Memory, Plan, Stream
-from pyrf.export.manifest import ExportError, TensorSpec
+from pyrf.dtypes import dtype_of
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import TensorSpec
 
 ALIGNMENT = 16
 """Bytes to which TensorRT and the kernels want addresses aligned; torch's allocator gives 512."""
@@ -52,7 +54,7 @@ class BoundPlan:
             shared = self._buffers.get(plan.spec.aliases.get(spec.name, ""))
             buffer = buffers.get(spec.name, shared)
             if buffer is None:
-                buffer = torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype), device=device.torch_device)
+                buffer = torch.zeros(spec.shape, dtype=dtype_of(spec.dtype), device=device.torch_device)
             _check(spec, buffer, device.torch_device)
             if shared is not None and buffer.data_ptr() != shared.data_ptr():
                 raise ExportError(
@@ -82,7 +84,7 @@ class BoundPlan:
 
 
 def _check(spec: TensorSpec, buffer: Tensor, device: torch.device) -> None:
-    if tuple(buffer.shape) != spec.shape or buffer.dtype != getattr(torch, spec.dtype):
+    if tuple(buffer.shape) != spec.shape or buffer.dtype != dtype_of(spec.dtype):
         raise ExportError(
             f"{spec.name} must be {list(spec.shape)} {spec.dtype}, got {list(buffer.shape)} {buffer.dtype}"
         )

@@ -11,20 +11,17 @@ import torch
 from torch import Tensor
 
 from pyrf.backends.tensorrt.device import DeviceError, Stream
-
-INSTALL = "pip install 'pyrf[tensorrt]'"
+from pyrf.extras import needs
 
 
 def _runtime() -> Any:
     """cuda-python's runtime API.
 
     Raises:
-        DeviceError: when the package is missing.
+        MissingExtraError: when the package is missing.
     """
-    try:
+    with needs("tensorrt", "the tensorrt backend"):
         from cuda.bindings import runtime
-    except ImportError as error:
-        raise DeviceError(f"the TensorRT backend needs cuda-python; run: {INSTALL}") from error
     return runtime
 
 

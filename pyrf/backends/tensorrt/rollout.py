@@ -20,11 +20,10 @@ from pyrf.backends.tensorrt.bound_plan import BoundPlan
 from pyrf.backends.tensorrt.device import Device, Event, Memory, Plan
 from pyrf.backends.tensorrt.device import Stream as Queue
 from pyrf.backends.tensorrt.nvtx import stage
-from pyrf.export.manifest import ExportError, GraphSpec, Manifest
+from pyrf.dtypes import dtype_of
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import DECODER, STUDENT, GraphSpec, Manifest
 from pyrf.loop.cache import SinkRingCache
-
-STUDENT = ("prompt", "time", "denoise", "clean")
-DECODER = ("decoder_first", "decoder_next")
 
 
 class PlanSet:
@@ -138,7 +137,7 @@ class _Video:
             if spec.name.startswith("cross_"):
                 self._inputs[spec.name] = self._prompt[spec.name]
             elif spec.name not in self._kv and spec.name != "length":
-                dtype = getattr(torch, spec.dtype)
+                dtype = dtype_of(spec.dtype)
                 self._inputs[spec.name] = torch.zeros(spec.shape, dtype=dtype, device=owner.device)
         buffers = self._inputs | self._kv
         self._denoise = _ByLength(lambda length: owner.bind("denoise", scratch, buffers, length))

@@ -9,18 +9,16 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d
 from torch import Tensor, nn
 
-from pyrf.models.codecs.codec import check_frames, check_latents, to_uint8
+from pyrf.models.codecs.codec import WAN_FPS, check_frames, check_latents, to_uint8
 from pyrf.models.codecs.wan_vae_layers import lay_out_channels_last
 
 
 def build_network(config: Mapping[str, Any]) -> AutoencoderKLWan:
-    """Build the network from the content of `vae/config.json`; weights are not set.
+    """Build the network from the content of a Wan2.1 VAE's `vae/config.json`; weights are not set.
 
     Raises:
-        ValueError: when it is not a VAE of Wan2.1.
+        ValueError: when mean and std of the latents are not given for each channel.
     """
-    if config.get("patch_size") is not None or config.get("is_residual"):
-        raise ValueError("the VAE must be Wan2.1's: patch_size and is_residual (Wan2.2) are not supported")
     network = AutoencoderKLWan.from_config(dict(config))
     for name in ("latents_mean", "latents_std"):
         if len(network.config[name]) != network.config.z_dim:
@@ -47,7 +45,7 @@ class WanVAE:
     """
 
     def __init__(
-        self, network: AutoencoderKLWan, *, decoder_dtype: torch.dtype = torch.float32, fps: float = 16.0
+        self, network: AutoencoderKLWan, *, decoder_dtype: torch.dtype = torch.float32, fps: float = WAN_FPS
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         network.decoder.to(decoder_dtype)

@@ -6,17 +6,16 @@ import asyncio
 import io
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import Executor
-from fractions import Fraction
 from typing import Any
 
-import av
-from av.video.frame import PictureType
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from pyrf.serve.errors import ServeError
-from pyrf.serve.sessions.session import MadeChunk, Session
-from pyrf.video.files import Frames, Mp4Writer
+from pyrf.serve.sessions.chunks import MadeChunk
+from pyrf.serve.sessions.session import Session
+from pyrf.video.encoded import LIVE_MP4, Encoder
+from pyrf.video.writer import Frames
 
 
 class _Pipe(io.RawIOBase):
@@ -45,36 +44,19 @@ class FragmentedMp4:
         fps: frames a second.
     """
 
-    _container: Any
-    _stream: Any
-
     def __init__(self, height: int, width: int, fps: float) -> None:
-        rate = Fraction(fps).limit_denominator(1001)
         self._pipe = _Pipe()
-        options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
-        self._container = av.open(self._pipe, "w", format="mp4", container_options=options)
-        # zerolatency: no frame waits for a later one.
-        codec_options = {**Mp4Writer.codec_options, "tune": "zerolatency"}
-        self._stream = self._container.add_stream(Mp4Writer.codec, rate=rate, options=codec_options)
-        self._stream.height, self._stream.width = height, width
-        self._stream.pix_fmt = Mp4Writer.pixel_format
-        self._time_base = 1 / rate
-        self._count = 0
+        self._encoder = Encoder(self._pipe, LIVE_MP4, height=height, width=width, fps=fps)
 
     def encode(self, frames: Frames) -> bytes:
         """Append frames [T, H, W, 3], the first of them a key frame."""
         for i, frame in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            picture.pts, picture.time_base = self._count, self._time_base
-            picture.pict_type = PictureType.I if i == 0 else PictureType.NONE
-            self._container.mux(self._stream.encode(picture))
-            self._count += 1
+            self._encoder.append(frame, is_key=i == 0)
         return self._pipe.take()
 
     def finish(self) -> bytes:
         """End the clip."""
-        self._container.mux(self._stream.encode())
-        self._container.close()
+        self._encoder.finish()
         return self._pipe.take()
 
 
@@ -85,7 +67,7 @@ async def stream_clip(session: Session, num_frames: int, executor: Executor) -> 
         ServeError: 503 when the session ended before the clip was whole.
     """
     loop = asyncio.get_running_loop()
-    viewer = session.attach()
+    viewer = session.attach("clip")
     o = session.options
     try:
         encoder = await loop.run_in_executor(executor, FragmentedMp4, o.height, o.width, o.fps)

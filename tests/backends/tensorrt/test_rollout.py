@@ -11,10 +11,12 @@ from pyrf.backends.tensorrt import nvtx
 from pyrf.backends.tensorrt.bound_plan import BoundPlan
 from pyrf.backends.tensorrt.cuda import CudaDevice
 from pyrf.backends.tensorrt.device import DeviceError
-from pyrf.backends.tensorrt.rollout import DECODER, STUDENT, PlanSet, TensorRTDecoder, TensorRTRollout
-from pyrf.backends.tensorrt.runtime import load_tensorrt
+from pyrf.backends.tensorrt.rollout import PlanSet, TensorRTDecoder, TensorRTRollout
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.export.manifest import ExportError, load_manifest
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import DECODER, STUDENT, load_manifest
+from pyrf.export.tensorrt.library import load_tensorrt
+from pyrf.extras import MissingExtraError
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from tests.support import exports
 from tests.support.host_device import HostDevice, HostPlan, host_plans
@@ -202,7 +204,7 @@ def test_no_room_is_said_before_a_stream_begins(folder):
 
 def test_without_tensorrt_a_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(ExportError, match=r"pip install 'pyrf\[tensorrt\]'") as raised:
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[tensorrt\]'") as raised:
         load_tensorrt()
     assert "\n" not in str(raised.value)
 

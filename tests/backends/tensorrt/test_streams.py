@@ -10,7 +10,7 @@ import torch
 import pyrf
 from pyrf.backends.tensorrt.rollout import TensorRTRollout
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.export.manifest import ExportError
+from pyrf.export.errors import ExportError
 from pyrf.export.tensorrt.engines import EngineFolder
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from tests.support import exports
@@ -23,9 +23,8 @@ tensorrt_engine = import_module("pyrf.backends.tensorrt.backend")
 @pytest.fixture
 def pipes(monkeypatch):
     """Pipelines of one bundle: with TensorRT as far as it can be played here, and with torch."""
-    monkeypatch.setitem(
-        tensorrt_engine.DTYPES, torch.float32, "float32"
-    )  # ONNX Runtime's, to compare closely
+    # ONNX Runtime's, to compare closely.
+    monkeypatch.setattr(tensorrt_engine, "DTYPES", (*tensorrt_engine.DTYPES, torch.float32))
     bundle = exports.bundle()
     engines = pyrf.StreamingPipeline.from_pretrained(str(bundle.path))
     engines.engine = tensorrt_engine.TensorRTBackend(

@@ -13,7 +13,7 @@ import pytest
 
 from pyrf.export.manifest import GRAPHS, load_manifest
 from pyrf.export.tensorrt.builder import BuildError, BuildRequest, build_engine
-from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, Target
+from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, EngineTarget
 from pyrf.export.tensorrt.target import build_engines
 from tests.support import exports
 
@@ -22,7 +22,7 @@ pytest.importorskip(
 )
 
 WORKER = (sys.executable, str(Path(__file__).with_name("rtx_worker.py")))
-TARGET = Target("tensorrt_rtx test", "8.9")
+TARGET = EngineTarget("tensorrt_rtx test", "8.9")
 OPTIONS = BuildOptions(worker=WORKER, time_limit=300)
 LAYERS = exports.MODEL.num_layers
 ATTENTIONS = {"denoise": 2 * LAYERS, "clean": 2 * LAYERS - 2}
@@ -171,7 +171,7 @@ def test_without_tensorrt_the_builder_says_what_to_install(tmp_path):
     blocked = (
         "import sys; sys.modules['tensorrt'] = None; from pyrf.export.tensorrt.builder import main; main()"
     )
-    with pytest.raises(BuildError, match=r"pip install 'pyrf\[tensorrt\]'"):
+    with pytest.raises(BuildError, match=r"pip install '\.\[tensorrt\]'"):
         build_engine(request(tmp_path, graph="time"), worker=(sys.executable, "-c", blocked))
 
 

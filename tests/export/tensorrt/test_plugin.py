@@ -12,10 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pyrf.export.manifest import ExportError, load_manifest
-from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, Target
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import load_manifest
+from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, EngineTarget
 from pyrf.export.tensorrt.plugin import PLUGIN, compile_ptx, name_plugin, register
-from pyrf.reports.kernels import find_nvcc
+from pyrf.kernels.nvcc import find_nvcc
 from tests.kernels.ptx import launch, parse
 from tests.kernels.ptx_ops import _Device
 from tests.support import exports
@@ -140,7 +141,7 @@ def test_a_graph_for_the_plugin_names_it_and_keeps_its_weights_outside():
 def test_only_calls_with_attention_take_the_plugin_and_then_no_profiles():
     folder = exports.exported("float16")
     engines = EngineFolder(
-        folder, load_manifest(folder), Target("tensorrt 10.16.1", "9.0"), BuildOptions(plugin=True)
+        folder, load_manifest(folder), EngineTarget("tensorrt 10.16.1", "9.0"), BuildOptions(plugin=True)
     )
     assert engines.key("denoise").flags == ("level3", "plugin")
     assert engines.key("prompt").flags == ("level3",)
@@ -149,7 +150,7 @@ def test_only_calls_with_attention_take_the_plugin_and_then_no_profiles():
 
 
 def test_without_nvcc_a_line_says_how_to_go_on(monkeypatch):
-    monkeypatch.setattr("pyrf.reports.kernels.find_nvcc", lambda: None)
+    monkeypatch.setattr("pyrf.kernels.nvcc.find_nvcc", lambda: None)
     with pytest.raises(ExportError, match=r"needs nvcc .* leave it out") as raised:
         compile_ptx("90a")
     assert "\n" not in str(raised.value)

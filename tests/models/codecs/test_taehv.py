@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from pyrf.models.codecs.taehv import TAEHV, TAEHVCodec, TAEHVConfig
 
-GOLDEN = Path(__file__).parents[3] / "data" / "golden" / "taehv" / "taehv_io.safetensors"
+GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "taehv" / "taehv_io.safetensors"
 TINY = TAEHVConfig(
     encoder_width=8, decoder_widths=(12, 8, 8, 8), blocks=1, patch_size=2, upscale=(False, True, True)
 )

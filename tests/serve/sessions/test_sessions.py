@@ -37,7 +37,7 @@ def test_a_session_shows_what_the_pipeline_makes(server: Running, pipe: Streamin
     headers = [header for header, _ in frames]
     assert [h.frame for h in headers] == list(range(57))
     assert [h.chunk for h in headers] == [0] * 9 + [1] * 12 + [2] * 12 + [3] * 12 + [4] * 12
-    assert {h.chunk_frames for h in headers if h.chunk} == {12}
+    assert {h.frames_in_chunk for h in headers if h.chunk} == {12}
     assert headers[33].pts_s == 33 / 16
     assert {(h.width, h.height, h.format, h.prompt_id, h.dropped) for h in headers} == {
         (WIDTH, HEIGHT, "raw", 0, 0)
@@ -188,7 +188,7 @@ def test_a_clip_comes_while_it_is_made(server: Running, monkeypatch: pytest.Monk
         assert next(pieces)[4:8] == b"ftyp"
         assert server.http.get("/v1/model").json()["sessions"] == 1
     # The connection is closed: so is the session, chunk under way or not.
-    server.wait_until(lambda: not server.hub._sessions)
+    server.wait_until(lambda: not server.registry._sessions)
     release.set()
 
 
