@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from pyrf.bundle.bundle import Bundle
-from pyrf.config import ModelConfig, StreamConfig
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.export.graphs.decoder import decoder_graphs
 from pyrf.export.graphs.fp8 import calibrate
 from pyrf.export.graphs.student import student_graphs
@@ -113,7 +113,7 @@ def export_onnx(
     with whole_folder(folder) as temporary:
         writer = FolderWriter(temporary)
         codec = bundle.codec(torch_dtype)
-        rows, columns = latent_size(
+        size = latent_size(
             bundle.height if height is None else height,
             bundle.width if width is None else width,
             codec,
@@ -121,7 +121,7 @@ def export_onnx(
         report("fingerprint of the weights")
         weights = fingerprint(bundle)
         report("the decoder")
-        writer.add(decoder_graphs(codec, stream.chunk_frames, rows, columns), "decoder.weights")
+        writer.add(decoder_graphs(codec, stream.chunk_frames, *size), "decoder.weights")
         del codec
         report("the text encoder")
         text_encoder = bundle.text_encoder(torch_dtype)
@@ -132,11 +132,11 @@ def export_onnx(
         if fp8:
             report("calibration")
             model = bundle.transformer(torch_dtype, device)
-            largest = calibrate(model, stream, prompts, rows, columns)
+            largest = calibrate(model, stream, prompts, size)
             del model
         report("the student")
         model = bundle.transformer(torch_dtype)
-        writer.add(student_graphs(model, stream, rows, columns, fp8_inputs=largest), "student.weights")
+        writer.add(student_graphs(model, stream, size, fp8_inputs=largest), "student.weights")
         del model
         report("the manifest")
         return writer.finish(
@@ -144,8 +144,8 @@ def export_onnx(
             fp8=fp8,
             model=config,
             stream=stream,
-            height=rows,
-            width=columns,
+            height=size.height,
+            width=size.width,
             weights=weights,
         )
 
@@ -165,7 +165,7 @@ def export_student(
     """
     with whole_folder(folder) as temporary:
         writer = FolderWriter(temporary)
-        writer.add(student_graphs(model, stream, height, width), "student.weights")
+        writer.add(student_graphs(model, stream, LatentSize(height, width)), "student.weights")
         return writer.finish(
             dtype=str(model.dtype).removeprefix("torch."),
             fp8=False,

@@ -28,7 +28,7 @@ from typing import Any
 
 from pyrf.bundle.bundle import Bundle
 from pyrf.bundle.weights import weight_files
-from pyrf.config import ModelConfig, StreamConfig
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -115,9 +115,14 @@ class Manifest:
     format: int = FORMAT
 
     @property
+    def size(self) -> LatentSize:
+        """Of the latents."""
+        return LatentSize(self.height, self.width)
+
+    @property
     def tokens(self) -> int:
         """Tokens of a chunk."""
-        return self.stream.chunk_frames * (self.height // 2) * (self.width // 2)
+        return self.stream.chunk_frames * self.size.tokens
 
     @property
     def lengths(self) -> tuple[int, ...]:

@@ -33,14 +33,9 @@ ORDER = (
 )
 """Rooms and modules of `pyrf`, bottom up; those of one line do not import each other."""
 
-NOT_YET = {"checks", "dtypes", "extras", "machine"}
+NOT_YET = {"dtypes", "extras", "machine"}
 KNOWN = {
     ("pyrf.client", "pyrf.serve"),
-    ("pyrf.loop.sampler", "pyrf.models.dit.attention"),
-    ("pyrf.loop.sampler", "pyrf.models.dit.model"),
-    ("pyrf.streaming.lockstep", "pyrf.pipeline"),
-    ("pyrf.streaming.stream", "pyrf.pipeline"),
-    ("pyrf.export.graphs.fp8", "pyrf.backends.torch.rollout"),
     ("pyrf.export.targets", "pyrf.backends.onnxruntime.parity"),
     ("pyrf.export.tensorrt.plugin", "pyrf.reports.kernels"),
     ("pyrf.export.tensorrt.target", "pyrf.backends.tensorrt.cuda"),

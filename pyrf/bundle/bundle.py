@@ -15,7 +15,8 @@ from pyrf.bundle.hub import BundleError, find_bundle, find_student
 from pyrf.bundle.layout import DIT_STEM, TEXT_STEM, VAE_STEM, Layout, Placement, find_layout
 from pyrf.bundle.names import dit_from_diffusers, dit_to_diffusers, t5_to_transformers
 from pyrf.bundle.weights import load_weights, read_student, unfilled
-from pyrf.config import MAX_FPS, MIN_FPS, PATCH, ModelConfig, StreamConfig, check_positive, check_whole
+from pyrf.checks import check_positive, check_whole
+from pyrf.config import MAX_FPS, MIN_FPS, PATCH, ModelConfig, StreamConfig
 from pyrf.files import whole_folder
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.codecs.taehv import TAEHVCodec

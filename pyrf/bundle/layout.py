@@ -13,7 +13,8 @@ from torch import Tensor
 from pyrf.bundle.hub import BundleError
 from pyrf.bundle.names import dit_from_diffusers, t5_from_transformers, vae_to_diffusers
 from pyrf.bundle.weights import find_weights, load_weights, read_tensors, unfilled, weight_files
-from pyrf.config import PATCH, ModelConfig, check_positive, check_whole
+from pyrf.checks import check_positive, check_whole
+from pyrf.config import PATCH, ModelConfig
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import StreamConfig
-from pyrf.loop.sampler import ChunkLoop, FewStepSampler, SeededNoise
-from pyrf.models.codecs.codec import Codec
+from pyrf.loop.sampler import FewStepSampler
+from pyrf.loop.schedule import TIMESTEPS
+from pyrf.models.codecs.codec import Codec, latent_size
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT
 from pyrf.models.dit.model import WanModel
 from pyrf.models.text.encoder import TextEncoder
@@ -37,12 +38,12 @@ class Student:
     text: TextEncoder
     codec: Codec
     stream: StreamConfig
-    backend: type[TorchRollout] = TorchRollout
+    rollout: type[TorchRollout] = TorchRollout
 
 
 def few_step_sigmas(stream: StreamConfig) -> Tensor:
     """Noise levels of the denoise calls, falling, float32."""
-    return torch.tensor(FewStepSampler(stream).timesteps) / 1000
+    return torch.tensor(FewStepSampler(stream).timesteps) / TIMESTEPS
 
 
 @torch.no_grad()
@@ -51,12 +52,8 @@ def make_videos(
 ) -> NDArray[np.uint8]:
     """One video a caption, streamed side by side: uint8 [B, T, H, W, 3]."""
     codec, stream = student.codec, student.stream
-    height, width = HEIGHT // codec.spatial_stride, WIDTH // codec.spatial_stride
-    backend = student.backend(student.dit, stream)
-    backend.start(len(captions), height, width)
-    backend.set_prompt(student.text.encode(captions))
-    shape = (stream.chunk_frames, codec.latent_channels, height, width)
-    loop = ChunkLoop(backend, stream, SeededNoise(seeds, shape))
+    size, prompt = latent_size(HEIGHT, WIDTH, codec), student.text.encode(captions)
+    loop = student.rollout(student.dit, stream, len(captions), size, prompt).loop(seeds)
     decoder = codec.decoder()
     frames_per_chunk = FRAMES_PER_LATENT * stream.chunk_frames
     chunks = math.ceil((seconds * FPS + FRAMES_PER_LATENT - 1) / frames_per_chunk)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pyrf.backends.graphs.backend import GraphBackend
 from pyrf.backends.tensorrt.cuda import CudaDevice
 from pyrf.backends.tensorrt.rollout import DECODER, STUDENT, PlanSet, TensorRTDecoder, TensorRTRollout
 from pyrf.backends.tensorrt.runtime import TensorRTPlan, load_tensorrt, target
 from pyrf.bundle.bundle import Bundle
+from pyrf.config import LatentSize
 from pyrf.export.manifest import ExportError, load_manifest
 from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder
 from pyrf.models.codecs.codec import Codec
@@ -56,14 +58,12 @@ class TensorRTBackend(GraphBackend[PlanSet]):
                 "give dtype bfloat16, or use backend torch"
             )
         super().__init__(bundle, codec, dtype=DTYPES[dtype], load=open_plans, exported=exported)
-        height, width = bundle.height // codec.spatial_stride, bundle.width // codec.spatial_stride
-        self._graphs(*(self._size or (height, width)))
 
-    def backend(self, height: int, width: int) -> TensorRTRollout:
-        return TensorRTRollout(self._graphs(height, width))
+    def open(self, batch: int, size: LatentSize, prompt_embeds: Tensor) -> TensorRTRollout:
+        return TensorRTRollout(self._graphs(size), batch, size, prompt_embeds)
 
-    def decoder(self, batch: int, height: int, width: int) -> TensorRTDecoder:
-        return TensorRTDecoder(self._graphs(height, width), batch)
+    def decoder(self, batch: int, size: LatentSize) -> TensorRTDecoder:
+        return TensorRTDecoder(self._graphs(size), batch)
 
 
 def plans_on_gpu(trt: Any, device: CudaDevice, options: BuildOptions | None = None) -> OpenPlans:

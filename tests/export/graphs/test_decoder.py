@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyrf.backends.onnxruntime.backend import OnnxDecoder
+from pyrf.backends.onnxruntime.rollout import OnnxDecoder
 from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.export.exporter import FolderWriter
 from pyrf.export.graphs.decoder import decoder_graphs
