@@ -50,7 +50,7 @@ def export(
     from dataclasses import replace
 
     from pyrf.bundle.bundle import load_bundle
-    from pyrf.pipeline import check_device
+    from pyrf.checks import check_device
 
     bundle = load_bundle(model, student=student)
     if window is not None:
