@@ -21,7 +21,7 @@ from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import StreamConfig
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from pyrf.machine import peak_rss_mib, processor
-from pyrf.reports.roofline_table import MODELS
+from pyrf.models.wan21 import MODELS
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 

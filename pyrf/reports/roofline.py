@@ -34,12 +34,10 @@ import math
 from dataclasses import dataclass, field, replace
 
 from pyrf.config import PATCH, ModelConfig, StreamConfig
+from pyrf.models.wan21 import LATENTS, LatentGeometry
 
 ELEMENT = 2
 """Bytes of a bfloat16."""
-
-PIXELS_PER_LATENT = 8
-"""Of a frame's height and width."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +118,20 @@ class Sizes:
     """Of a chunk."""
 
     @classmethod
-    def of(cls, model: ModelConfig, stream: StreamConfig, height: int, width: int) -> Sizes:
-        """From the height and width of a frame in pixels.
+    def of(
+        cls,
+        model: ModelConfig,
+        stream: StreamConfig,
+        height: int,
+        width: int,
+        latents: LatentGeometry = LATENTS,
+    ) -> Sizes:
+        """From the height and width of a frame in pixels, and what a latent frame stands for.
 
         Raises:
             ValueError: when they are no whole number of tokens.
         """
-        sides = (PIXELS_PER_LATENT * PATCH[1], PIXELS_PER_LATENT * PATCH[2])
+        sides = (latents.spatial_stride * PATCH[1], latents.spatial_stride * PATCH[2])
         if height < 1 or width < 1 or height % sides[0] or width % sides[1]:
             raise ValueError(f"a frame must be multiples of {sides[0]} x {sides[1]}, got {height} x {width}")
         return cls(model, stream, stream.chunk_frames * (height // sides[0]) * (width // sides[1]))

@@ -7,18 +7,13 @@ from typing import TYPE_CHECKING
 
 from pyrf.config import ModelConfig, StreamConfig
 from pyrf.kernels.instances import Instance
+from pyrf.models.wan21 import HEIGHT, LATENTS, MODELS, WIDTH
 from pyrf.reports.kernels import Resources, resources
 from pyrf.reports.roofline import Device, Sizes, Work, chunk, total_floor, total_flops
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-MODELS = {
-    "Wan2.1-T2V-1.3B": ModelConfig(),
-    "Wan2.1-T2V-14B": ModelConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40),
-}
-HEIGHT, WIDTH = 480, 832
-FRAMES_PER_LATENT = 4
 DTYPE = "bfloat16"
 
 
@@ -117,7 +112,7 @@ def _floor(name: str, sizes: Sizes, device: Device, found: dict[Instance, Resour
         tflop=flops / 1e12,
         floor_ms=1e3 * seconds,
         compute_ms=1e3 * flops / device.flops,
-        frames_per_second=FRAMES_PER_LATENT * sizes.stream.chunk_frames / seconds,
+        frames_per_second=LATENTS.temporal_stride * sizes.stream.chunk_frames / seconds,
         cache_gigabytes=sizes.cache_bytes / 1e9,
         lines=[_line(work, sizes, device, found) for work in works],
     )

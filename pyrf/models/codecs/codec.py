@@ -9,9 +9,6 @@ from torch import Tensor
 
 from pyrf.config import PATCH
 
-WAN_FPS = 16.0
-"""Frames per second of the videos that Wan2.1, and the codecs of its latents, were trained on."""
-
 MAX_SIDE = 16384
 """Pixels of a frame's side, the most that H.264 encodes."""
 
