@@ -21,9 +21,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrf.config import StreamConfig
+from pyrf.config import LatentSize, StreamConfig
+from pyrf.loop.rope import chunk_turn, rope_table
 from pyrf.machine import percentile
-from pyrf.models.dit.attention import rope_table
 from pyrf.models.wan21 import HEIGHT, LATENTS, MODELS, WIDTH
 from pyrf.ops import add_norm, bias_norm, ema_sink_update, native, norm_rope_append, ring_attention
 from pyrf.ops.attention_choice import set_attention
@@ -45,11 +45,11 @@ class Case(NamedTuple):
     run: Callable[[], object]
 
 
-def cases(sizes: Sizes, rows: int, columns: int, dtype: torch.dtype, device: str) -> list[Case]:
+def cases(sizes: Sizes, size: LatentSize, dtype: torch.dtype, device: str) -> list[Case]:
     """The ops with a full window, and a norm with SiLU of a chunk's frames in the Wan VAE.
 
     Args:
-        rows, columns: tokens of a latent frame.
+        size: of the latents.
     """
     model, stream, tokens = sizes.model, sizes.stream, sizes.tokens
     head_dim = model.head_dim
@@ -62,10 +62,8 @@ def cases(sizes: Sizes, rows: int, columns: int, dtype: torch.dtype, device: str
     q, k, v = draw(1, tokens, 3 * model.dim).chunk(3, -1)
     rotated = draw(1, model.num_heads, tokens, head_dim)
     norm_q, norm_k = draw(model.dim), draw(model.dim)
-    positions = range(stream.chunk_frames)
-    rope = rope_table(positions, rows, columns, head_dim, model.rope_theta, device=device)
-    time_pairs = head_dim // 2 - 2 * (head_dim // 6)
-    turn = rope.select(0, 0).narrow(0, 0, time_pairs).contiguous()
+    rope = rope_table(model, range(stream.chunk_frames), size, device=device)
+    turn = chunk_turn(model, stream.chunk_frames, dtype=torch.float32, device=device)
     slot = torch.full((), stream.slots - 1, device=device)
     masters = [
         torch.zeros(1, model.num_heads, tokens, head_dim, dtype=MASTER_DTYPES[dtype], device=device)
@@ -193,11 +191,11 @@ def main() -> None:
         print(json.dumps({**vars(arguments), "timed": False, "reason": reason}))
         raise SystemExit(MISSING if arguments.require_gpu else 0)
 
-    side = 2 * LATENTS.spatial_stride
+    size = LatentSize(HEIGHT // LATENTS.spatial_stride, WIDTH // LATENTS.spatial_stride)
     set_attention("pyrf")
     results = {
         case.work.name: measure(case, EventTimer(), arguments.warm_up, arguments.repeats)
-        for case in cases(sizes, HEIGHT // side, WIDTH // side, dtype, "cuda")
+        for case in cases(sizes, size, dtype, "cuda")
     }
     show(results)
     result = {

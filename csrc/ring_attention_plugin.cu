@@ -7,6 +7,9 @@
 
 namespace pyrf {
 
+template <int kHeadDim>
+constexpr float kScaleLog2 = scale_log2(kHeadDim);
+
 template <class T, int kHeadDim>
 PYRF_DEVICE void attend(const void* q, const void* keys, const void* values, const int64_t* length, int heads,
                         int queries, int capacity, void* out) {
@@ -25,8 +28,7 @@ PYRF_DEVICE void attend(const void* q, const void* keys, const void* values, con
   params.heads = heads;
   params.queries = queries;
   params.length = static_cast<int>(valid);
-  constexpr float kLog2E = 1.44269504f;
-  params.scale_log2 = kLog2E * (kHeadDim == 64 ? 0.125f : 0.0883883476f);
+  params.scale_log2 = kScaleLog2<kHeadDim>;
   ring_attention_block<T, kHeadDim>(params);
 }
 

@@ -40,13 +40,6 @@ KNOWN = {
     ("pyrf.loop.sampler", "pyrf.models.dit.model"),
     ("pyrf.streaming.lockstep", "pyrf.pipeline"),
     ("pyrf.streaming.stream", "pyrf.pipeline"),
-    ("pyrf.export.graphs.fp8", "pyrf.backends.torch.rollout"),
-    ("pyrf.export.targets", "pyrf.backends.onnxruntime.parity"),
-    ("pyrf.export.tensorrt.target", "pyrf.backends.tensorrt.cuda"),
-    ("pyrf.export.tensorrt.target", "pyrf.backends.tensorrt.rollout"),
-    ("pyrf.export.tensorrt.target", "pyrf.backends.tensorrt.runtime"),
-    ("pyrf.export.targets", "pyrf.export.tensorrt.target"),
-    ("pyrf.serve.sessions.session", "pyrf.serve.sessions.tracing"),
 }
 """Imports that still go up or around; none may be added."""
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pyrf.bundle.hub import has_bundle, has_student
-from pyrf.evaluation.scores.settings import VideoAlignSettings, single_rewards
+from pyrf.evaluation.scores.settings import VideoAlignSettings, single_scores
 from pyrf.training.recipe import AnyRecipe, Recipe, WanDmdRecipe, WanRecipe
 from pyrf.training.wan import memory
 
@@ -122,7 +122,7 @@ def _files(recipe: AnyRecipe, name: str, folder: Path | None) -> list[FileNeed]:
         if network.weights is not None:
             needs.append(FileNeed(name, f"{what}: weights", network.weights, has_student(network.weights)))
     if isinstance(wan, WanDmdRecipe):
-        for reward in single_rewards(wan.dmd.reward):
+        for reward in single_scores(wan.dmd.reward):
             if isinstance(reward, VideoAlignSettings):
                 for part in (reward.checkpoint, reward.base):
                     needs.append(FileNeed(name, "reward", str(part), part.is_dir()))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pyrf.training.recipe import AnyRecipe, Recipe, RecipeError
 from pyrf.training.runner import processes
-from pyrf.training.runner.trainer import Stage, train
+from pyrf.training.runner.stage import Stage
+from pyrf.training.runner.trainer import train
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ def _run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
     torch.manual_seed(settings.seed)
     logger.info("stage %s: %d steps in %s", name, settings.steps, folder / name)
 
-    def build() -> Stage:
+    def build() -> Stage[Any]:
         if isinstance(recipe, Recipe):
             from pyrf.training.scratch.build import build_stage
 

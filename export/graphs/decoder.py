@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyrf.dtypes import dtype_of
+from pyrf.export.errors import ExportError
 from pyrf.export.graphs.trace import TracedGraph, graph_spec, trace
-from pyrf.export.manifest import ExportError
 from pyrf.models.codecs import taehv
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.codecs.taehv import MemoryBlock, TAEHVCodec

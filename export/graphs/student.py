@@ -48,9 +48,7 @@ class _GraphLayer:
     def __init__(self, whole: GraphAttention, layer: int) -> None:
         self.whole, self.layer = whole, layer
 
-    def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float, rope: Tensor
-    ) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float) -> Tensor:
         whole, i = self.whole, self.layer
         q, k = whole.norm_rotate(q, norm_q, eps), whole.norm_rotate(k, norm_k, eps)
         v = v.unflatten(-1, (-1, k.shape[-1])).transpose(0, 1).unsqueeze(0)
@@ -93,7 +91,7 @@ class DenoiseCall(_Call):
         attention = GraphAttention(keys, values, rope, position, length)
         prompt = PromptCache(tuple(cross_keys), tuple(cross_values))
         x = self.model.embed_latents(latents).squeeze(0)
-        tokens = self.model.denoise_tokens(x, self._time(modulation), rope, prompt, attention)
+        tokens = self.model.denoise_tokens(x, self._time(modulation), prompt, attention)
         flow = unpatchify(tokens.unsqueeze(0), latents.shape[1], *latents.shape[3:])
         return flow.float(), attention.keys, attention.values
 
@@ -130,7 +128,7 @@ def student_graphs(
         model: on the CPU, in the dtype to export.
         stream: how it streams.
         height, width: of the latents.
-        fp8_inputs: from `pyrf.export.graphs.fp8.calibrate`, for float8 products; None: none.
+        fp8_inputs: from `pyrf.export.graphs.fp8.fp8_inputs`, for float8 products; None: none.
 
     Returns:
         "prompt", "time", "denoise" and "clean".

@@ -11,14 +11,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pyrf.export.errors import ExportError
 from pyrf.export.graphs.nodes import DOMAIN, RING_ATTENTION
-from pyrf.export.manifest import ExportError
+from pyrf.export.tensorrt.library import DTYPES
 from pyrf.kernels.instances import RING_QUERIES, Instance
 from pyrf.kernels.nvcc import SOURCES, compile_kernel
 
 PLUGIN = f"{DOMAIN}::{RING_ATTENTION}"
 SOURCE = "ring_attention_plugin.cu"
-DTYPES = {"HALF": "float16", "BF16": "bfloat16"}
 
 
 def compile_ptx(arch: str) -> str:

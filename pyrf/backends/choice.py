@@ -27,7 +27,7 @@ def check_backend(name: str, exported: str | Path | None) -> None:
             "choose onnxruntime or tensorrt"
         )
     if name == "tensorrt":
-        from pyrf.backends.tensorrt.runtime import load_tensorrt
+        from pyrf.export.tensorrt.library import load_tensorrt
 
         load_tensorrt()
 

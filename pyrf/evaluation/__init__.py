@@ -1,1 +1,1 @@
-"""How well a model does: streams of held-out prompts, and scores of videos."""
+"""How good videos are: streams of held-out prompts, judged by their world, and scores of any clip."""

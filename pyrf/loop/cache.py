@@ -14,7 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from pyrf.config import ModelConfig, StreamConfig
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
+from pyrf.loop.rope import chunk_turn
 from pyrf.ops import ema_sink_update
 from pyrf.ops.ema_sink_update import MASTER_DTYPES
 from pyrf.ops.library import compute_dtype
@@ -29,7 +30,7 @@ class SinkRingCache:
     Args:
         model, stream: sizes of the network and of the window.
         batch: streams computed together.
-        tokens_per_frame: tokens of a latent frame.
+        size: of the latents.
         dtype, device: of keys and values.
 
     Attributes:
@@ -42,7 +43,7 @@ class SinkRingCache:
         key_masters, value_masters: what `ema_sink_update` keeps beside the sink, if anything.
 
     Raises:
-        ValueError: when a size is not positive.
+        ValueError: when the batch is not positive.
     """
 
     def __init__(
@@ -51,15 +52,14 @@ class SinkRingCache:
         stream: StreamConfig,
         *,
         batch: int,
-        tokens_per_frame: int,
+        size: LatentSize,
         dtype: torch.dtype,
         device: torch.device | str,
     ) -> None:
-        for name, size in (("batch", batch), ("tokens_per_frame", tokens_per_frame)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
         self.stream = stream
-        self.tokens = stream.chunk_frames * tokens_per_frame
+        self.tokens = stream.chunk_frames * size.tokens
         """Tokens of a chunk, the size of a slot."""
         self.has_sink = stream.sink_frames > 0
         shape = (model.num_layers, batch, model.num_heads, stream.slots * self.tokens, model.head_dim)
@@ -73,7 +73,7 @@ class SinkRingCache:
                 self.key_masters = torch.zeros(sink_shape, dtype=master, device=device).unbind()
                 self.value_masters = torch.zeros(sink_shape, dtype=master, device=device).unbind()
             self.slot = torch.zeros((), dtype=torch.int64, device=device)
-            self._turn = _chunk_turn(model, stream.chunk_frames, compute_dtype(dtype), device)
+            self._turn = chunk_turn(model, stream.chunk_frames, dtype=compute_dtype(dtype), device=device)
         self.reset()
 
     def reset(self) -> None:
@@ -82,6 +82,7 @@ class SinkRingCache:
         self.open = False
         self.length = 0
         self.order: Tensor | None = None
+        self._rewritten: int | None = None
         for master in self._masters():
             master.zero_()
 
@@ -91,9 +92,10 @@ class SinkRingCache:
 
     @property
     def frame_positions(self) -> range:
-        """Absolute latent-frame indices of the current chunk."""
+        """Absolute latent-frame indices of the current chunk, inside `rewrite` of the one written again."""
         frames = self.stream.chunk_frames
-        return range(self.chunk * frames, (self.chunk + 1) * frames)
+        chunk = self.chunk if self._rewritten is None else self._rewritten
+        return range(chunk * frames, (chunk + 1) * frames)
 
     def slot_of(self, chunk: int) -> int:
         """The slot a chunk is written to."""
@@ -182,11 +184,8 @@ class SinkRingCache:
         return gathered[0], gathered[1], gathered[0].shape[2]
 
     @contextmanager
-    def rewrite(self, chunk: int) -> Iterator[range]:
-        """Compute a chunk of the ring again, in its own place; it sees the sink and older chunks.
-
-        Yields:
-            Its frame positions.
+    def rewrite(self, chunk: int) -> Iterator[None]:
+        """Inside, a chunk of the ring is the current one, in its own place; it sees sink and older chunks.
 
         Raises:
             RuntimeError: when a chunk is under way.
@@ -198,15 +197,14 @@ class SinkRingCache:
             raise ValueError(f"chunk must be one of the ring's {list(self.ring_chunks)}, got {chunk}")
         order = [0] if self.has_sink else []
         order += [self.slot_of(c) for c in range(self.ring_chunks.start, chunk + 1)]
-        frames = self.stream.chunk_frames
         with torch.inference_mode(False):
             self.order = torch.tensor(order).to(self.slot.device)
         self.slot.fill_(order[-1])
-        self.open = True
+        self.open, self._rewritten = True, chunk
         try:
-            yield range(chunk * frames, (chunk + 1) * frames)
+            yield
         finally:
-            self.open, self.order = False, None
+            self.open, self.order, self._rewritten = False, None, None
 
     def snapshot(self) -> list[tuple[Tensor, Tensor]]:
         """Copies of what the current chunk sees besides itself, for `PrefixAttention`.
@@ -228,11 +226,3 @@ class SinkRingCache:
             )
             for keys, values in zip(self.keys, self.values)
         ]
-
-
-def _chunk_turn(model: ModelConfig, frames: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """Rotation of the time pairs by one chunk, [pairs, 2] cosine and sine."""
-    pairs = model.head_dim // 2 - 2 * (model.head_dim // 6)
-    exponents = torch.arange(pairs, dtype=torch.float64) / pairs
-    angles = frames * model.rope_theta**-exponents
-    return torch.stack((angles.cos(), angles.sin()), -1).to(device=device, dtype=dtype)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from pyrf.config import PATCH, StreamConfig
+from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.cache import SinkRingCache
+from pyrf.loop.rope import ChunkRope, rope_table
 from pyrf.loop.schedule import FlowSchedule, add_noise, to_x0
 from pyrf.models.dit.attention import Attention, CachedAttention, PrefixAttention
 from pyrf.models.dit.model import PromptCache, WanModel
@@ -165,7 +166,7 @@ class TrainingRollout:
         model: the student.
         stream: how the stream is cut.
         prompt: from ``model.encode_prompt``; its gradient, if any, is kept.
-        height, width: of the latents.
+        size: of the latents.
         checkpointing: compute the call with the gradient again in the backward, to save memory.
     """
 
@@ -175,31 +176,38 @@ class TrainingRollout:
         stream: StreamConfig,
         prompt: PromptCache,
         *,
-        height: int,
-        width: int,
+        size: LatentSize,
         checkpointing: bool = False,
     ) -> None:
         self.model, self.prompt, self.checkpointing = model, prompt, checkpointing
         self.batch = prompt.keys[0].shape[0]
+        # Of computation: a sharded model's weights may be kept in another dtype.
+        dtype, device = prompt.keys[0].dtype, prompt.keys[0].device
         self.sampler = FewStepSampler(stream)
         self.cache = SinkRingCache(
             model.config,
             stream,
             batch=self.batch,
-            tokens_per_frame=height // PATCH[1] * (width // PATCH[2]),
-            dtype=prompt.keys[0].dtype,  # of computation; a sharded model's weights may be kept in another
-            device=prompt.keys[0].device,
+            size=size,
+            dtype=dtype,
+            device=device,
         )
-        self.attention = CachedAttention(self.cache)
+        self.size = size
+        self.attention = CachedAttention(
+            self.cache, ChunkRope(model.config, size, dtype=dtype, device=device)
+        )
 
     def _predict(self, attention: Attention) -> Predict:
-        positions = self.cache.frame_positions
-
         def predict(x: Tensor, timestep: float) -> Tensor:
             timesteps = torch.full((self.batch,), timestep, device=x.device)
-            return self.model(x, timesteps, self.prompt, attention=attention, frame_positions=positions)
+            return self.model(x, timesteps, self.prompt, attention=attention)
 
         return predict
+
+    def _rope(self) -> Tensor:
+        """The chunk's rotations in memory of their own, which the backward reads again."""
+        positions, cache = self.cache.frame_positions, self.cache.keys[0]
+        return rope_table(self.model.config, positions, self.size, dtype=cache.dtype, device=cache.device)
 
     def next_chunk(self, draw: Draw, exit_step: int) -> Tensor:
         """Roll one chunk out and stop after call ``exit_step``, the one that carries the gradient.
@@ -223,7 +231,7 @@ class TrainingRollout:
             predict = self._predict(self.attention)
             x = self.sampler.noisy(predict, draw(), draw, exit_step)
             if differentiable:
-                predict = self._predict(PrefixAttention(self.cache.snapshot()))
+                predict = self._predict(PrefixAttention(self._rope(), self.cache.snapshot()))
         if self.checkpointing:
             x0 = checkpoint(self.sampler.x0, predict, x, exit_step, use_reentrant=False)
         else:
@@ -234,7 +242,6 @@ class TrainingRollout:
                 torch.zeros(self.batch, device=x0.device),
                 self.prompt,
                 attention=self.attention,
-                frame_positions=self.cache.frame_positions,
             )
             self.cache.commit()
         return x0

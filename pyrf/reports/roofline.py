@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from pyrf.config import PATCH, ModelConfig, StreamConfig
+from pyrf.config import PATCH, LatentSize, ModelConfig, StreamConfig
 from pyrf.models.wan21 import LATENTS, LatentGeometry
 
 ELEMENT = 2
@@ -134,7 +134,8 @@ class Sizes:
         sides = (latents.spatial_stride * PATCH[1], latents.spatial_stride * PATCH[2])
         if height < 1 or width < 1 or height % sides[0] or width % sides[1]:
             raise ValueError(f"a frame must be multiples of {sides[0]} x {sides[1]}, got {height} x {width}")
-        return cls(model, stream, stream.chunk_frames * (height // sides[0]) * (width // sides[1]))
+        size = LatentSize(height // latents.spatial_stride, width // latents.spatial_stride)
+        return cls(model, stream, stream.chunk_frames * size.tokens)
 
     @property
     def window(self) -> int:
@@ -170,8 +171,7 @@ def ring_attention(sizes: Sizes) -> Work:
 
 def ema_sink_update(sizes: Sizes, *, wide_master: bool = False) -> Work:
     n, d, model = sizes.tokens, sizes.model.dim, sizes.model
-    time_pairs = model.head_dim // 2 - 2 * (model.head_dim // 6)
-    flops = 2 * 3 * n * d + 6 * n * time_pairs * model.num_heads
+    flops = 2 * 3 * n * d + 6 * n * model.rope_pairs[0] * model.num_heads
     return Work("ema_sink_update", flops, 2 * (6 if wide_master else 5) * ELEMENT * n * d)
 
 

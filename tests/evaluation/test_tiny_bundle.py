@@ -8,14 +8,13 @@ import torch
 
 import pyrf
 from pyrf.bundle import load_bundle
-from pyrf.training.recipe import load_recipe
-from pyrf.training.scratch.codec import draw_scene
-from pyrf.training.scratch.ship import evaluate
+from pyrf.evaluation.held_out import evaluate, grade
+from pyrf.worlds.choice import WORLDS
 from pyrf.worlds.shapes.detector import detect
-from pyrf.worlds.shapes.grading import held_out_prompts, judge
 
 ASSETS = Path(pyrf.__file__).parent / "assets" / "tiny"
 MAX_BYTES = 25 * 10**6
+WORLD = WORLDS["shapes"]()
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +30,9 @@ def test_it_fits_the_wheel_and_has_a_card() -> None:
 
 def test_its_codec_alone(pipe: pyrf.StreamingPipeline) -> None:
     """What a clip loses in latents, on scenes that no training drew; a chunk at a time, as streams decode."""
-    world, found = load_recipe("tiny").world, []
+    found = []
     for seed in range(8):
-        scene, _ = draw_scene(world, seed)
-        frames = scene.render(0, 45)
+        frames = WORLD.scene(seed).render(0, 45)
         latents = pipe.codec.encode(torch.from_numpy(frames)[None])
         decoder = pipe.codec.decoder()
         decoded = torch.cat([decoder.decode(part) for part in latents.split(3, 1)], 1)[0].numpy()
@@ -45,14 +43,14 @@ def test_its_codec_alone(pipe: pyrf.StreamingPipeline) -> None:
 
 def test_it_follows_prompts(tmp_path: Path) -> None:
     """A little under the scores of its card, as 36 prompts are few; below, it has become worse."""
-    scores = evaluate("tiny", load_recipe("tiny"), 36, 5.0, tmp_path / "sheet.png")
+    scores = evaluate("tiny", WORLD, 36, 5.0, tmp_path / "sheet.png")
     least = {"color": 0.97, "shape": 0.9, "motion": 0.85}
     assert all(scores[name] >= share for name, share in least.items()), scores
     assert scores["frozen"] == scores["lost"] == 0, scores
 
 
 def test_it_goes_on_after_the_window_is_full(tmp_path: Path) -> None:
-    scores = evaluate("tiny", load_recipe("tiny"), 12, 20.0, tmp_path / "sheet.png")
+    scores = evaluate("tiny", WORLD, 12, 20.0, tmp_path / "sheet.png")
     assert min(scores[name] for name in ("color", "shape", "motion")) >= 0.7, scores
     assert scores["frozen"] == scores["lost"] == 0, scores
 
@@ -68,9 +66,9 @@ def test_a_prompt_switch_shows(pipe: pyrf.StreamingPipeline) -> None:
 
 
 def test_the_pipeline_shows_what_the_scores_judge(pipe: pyrf.StreamingPipeline) -> None:
-    prompts = held_out_prompts(load_recipe("tiny").world, 6)
+    prompts = WORLD.held_out(6)
     videos = [pipe(prompt.text, num_frames=80, seed=i).frames for i, prompt in enumerate(prompts)]
-    scores, _ = judge(videos, prompts)
+    scores = grade(WORLD, videos, prompts)
     assert scores["color"] == 1
     assert scores["shape"] >= 0.8
     assert load_bundle("tiny").stream_config.sink_alpha == pytest.approx(0.999)

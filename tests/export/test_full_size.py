@@ -23,7 +23,7 @@ from torch import nn
 
 from pyrf.bundle.weights import unfilled
 from pyrf.config import ModelConfig, StreamConfig
-from pyrf.export.exporter import FolderWriter, export_student
+from pyrf.export.exporter import ExportWriter, export_student
 from pyrf.export.graphs.decoder import decoder_graphs
 from pyrf.export.manifest import Manifest
 from pyrf.export.tensorrt.builder import BuildRequest, build_engine
@@ -140,7 +140,7 @@ def test_the_vae_decoder_becomes_engines(tmp_path: Path, capsys: pytest.CaptureF
         fill(network.to_empty(device="cpu"))
         codec = WanVAE(network, decoder_dtype=torch.float16)
         start = time.perf_counter()
-        writer = FolderWriter(tmp_path)
+        writer = ExportWriter(tmp_path)
         writer.add(decoder_graphs(codec, STREAM.chunk_frames, HEIGHT, WIDTH), "decoder.weights")
         result["export_s"] = round(time.perf_counter() - start, 1)
         for name in ("decoder_first", "decoder_next"):

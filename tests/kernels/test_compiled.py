@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 from collections.abc import Iterable
 from itertools import product
@@ -183,6 +184,9 @@ def test_python_knows_the_structs_and_blocks_of_the_headers(tmp_path: Path) -> N
         claims.append(f"{tile}::kThreads == {threads}")
         claims.append(f"{tile}::kSharedBytes == {shared}")
         claims.append(f"{tile}::kQueries == {ptx_ops.RING_QUERIES}")
+    for head_dim in (32, 64, 96, 128, 256):
+        scale = ctypes.c_float(math.log2(math.e) / math.sqrt(head_dim)).value
+        claims.append(f"pyrf::scale_log2({head_dim}) == {scale.hex()}f")
     source = tmp_path / "claims.cu"
     headers = "".join(f'#include "{SOURCES}/{kernel}.cuh"\n' for kernel in KERNELS)
     asserts = "".join(f'static_assert({claim}, "{claim}");\n' for claim in claims)

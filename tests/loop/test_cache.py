@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.config import StreamConfig
+from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from tests.reference.loop import ReferenceLoop
@@ -69,7 +69,7 @@ def check_against_reference(stream, batch, chunks, layers, heads, seed):
 
 def make_cache(stream=None, dtype=torch.float32, batch=1):
     return SinkRingCache(
-        CONFIG, stream or StreamConfig(), batch=batch, tokens_per_frame=2, dtype=dtype, device="cpu"
+        CONFIG, stream or StreamConfig(), batch=batch, size=LatentSize(2, 4), dtype=dtype, device="cpu"
     )
 
 
@@ -118,10 +118,9 @@ def test_refuses_verbs_out_of_order():
         pass
 
 
-@pytest.mark.parametrize("sizes", [{"batch": 0, "tokens_per_frame": 1}, {"batch": 1, "tokens_per_frame": 0}])
-def test_refuses_empty_sizes(sizes):
+def test_refuses_an_empty_batch():
     with pytest.raises(ValueError, match="at least 1"):
-        SinkRingCache(CONFIG, StreamConfig(), **sizes, dtype=torch.float32, device="cpu")
+        make_cache(batch=0)
 
 
 def fill(cache: SinkRingCache) -> None:

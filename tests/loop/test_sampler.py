@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.config import StreamConfig
+from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.sampler import ChunkLoop, SeededNoise, TrainingRollout
 from tests.support.tiny import CONFIG, HEIGHT, WIDTH, network, prompts
 
 STREAM = StreamConfig(sink_alpha=0.9)
+SIZE = LatentSize(HEIGHT, WIDTH)
 SHAPE = (STREAM.chunk_frames, CONFIG.in_channels, HEIGHT, WIDTH)
 
 
@@ -80,7 +81,11 @@ def rollout(exit_step, chunks=6, checkpointing=False, leaf=False):
     model = network()[0].requires_grad_(True)
     embeds = prompts().requires_grad_(leaf)
     trainer = TrainingRollout(
-        model, STREAM, model.encode_prompt(embeds), height=HEIGHT, width=WIDTH, checkpointing=checkpointing
+        model,
+        STREAM,
+        model.encode_prompt(embeds),
+        size=SIZE,
+        checkpointing=checkpointing,
     )
     noise = DoubleNoise([1], SHAPE)
     return model, embeds, [trainer.next_chunk(noise, exit_step) for _ in range(chunks)]
@@ -121,7 +126,7 @@ def test_the_gradient_is_that_of_the_exit_call_alone():
 
     def moved(sign):
         """The loss where only the exit call sees the moved weight."""
-        trainer = TrainingRollout(model, STREAM, model.encode_prompt(prompts()), height=HEIGHT, width=WIDTH)
+        trainer = TrainingRollout(model, STREAM, model.encode_prompt(prompts()), size=SIZE)
         sampler, plain = trainer.sampler, trainer.sampler.x0
 
         def x0(predict, x, index):

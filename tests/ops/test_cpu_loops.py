@@ -1,6 +1,7 @@
 """The native module's loops for a CPU: against float64, on any number of threads, alone and in a batch."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,24 +10,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.config import StreamConfig
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
+from pyrf.loop.rope import rope_table
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
-from pyrf.models.dit.attention import rope_table
 from pyrf.ops import add_norm, native, norm_rope_append, ring_attention, set_attention
 from pyrf.ops.attention_choice import CHOICE
 from pyrf.ops.norm_rope_append import norm_rotate
 from tests.support.op_arguments import draw
+from tests.support.portable_loops import PortableLoops, can_be_built
 from tests.support.tiny import CONFIG, HEIGHT, WIDTH, network, prompts
 
-LOOPS = native.cpu
-pytestmark = pytest.mark.skipif(LOOPS is None, reason="the native module is not built")
-avx512 = pytest.mark.skipif(
-    native.cpu_attention_refusal(128, torch.float32) is not None, reason="this CPU has no AVX-512"
-)
+pytestmark = pytest.mark.skipif(native.cpu is None, reason="the native module is not built")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loops():
+    """The loops as they are built, or, on a processor without AVX-512, with attention built for it."""
+    found = native.cpu
+    if native.cpu_attention_refusal(128, torch.float32) is not None:
+        if not can_be_built():
+            pytest.skip("this CPU has no AVX-512, and its attention cannot be built for it")
+        found = PortableLoops(native.cpu)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "cpu", found)
+        yield found
 
 
 @pytest.fixture
-def ran(monkeypatch):
+def ran(monkeypatch, loops):
     """Names of the loops that ran."""
     names = []
 
@@ -34,7 +45,7 @@ def ran(monkeypatch):
         def __getattr__(self, name):
             if name != "serves_ring_attention":
                 names.append(name)
-            return getattr(LOOPS, name)
+            return getattr(loops, name)
 
     monkeypatch.setattr(native, "cpu", Recorded())
     monkeypatch.setattr(CHOICE, "_mode", "auto")
@@ -62,7 +73,6 @@ def exact(q, keys, values, length):
     return F.scaled_dot_product_attention(q.double(), *seen).transpose(1, 2).flatten(2)
 
 
-@avx512
 @settings(deadline=None)
 @given(
     batch=st.integers(1, 2),
@@ -78,7 +88,6 @@ def test_attention_of_any_size(batch, heads, queries, length, head_dim):
     torch.testing.assert_close(got.double(), exact(*arguments), atol=2e-6, rtol=0)
 
 
-@avx512
 @pytest.mark.parametrize("size", [1e-30, 30.0, 1e4])
 def test_attention_of_extreme_scores(size):
     """All alike; one far above the others, in a later block of keys; and far below zero."""
@@ -89,7 +98,6 @@ def test_attention_of_extreme_scores(size):
     torch.testing.assert_close(ring_attention(*negative).double(), exact(*negative), atol=2e-5, rtol=1e-5)
 
 
-@avx512
 def test_a_query_that_is_not_a_number_spoils_its_own_row_only():
     q, keys, values, length = cached(1, 1, 9, 300, 64)
     q[0, 0, 4, 7] = float("nan")
@@ -98,7 +106,6 @@ def test_a_query_that_is_not_a_number_spoils_its_own_row_only():
     assert got[0, 4].isnan().all()
 
 
-@avx512
 def test_attention_does_not_depend_on_threads_or_neighbours(threads):
     arguments = cached(3, 3, 130, 400, 64)
     results = []
@@ -113,7 +120,6 @@ def test_attention_does_not_depend_on_threads_or_neighbours(threads):
     assert torch.equal(part, alone[:, 50:61])
 
 
-@avx512
 def test_attention_reads_strided_and_expanded_tensors():
     q, keys, values, length = cached(1, 2, 6, 40, 32)
     arguments = (q.expand(3, -1, -1, -1), *(x.expand(3, -1, -1, -1) for x in (keys, values)), length)
@@ -125,7 +131,6 @@ def test_attention_reads_strided_and_expanded_tensors():
     )
 
 
-@avx512
 def test_which_attention_runs(ran):
     arguments = cached(1, 2, 6, 40, 32)
     loops = ring_attention(*arguments)
@@ -144,7 +149,8 @@ def test_norm_rope_append(ran, threads, batch, tokens, heads, head_dim):
     """Also where several threads share the tokens, with q, k and v as parts of one product."""
     q, k, v = draw(batch, tokens, 3 * heads * head_dim).chunk(3, -1)
     weights = [1 + draw(heads * head_dim, seed=seed) for seed in (1, 2)]
-    rope = rope_table([5], 1, tokens, head_dim, 100.0)
+    model = ModelConfig(dim=heads * head_dim, num_heads=heads, rope_theta=100.0)
+    rope = rope_table(model, [5], LatentSize(2, 2 * tokens))
     caches = []
     for count in (1, 3):
         threads(count)
@@ -193,3 +199,16 @@ def test_a_stream_is_the_same_without_the_native_module(ran, monkeypatch):
     assert {"norm_rope_append", "add_norm"} <= set(ran)
     monkeypatch.setattr(native, "cpu", None)
     torch.testing.assert_close(loops, run(), atol=2e-5, rtol=0)
+
+
+def test_why_attention_is_not_ours(monkeypatch):
+    """The processor is named where it is the reason, and the heads only where they are."""
+    float32 = torch.float32
+    assert native.cpu_attention_refusal(64, float32) is None
+    assert "a head_dim that is a multiple of 32, got 24" in native.cpu_attention_refusal(24, float32)
+    assert "computes in float32, got torch.bfloat16" in native.cpu_attention_refusal(64, torch.bfloat16)
+    monkeypatch.setattr(native, "cpu", SimpleNamespace(serves_ring_attention=lambda head_dim: False))
+    for head_dim in (24, 64):
+        assert native.cpu_attention_refusal(head_dim, float32).endswith(
+            "needs an x86 CPU with AVX-512, and a build by GCC 12 or newer"
+        )

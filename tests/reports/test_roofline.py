@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pyrf import cli
-from pyrf.config import ModelConfig, StreamConfig
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.kernels import nvcc
 from pyrf.kernels.instances import Instance
 from pyrf.loop.cache import SinkRingCache
+from pyrf.loop.rope import ChunkRope
 from pyrf.models.dit.attention import CachedAttention
 from pyrf.models.dit.model import WanModel
 from pyrf.models.wan21 import MODELS
@@ -58,21 +59,22 @@ ATTENTIONS = (
 def test_torch_counts_the_same_products(clean: bool) -> None:
     """One call with a full window. Torch counts products and attentions; norms and sums are not counted."""
     model, stream = SMALL.model, SMALL.stream
-    frame = SMALL.tokens // stream.chunk_frames
-    cache = SinkRingCache(model, stream, batch=1, tokens_per_frame=frame, dtype=torch.float32, device="cpu")
+    size, kind = LatentSize(4, 6), {"dtype": torch.float32, "device": "cpu"}
+    assert stream.chunk_frames * size.tokens == SMALL.tokens
+    cache = SinkRingCache(model, stream, batch=1, size=size, **kind)
     for _ in range(stream.slots):
         cache.begin_chunk()
         cache.commit()
     cache.begin_chunk()
-    network, attention = WanModel(model).eval(), CachedAttention(cache)
-    latents = torch.zeros(1, stream.chunk_frames, model.in_channels, 4, 6)
+    network, attention = WanModel(model).eval(), CachedAttention(cache, ChunkRope(model, size, **kind))
+    latents = torch.zeros(1, stream.chunk_frames, model.in_channels, *size)
     counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(ATTENTIONS, attention_flops))
     with torch.no_grad():
         prompt = network.encode_prompt(torch.zeros(1, model.text_len, model.text_dim))
         time = network.embed_timesteps(torch.tensor([500.0]))
         run = network.write_cache if clean else network.forward
         with counter:
-            run(latents, time, prompt, attention=attention, frame_positions=cache.frame_positions)
+            run(latents, time, prompt, attention=attention)
     works = roofline.clean_call(SMALL) if clean else roofline.call(SMALL)
     elementwise = ("norms", "gated sums", "add_norm", "norm_rope_append")
     expected = roofline.total_flops([work for work in works if work.name not in elementwise])

@@ -88,7 +88,7 @@ def test_a_draining_server_takes_nobody(serve: Callable[..., Running]) -> None:
     created = server.create()
     with server.attach(created) as socket:
         read_frames(socket, 1)
-        server.run(server.hub.drain())
+        server.run(server.registry.drain())
         assert read_until(socket, "closing").reason == "shutdown"
     for response in (
         server.http.get("/health/ready"),

@@ -321,6 +321,6 @@ def test_a_server_that_shuts_down_says_so(serve: Callable[..., Running], visit: 
     running = serve()
     v = visit(int(running.url.rsplit(":", 1)[1]))
     v.start("a red circle")
-    running.run(running.hub.drain())
+    running.run(running.registry.drain())
     v.await_state("ended")
     expect(v.page.locator("#state")).to_contain_text("the server shuts down")

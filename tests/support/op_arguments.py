@@ -2,7 +2,8 @@
 
 import torch
 
-from pyrf.models.dit.attention import rope_table
+from pyrf.config import LatentSize, ModelConfig
+from pyrf.loop.rope import rope_table
 from pyrf.ops import ema_sink_update, norm_rope_append, ring_attention
 from pyrf.ops.ema_sink_update import MASTER_DTYPES
 
@@ -25,8 +26,8 @@ def append_arguments(dtype=torch.float32, dim=DIM, fused=False):
     if not fused:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     weights = [1 + 0.1 * draw(HEADS * dim, dtype=dtype, seed=seed) for seed in (1, 2)]
-    table_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    rope = rope_table([7, 8], 1, 3, dim, 10000.0, dtype=table_dtype)
+    model = ModelConfig(dim=HEADS * dim, num_heads=HEADS)
+    rope = rope_table(model, [7, 8], LatentSize(2, 6), dtype=dtype)
     return [q, k, v, *weights, 1e-6, rope, torch.tensor(1), *cache(dtype, dim)]
 
 

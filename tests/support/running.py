@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,11 +19,14 @@ from pyrf.pipeline import StreamingPipeline
 from pyrf.protocol import MESSAGE, FrameHeader, unpack_frame
 from pyrf.serve.app import create_app
 from pyrf.serve.server import Server, bind
-from pyrf.serve.sessions.registry import Hub
 from pyrf.serve.settings import ServeSettings
+from pyrf.serve.state import ServerState
 
 PROMPT, BLUE, OTHER = "a red circle moves right", "a blue square", "a red square spins"
-TIMEOUT = 60
+TIMEOUT = 300
+"""Seconds for what should come at once; a loaded machine may take long."""
+SEND_BUFFER = 32768
+"""Bytes that the system keeps for a viewer, so that one who does not read is soon noticed."""
 ROOMY = {"creates_per_minute": 1e5, "controls_per_second": 1e4}
 
 
@@ -32,13 +36,14 @@ class Running:
     Attributes:
         url: its address.
         http: a client of it.
-        hub: its sessions; touch it through `call` only.
+        state, registry: what it holds, and its sessions; touch it through `call` only.
     """
 
     def __init__(self, pipe: StreamingPipeline, settings: ServeSettings) -> None:
         self.pipe, self.settings = pipe, settings
         self.app = create_app(lambda: pipe, model="random", settings=settings)
         self._socket = bind("127.0.0.1", 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -46,7 +51,7 @@ class Running:
     def _run(self) -> None:
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
-            self._server = Server(self.app, started=self._ready.set)
+            self._server = Server(self.app, self.settings, started=self._ready.set)
             await self._server.serve([self._socket])
 
         asyncio.run(main())
@@ -54,7 +59,8 @@ class Running:
     def __enter__(self) -> Self:
         self._thread.start()
         assert self._ready.wait(TIMEOUT)
-        self.hub: Hub = self.app.state.hub
+        self.state: ServerState = self.app.state.server
+        self.registry = self.state.registry
         self.http = httpx.Client(base_url=self.url, timeout=TIMEOUT)
         return self
 
@@ -95,7 +101,7 @@ class Running:
             held.set()
             assert release.wait(TIMEOUT)
 
-        job = asyncio.run_coroutine_threadsafe(self.hub._scheduler.run(hold), self._loop)
+        job = asyncio.run_coroutine_threadsafe(self.registry._scheduler.run(hold), self._loop)
         try:
             assert held.wait(TIMEOUT)
             yield
@@ -111,7 +117,7 @@ class Running:
 
     def session(self, created: dict[str, Any]) -> Any:
         """The server's own session, or None."""
-        return self.hub._sessions.get(created["id"])
+        return self.registry._sessions.get(created["id"])
 
     def post(self, created: dict[str, Any], path: str, **body: Any) -> httpx.Response:
         """A control of a session."""
@@ -128,30 +134,31 @@ class Running:
         path = f"/v1/sessions/{created['id']}/ws?format={format}"
         headers = {"Authorization": f"Bearer {created['token']}"}
         url = self.url.replace("http", "ws") + path
-        options = {"max_queue": None, "compression": None, **options}
+        patient = {"open_timeout": TIMEOUT, "ping_interval": None}
+        options = {"max_queue": None, "compression": None, **patient, **options}
         return connect(url, additional_headers=headers, **options)
 
 
-def read(socket: ClientConnection) -> Any:
+def read(viewer: ClientConnection) -> Any:
     """The next message: a JSON one, or a frame as its header and bytes."""
-    message = socket.recv(TIMEOUT)
+    message = viewer.recv(TIMEOUT)
     return MESSAGE.validate_json(message) if isinstance(message, str) else unpack_frame(message)
 
 
-def read_frames(socket: ClientConnection, count: int) -> list[tuple[FrameHeader, bytes]]:
+def read_frames(viewer: ClientConnection, count: int) -> list[tuple[FrameHeader, bytes]]:
     """The next frames; messages between them are dropped."""
     frames: list[tuple[FrameHeader, bytes]] = []
     while len(frames) < count:
-        message = read(socket)
+        message = read(viewer)
         if isinstance(message, tuple):
             frames.append((message[0], bytes(message[1])))
     return frames
 
 
-def read_until(socket: ClientConnection, kind: str) -> Any:
+def read_until(viewer: ClientConnection, kind: str) -> Any:
     """The next JSON message of a kind; frames and others are dropped."""
     while True:
-        message = read(socket)
+        message = read(viewer)
         if not isinstance(message, tuple) and message.type == kind:
             return message
 

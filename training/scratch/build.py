@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 
-from pyrf.evaluation.scores.settings import load_judge
 from pyrf.models.codecs.taehv import TAEHV, TAEHVCodec, TAEHVConfig
 from pyrf.training.recipe import (
     CausalRecipe,
@@ -17,20 +17,21 @@ from pyrf.training.recipe import (
     TeacherRecipe,
 )
 from pyrf.training.runner.origin import fingerprint
-from pyrf.training.runner.trainer import Stage
+from pyrf.training.runner.stage import Stage
 from pyrf.training.scratch.causal import CausalForcing, CausalStage
 from pyrf.training.scratch.codec import CodecStage
 from pyrf.training.scratch.latents import LatentScenes, encode_scenes
-from pyrf.training.scratch.networks import TextToVideo, load_network
+from pyrf.training.scratch.networks import ScratchTextToVideo, load_network
 from pyrf.training.scratch.teacher import TeacherStage
 from pyrf.training.stages.dmd import DmdStage
 from pyrf.training.stages.ode import OdeStage
+from pyrf.training.stages.reward import load_reward
 
 FIRST_SCENE = 5 * 10**7
 """Seed of the first encoded scene; held-out prompts draw from other generators."""
 
 
-def build_stage(recipe: Recipe, name: str, folder: Path) -> Stage:
+def build_stage(recipe: Recipe, name: str, folder: Path) -> Stage[Any]:
     """Build a stage of `recipe`; stages keep their files in folders of their names.
 
     Raises:
@@ -45,22 +46,22 @@ def build_stage(recipe: Recipe, name: str, folder: Path) -> Stage:
     scenes = _scenes(recipe, codec, folder)
     if isinstance(settings, TeacherRecipe):
         if settings.init is not None:
-            network = load_network(folder / settings.init)
+            network = load_network(folder / settings.init, world.vocabulary)
         else:
             assert settings.network is not None
-            network = TextToVideo(settings.network)
+            network = ScratchTextToVideo(settings.network, world.vocabulary)
         return TeacherStage(settings.teacher, network, scenes, codec, batch)
-    network = load_network(folder / settings.init)
+    network = load_network(folder / settings.init, world.vocabulary)
     if isinstance(settings, CausalRecipe):
         return CausalStage(settings.causal, network, scenes, codec, stream, batch)
     if isinstance(settings, DmdRecipe):
-        teacher, critic = (load_network(folder / settings.teacher) for _ in range(2))
+        teacher, critic = (load_network(folder / settings.teacher, world.vocabulary) for _ in range(2))
         reward = settings.dmd.reward
-        judge = None if reward is None else load_judge(reward)
+        judge = None if reward is None else load_reward(reward)
         if settings.open_speed:
             scenes = scenes.of_open_speed()
         return DmdStage(settings.dmd, teacher, critic, network, scenes, codec, stream, batch, judge)
-    teacher = load_network(folder / settings.init)
+    teacher = load_network(folder / settings.init, world.vocabulary)
     paths = CausalForcing(scenes, stream, batch, settings.ode.context_noise)
     origin = fingerprint(teacher, codec.network, world, len(scenes))
     return OdeStage(

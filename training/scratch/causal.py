@@ -1,4 +1,4 @@
-"""Stage 3: the causal network by teacher forcing, from the teacher's weights.
+"""The causal network by teacher forcing, from the teacher's weights.
 
 A sample holds three chunks: sink, previous and current, at positions 0, 3 and 6, which is all that a
 stream with window 9 ever sees. In half of the samples the sink is from the stream's beginning and
@@ -7,26 +7,26 @@ the others are from up to LONGEST_SECONDS later, so the network meets late strea
 
 from __future__ import annotations
 
-import math
 import random
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyrf.config import PATCH, StreamConfig
+from pyrf.config import LatentSize, StreamConfig
+from pyrf.loop.rope import rope_table
 from pyrf.models.codecs.taehv import TAEHVCodec
 from pyrf.models.dit.attention import MaskedAttention
 from pyrf.models.dit.masks import teacher_forcing_mask
 from pyrf.models.dit.model import PromptCache
 from pyrf.settings import Settings
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
-from pyrf.training.runner.trainer import Draw, Stage
+from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.latents import NEAR, LatentScenes
-from pyrf.training.scratch.networks import TextToVideo, is_hidden
 from pyrf.training.stages.data import Given, PathStart
+from pyrf.training.stages.networks import NetworkStage, TextToVideo
 
 CHUNKS = 3
 
@@ -57,11 +57,12 @@ class CausalForcing:
             )
         # Nothing looks at the last clean chunk: it is left out of the sequence.
         self.past = self.frames - stream.chunk_frames
-        tokens = scenes.near.shape[3] * scenes.near.shape[4] // math.prod(PATCH)
+        self.size = LatentSize(*scenes.near.shape[3:])
+        tokens = self.size.tokens
         mask = teacher_forcing_mask(self.frames, tokens, stream.chunk_frames)
         used = torch.cat([torch.arange(self.past), torch.arange(self.frames, 2 * self.frames)])
         rows = (used[:, None] * tokens + torch.arange(tokens)).flatten()
-        self.attention = MaskedAttention(mask[rows][:, rows])
+        self.mask = mask[rows][:, rows]
         self.positions = [*range(self.past), *range(self.frames)]
 
     def draw(
@@ -91,12 +92,13 @@ class CausalForcing:
         self, network: TextToVideo, context: Tensor, noisy: Tensor, timesteps: Tensor, prompt: PromptCache
     ) -> Tensor:
         """Velocity of the noisy half, [B, 9, C, h, w]; timesteps [B, 9]."""
-        flow = network.dit(
+        dit = network.dit
+        rope = rope_table(dit.config, self.positions, self.size, dtype=dit.dtype, device=dit.device)
+        flow = dit(
             torch.cat([context[:, : self.past], noisy], dim=1),
             torch.cat([torch.zeros_like(timesteps[:, : self.past]), timesteps], dim=1),
             prompt,
-            attention=self.attention,
-            frame_positions=self.positions,
+            attention=MaskedAttention(rope, self.mask),
         )
         return flow[:, self.past :]
 
@@ -125,7 +127,7 @@ class CausalForcing:
         return of_chunks.repeat_interleave(self.stream.chunk_frames, dim=1)
 
 
-class CausalStage(Stage):
+class CausalStage(NetworkStage):
     def __init__(
         self,
         settings: CausalSettings,
@@ -137,10 +139,7 @@ class CausalStage(Stage):
     ) -> None:
         self.settings, self.codec, self.stream = settings, codec, stream
         self.forcing = CausalForcing(scenes, stream, batch, settings.context_noise)
-        self.module: TextToVideo = network
-
-    def is_hidden(self, name: str) -> bool:
-        return is_hidden(name)
+        self.module = network
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
         generator, rng = draw.generator, draw.rng
@@ -157,11 +156,6 @@ class CausalStage(Stage):
         seen = [i for i in range(CHUNKS) if weights[:, i].any()]
         return loss, {f"loss_{i}": float(chunks.detach()[weights[:, i] > 0, i].mean()) for i in seen}
 
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        assert isinstance(module, TextToVideo)
+    def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
         count, sheet = self.settings.eval_prompts, folder / f"{step}.png"
-        return self.forcing.scenes.score(module, self.codec, self.stream, count, sheet)
-
-    def export(self, module: nn.Module, folder: Path) -> None:
-        assert isinstance(module, TextToVideo)
-        module.save(folder)
+        return self.forcing.scenes.score(self.module, self.codec, self.stream, count, sheet)

@@ -1,4 +1,4 @@
-"""Stage 1: the TAEHV codec of the shapes world, trained on reconstructions.
+"""The TAEHV codec of a world, trained on reconstructions.
 
 A small penalty holds each latent channel near mean 0 and deviation 1, as the DiT's noise has.
 (Normalising over the batch instead fails: it hides a scene's own colours from the decoder.) Noise on
@@ -8,7 +8,7 @@ the latents makes the decoder forgive what a few-step student gets wrong.
 from __future__ import annotations
 
 import json
-import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,10 @@ from torch import Tensor, nn
 
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, MemoryBlock, TAEHVConfig
 from pyrf.settings import Settings
-from pyrf.training.runner.trainer import Draw, Stage
+from pyrf.training.runner.stage import Draw, Stage
+from pyrf.training.scratch.clips import WARM_LATENTS, close_up, to_tensor
 from pyrf.video.strips import contact_sheet
-from pyrf.worlds.shapes.detector import detect
-from pyrf.worlds.shapes.scenes import HEIGHT, WIDTH, Scene, World
-
-WARM_LATENTS = 1
-"""Latents encoded ahead of a stretch, so that it looks like the middle of an endless video."""
+from pyrf.worlds.world import Prompt, World, draw_scene
 
 
 class CodecSettings(Settings):
@@ -39,7 +36,8 @@ class CodecSettings(Settings):
         penalty: weight of what holds the latents near mean 0 and deviation 1.
         freeze_encoder: sharpen the decoder only, so that latents keep their meaning.
         crop: side in pixels of the windows around the object that the first `crop_steps` steps see,
-            a multiple of the spatial stride: most of a frame is background, which is learnt at once.
+            a multiple of the spatial stride and no more than a frame's: most of a frame is background, which
+            is learnt at once.
     """
 
     encoder_width: int
@@ -49,7 +47,7 @@ class CodecSettings(Settings):
     noise: float = 0.15
     penalty: float = 0.02
     freeze_encoder: bool = False
-    crop: int = Field(default=48, gt=0, le=HEIGHT, multiple_of=8)
+    crop: int = Field(default=48, gt=0, multiple_of=8)
     crop_steps: int = 0
 
 
@@ -72,18 +70,7 @@ def _scale(conv: nn.Module, factor: float) -> None:
     conv.get_parameter("weight").mul_(factor)
 
 
-def draw_scene(world: World, seed: int) -> tuple[Scene, random.Random]:
-    """A scene and the generator that drew it, for captions and times."""
-    rng = random.Random(seed)
-    return Scene.sample(world.sample(rng), rng), rng
-
-
-def to_tensor(clips: list[np.ndarray]) -> Tensor:
-    """uint8 [T, H, W, 3] each -> float [B, T, 3, H, W] in [0, 1]."""
-    return torch.from_numpy(np.stack(clips)).permute(0, 1, 4, 2, 3).float() / 255
-
-
-class CodecStage(Stage):
+class CodecStage(Stage[TAEHV]):
     """`start` gives the weights to go on from; without it the codec is new."""
 
     def __init__(
@@ -97,16 +84,17 @@ class CodecStage(Stage):
             patch_size=2,
             upscale=(False, True, True),
         )
-        self.module: TAEHV = TAEHV(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = TAEHV(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         initialize(self.module)
         if start is not None:
             self.module.load_state_dict(start)
         self.module.encoder.requires_grad_(not settings.freeze_encoder)
 
-    def is_hidden(self, name: str) -> bool:
+    def hidden_parameters(self) -> Iterable[nn.Parameter]:
+        """All but those of the first and last layers of both halves."""
         last = len(self.module.encoder) - 1, len(self.module.decoder) - 1
         ends = ("encoder.0.", f"encoder.{last[0]}.", "decoder.1.", f"decoder.{last[1]}.")
-        return not name.startswith(ends)
+        return [p for name, p in self.module.named_parameters() if not name.startswith(ends)]
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
         step, generator, rng = draw.step, draw.generator, draw.rng
@@ -117,7 +105,10 @@ class CodecStage(Stage):
             scene, scene_rng = draw_scene(self.world, rng.randrange(10**7, 2 * 10**7))
             first = scene_rng.randrange(200)
             clip = scene.render(first, count)
-            clips.append(clip if crop is None else clip[:, *window(scene, first + count // 2, crop, rng)])
+            if crop is not None:
+                size = self.world.height, self.world.width
+                clip = clip[:, *close_up(scene.focus(first + count // 2), size, crop, rng)]
+            clips.append(clip)
         video = to_tensor(clips)
         z = self.module.encode(video)
         channels = z.transpose(1, 2).flatten(2).transpose(0, 1).flatten(1)
@@ -136,8 +127,8 @@ class CodecStage(Stage):
             "psnr": -10 * float(torch.log10(error.detach().square().mean())),
         }
 
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        assert isinstance(module, TAEHV)
+    def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
+        module = self.module
         psnr, right, rows = [], [], []
         for seed in range(32):
             scene, _ = draw_scene(self.world, seed)
@@ -145,27 +136,18 @@ class CodecStage(Stage):
             decoded = module.decode(module.encode(to_tensor([frames])))[0].clamp(0, 1)
             video = decoded.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
             psnr.append(-10 * np.log10(np.mean((video / 255.0 - frames / 255.0) ** 2)))
-            right.append(detect(video).matches(scene.attributes))
+            right.append(self.world.judge(video, Prompt("", scene.facts)))
+            facts = scene.facts
             if seed < 6:
                 rows += [("true", frames), ("decoded", video)]
         contact_sheet(rows, folder / f"codec_{step}.png")
-        return {"psnr": float(np.mean(psnr)), **{k: float(np.mean([r[k] for r in right])) for k in right[0]}}
+        shown = {name: float(np.mean([verdicts[name] for verdicts in right])) for name in facts}
+        return {"psnr": float(np.mean(psnr)), **shown}
 
-    def export(self, module: nn.Module, folder: Path) -> None:
-        assert isinstance(module, TAEHV)
-        state = {k: v.contiguous() for k, v in module.state_dict().items()}
-        (folder / "config.json").write_text(json.dumps(module.config.to_dict(), indent=2))
+    def export(self, folder: Path) -> None:
+        state = {k: v.contiguous() for k, v in self.module.state_dict().items()}
+        (folder / "config.json").write_text(json.dumps(self.module.config.to_dict(), indent=2))
         save_file(state, folder / "diffusion_pytorch_model.safetensors")
-
-
-def window(scene: Scene, time: int, side: int, rng: random.Random) -> tuple[slice, slice]:
-    """Rows and columns of a random square that holds the object's centre at frame `time`."""
-    x, y, _ = scene.path(time, 1)
-    spans = []
-    for centre, size in ((int(y[0]) % HEIGHT, HEIGHT), (int(x[0]) % WIDTH, WIDTH)):
-        start = rng.randint(max(0, centre - side + 1), min(size - side, centre))
-        spans.append(slice(start, start + side))
-    return spans[0], spans[1]
 
 
 def edge_weight(video: Tensor) -> Tensor:

@@ -14,17 +14,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pyrf.config import StreamConfig
-from pyrf.evaluation.streams import Student, score_streams
+from pyrf.evaluation.held_out import score_streams
+from pyrf.evaluation.streams import Student
 from pyrf.files import whole_file
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV
 from pyrf.training.runner import processes
 from pyrf.training.runner.origin import KEY, fingerprint, origin_of
-from pyrf.training.runner.trainer import Draw
-from pyrf.training.scratch.codec import WARM_LATENTS, draw_scene, to_tensor
-from pyrf.training.scratch.networks import TextToVideo
-from pyrf.worlds.shapes.captions import caption
-from pyrf.worlds.shapes.scenes import FPS, World
+from pyrf.training.runner.stage import Draw
+from pyrf.training.scratch.clips import WARM_LATENTS, to_tensor
+from pyrf.training.stages.networks import TextToVideo
+from pyrf.worlds.world import World, draw_scene
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,7 @@ class LatentScenes:
 
     def caption(self, index: int, rng: random.Random) -> str:
         """A fresh wording for one scene."""
-        scene, _ = draw_scene(self.world, self.seeds[index])
-        return caption(scene.attributes, rng)
+        return self.world.scene(self.seeds[index]).caption(rng)
 
     def of_open_speed(self) -> LatentScenes:
         """The scenes that move, and whose captions name no speed.
@@ -62,8 +61,7 @@ class LatentScenes:
         Raises:
             ValueError: when there are none.
         """
-        scenes = (draw_scene(self.world, seed)[0] for seed in self.seeds)
-        chosen = [i for i, scene in enumerate(scenes) if scene.attributes.speed_is_open]
+        chosen = [i for i, seed in enumerate(self.seeds) if self.world.scene(seed).speed_is_open]
         if not chosen:
             raise ValueError(f"none of {len(self)} scenes moves at an open speed; add motions or scenes")
         return LatentScenes(self.world, [self.seeds[i] for i in chosen], self.near[chosen], self.far[chosen])
@@ -80,8 +78,8 @@ class LatentScenes:
     def score(
         self, network: TextToVideo, codec: Codec, stream: StreamConfig, count: int, sheet: Path
     ) -> dict[str, Any]:
-        """What the world's detector says of streams, and the first two of them."""
-        student = Student(network.dit, network.text, codec, stream)
+        """What the world's judge says of streams, and the first two of them."""
+        student = Student(network.dit, network.encode, codec, stream)
         scores, videos = score_streams(student, self.world, count, sheet)
         return {**scores, **{f"videos/{text}": video for text, video in videos[:2]}}
 
@@ -104,8 +102,8 @@ def encode_scenes(codec: TAEHV, world: World, count: int, first_seed: int, path:
             parts: dict[str, list[Tensor]] = {"near": [], "far": []}
             for seed in range(first_seed + start, first_seed + start + size, 10):
                 clips = [draw_scene(world, s) for s in range(seed, seed + 10)]
-                begin = [rng.randrange(20 * FPS) for _, rng in clips]
-                later = [b + rng.randrange(LONGEST_SECONDS * FPS) for b, (_, rng) in zip(begin, clips)]
+                begin = [rng.randrange(20 * world.fps) for _, rng in clips]
+                later = [b + rng.randrange(LONGEST_SECONDS * world.fps) for b, (_, rng) in zip(begin, clips)]
                 for name, times, latents in (("near", begin, NEAR), ("far", later, FAR)):
                     frames = FRAMES_PER_LATENT * (WARM_LATENTS + latents)
                     video = to_tensor([scene.render(t, frames) for (scene, _), t in zip(clips, times)])

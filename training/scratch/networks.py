@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from pydantic import model_validator
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrf.config import ModelConfig
 from pyrf.files import whole_file
 from pyrf.models.dit.model import PromptCache, WanModel
 from pyrf.settings import Settings
 from pyrf.training.scratch.text import small_text_encoder
-from pyrf.worlds.shapes.captions import vocabulary
+from pyrf.training.stages.networks import TextToVideo
 
 
 class NetworkSettings(Settings):
@@ -39,19 +40,25 @@ class NetworkSettings(Settings):
         return ModelConfig(**self.model_dump())
 
 
-class TextToVideo(nn.Module):
-    """Text encoder and DiT, trained together."""
+class ScratchTextToVideo(TextToVideo):
+    """Text encoder and DiT, trained together.
 
-    def __init__(self, settings: NetworkSettings) -> None:
+    Args:
+        vocabulary: every word that the text encoder knows.
+    """
+
+    def __init__(self, settings: NetworkSettings, vocabulary: Sequence[str]) -> None:
         super().__init__()
         self.settings = settings
-        self.text = small_text_encoder(vocabulary(), settings.text_dim, settings.text_len)
+        self.text = small_text_encoder(vocabulary, settings.text_dim, settings.text_len)
         self.text_network = self.text.network  # a module's parameters are those of its modules
         self.dit = WanModel(settings.config)
 
     def prompt(self, captions: list[str]) -> PromptCache:
-        """Cross-attention keys and values of captions; "" stands for no caption."""
         return self.dit.encode_prompt(self.text.embed(captions))
+
+    def encode(self, captions: list[str]) -> Tensor:
+        return self.text.encode(captions)
 
     def save(self, folder: Path) -> None:
         """Write `network.safetensors` and `network.json`, each whole or not at all."""
@@ -62,16 +69,15 @@ class TextToVideo(nn.Module):
             save_file(state, temporary)
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a parameter belongs to a block's matrices, which Muon updates."""
-    return "blocks." in name and "pos_embedding" not in name
+def load_network(folder: Path, vocabulary: Sequence[str]) -> ScratchTextToVideo:
+    """The network that a stage saved to `folder`, and its text encoder's vocabulary.
 
-
-def load_network(folder: Path) -> TextToVideo:
-    """Inverse of `TextToVideo.save`; raises FileNotFoundError naming the stage that was not run."""
+    Raises:
+        FileNotFoundError: naming the stage that was not run.
+    """
     if not (folder / "network.safetensors").exists():
         raise FileNotFoundError(f"{folder} holds no network.safetensors; run the stage that makes it first")
     settings = NetworkSettings(**json.loads((folder / "network.json").read_text()))
-    network = TextToVideo(settings)
+    network = ScratchTextToVideo(settings, vocabulary)
     network.load_state_dict(load_file(folder / "network.safetensors"))
     return network

@@ -1,4 +1,4 @@
-"""Stage 2: text encoder and bidirectional teacher by flow matching, one chunk first, then three."""
+"""Text encoder and bidirectional teacher by flow matching, one chunk first, then three."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from pyrf.evaluation.held_out import SHOWN, grade
 from pyrf.models.codecs.taehv import TAEHVCodec
 from pyrf.settings import Settings
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
-from pyrf.training.runner.trainer import Draw, Stage
+from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.latents import NEAR, LatentScenes
-from pyrf.training.scratch.networks import TextToVideo, is_hidden
+from pyrf.training.stages.networks import NetworkStage, TextToVideo
 from pyrf.video.strips import contact_sheet
-from pyrf.worlds.shapes.grading import Prompt, held_out_prompts, judge
+from pyrf.worlds.world import Frames, Prompt, World
 
 
 class TeacherSettings(Settings):
@@ -39,7 +38,7 @@ class TeacherSettings(Settings):
     eval_prompts: int = Field(default=48, gt=0)
 
 
-class TeacherStage(Stage):
+class TeacherStage(NetworkStage):
     def __init__(
         self,
         settings: TeacherSettings,
@@ -49,10 +48,7 @@ class TeacherStage(Stage):
         batch: int,
     ) -> None:
         self.settings, self.scenes, self.codec, self.batch = settings, scenes, codec, batch
-        self.module: TextToVideo = network
-
-    def is_hidden(self, name: str) -> bool:
-        return is_hidden(name)
+        self.module = network
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
         generator = draw.generator
@@ -76,16 +72,15 @@ class TeacherStage(Stage):
         captions = ["" if rng.random() < self.settings.drop else self.scenes.caption(i, rng) for i in index]
         return torch.stack(clips), captions
 
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        assert isinstance(module, TextToVideo)
-        prompts = held_out_prompts(self.scenes.world, self.settings.eval_prompts)
+    def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
+        prompts = self.scenes.world.held_out(self.settings.eval_prompts)
         latents = torch.cat(
             [
-                self.sample(module, [p.text for p in prompts[i : i + 16]], i)
+                self.sample(self.module, [p.text for p in prompts[i : i + 16]], i)
                 for i in range(0, len(prompts), 16)
             ]
         )
-        return score(latents, prompts, self.codec, folder / f"{step}.png")
+        return score(self.scenes.world, latents, prompts, self.codec, folder / f"{step}.png")
 
     def sample(self, network: TextToVideo, captions: list[str], seed: int) -> Tensor:
         """Euler steps with classifier-free guidance: latents [B, frames, C, h, w]."""
@@ -100,18 +95,16 @@ class TeacherStage(Stage):
             x = x + (then - now) * (v_empty + s.guidance_scale * (v - v_empty))
         return x
 
-    def export(self, module: nn.Module, folder: Path) -> None:
-        assert isinstance(module, TextToVideo)
-        module.save(folder)
 
-
-def decode(latents: Tensor, codec: TAEHVCodec) -> list[NDArray[np.uint8]]:
+def decode(latents: Tensor, codec: TAEHVCodec) -> list[Frames]:
     """Latents [B, F, C, h, w] -> a video each, uint8 [4F - 3, H, W, 3]."""
     return [video for part in latents.split(8) for video in codec.decoder().decode(part).numpy()]
 
 
-def score(latents: Tensor, prompts: list[Prompt], codec: TAEHVCodec, sheet: Path) -> dict[str, float]:
+def score(
+    world: World, latents: Tensor, prompts: list[Prompt], codec: TAEHVCodec, sheet: Path
+) -> dict[str, float]:
     """Judge decoded latents and draw the first of them."""
     videos = decode(latents, codec)
-    contact_sheet([(p.text, v) for p, v in zip(prompts, videos)][:12], sheet)
-    return judge(videos, prompts)[0]
+    contact_sheet([(p.text, v) for p, v in zip(prompts, videos)][:SHOWN], sheet)
+    return grade(world, videos, prompts)

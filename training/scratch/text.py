@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
 
@@ -11,8 +13,8 @@ from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
 PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"
 
 
-def word_tokenizer(words: list[str]) -> Tokenizer:
-    """One token a word, lower case, punctuation dropped; ids 0..2 are pad, end and unknown."""
+def word_tokenizer(words: Sequence[str]) -> Tokenizer:
+    """One token per word, lower case, punctuation dropped; ids 0..2 are pad, end and unknown."""
     vocabulary = {token: i for i, token in enumerate([PAD, EOS, UNKNOWN, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
@@ -25,7 +27,7 @@ def word_tokenizer(words: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def small_text_encoder(words: list[str], dim: int, text_len: int, layers: int = 2) -> TextEncoder:
+def small_text_encoder(words: Sequence[str], dim: int, text_len: int, layers: int = 2) -> TextEncoder:
     """Tokenizer of `words` and a UMT5 encoder of width `dim` with random weights."""
     tokenizer = word_tokenizer(words)
     network = UMT5Encoder(

@@ -7,6 +7,7 @@ in `1 + critic_steps` updates the student, the others the critic.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,8 +15,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from pyrf.config import StreamConfig
-from pyrf.evaluation.scores.settings import Judge, RewardSettings
+from pyrf.config import LatentSize, StreamConfig
+from pyrf.evaluation.scores.settings import ScoreSettings
 from pyrf.loop.sampler import TrainingRollout
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.dit.model import PromptCache
@@ -23,9 +24,10 @@ from pyrf.settings import Settings
 from pyrf.training.objectives.critic import critic_loss
 from pyrf.training.objectives.dmd import dmd_loss, draw_timesteps, reward_weights
 from pyrf.training.objectives.flow_matching import interpolate
-from pyrf.training.runner.trainer import Draw, Stage
-from pyrf.training.scratch.networks import TextToVideo, is_hidden
+from pyrf.training.runner.stage import Draw, Stage
 from pyrf.training.stages.data import Data
+from pyrf.training.stages.networks import TextToVideo
+from pyrf.training.stages.reward import Reward
 
 
 class DmdSettings(Settings):
@@ -36,7 +38,7 @@ class DmdSettings(Settings):
             through these only.
         chunks: longest rollout; its length is drawn from window_chunks to this.
         critic_steps: updates of the critic for one of the student.
-        reward: judges the rollouts; without one every weight is 1, which is DMD.
+        reward: weighs the rollouts; without one every weight is 1, which is DMD.
         inverse_beta: 1 / b of Re-DMD's weight exp(reward / b).
     """
 
@@ -44,7 +46,7 @@ class DmdSettings(Settings):
     chunks: int = 7
     critic_steps: int = Field(default=5, ge=1)
     guidance_scale: float = 3.0
-    reward: RewardSettings | None = None
+    reward: ScoreSettings | None = None
     inverse_beta: float = Field(default=2.0, ge=0)
     eval_prompts: int = Field(default=48, gt=0)
 
@@ -57,7 +59,15 @@ class DmdSettings(Settings):
         return self
 
 
-class DmdStage(Stage):
+class StudentAndCritic(nn.Module):
+    """What is trained in turn; the student is what is evaluated and left behind."""
+
+    def __init__(self, student: TextToVideo, critic: TextToVideo) -> None:
+        super().__init__()
+        self.student, self.critic = student, critic
+
+
+class DmdStage(Stage[StudentAndCritic]):
     def __init__(
         self,
         settings: DmdSettings,
@@ -68,24 +78,22 @@ class DmdStage(Stage):
         codec: Codec,
         stream: StreamConfig,
         batch: int,
-        judge: Judge | None = None,
+        reward: Reward | None = None,
     ) -> None:
         self.settings, self.data, self.codec = settings, data, codec
-        self.stream, self.batch, self.judge = stream, batch, judge
+        self.stream, self.batch, self.reward = stream, batch, reward
         self.teacher = teacher.eval().requires_grad_(False)
-        self.module: nn.ModuleDict = nn.ModuleDict({"student": student, "critic": critic})
+        self.module = StudentAndCritic(student, critic)
 
-    def is_hidden(self, name: str) -> bool:
-        return is_hidden(name)
+    def hidden_parameters(self) -> Iterable[nn.Parameter]:
+        return [*self.module.student.hidden_parameters(), *self.module.critic.hidden_parameters()]
 
     def is_averaged(self, name: str) -> bool:
         return name.startswith("student.")
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
         generator = draw.generator
-        student, critic = self.module["student"], self.module["critic"]
-        assert isinstance(student, TextToVideo)
-        assert isinstance(critic, TextToVideo)
+        student, critic = self.module.student, self.module.critic
         captions = self.data.captions(draw)
         if draw.step % (1 + self.settings.critic_steps):
             with torch.no_grad():
@@ -96,10 +104,10 @@ class DmdStage(Stage):
         x0 = self.rollout(student, captions, draw)
         real, fake = self.predictions(critic, x0.detach(), captions, generator)
         metrics = {"dmd_gap": float((fake - real).abs().mean())}
-        if self.judge is None:
+        if self.reward is None:
             return dmd_loss(x0, real, fake), metrics
         with torch.no_grad():
-            scores = self.judge(self.codec.decoder().decode(x0), captions).to(x0.device)
+            scores = self.reward(self.codec.decoder().decode(x0), captions).to(x0.device)
         judged = torch.isfinite(scores)
         metrics["skipped"] = float((~judged).sum())
         if judged.any():
@@ -120,7 +128,7 @@ class DmdStage(Stage):
             return torch.randn(shape, generator=draw.generator).to(device)
 
         rollout = TrainingRollout(
-            student.dit, self.stream, student.prompt(captions), height=shape[-2], width=shape[-1]
+            student.dit, self.stream, student.prompt(captions), size=LatentSize(*shape[-2:])
         )
         chunks = []
         for i in range(count):
@@ -145,15 +153,9 @@ class DmdStage(Stage):
         fake = predict(critic, x_t, timesteps, critic.prompt(captions))
         return real + self.settings.guidance_scale * (real - real_empty), fake
 
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        assert isinstance(module, nn.ModuleDict)
-        student = module["student"]
-        assert isinstance(student, TextToVideo)
+    def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
         count, sheet = self.settings.eval_prompts, folder / f"{step}.png"
-        return self.data.score(student, self.codec, self.stream, count, sheet)
+        return self.data.score(self.module.student, self.codec, self.stream, count, sheet)
 
-    def export(self, module: nn.Module, folder: Path) -> None:
-        assert isinstance(module, nn.ModuleDict)
-        student = module["student"]
-        assert isinstance(student, TextToVideo)
-        student.save(folder)
+    def export(self, folder: Path) -> None:
+        self.module.student.save(folder)

@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrf.config import StreamConfig
-from pyrf.evaluation.streams import few_step_sigmas
+from pyrf.loop.sampler import FewStepSampler
 from pyrf.models.codecs.codec import Codec
 from pyrf.settings import Settings
 from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
 from pyrf.training.runner.origin import fingerprint
-from pyrf.training.runner.trainer import Draw, Stage
-from pyrf.training.scratch.networks import TextToVideo, is_hidden
+from pyrf.training.runner.stage import Draw
 from pyrf.training.stages.data import Data, Paths
+from pyrf.training.stages.networks import NetworkStage, TextToVideo
 from pyrf.training.stages.paths import END, STATES, PathShards
 
 
@@ -40,7 +40,12 @@ class OdeSettings(Settings):
     eval_prompts: int = Field(default=48, gt=0)
 
 
-class OdeStage(Stage):
+def few_step_sigmas(stream: StreamConfig) -> Tensor:
+    """Noise levels of the denoise calls, falling, float32."""
+    return torch.tensor(FewStepSampler(stream).timesteps) / 1000
+
+
+class OdeStage(NetworkStage):
     """Makes the paths that are missing, then learns from them.
 
     Args:
@@ -63,15 +68,12 @@ class OdeStage(Stage):
         self.settings, self.data, self.paths, self.batch = settings, data, paths, batch
         self.codec, self.stream = codec, stream
         self.sigmas = few_step_sigmas(stream)
-        self.module: TextToVideo = student
+        self.module = student
         shaping = settings.model_dump(exclude={"paths", "eval_prompts"})
         origin = fingerprint(origin, shaping, batch, stream)
         self.shards = PathShards(folder / "paths", settings.paths, origin)
         teacher.eval().requires_grad_(False)
         self.shards.make(lambda index: self._make_shard(teacher, index))
-
-    def is_hidden(self, name: str) -> bool:
-        return is_hidden(name)
 
     def _make_shard(self, teacher: TextToVideo, index: int) -> tuple[dict[str, Tensor], list[str]]:
         count = self.settings.shard_batches
@@ -117,11 +119,6 @@ class OdeStage(Stage):
         weights = given["weights"]
         return (errors * weights).sum() / weights.sum(), {}
 
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        assert isinstance(module, TextToVideo)
+    def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
         count, sheet = self.settings.eval_prompts, folder / f"{step}.png"
-        return self.data.score(module, self.codec, self.stream, count, sheet)
-
-    def export(self, module: nn.Module, folder: Path) -> None:
-        assert isinstance(module, TextToVideo)
-        module.save(folder)
+        return self.data.score(self.module, self.codec, self.stream, count, sheet)

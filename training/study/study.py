@@ -1,13 +1,10 @@
-"""The paper's ablation in miniature (Reward Forcing, table of 60-second streams), on the shapes world.
+"""The paper's ablation in miniature (Reward Forcing, table of 60-second streams), on a small world.
 
 A variant is a trained network and a way to stream it. Each is measured on prompts that leave the speed
-open; one file a variant and seed, so that a study may be stopped and gone on with.
+open. There is one file per variant and seed, so that a study may be stopped and continued.
 
-    dynamic      how far the object moves, pixels a second: mean over windows of 2 s
-    drift        standard deviation over a stream's windows of 2 s of their quality, in points; quality is
-                 the overlap of the object with the best of the world's shapes, 0 where none is seen
-    color ...    share of streams whose last 5 s show what was asked for
-    permanence   share of windows in which the object is seen in every frame and never jumps
+    dynamic, drift, permanence    as the world measures a stream (for shapes: `worlds/shapes/grading.py`)
+    color, shape, motion          share of streams whose last 5 s show what was asked for
 """
 
 from __future__ import annotations
@@ -20,29 +17,33 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.evaluation.streams import JUDGED_SECONDS, Student, batches, make_videos
+from pyrf.evaluation.held_out import JUDGED_SECONDS, grade
+from pyrf.evaluation.streams import Student, batches, make_videos
 from pyrf.files import whole_file
 from pyrf.training.recipe import Recipe
 from pyrf.training.runner.origin import fingerprint
 from pyrf.training.scratch.build import load_codec
 from pyrf.training.scratch.networks import load_network
-from pyrf.worlds.shapes.detector import detect
-from pyrf.worlds.shapes.grading import Prompt, held_out_prompts, judge
-from pyrf.worlds.shapes.scenes import FPS, World
+from pyrf.worlds.world import Frames, Prompt, World
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 2 * FPS
-"""Frames of a window in which quality is measured."""
-JUMP = 8.0
-"""Pixels; an object that moves further between two frames is another one (the fastest move 2.3)."""
 COLUMNS = ("dynamic", "drift", "color", "shape", "motion", "permanence")
+
+
+@runtime_checkable
+class MeasuredWorld(World, Protocol):
+    """A world that can say how a long stream goes."""
+
+    def measure(self, video: Frames, /) -> dict[str, float]:
+        """The "dynamic", "drift" and "permanence" of one stream, uint8 [T, H, W, 3]."""
+        ...
 
 
 class PlainSinkRollout(TorchRollout):
@@ -109,34 +110,19 @@ class StudySettings:
             )
 
 
-def moving_prompts(world: World, count: int) -> list[Prompt]:
-    """Held-out prompts that ask for motion and leave its speed open."""
-    movers = World(world.shapes, tuple(motion for motion in world.motions if motion != "still"))
-    return held_out_prompts(movers, count, open_speed=True)
-
-
-def measure_stream(video: NDArray[np.uint8]) -> dict[str, float]:
-    """Dynamic, drift and permanence of one stream, uint8 [T, H, W, 3]."""
-    whole = len(video) // WINDOW * WINDOW
-    seen = [detect(window) for window in video[:whole].reshape(-1, WINDOW, *video.shape[1:])]
-    return {
-        "dynamic": FPS * float(np.mean([d.speed for d in seen])),
-        "drift": 100 * float(np.std([d.fit for d in seen])),
-        "permanence": float(np.mean([d.present == 1 and d.jump < JUMP for d in seen])),
-    }
-
-
-def measure(student: Student, prompts: list[Prompt], seed: int, seconds: float) -> dict[str, float]:
+def measure(
+    student: Student, world: MeasuredWorld, prompts: list[Prompt], seed: int, seconds: float
+) -> dict[str, float]:
     """All columns of one variant and seed, each the mean over the prompts' streams."""
     rows: list[dict[str, float]] = []
-    ends: list[NDArray[np.uint8]] = []
+    ends: list[Frames] = []
     for numbers, part in batches(prompts):
         seeds = [1000 * seed + number for number in numbers]
-        videos = make_videos(student, [p.text for p in part], seeds, seconds)
-        rows += [measure_stream(video) for video in videos]
-        ends += [video[-JUDGED_SECONDS * FPS :].copy() for video in videos]
+        videos = make_videos(student, world, [p.text for p in part], seeds, seconds)
+        rows += [world.measure(video) for video in videos]
+        ends += [video[-JUDGED_SECONDS * world.fps :].copy() for video in videos]
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    scores, _ = judge(ends, prompts)
+    scores = grade(world, ends, prompts)
     return means | {name: scores[name] for name in ("color", "shape", "motion")}
 
 
@@ -146,12 +132,12 @@ def load_variant(recipe: Recipe, variant: Variant, folder: Path) -> Student:
     Raises:
         FileNotFoundError: when its stage has not been run.
     """
-    network = load_network(folder / variant.network)
+    network = load_network(folder / variant.network, recipe.world.vocabulary)
     stream = recipe.stream_config
     stream = replace(stream, sink_alpha=variant.alpha, sink_frames=stream.chunk_frames if variant.sink else 0)
     backend = TorchRollout if variant.master else PlainSinkRollout
     dit = network.dit.to(variant.dtype).eval()
-    return Student(dit, network.text, load_codec(folder / recipe.ship.codec), stream, backend)
+    return Student(dit, network.text.encode, load_codec(folder / recipe.ship.codec), stream, backend)
 
 
 def run_study(
@@ -162,8 +148,11 @@ def run_study(
     The recipe's processes share the work, a variant and seed each at a time.
 
     Raises:
+        ValueError: when the recipe's world cannot measure streams.
         FileNotFoundError: when none was trained, or the codec was not.
     """
+    if not isinstance(recipe.world, MeasuredWorld):
+        raise ValueError(f"the study needs a world that measures streams; {recipe.world.name} does not")
     results = folder / f"study-{settings.prompts}x{settings.seconds:g}s"
     networks = {variant: folder / variant.network / "network.safetensors" for variant in VARIANTS}
     if not any(network.exists() for network in networks.values()):
@@ -212,8 +201,10 @@ class _Task:
 
 def _run(task: _Task) -> dict[str, float]:
     student = load_variant(task.recipe, task.variant, task.folder)
-    prompts = moving_prompts(task.recipe.world, task.settings.prompts)
-    values = measure(student, prompts, task.seed, task.settings.seconds)
+    world = task.recipe.world
+    assert isinstance(world, MeasuredWorld)
+    prompts = world.held_out(task.settings.prompts, open_speed=True)
+    values = measure(student, world, prompts, task.seed, task.settings.seconds)
     with whole_file(task.file) as temporary:
         temporary.write_text(json.dumps({name: values[name] for name in COLUMNS}))
     return values

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch.distributed.device_mesh import init_device_mesh
 
 from pyrf.bundle.bundle import load_bundle
 from pyrf.dtypes import dtype_of
-from pyrf.evaluation.scores.settings import load_judge
 from pyrf.training.recipe import RecipeError, WanDmdRecipe, WanNetwork, WanRecipe
 from pyrf.training.runner import processes
 from pyrf.training.runner.origin import fingerprint
-from pyrf.training.runner.trainer import Stage
+from pyrf.training.runner.stage import Stage
 from pyrf.training.stages.dmd import DmdStage
 from pyrf.training.stages.ode import OdeStage
+from pyrf.training.stages.reward import load_reward
 from pyrf.training.wan.data import WanData
 from pyrf.training.wan.networks import FrozenText, WanTextToVideo, load_wan
 from pyrf.training.wan.prompts import PromptOrder, read_prompts
 
 
-def build_stage(recipe: WanRecipe, name: str, folder: Path) -> Stage:
+def build_stage(recipe: WanRecipe, name: str, folder: Path) -> Stage[Any]:
     """Load what a stage needs; its own files go to a folder of its name.
 
     Raises:
@@ -43,14 +44,14 @@ def build_stage(recipe: WanRecipe, name: str, folder: Path) -> Stage:
 
     def load(network: WanNetwork, *, trained: bool) -> WanTextToVideo:
         return load_wan(
-            network, text.embed, mesh, dtype=dtype, trained=trained, checkpointing=recipe.checkpointing
+            network, text.encode, mesh, dtype=dtype, trained=trained, checkpointing=recipe.checkpointing
         )
 
     teacher, student = load(settings.teacher, trained=False), load(settings.student, trained=True)
     if isinstance(settings, WanDmdRecipe):
         critic = load(settings.critic, trained=True)
         reward = settings.dmd.reward
-        judge = None if reward is None else load_judge(reward)
+        judge = None if reward is None else load_reward(reward)
         return DmdStage(settings.dmd, teacher, critic, student, data, codec, stream, batch, judge)
     origin = fingerprint(
         settings.teacher, recipe.negative_prompt, shape, recipe.latent_frames, recipe.prompts

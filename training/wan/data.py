@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrf.config import PATCH, StreamConfig
+from pyrf.config import LatentSize, StreamConfig
+from pyrf.loop.rope import rope_table
 from pyrf.loop.sampler import SeededNoise, TrainingRollout
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.dit.attention import WindowAttention
 from pyrf.models.dit.model import PromptCache
 from pyrf.training.runner import processes
-from pyrf.training.runner.trainer import Draw
-from pyrf.training.scratch.networks import TextToVideo
+from pyrf.training.runner.stage import Draw
 from pyrf.training.stages.data import Given, PathStart
+from pyrf.training.stages.networks import TextToVideo
 from pyrf.training.wan.prompts import PromptOrder
 from pyrf.video.strips import contact_sheet
 
@@ -53,8 +54,7 @@ class WanData:
         self.prompts, self.stream, self.batch = prompts, stream, batch
         self.latent_shape, self.latent_frames = latent_shape, latent_frames
         self.device = processes.device()
-        tokens = stream.chunk_frames * math.prod(latent_shape[1:]) // math.prod(PATCH)
-        self.attention = WindowAttention(tokens, stream.slots)
+        self.size = LatentSize(*latent_shape[1:])
 
     @property
     def chunk_frames(self) -> int:
@@ -83,7 +83,9 @@ class WanData:
 
         A stream's sink stands where the oldest of these does, so distances are those of a stream.
         """
-        return network.dit(x, timesteps, prompt, attention=self.attention)
+        dit, tokens = network.dit, self.chunk_frames * self.size.tokens
+        rope = rope_table(dit.config, range(x.shape[1]), self.size, dtype=dit.dtype, device=dit.device)
+        return dit(x, timesteps, prompt, attention=WindowAttention(rope, tokens, self.stream.slots))
 
     @torch.no_grad()
     def score(
@@ -98,8 +100,7 @@ class WanData:
                 network.dit,
                 stream,
                 network.prompt([caption]),
-                height=self.latent_shape[1],
-                width=self.latent_shape[2],
+                size=self.size,
             )
             decoder, last = codec.decoder(), len(stream.denoising_steps) - 1
             chunks = [

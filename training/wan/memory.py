@@ -22,7 +22,7 @@ from torch import nn
 
 from pyrf.bundle.weights import unfilled
 from pyrf.config import PATCH, ModelConfig
-from pyrf.evaluation.scores.settings import VideoAlignSettings, single_rewards
+from pyrf.evaluation.scores.settings import VideoAlignSettings, single_scores
 from pyrf.models.dit.model import WanModel
 from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
 from pyrf.models.wan21 import LATENTS
@@ -154,7 +154,7 @@ def memory_rows(
     rows.append(
         Row("VAE: weights", vae_parameters() * FLOAT, "in float32; its working memory is not counted")
     )
-    for reward in single_rewards(stage.dmd.reward) if isinstance(stage, WanDmdRecipe) else ():
+    for reward in single_scores(stage.dmd.reward) if isinstance(stage, WanDmdRecipe) else ():
         if isinstance(reward, VideoAlignSettings):
             bytes_each = HALF if reward.dtype == "bfloat16" else FLOAT
             how = "Qwen2-VL-2B, whole on every GPU"

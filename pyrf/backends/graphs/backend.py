@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from pyrf.bundle.bundle import Bundle
-from pyrf.export.manifest import ExportError
+from pyrf.export.errors import ExportError
 from pyrf.export.store import check_export, stored_export
 from pyrf.models.codecs.codec import Codec
 

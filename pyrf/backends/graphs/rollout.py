@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from pyrf.backends.base import Rollout
-from pyrf.config import PATCH
+from pyrf.config import LatentSize
 from pyrf.dtypes import dtype_of
-from pyrf.export.manifest import ExportError, Manifest
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import Manifest
 from pyrf.loop.cache import SinkRingCache
-from pyrf.models.dit.attention import rope_table
+from pyrf.loop.rope import rope_table
 from pyrf.models.dit.model import sinusoid
 
 
@@ -50,7 +51,7 @@ class GraphRollout(Rollout):
         self.manifest = manifest
         self._videos: list[GraphVideo] = []
         self._modulations: dict[float, Tensor] = {}
-        self._rope: tuple[Sequence[int], Tensor] | None = None
+        self._rope: tuple[range, Tensor] | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -69,7 +70,8 @@ class GraphRollout(Rollout):
         super().close()
         self._videos, self._modulations, self._rope = [], {}, None
 
-    def _begin(self, cache: SinkRingCache) -> None:
+    def _begin(self, cache: SinkRingCache, size: LatentSize) -> None:
+        self._size = size
         self._videos = self._make_videos(cache, self._shape[0])
 
     @abstractmethod
@@ -100,22 +102,20 @@ class GraphRollout(Rollout):
             self._modulations[timestep] = self._modulate(row.float())
         return self._modulations[timestep]
 
-    def _rope_of(self, positions: Sequence[int]) -> Tensor:
-        """The rotations of a chunk, kept for its other calls."""
+    def _rope_now(self) -> Tensor:
+        """The rotations of the chunk under way, kept for its other calls."""
+        positions = self._started().frame_positions
         if self._rope is None or self._rope[0] != positions:
-            rows, columns = self.manifest.height // PATCH[1], self.manifest.width // PATCH[2]
-            config = self.model_config
-            table = rope_table(positions, rows, columns, config.head_dim, config.rope_theta)
-            self._rope = positions, self._upload(table)
+            self._rope = positions, self._upload(rope_table(self.model_config, positions, self._size))
         return self._rope[1]
 
-    def _predict(self, latents: Tensor, timestep: float, positions: Sequence[int]) -> Tensor:
-        modulation, rope = self._modulation(timestep), self._rope_of(positions)
+    def _predict(self, latents: Tensor, timestep: float) -> Tensor:
+        modulation, rope = self._modulation(timestep), self._rope_now()
         flows = [video.denoise(x, modulation, rope) for video, x in zip(self._videos, latents)]
         return torch.stack(flows)
 
-    def _write(self, latents: Tensor, positions: Sequence[int]) -> None:
-        modulation, rope = self._modulation(0.0), self._rope_of(positions)
+    def _write(self, latents: Tensor) -> None:
+        modulation, rope = self._modulation(0.0), self._rope_now()
         for video, x in zip(self._videos, latents):
             video.clean(x, modulation, rope)
 

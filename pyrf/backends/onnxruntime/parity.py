@@ -15,6 +15,7 @@ from pyrf.backends.onnxruntime.backend import OnnxDecoder, OnnxRuntimeRollout
 from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.bundle.bundle import Bundle
+from pyrf.export.errors import ExportError
 from pyrf.export.graphs.widen import widen
 from pyrf.export.manifest import load_manifest
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
@@ -22,10 +23,33 @@ from pyrf.models.codecs.codec import StreamingDecoder
 
 
 @dataclass(frozen=True)
+class Bound:
+    """What an export in some precision may differ from torch in float32 by.
+
+    Attributes:
+        relative_error: at most.
+        psnr: of the frames in dB, at least.
+    """
+
+    relative_error: float
+    psnr: float
+
+
+BOUNDS = {
+    "float32": Bound(1e-3, 50.0),
+    "float16": Bound(0.05, 30.0),
+    "bfloat16": Bound(0.1, 25.0),
+    "fp8": Bound(0.5, 20.0),
+}
+"""By precision, with room above what was measured (docs/export.md). Faults of graphs go far beyond them."""
+
+
+@dataclass(frozen=True)
 class Parity:
     """How far the rollout of an export is from torch's in float32.
 
     Attributes:
+        precision: of the export, one of `BOUNDS`.
         chunks: that were rolled out.
         max_error: largest difference of latents.
         relative_error: root mean square of the difference over that of the latents.
@@ -33,14 +57,35 @@ class Parity:
         widened: whether what is bfloat16 in the export was computed as float32.
     """
 
+    precision: str
     chunks: int
     max_error: float
     relative_error: float
     psnr: float
     widened: bool
 
+    def __str__(self) -> str:
+        return (
+            f"{self.chunks} chunks in ONNX Runtime with torch in float32: latents differ "
+            f"by {self.max_error:.1e} at most, {self.relative_error:.1e} of their size; frames "
+            f"{self.psnr:.1f} dB" + ("; bfloat16 was computed as float32" if self.widened else "")
+        )
 
-def check_parity(bundle: Bundle, folder: Path, chunks: int) -> Parity:
+    def check(self) -> None:
+        """Refuse what lies outside the bound, or is not a number.
+
+        Raises:
+            ExportError: with what was found and what was allowed.
+        """
+        bound = BOUNDS[self.precision]
+        if not (self.relative_error <= bound.relative_error and self.psnr >= bound.psnr):
+            raise ExportError(
+                f"the {self.precision} graphs do not compute what torch computes: of {self}. Allowed are "
+                f"{bound.relative_error:g} of the latents' size, and frames of {bound.psnr:g} dB or more"
+            )
+
+
+def measure_parity(bundle: Bundle, folder: Path, chunks: int) -> Parity:
     """Roll the same noise and prompt out in torch, in float32, and through an export's graphs.
 
     Args:
@@ -63,6 +108,7 @@ def check_parity(bundle: Bundle, folder: Path, chunks: int) -> Parity:
     difference = found[0] - expected[0]
     noise = (found[1].double() - expected[1].double()).square().mean().item()
     return Parity(
+        precision="fp8" if manifest.fp8 else "bfloat16" if widened else manifest.dtype,
         chunks=chunks,
         max_error=difference.abs().max().item(),
         relative_error=(difference.norm() / expected[0].norm()).item(),

@@ -12,12 +12,14 @@ import torch
 
 from pyrf.backends.graphs.backend import GraphBackend
 from pyrf.backends.tensorrt.cuda import CudaDevice
-from pyrf.backends.tensorrt.rollout import DECODER, STUDENT, PlanSet, TensorRTDecoder, TensorRTRollout
-from pyrf.backends.tensorrt.runtime import TensorRTPlan, load_tensorrt, target
+from pyrf.backends.tensorrt.rollout import PlanSet, TensorRTDecoder, TensorRTRollout
+from pyrf.backends.tensorrt.runtime import TensorRTPlan
 from pyrf.bundle.bundle import Bundle
 from pyrf.dtypes import name_of
-from pyrf.export.manifest import ExportError, load_manifest
-from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import DECODER, STUDENT, load_manifest
+from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, EngineTarget
+from pyrf.export.tensorrt.library import load_tensorrt
 from pyrf.models.codecs.codec import Codec
 
 logger = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ def plans_on_gpu(trt: Any, device: CudaDevice, options: BuildOptions | None = No
     def open_plans(folder: Path) -> PlanSet:
         manifest = load_manifest(folder)
         here = replace(options or BuildOptions(), device=device.index)
-        built_for = target(trt, device.compute_capability)
+        built_for = EngineTarget.of(trt, device.compute_capability)
         engines = EngineFolder(folder, manifest, built_for, here, logger.warning)
         plans = {}
         for name in (*STUDENT, *DECODER):

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pyrf.backends.tensorrt.device import Device, Memory, Plan, Stream
 from pyrf.dtypes import dtype_of
-from pyrf.export.manifest import ExportError, TensorSpec
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import TensorSpec
 
 ALIGNMENT = 16
 """Bytes to which TensorRT and the kernels want addresses aligned; torch's allocator gives 512."""

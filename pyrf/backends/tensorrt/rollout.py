@@ -21,11 +21,9 @@ from pyrf.backends.tensorrt.device import Device, Event, Memory, Plan
 from pyrf.backends.tensorrt.device import Stream as Queue
 from pyrf.backends.tensorrt.nvtx import stage
 from pyrf.dtypes import dtype_of
-from pyrf.export.manifest import ExportError, GraphSpec, Manifest
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import DECODER, STUDENT, GraphSpec, Manifest
 from pyrf.loop.cache import SinkRingCache
-
-STUDENT = ("prompt", "time", "denoise", "clean")
-DECODER = ("decoder_first", "decoder_next")
 
 
 class PlanSet:

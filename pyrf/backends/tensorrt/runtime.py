@@ -7,35 +7,9 @@ from typing import Any
 import torch
 
 from pyrf.backends.tensorrt.device import Memory, Stream
-from pyrf.export.manifest import ExportError, GraphSpec, TensorSpec
-from pyrf.export.tensorrt.builder import make_logger
-from pyrf.export.tensorrt.engines import Target
-from pyrf.extras import needs
-
-_DTYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT64": "int64",
-    "BOOL": "bool",
-    "UINT8": "uint8",
-}
-
-
-def load_tensorrt() -> Any:
-    """The package tensorrt.
-
-    Raises:
-        MissingExtraError: when it is not installed, or its libraries do not load.
-    """
-    with needs("tensorrt", "the tensorrt backend"):
-        import tensorrt
-    return tensorrt
-
-
-def target(trt: Any, compute_capability: str) -> Target:
-    """What engines built here are good for."""
-    return Target(f"{trt.__name__} {trt.__version__}", compute_capability)
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import GraphSpec, TensorSpec
+from pyrf.export.tensorrt.library import DTYPES, make_logger
 
 
 class TensorRTPlan:
@@ -86,9 +60,7 @@ class TensorRTPlan:
         engine = self._engine
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         return tuple(
-            TensorSpec(
-                name, _DTYPES[engine.get_tensor_dtype(name).name], tuple(engine.get_tensor_shape(name))
-            )
+            TensorSpec(name, DTYPES[engine.get_tensor_dtype(name).name], tuple(engine.get_tensor_shape(name)))
             for name in names
             if engine.get_tensor_mode(name).name == mode
         )

@@ -38,10 +38,8 @@ class JointRollout:
             tuple(torch.cat(keys) for keys in zip(*(prompt.keys for prompt in prompts))),
             tuple(torch.cat(values) for values in zip(*(prompt.values for prompt in prompts))),
         )
-        ropes = [member.rope() for member in self.members]
-        self._positions = range(self.members[0].stream.chunk_frames)  # not used: each has its own rotation
         self._layers = [
-            _JointLayer(layers, ropes, self._counts) for layers in zip(*(each.layers for each in attentions))
+            _JointLayer(layers, self._counts) for layers in zip(*(each.layers for each in attentions))
         ]
 
     def for_layer(self, layer: int) -> _JointLayer:
@@ -58,17 +56,13 @@ class JointRollout:
     def denoise(self, latents: Tensor, timestep: float) -> Tensor:
         """A denoise call: noisy latents [B of all streams, F, C, H, W] to their flow."""
         first = self.members[0]
-        return first.model(
-            latents, first.time(timestep), self._prompt, attention=self, frame_positions=self._positions
-        )
+        return first.model(latents, first.time(timestep), self._prompt, attention=self)
 
     @torch.inference_mode()
     def clean(self, latents: Tensor) -> None:
         """The clean call: end the chunk in every cache."""
         first = self.members[0]
-        first.model.write_cache(
-            latents, first.time(0.0), self._prompt, attention=self, frame_positions=self._positions
-        )
+        first.model.write_cache(latents, first.time(0.0), self._prompt, attention=self)
         for member, part in zip(self.members, latents.split(self._counts)):
             member.end_chunk(part)
 
@@ -76,16 +70,13 @@ class JointRollout:
 class _JointLayer:
     """A layer's self-attention, stream by stream."""
 
-    def __init__(self, layers: Sequence[CachedLayer], ropes: Sequence[Tensor], counts: list[int]) -> None:
-        self._layers, self._ropes, self._counts = layers, ropes, counts
+    def __init__(self, layers: Sequence[CachedLayer], counts: list[int]) -> None:
+        self._layers, self._counts = layers, counts
 
-    def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float, rope: Tensor
-    ) -> Tensor:
-        parts = zip(self._layers, *(x.split(self._counts) for x in (q, k, v)), self._ropes)
-        return torch.cat([layer.attend(q, k, v, norm_q, norm_k, eps, own) for layer, q, k, v, own in parts])
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float) -> Tensor:
+        parts = zip(self._layers, *(x.split(self._counts) for x in (q, k, v)))
+        return torch.cat([layer.attend(q, k, v, norm_q, norm_k, eps) for layer, q, k, v in parts])
 
-    def append(self, k: Tensor, v: Tensor, norm_k: Tensor, eps: float, rope: Tensor) -> None:
-        parts = zip(self._layers, k.split(self._counts), v.split(self._counts), self._ropes)
-        for layer, own_k, own_v, own in parts:
-            layer.append(own_k, own_v, norm_k, eps, own)
+    def append(self, k: Tensor, v: Tensor, norm_k: Tensor, eps: float) -> None:
+        for layer, own_k, own_v in zip(self._layers, k.split(self._counts), v.split(self._counts)):
+            layer.append(own_k, own_v, norm_k, eps)

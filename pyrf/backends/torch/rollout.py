@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from pyrf.backends.base import Rollout
-from pyrf.config import StreamConfig
+from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.cache import SinkRingCache
+from pyrf.loop.rope import ChunkRope
 from pyrf.models.codecs.codec import Codec, StreamingDecoder
 from pyrf.models.dit.attention import CachedAttention
 from pyrf.models.dit.model import PromptCache, TimeEmbedding, WanModel
@@ -44,8 +43,9 @@ class TorchRollout(Rollout):
         self._attention = self._prompt = None
         self._times.clear()
 
-    def _begin(self, cache: SinkRingCache) -> None:
-        self._attention = CachedAttention(cache)
+    def _begin(self, cache: SinkRingCache, size: LatentSize) -> None:
+        self.rope = ChunkRope(self.model_config, size, dtype=self.dtype, device=self.device)
+        self._attention = CachedAttention(cache, self.rope)
 
     def _encode_prompt(self, prompt_embeds: Tensor) -> None:
         prompt, batch = self.model.encode_prompt(prompt_embeds), self._shape[0]
@@ -61,10 +61,6 @@ class TorchRollout(Rollout):
             self._times[timestep] = self.model.modulate(self.model.embed_timesteps(timesteps))
         return self._times[timestep]
 
-    def rope(self) -> Tensor:
-        """The rotation of the chunk under way, see `rope_table`."""
-        return self.model.rope(self._started().frame_positions, *self._shape[3:])
-
     @property
     def in_force(self) -> tuple[CachedAttention, PromptCache]:
         """What self-attention and cross-attention see.
@@ -76,22 +72,13 @@ class TorchRollout(Rollout):
             raise RuntimeError("the stream has no prompt: call start(), then set_prompt()")
         return self._attention, self._prompt
 
-    def _predict(self, latents: Tensor, timestep: float, positions: Sequence[int]) -> Tensor:
-        assert self._prompt is not None
-        return self.model(
-            latents,
-            self.time(timestep),
-            self._prompt,
-            attention=self._attention,
-            frame_positions=positions,
-        )
+    def _predict(self, latents: Tensor, timestep: float) -> Tensor:
+        attention, prompt = self.in_force
+        return self.model(latents, self.time(timestep), prompt, attention=attention)
 
-    def _write(self, latents: Tensor, positions: Sequence[int]) -> None:
-        assert self._prompt is not None
-        assert self._attention is not None
-        self.model.write_cache(
-            latents, self.time(0.0), self._prompt, attention=self._attention, frame_positions=positions
-        )
+    def _write(self, latents: Tensor) -> None:
+        attention, prompt = self.in_force
+        self.model.write_cache(latents, self.time(0.0), prompt, attention=attention)
 
 
 class TorchBackend:

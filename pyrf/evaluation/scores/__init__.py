@@ -1,1 +1,1 @@
-"""Scores: frames and prompts in, named numbers out. The rewards of training are scores."""
+"""Scores: frames and prompts in, named numbers out."""

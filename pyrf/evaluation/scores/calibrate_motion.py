@@ -1,4 +1,4 @@
-"""Makes `motion.json`: the motion reward's mean and std over true clips whose captions leave speed open.
+"""Makes `motion.json`: the motion score's mean and std over true clips whose captions leave speed open.
 
     python -m pyrf.evaluation.scores.calibrate_motion
 
@@ -15,7 +15,8 @@ import torch
 
 from pyrf.evaluation.scores.motion import raw_scores
 from pyrf.evaluation.scores.normalise import Normaliser
-from pyrf.worlds.shapes.scenes import Scene, World
+from pyrf.worlds.choice import WORLDS
+from pyrf.worlds.world import Scene
 
 NORMALISED = ("motion", "magnitude")
 """The other two are shares of 0 to 1, and 1 for nearly all true clips."""
@@ -25,14 +26,9 @@ COMMAND = "python -m pyrf.evaluation.scores.calibrate_motion"
 
 
 def speed_open_scenes(count: int, seed: str) -> list[Scene]:
-    """Scenes of the default world that move, with captions that name no speed."""
-    rng, world = random.Random(seed), World()
-    scenes: list[Scene] = []
-    while len(scenes) < count:
-        attributes = world.sample(rng)
-        if attributes.speed_is_open:
-            scenes.append(Scene.sample(attributes, rng))
-    return scenes
+    """Scenes of the shapes world that move, with captions that name no speed."""
+    rng, world = random.Random(seed), WORLDS["shapes"]()
+    return [world.draw(rng, open_speed=True) for _ in range(count)]
 
 
 def calibrate(path: Path, count: int = NUM_CLIPS) -> Normaliser:

@@ -1,4 +1,4 @@
-"""A motion reward without a network: how fast things move, if they are things and do move.
+"""A motion score without a network: how fast things move, if they are things and do move.
 
 Dense optical flow alone pays for flicker, noise and objects that jump. So the speed is multiplied by two
 gates, each 1 for true motion and 0 for what only changes:
@@ -77,7 +77,7 @@ Array = NDArray[np.float32]
 
 
 def _cv2() -> Any:
-    with needs("train", "the motion reward"):
+    with needs("train", "the motion score"):
         import cv2
     return cv2
 
@@ -106,7 +106,7 @@ class Terms:
         return float(np.log1p(self.magnitude / SPEED_SCALE)) * self.coherence * self.permanence
 
 
-class MotionReward:
+class MotionScore:
     """Scores "motion", "magnitude", "coherence" and "permanence"; prompts are not looked at.
 
     Motion and magnitude have mean 0 and std 1 over true clips; the two gates are shares of 0 to 1.
@@ -129,7 +129,7 @@ class MotionReward:
         self.normaliser = normaliser or Normaliser.load(stored)
 
     def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Scores:
-        """See `Reward`. Clips must have at least 9 frames of 32 x 32."""
+        """See `Score`. Clips must have at least 9 frames of 32 x 32."""
         check_clips(frames, prompts, min_frames=MIN_FRAMES, min_size=MIN_SIZE)
         return self.normaliser(raw_scores(frames.cpu().numpy()))
 
@@ -138,7 +138,7 @@ def raw_scores(clips: Frames) -> Scores:
     """The four scores of clips uint8 [B, T, H, W, 3], not normalised."""
     with _one_thread(_cv2()):
         terms = [motion_terms(clip) for clip in clips]
-    return as_scores({name: [getattr(t, name) for t in terms] for name in MotionReward.names})
+    return as_scores({name: [getattr(t, name) for t in terms] for name in MotionScore.names})
 
 
 def motion_terms(clip: Frames) -> Terms:

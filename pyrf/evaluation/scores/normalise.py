@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from pyrf.evaluation.scores.protocol import RewardError, Scores
+from pyrf.evaluation.scores.protocol import ScoreError, Scores
 from pyrf.files import whole_file
 
 
@@ -24,7 +24,7 @@ class Normaliser:
         stats: name -> (mean, std). Scores that are not named here, such as shares of 0 to 1, stay.
 
     Raises:
-        RewardError: when a mean is not finite or a std not positive.
+        ScoreError: when a mean is not finite or a std not positive.
     """
 
     stats: Mapping[str, tuple[float, float]]
@@ -32,7 +32,7 @@ class Normaliser:
     def __post_init__(self) -> None:
         for name, (mean, std) in self.stats.items():
             if not math.isfinite(mean) or not (math.isfinite(std) and std > 0):
-                raise RewardError(f"score {name}: mean must be finite and std positive, got {mean} and {std}")
+                raise ScoreError(f"score {name}: mean must be finite and std positive, got {mean} and {std}")
 
     def __call__(self, scores: Scores) -> Scores:
         """Normalise the scores that have a mean and a std."""
@@ -47,17 +47,17 @@ class Normaliser:
         """Read a JSON file: {"scores": {name: {"mean": m, "std": s}}}; other keys are notes.
 
         Raises:
-            RewardError: when the file is missing or not of that form.
+            ScoreError: when the file is missing or not of that form.
         """
         try:
             scores = json.loads(path.read_text())["scores"]
             return cls({name: (float(entry["mean"]), float(entry["std"])) for name, entry in scores.items()})
         except FileNotFoundError as error:
-            raise RewardError(f"{path}: no such file of means and stds") from error
+            raise ScoreError(f"{path}: no such file of means and stds") from error
         except json.JSONDecodeError as error:
-            raise RewardError(f"{path} is not JSON: {error}") from error
+            raise ScoreError(f"{path} is not JSON: {error}") from error
         except (KeyError, TypeError, AttributeError) as error:
-            raise RewardError(
+            raise ScoreError(
                 f'{path} must hold {{"scores": {{name: {{"mean": m, "std": s}}}}}}: {error!r}'
             ) from error
 

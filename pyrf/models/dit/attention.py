@@ -1,7 +1,7 @@
 """What a self-attention layer may look at: everything, a mask, a constant context, or the cache.
 
 The network hands each layer's q, k and v, before norm and rotation, to an attention object. That
-is all it knows of caches.
+is all it knows of caches and of positions.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyrf.loop.cache import SinkRingCache
+from pyrf.loop.rope import ChunkRope
 from pyrf.ops import norm_rope_append, ring_attention
 from pyrf.ops.norm_rope_append import norm_rotate
 
@@ -21,16 +22,13 @@ from pyrf.ops.norm_rope_append import norm_rotate
 class LayerAttention(Protocol):
     """Self-attention of one layer."""
 
-    def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float, rope: Tensor
-    ) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float) -> Tensor:
         """Normalise, rotate and mix.
 
         Args:
             q, k, v: [B, N, D], any stride between rows.
             norm_q, norm_k: [D], weights of the RMS norms over all channels.
             eps: of the norms.
-            rope: [N, head_dim / 2, 2], cosine and sine of each token (see `rope_table`).
 
         Returns:
             [B, N, D], before the output projection.
@@ -49,7 +47,7 @@ class Attention(Protocol):
 class CachingLayer(LayerAttention, Protocol):
     """Self-attention of one layer that keeps what it saw."""
 
-    def append(self, k: Tensor, v: Tensor, norm_k: Tensor, eps: float, rope: Tensor) -> None:
+    def append(self, k: Tensor, v: Tensor, norm_k: Tensor, eps: float) -> None:
         """Keep the chunk without attending."""
         ...
 
@@ -62,48 +60,24 @@ class CachingAttention(Protocol):
         ...
 
 
-def rope_table(
-    frame_positions: Sequence[float],
-    rows: int,
-    columns: int,
-    head_dim: int,
-    theta: float,
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Cosines and sines of every token, [frames * rows * columns, head_dim / 2, 2].
-
-    Of the pairs of a head the last two thirds turn with row and column, the rest with the frame.
-    Angles are formed in float64 on the host, so that positions of any size stay exact.
-    """
-    pairs = head_dim // 2
-    side = head_dim // 6
-    axes = (
-        (torch.tensor(frame_positions, dtype=torch.float64), pairs - 2 * side, (-1, 1, 1)),
-        (torch.arange(rows, dtype=torch.float64), side, (1, -1, 1)),
-        (torch.arange(columns, dtype=torch.float64), side, (1, 1, -1)),
-    )
-    parts = []
-    for positions, count, shape in axes:
-        frequencies = theta ** (-torch.arange(count, dtype=torch.float64) / max(count, 1))
-        angles = torch.outer(positions, frequencies)
-        table = torch.stack((angles.cos(), angles.sin()), -1)
-        parts.append(table.view(*shape, count, 2).expand(len(frame_positions), rows, columns, count, 2))
-    return torch.cat(parts, 3).flatten(0, 2).to(device=device, dtype=dtype)
-
-
 class BidirectionalAttention:
-    """Every token sees every token; the teacher's attention. Differentiable."""
+    """Every token sees every token; the teacher's attention. Differentiable.
+
+    Args:
+        rope: the tokens' rotations, see `pyrf.loop.rope.rope_table`. It must never change afterwards.
+    """
+
+    def __init__(self, rope: Tensor) -> None:
+        self.rope = rope
 
     def for_layer(self, layer: int) -> LayerAttention:
         return self
 
-    def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float, rope: Tensor
-    ) -> Tensor:
-        q = norm_rotate(q, norm_q, eps, rope)
-        k = norm_rotate(k, norm_k, eps, rope)
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float) -> Tensor:
+        if q.shape[1] != len(self.rope):
+            raise ValueError(f"there are {q.shape[1]} tokens, but rotations for {len(self.rope)}")
+        q = norm_rotate(q, norm_q, eps, self.rope)
+        k = norm_rotate(k, norm_k, eps, self.rope)
         v = v.unflatten(-1, (-1, q.shape[-1])).transpose(1, 2)
         return self.mix(q, k, v).transpose(1, 2).flatten(2)
 
@@ -116,10 +90,12 @@ class MaskedAttention(BidirectionalAttention):
     """Tokens see what a mask allows: parallel training forwards of a causal student. Differentiable.
 
     Args:
+        rope: see `BidirectionalAttention`.
         mask: [N, N] bool, true where the query (row) may see the key (column); see `pyrf.models.dit.masks`.
     """
 
-    def __init__(self, mask: Tensor) -> None:
+    def __init__(self, rope: Tensor, mask: Tensor) -> None:
+        super().__init__(rope)
         if mask.dtype != torch.bool or mask.ndim != 2:
             raise ValueError(f"mask must be bool [queries, keys], got {mask.dtype} {list(mask.shape)}")
         self.mask = mask
@@ -129,15 +105,16 @@ class MaskedAttention(BidirectionalAttention):
 
 
 class WindowAttention(BidirectionalAttention):
-    """Chunks see themselves and the chunks before them within a window: `MaskedAttention` under
-    `block_causal_mask`, without forming the mask. Differentiable.
+    """Chunks see themselves and the chunks before them within a window, without a mask. Differentiable.
 
     Args:
+        rope: see `BidirectionalAttention`.
         chunk: tokens of a chunk.
         window: chunks that a chunk sees, itself included.
     """
 
-    def __init__(self, chunk: int, window: int) -> None:
+    def __init__(self, rope: Tensor, chunk: int, window: int) -> None:
+        super().__init__(rope)
         self.chunk, self.window = chunk, window
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -153,19 +130,21 @@ class PrefixAttention:
     """A chunk sees a constant context and itself: training rollouts. Differentiable in the chunk only.
 
     Args:
+        rope: see `BidirectionalAttention`.
         context: for each layer the rotated keys and the values, each [B, heads, tokens, head_dim].
             The tensors must never change afterwards: checkpointing reads them again in the backward.
     """
 
-    def __init__(self, context: Sequence[tuple[Tensor, Tensor]]) -> None:
-        self.layers = [_PrefixLayer(k.detach(), v.detach()) for k, v in context]
+    def __init__(self, rope: Tensor, context: Sequence[tuple[Tensor, Tensor]]) -> None:
+        self.layers = [_PrefixLayer(rope, k.detach(), v.detach()) for k, v in context]
 
     def for_layer(self, layer: int) -> LayerAttention:
         return self.layers[layer]
 
 
 class _PrefixLayer(BidirectionalAttention):
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, rope: Tensor, keys: Tensor, values: Tensor) -> None:
+        super().__init__(rope)
         self.keys, self.values = keys, values
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -178,10 +157,11 @@ class CachedAttention:
 
     Args:
         cache: whose current chunk the network computes.
+        rope: the chunk's rotations.
     """
 
-    def __init__(self, cache: SinkRingCache) -> None:
-        self.layers = [CachedLayer(cache, k, v) for k, v in zip(cache.keys, cache.values)]
+    def __init__(self, cache: SinkRingCache, rope: ChunkRope) -> None:
+        self.layers = [CachedLayer(cache, rope, k, v) for k, v in zip(cache.keys, cache.values)]
 
     def for_layer(self, layer: int) -> CachedLayer:
         return self.layers[layer]
@@ -190,25 +170,22 @@ class CachedAttention:
 class CachedLayer:
     """The part of `CachedAttention` that belongs to one layer."""
 
-    def __init__(self, cache: SinkRingCache, keys: Tensor, values: Tensor) -> None:
-        self.cache, self.keys, self.values = cache, keys, values
+    def __init__(self, cache: SinkRingCache, rope: ChunkRope, keys: Tensor, values: Tensor) -> None:
+        self.cache, self.rope, self.keys, self.values = cache, rope, keys, values
 
-    def _append(
-        self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float, rope: Tensor
-    ) -> Tensor:
+    def _append(self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float) -> Tensor:
         if not self.cache.open:
             raise RuntimeError("the cache has no chunk under way: call begin_chunk() first")
         if k.requires_grad:
             raise RuntimeError("cached attention has no gradient: use no_grad, or PrefixAttention to train")
+        rope = self.rope.at(self.cache.frame_positions)
         return norm_rope_append(q, k, v, norm_q, norm_k, eps, rope, self.cache.slot, self.keys, self.values)
 
-    def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float, rope: Tensor
-    ) -> Tensor:
-        q = self._append(q, k, v, norm_q, norm_k, eps, rope)
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float) -> Tensor:
+        q = self._append(q, k, v, norm_q, norm_k, eps)
         keys, values, length = self.cache.visible(self.keys, self.values)
         return ring_attention(q, keys, values, length)
 
-    def append(self, k: Tensor, v: Tensor, norm_k: Tensor, eps: float, rope: Tensor) -> None:
+    def append(self, k: Tensor, v: Tensor, norm_k: Tensor, eps: float) -> None:
         """Write the chunk without attending: all that the last layer of a clean call has to do."""
-        self._append(k, k, v, norm_k, norm_k, eps, rope)
+        self._append(k, k, v, norm_k, norm_k, eps)

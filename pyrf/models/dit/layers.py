@@ -103,15 +103,15 @@ class _Projections(nn.Module):
 class SelfAttention(_Projections):
     """Projections and norms of a self-attention; mixing is left to the attention object."""
 
-    def forward(self, x: Tensor, rope: Tensor, attention: LayerAttention) -> Tensor:
+    def forward(self, x: Tensor, attention: LayerAttention) -> Tensor:
         mixed = attention.attend(
-            self.q(x), self.k(x), self.v(x), self.norm_q.weight, self.norm_k.weight, self.eps, rope
+            self.q(x), self.k(x), self.v(x), self.norm_q.weight, self.norm_k.weight, self.eps
         )
         return self.o(mixed)
 
-    def append(self, x: Tensor, rope: Tensor, attention: CachingLayer) -> None:
+    def append(self, x: Tensor, attention: CachingLayer) -> None:
         """Only write x's keys and values into the cache."""
-        attention.append(self.k(x), self.v(x), self.norm_k.weight, self.eps, rope)
+        attention.append(self.k(x), self.v(x), self.norm_k.weight, self.eps)
 
 
 class CrossAttention(_Projections):
@@ -161,7 +161,6 @@ class Block(nn.Module):
         self,
         x: Tensor,
         projected: Tensor | Modulation,
-        rope: Tensor,
         keys: Tensor,
         values: Tensor,
         attention: LayerAttention,
@@ -171,12 +170,11 @@ class Block(nn.Module):
         Args:
             x: [B, N, D].
             projected: [B, F or 1, 6, D], see `TimeEmbedding`; or what `modulate` makes of it.
-            rope: [N, head_dim / 2, 2].
             keys, values: this layer's part of the `PromptCache`.
             attention: what self-attention sees.
         """
         m = self.modulate(projected) if isinstance(projected, Tensor) else projected
-        mixed = self.self_attn(_modulated(x, m[0], m[1], self.eps), rope, attention)
+        mixed = self.self_attn(_modulated(x, m[0], m[1], self.eps), attention)
         norm = self.norm3
         if _is_one_pass(x, m[2], norm.weight):
             x, normed = add_norm(mixed, x, norm.weight, gate=m[2], shift=norm.bias, eps=norm.eps)
@@ -192,12 +190,10 @@ class Block(nn.Module):
         """This layer's part of the `PromptCache`: text [B, text_len, D] to keys and values."""
         return self.cross_attn.encode(text)
 
-    def append(
-        self, x: Tensor, projected: Tensor | Modulation, rope: Tensor, attention: CachingLayer
-    ) -> None:
+    def append(self, x: Tensor, projected: Tensor | Modulation, attention: CachingLayer) -> None:
         """Only write x's keys and values into the cache: all that the last block of a clean call does."""
         shift, scale = (self.modulate(projected) if isinstance(projected, Tensor) else projected)[:2]
-        self.self_attn.append(_modulated(x, shift, scale, self.eps), rope, attention)
+        self.self_attn.append(_modulated(x, shift, scale, self.eps), attention)
 
 
 class Head(nn.Module):

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrf.config import PATCH, ModelConfig
-from pyrf.models.dit.attention import Attention, BidirectionalAttention, CachingAttention, rope_table
+from pyrf.config import PATCH, LatentSize, ModelConfig
+from pyrf.loop.rope import rope_table
+from pyrf.models.dit.attention import Attention, BidirectionalAttention, CachingAttention
 from pyrf.models.dit.layers import Block, Head, Modulation, TanhGELU
 
 
@@ -82,7 +83,6 @@ class WanModel(nn.Module):
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(config.dim, 6 * config.dim))
         self.blocks: Sequence[Block] = nn.ModuleList(Block(config) for _ in range(config.num_layers))  # type: ignore[assignment]
         self.head = Head(config)
-        self._rope: tuple[tuple[object, ...], Tensor] | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -141,36 +141,10 @@ class WanModel(nn.Module):
         blocks = tuple(block.modulate(time.projected) for block in self.blocks)
         return TimeEmbedding(time.e, time.projected, blocks, self.head.modulate(time.e))
 
-    def rope(self, frame_positions: Tensor | Sequence[float], height: int, width: int) -> Tensor:
-        """The `rope_table` of latents at given frame positions; the last one asked for is kept."""
-        positions = tuple(
-            frame_positions.tolist() if isinstance(frame_positions, Tensor) else frame_positions
-        )
-        dtype = torch.promote_types(self.dtype, torch.float32)
-        key = (positions, height, width, dtype, self.device)
-        kept = self._rope  # read once: streams in other threads share the model
-        if kept is None or kept[0] != key:
-            with torch.inference_mode(False):  # a table made in a stream may serve training next
-                table = rope_table(
-                    positions,
-                    height // PATCH[1],
-                    width // PATCH[2],
-                    self.config.head_dim,
-                    self.config.rope_theta,
-                    dtype=dtype,
-                    device=self.device,
-                )
-            self._rope = kept = (key, table)
-        return kept[1]
-
     def _enter(
-        self,
-        latents: Tensor,
-        timesteps: Tensor | TimeEmbedding,
-        prompt: PromptCache,
-        frame_positions: Tensor | Sequence[float] | None,
-    ) -> tuple[Tensor, TimeEmbedding, Tensor]:
-        """Check and embed what comes in: tokens [B, N, D], time embedding, rope table."""
+        self, latents: Tensor, timesteps: Tensor | TimeEmbedding, prompt: PromptCache
+    ) -> tuple[Tensor, TimeEmbedding]:
+        """Check and embed what comes in: tokens [B, N, D] and the time embedding."""
         if latents.ndim != 5 or latents.shape[2] != self.config.in_channels:
             raise ValueError(
                 f"latents must be [B, F, {self.config.in_channels}, H, W], got {list(latents.shape)}"
@@ -178,17 +152,13 @@ class WanModel(nn.Module):
         batch, frames, _, height, width = latents.shape
         if prompt.keys[0].shape[0] != batch:
             raise ValueError(f"prompt must hold {batch} rows, one a video, got {prompt.keys[0].shape[0]}")
-        if height % PATCH[1] or width % PATCH[2]:
-            raise ValueError(f"latents must have even height and width, got {height} x {width}")
-        positions = range(frames) if frame_positions is None else frame_positions
-        if len(positions) != frames:
-            raise ValueError(f"frame_positions must name each of {frames} frames, got {len(positions)}")
+        LatentSize(height, width)
         time = timesteps if isinstance(timesteps, TimeEmbedding) else self.embed_timesteps(timesteps)
         if time.e.shape[0] not in (1, batch) or time.e.shape[1] not in (1, frames):
             raise ValueError(
                 f"timesteps must be [{batch}] or [{batch}, {frames}], got {list(time.e.shape[:2])}"
             )
-        return self.embed_latents(latents), time, self.rope(positions, height, width)
+        return self.embed_latents(latents), time
 
     def embed_latents(self, latents: Tensor) -> Tensor:
         """Latents [B, F, C, H, W] to tokens [B, N, D]."""
@@ -196,12 +166,12 @@ class WanModel(nn.Module):
         return F.linear(patchify(latents.to(self.dtype)), weight, self.patch_embedding.bias)
 
     def denoise_tokens(
-        self, x: Tensor, time: TimeEmbedding, rope: Tensor, prompt: PromptCache, attention: Attention
+        self, x: Tensor, time: TimeEmbedding, prompt: PromptCache, attention: Attention
     ) -> Tensor:
         """Tokens [B, N, D] through all blocks and the head: [B, N, 4 * out_channels]."""
         for i, block in enumerate(self.blocks):
             projected = time.blocks[i] if time.blocks else time.projected
-            x = block(x, projected, rope, prompt.keys[i], prompt.values[i], attention.for_layer(i))
+            x = block(x, projected, prompt.keys[i], prompt.values[i], attention.for_layer(i))
         return self.head(x, time.head or time.e)
 
     def forward(
@@ -211,7 +181,6 @@ class WanModel(nn.Module):
         prompt: PromptCache,
         *,
         attention: Attention | None = None,
-        frame_positions: Tensor | Sequence[float] | None = None,
     ) -> Tensor:
         """Predict the flow ``noise - x0``.
 
@@ -219,8 +188,8 @@ class WanModel(nn.Module):
             latents: [B, F, C, H, W]; H and W even.
             timesteps: [B] or [B, F], real valued in 0..1000; or already embedded.
             prompt: from `encode_prompt`.
-            attention: what self-attention sees; None: everything.
-            frame_positions: [F] on the host, absolute latent-frame index of each frame; None: 0..F-1.
+            attention: what self-attention sees, and where its tokens are; None: everything, the frames at
+                positions 0..F-1.
 
         Returns:
             [B, F, C, H, W], in the model's dtype.
@@ -228,8 +197,12 @@ class WanModel(nn.Module):
         Raises:
             ValueError: when shapes do not fit.
         """
-        x, time, rope = self._enter(latents, timesteps, prompt, frame_positions)
-        tokens = self.denoise_tokens(x, time, rope, prompt, attention or BidirectionalAttention())
+        x, time = self._enter(latents, timesteps, prompt)
+        if attention is None:
+            positions, size = range(latents.shape[1]), LatentSize(*latents.shape[3:])
+            rope = rope_table(self.config, positions, size, dtype=self.dtype, device=self.device)
+            attention = BidirectionalAttention(rope)
+        tokens = self.denoise_tokens(x, time, prompt, attention)
         return unpatchify(tokens, latents.shape[1], *latents.shape[3:])
 
     def write_cache(
@@ -239,18 +212,17 @@ class WanModel(nn.Module):
         prompt: PromptCache,
         *,
         attention: CachingAttention,
-        frame_positions: Tensor | Sequence[float],
     ) -> None:
         """The clean call: write the chunk's keys and values, and compute nothing that they do not need.
 
         Takes what `forward` takes.
         """
-        x, time, rope = self._enter(latents, timesteps, prompt, frame_positions)
+        x, time = self._enter(latents, timesteps, prompt)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             projected = time.blocks[i] if time.blocks else time.projected
             layer = attention.for_layer(i)
             if i < last:
-                x = block(x, projected, rope, prompt.keys[i], prompt.values[i], layer)
+                x = block(x, projected, prompt.keys[i], prompt.values[i], layer)
             else:
-                block.append(x, projected, rope, layer)
+                block.append(x, projected, layer)

@@ -28,8 +28,8 @@ from ray.serve.context import _get_global_client
 
 from pyrf.serve.app import create_app
 from pyrf.serve.logs import log_config
-from pyrf.serve.sessions.registry import Hub
 from pyrf.serve.settings import ServeSettings
+from pyrf.serve.state import state_of
 
 APP = "pyrf"
 DEPLOYMENT = "Replica"
@@ -102,8 +102,8 @@ class Replica:
         return {"sessions": float(self._sessions())}
 
     def _sessions(self) -> int:
-        hub: Hub | None = getattr(self._made.state, "hub", None)
-        return 0 if hub is None else hub.info().sessions
+        state = state_of(self._made)
+        return 0 if state is None else state.registry.info().sessions
 
     async def _drain_when_told(self) -> None:
         """Ray waits for the connections of a replica that is to go; it tells the replica nothing."""
@@ -114,7 +114,8 @@ class Replica:
         while self._sessions() and left and loop.time() < until:
             await asyncio.sleep(POLL_S)
             left = await asyncio.to_thread(self._seconds_left)
-        await self._made.state.hub.drain()
+        if state := state_of(self._made):
+            await state.registry.drain()
 
     def _seconds_left(self) -> float | None:
         """None as long as this replica is wanted."""

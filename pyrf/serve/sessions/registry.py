@@ -15,9 +15,11 @@ from pyrf.protocol import EndReason, Limits, PromptReply, ServerInfo, SessionReq
 from pyrf.serve.errors import ServeError
 from pyrf.serve.ice import parse_ice_server
 from pyrf.serve.metrics import Metrics
+from pyrf.serve.sessions.chunks import SessionOptions
 from pyrf.serve.sessions.rates import RateLimit
 from pyrf.serve.sessions.scheduler import Scheduler
-from pyrf.serve.sessions.session import FAREWELL_S, Session, SessionOptions
+from pyrf.serve.sessions.session import Session
+from pyrf.serve.sessions.viewer import FAREWELL_S
 from pyrf.serve.settings import ServeSettings
 from pyrf.streaming.lockstep import can_join
 
@@ -32,25 +34,28 @@ BUSY_RETRY_S = 5.0
 """What a full server says to wait; nobody knows when a session will end."""
 
 
-class Hub:
+class SessionRegistry:
     """Owns the sessions of one pipeline. Made and used on the event loop.
 
     Args:
         pipe: a loaded pipeline.
         model: its name, for people.
         settings: limits and policies.
+        metrics: where what happens is counted.
     """
 
-    def __init__(self, pipe: StreamingPipeline, model: str, settings: ServeSettings) -> None:
-        self.pipe, self.model, self.settings = pipe, model, settings
+    def __init__(
+        self, pipe: StreamingPipeline, model: str, settings: ServeSettings, metrics: Metrics
+    ) -> None:
+        self.pipe, self.model, self.settings, self._metrics = pipe, model, settings, metrics
+        metrics.count_states = self._count_states
         self.draining = False
         self._sessions: dict[str, Session] = {}
-        self.metrics = Metrics(self.count_states)
         self._ages: dict[str, asyncio.TimerHandle] = {}
         self._freeing: set[asyncio.Task[None]] = set()
         self._creates = RateLimit(settings.creates_per_minute / 60, settings.creates_per_minute)
         self._controls = RateLimit(settings.controls_per_second, 10 * settings.controls_per_second)
-        self._scheduler = Scheduler(self.metrics, settings.max_batch if can_join(pipe) else 1)
+        self._scheduler = Scheduler(metrics, settings.max_batch if can_join(pipe) else 1)
 
     async def warm_up(self) -> None:
         """Make chunks for nobody: the first of a process is slow, and no viewer should wait for that."""
@@ -61,8 +66,6 @@ class Hub:
                     next(stream)
 
         await self._scheduler.run(job)
-
-    # Coming in
 
     def create(self, request: SessionRequest, address: str) -> Session:
         """Admit a session.
@@ -106,7 +109,7 @@ class Hub:
         self._sessions[session.id] = session
         self._ages[session.id] = loop.call_later(self.settings.max_session_s, session.end, "max_length")
         self._scheduler.add(session)
-        self.metrics.started.inc()
+        self._metrics.started.inc()
         self._log("session created", session, request.prompt, pace=request.pace)
         return session
 
@@ -137,8 +140,6 @@ class Hub:
             self.pipe.check_prompt(prompt)
         except ValueError as error:
             raise ServeError(422, "bad_prompt", str(error)) from None
-
-    # Being there
 
     def find(self, id: str, token: str | None) -> Session:
         """The live session of this id, for who holds its token.
@@ -177,7 +178,7 @@ class Hub:
             message = f"at most {self.settings.controls_per_second:g} controls a second; wait {wait:.1f} s"
             raise ServeError(429, "rate_limited", message, wait)
 
-    def count_states(self) -> dict[State, int]:
+    def _count_states(self) -> dict[State, int]:
         counts = Counter(session.state for session in self._sessions.values())
         return {state: counts[state] for state in ("running", "paused", "detached")}
 
@@ -205,8 +206,6 @@ class Hub:
             ice_servers=[parse_ice_server(text) for text in s.ice_servers],
         )
 
-    # Going
-
     def _on_end(self, session: Session, reason: EndReason) -> None:
         del self._sessions[session.id]
         self._ages.pop(session.id).cancel()
@@ -215,7 +214,7 @@ class Hub:
         freeing = asyncio.create_task(asyncio.to_thread(session.stream.close))
         self._freeing.add(freeing)
         freeing.add_done_callback(self._freeing.discard)
-        self.metrics.ended.labels(reason).inc()
+        self._metrics.ended.labels(reason).inc()
         self._log(
             "session ended",
             session,

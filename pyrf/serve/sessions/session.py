@@ -1,6 +1,6 @@
 """A session: a stream, the chunks that wait for its viewer, and the state between them.
 
-Everything here belongs to the event loop; only what `start_chunk` returns runs elsewhere.
+Everything here belongs to the event loop.
 """
 
 from __future__ import annotations
@@ -9,129 +9,18 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pyrf.protocol import ClosingMessage, EndReason, FrameFields, Message, Pace, SessionInfo, State
+from pyrf.protocol import EndReason, Message, SessionInfo, State
+from pyrf.serve.sessions.chunks import MadeChunk, SessionOptions
 from pyrf.serve.sessions.tracing import SessionSpan
+from pyrf.serve.sessions.viewer import Viewer
 
 if TYPE_CHECKING:
     from pyrf.streaming.stream import Chunk, Stream
 
-FAREWELL_S = 5.0
-"""Seconds that a viewer has to take what is left when its session ends."""
 FIRST_GRACE_S = 10.0
 """Seconds that a new session waits for its first viewer at least, whatever its grace period."""
-
-_ENDINGS: dict[EndReason, str] = {
-    "closed": "the session was closed",
-    "expired": "the session outlived its grace period without a viewer",
-    "max_length": "the session reached the server's longest length",
-    "shutdown": "the server shuts down",
-    "failed": "the session failed; the server's log says why",
-    "replaced": "another viewer took the session over",
-}
-
-
-@dataclass(frozen=True, eq=False)
-class MadeChunk:
-    """A finished chunk on its way to a viewer.
-
-    Attributes:
-        first_frame: index of its first frame in the stream.
-        prompt_id: of the prompt it shows.
-        made_at: Unix time.
-    """
-
-    chunk: Chunk
-    first_frame: int
-    prompt_id: int
-    made_at: float
-
-    @property
-    def num_frames(self) -> int:
-        return len(self.chunk.frames)
-
-    def frame_fields(self, index: int, fps: float, dropped: int) -> FrameFields:
-        """What viewers are told of the `index`-th frame of this chunk; `dropped` is the session's count."""
-        frame = self.first_frame + index
-        return FrameFields(
-            chunk=self.chunk.index,
-            frame=frame,
-            pts_s=frame / fps,
-            frames_in_chunk=self.num_frames,
-            prompt_id=self.prompt_id,
-            made_at=self.made_at,
-            compute_ms=1e3 * self.chunk.timing.total,
-            dropped=dropped,
-        )
-
-
-@dataclass(frozen=True)
-class SessionOptions:
-    """What a session was asked to be."""
-
-    seed: int
-    height: int
-    width: int
-    fps: float
-    pace: Pace
-    grace_s: float
-    lead_s: float
-    buffer_chunks: int
-
-
-class Viewer:
-    """One connection's view of a session; the next one to attach takes its place."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._wake = asyncio.Event()
-        self._messages: deque[Message] = deque(maxlen=32)
-        self.ended = asyncio.Event()
-        self.ending: EndReason | None = None
-
-    @property
-    def takes_frames(self) -> bool:
-        """Whether frames go to it: as long as it has not ended, and the rest of them after some endings."""
-        return self.ending in (None, "max_length", "shutdown", "failed")
-
-    async def next(self) -> MadeChunk | Message | None:
-        """What to send next; None when the connection is to be closed, `ending` says why."""
-        while True:
-            if self._messages:
-                return self._messages.popleft()
-            if self.takes_frames:
-                made = self._session.take()
-                if made is not None:
-                    return made
-            if self.ending is not None:
-                return None
-            self._wake.clear()
-            await self._wake.wait()
-
-    def messages(self) -> list[Message]:
-        """The messages that wait, without waiting for one."""
-        waiting = list(self._messages)
-        self._messages.clear()
-        return waiting
-
-    def announce(self, message: Message) -> None:
-        """Queue a message before all chunks; of too many the oldest are dropped."""
-        self._messages.append(message)
-        self._wake.set()
-
-    def wake(self) -> None:
-        self._wake.set()
-
-    def end(self, reason: EndReason) -> None:
-        self.ending = self.ending or reason
-        self.ended.set()
-        self._wake.set()
-
-    def closing_message(self) -> ClosingMessage:
-        reason = self.ending or "closed"
-        return ClosingMessage(reason=reason, message=_ENDINGS[reason])
 
 
 class Session:
@@ -144,6 +33,14 @@ class Session:
     Args:
         changed: called whenever the session may have become ready for a chunk.
         on_end: called once, when the session ends.
+
+    Attributes:
+        created: monotonic time in seconds.
+        deadline: when the viewer will have played all that was made, on the monotonic clock.
+        chunks_started: also the index of the next chunk.
+        newest_prompt_id: of the prompt that was set last.
+        ending: why the session has ended, once it has.
+        unwatched: set as long as there is no viewer.
     """
 
     def __init__(
@@ -156,27 +53,26 @@ class Session:
         changed: Callable[[], None],
         on_end: Callable[[Session, EndReason], None],
     ) -> None:
-        self.id, self.token, self.options = id, token, options
-        self.span = SessionSpan(id, options)
+        self.id, self.token, self.stream, self.options = id, token, stream, options
         self.created = self._free_since = time.monotonic()
-        self._deadline = 0.0  # first of all: someone looks at an empty screen
+        self.deadline = 0.0  # first of all: someone looks at an empty screen
         self.chunks_started = 0
         self.frames_made = self.frames_dropped = 0
         self.newest_prompt_id = self._prompt_id = 0
-        self.under_way = False
         self.ending: EndReason | None = None
         self.viewer: Viewer | None = None
         self.unwatched = asyncio.Event()
         self.unwatched.set()
-        self.stream = stream
+        self._span = SessionSpan(id, options)
+        self._changed, self._on_end = changed, on_end
+        # The newest prompt, whether to recache and its id, until a chunk is started. The stream gets it only
+        # then: the reply named that chunk, and the model's thread may still be at the one before.
         self._pending: tuple[str, bool, int] | None = None
         self._paused = False
+        self._under_way = False
         self._buffer: deque[MadeChunk] = deque()
-        self._changed, self._on_end = changed, on_end
         self._expiry: asyncio.TimerHandle | None = None
         self._await_viewer(max(options.grace_s, FIRST_GRACE_S))
-
-    # State
 
     @property
     def state(self) -> State:
@@ -186,7 +82,13 @@ class Session:
             return "detached"
         return "paused" if self._paused else "running"
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return self.options.height, self.options.width
+
     def info(self) -> SessionInfo:
+        """Where the session stands."""
         o = self.options
         return SessionInfo(
             id=self.id,
@@ -203,8 +105,6 @@ class Session:
             frames_dropped=self.frames_dropped,
         )
 
-    # Controls
-
     def set_prompt(self, prompt: str, recache: bool) -> tuple[int, int]:
         """Switch to a prompt that is known to be good: its id, and the chunk that shows it first."""
         self.newest_prompt_id += 1
@@ -212,9 +112,11 @@ class Session:
         return self.newest_prompt_id, self.chunks_started
 
     def pause(self) -> None:
+        """Make no further chunk; what is finished is still sent."""
         self._paused = True
 
     def resume(self) -> None:
+        """Go on after a pause."""
         self._paused = False
         self._unblock()
 
@@ -223,25 +125,32 @@ class Session:
         if self.viewer is not None:
             self.viewer.announce(message)
 
-    # The viewer's side
+    def attach(self, kind: str) -> Viewer:
+        """Become the session's viewer; of an ended session one that ends at once.
 
-    def attach(self) -> Viewer:
-        """Become the session's viewer; of an ended session one that ends at once."""
+        A viewer is whatever takes frames: a connection that a client opened, or an output that the server
+        itself opens, as a clip is. Outputs to elsewhere (RTMP, WHIP) begin here too: a route attaches, sends
+        on what `Viewer.next` gives until that is None, and detaches. A session has one viewer, of whatever
+        kind: the newest takes over.
+
+        Args:
+            kind: how frames leave the server, for the log.
+        """
         if self.viewer is not None:
             self.viewer.end("replaced")
         if self._expiry is not None:
             self._expiry.cancel()
-        self.viewer = Viewer(self)
+        self.viewer = Viewer(kind, self.take)
         self.unwatched.clear()
         if self.ending is not None:
             self.viewer.end(self.ending)
         waiting = sum(made.num_frames for made in self._buffer)
-        self._deadline = max(self._deadline, time.monotonic() + waiting / self.options.fps)
+        self.deadline = max(self.deadline, time.monotonic() + waiting / self.options.fps)
         self._unblock()
         return self.viewer
 
     def detach(self, viewer: Viewer) -> None:
-        """The connection is gone: keep the session for its grace period, unless another took it over."""
+        """The viewer is gone: keep the session for its grace period, unless another took it over."""
         if viewer is self.viewer:
             self.viewer = None
             self.unwatched.set()
@@ -249,9 +158,6 @@ class Session:
                 self._await_viewer(self.options.grace_s)
             else:
                 self._buffer.clear()
-
-    def _await_viewer(self, seconds: float) -> None:
-        self._expiry = asyncio.get_running_loop().call_later(seconds, self.end, "expired")
 
     def take(self) -> MadeChunk | None:
         """The oldest chunk that waits."""
@@ -261,26 +167,9 @@ class Session:
         self._unblock()
         return made
 
-    def _unblock(self) -> None:
-        """What kept the next chunk from being made may be gone."""
-        self._free_since = time.monotonic()
-        self._changed()
-
-    # The scheduler's side
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of a frame."""
-        return self.options.height, self.options.width
-
-    @property
-    def deadline(self) -> float:
-        """When the viewer will have played all that was made, on the monotonic clock."""
-        return self._deadline
-
     def ready_at(self) -> float | None:
         """From when on the next chunk may be made; None when something else has to happen first."""
-        if self.ending is not None or self.under_way:
+        if self.ending is not None or self._under_way:
             return None
         if self.chunks_started == 0:
             return self.created
@@ -288,36 +177,38 @@ class Session:
             return None
         if self.options.pace == "max":
             return None if len(self._buffer) >= self.options.buffer_chunks else self._free_since
-        return max(self._free_since, self._deadline - self.options.lead_s)
+        return max(self._free_since, self.deadline - self.options.lead_s)
 
-    def start_chunk(self) -> Callable[[], None]:
-        """Begin the next chunk: what the thread that owns the model has to do before it makes it."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            self._prompt_id = pending[2]
+    def start_chunk(self) -> None:
+        """Begin the next chunk: a prompt that waits acts from here on."""
+        if self._pending is not None:
+            prompt, recache, self._prompt_id = self._pending
+            self._pending = None
+            self.stream.set_prompt(prompt, recache=recache)
         self.chunks_started += 1
-        self.under_way = True
+        self._under_way = True
 
-        def act() -> None:
-            if pending is not None:
-                self.stream.set_prompt(pending[0], recache=pending[1])
-
-        return act
-
-    def finish_chunk(self, chunk: Chunk, batch: int, began: int, ended: int) -> int:
-        """Take a finished chunk: how many frames had to be dropped for it.
+    def finish_chunk(self, chunk: Chunk | None, batch: int, began: int, ended: int) -> int | None:
+        """Take the chunk that was started.
 
         Args:
+            chunk: None when the stream was closed meanwhile.
             batch: sessions that were computed with it, itself included.
             began, ended: Unix time in nanoseconds.
+
+        Returns:
+            Frames that had to be dropped for it; None when it comes too late, as the session has ended.
         """
-        self.span.add_chunk(chunk, self._prompt_id, batch, began, ended)
+        self._under_way = False
+        if chunk is None or self.ending is not None:
+            return None
+        self._span.add_chunk(chunk, self._prompt_id, batch, began, ended)
         now, length = time.monotonic(), len(chunk.frames) / self.options.fps
         made = MadeChunk(chunk, self.frames_made, self._prompt_id, ended / 1e9)
         self.frames_made += made.num_frames
         # A viewer that ran dry, or one not played in real time, starts anew from here.
-        restart = self.options.pace == "max" or self._deadline < now
-        self._deadline = (now if restart else self._deadline) + length
+        restart = self.options.pace == "max" or self.deadline < now
+        self.deadline = (now if restart else self.deadline) + length
         self._free_since = now
         dropped = 0
         while len(self._buffer) >= self.options.buffer_chunks:
@@ -328,14 +219,17 @@ class Session:
             self.viewer.wake()
         return dropped
 
-    # The end
+    def fail_chunk(self) -> None:
+        """The chunk that was started cannot be made."""
+        self._under_way = False
+        self.end("failed")
 
     def end(self, reason: EndReason) -> None:
         """End the session; its memory is freed within a chunk."""
         if self.ending is not None:
             return
         self.ending = reason
-        self.span.end(reason)
+        self._span.end(reason)
         if self._expiry is not None:
             self._expiry.cancel()
         if self.viewer is not None:
@@ -343,3 +237,11 @@ class Session:
         else:
             self._buffer.clear()
         self._on_end(self, reason)
+
+    def _await_viewer(self, seconds: float) -> None:
+        self._expiry = asyncio.get_running_loop().call_later(seconds, self.end, "expired")
+
+    def _unblock(self) -> None:
+        """What kept the next chunk from being made may be gone."""
+        self._free_since = time.monotonic()
+        self._changed()

@@ -12,7 +12,8 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from pyrf.serve.errors import ServeError
-from pyrf.serve.sessions.session import MadeChunk, Session
+from pyrf.serve.sessions.chunks import MadeChunk
+from pyrf.serve.sessions.session import Session
 from pyrf.video.encoded import LIVE_MP4, Encoder
 from pyrf.video.writer import Frames
 
@@ -66,7 +67,7 @@ async def stream_clip(session: Session, num_frames: int, executor: Executor) -> 
         ServeError: 503 when the session ended before the clip was whole.
     """
     loop = asyncio.get_running_loop()
-    viewer = session.attach()
+    viewer = session.attach("clip")
     o = session.options
     try:
         encoder = await loop.run_in_executor(executor, FragmentedMp4, o.height, o.width, o.fps)

@@ -16,11 +16,11 @@ from pyrf.protocol import (
     StateMessage,
 )
 from pyrf.serve.errors import ServeError, first_problem
-from pyrf.serve.sessions.registry import Hub
+from pyrf.serve.sessions.registry import SessionRegistry
 from pyrf.serve.sessions.session import Session
 
 
-def answer(hub: Hub, session: Session, text: str | bytes) -> Message | None:
+def answer(registry: SessionRegistry, session: Session, text: str | bytes) -> Message | None:
     """Do what a control message asks.
 
     Returns:
@@ -33,9 +33,9 @@ def answer(hub: Hub, session: Session, text: str | bytes) -> Message | None:
         return ErrorMessage(error=detail)
     try:
         if isinstance(control, PromptControl):
-            reply = hub.set_prompt(session, control.prompt, control.recache)
+            reply = registry.set_prompt(session, control.prompt, control.recache)
             return PromptMessage(ref=control.ref, prompt_id=reply.prompt_id, chunk=reply.chunk)
-        hub.check_controls(session)
+        registry.check_controls(session)
     except ServeError as error:
         return ErrorMessage(ref=control.ref, error=error.reply)
     if isinstance(control, CloseControl):

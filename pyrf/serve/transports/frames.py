@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pyrf.protocol import FrameFormat, FrameHeader, pack_frame
-from pyrf.serve.sessions.session import MadeChunk
+from pyrf.serve.sessions.chunks import MadeChunk
 
 
 class FrameEncoder:

@@ -25,11 +25,16 @@ from numpy.typing import NDArray
 from pyrf.protocol import Answer, ChunkMessage, HelloMessage, Message, Offer
 from pyrf.serve.errors import ServeError
 from pyrf.serve.ice import parse_ice_server
-from pyrf.serve.sessions.registry import Hub
-from pyrf.serve.sessions.session import MadeChunk, Session, Viewer
+from pyrf.serve.sessions.chunks import MadeChunk
+from pyrf.serve.sessions.registry import SessionRegistry
+from pyrf.serve.sessions.session import Session
+from pyrf.serve.sessions.viewer import Viewer
 from pyrf.serve.transports.controls import answer
 
 logger = logging.getLogger(__name__)
+
+KIND = "webrtc"
+"""Of the viewers that come by this way."""
 
 CLOCK_RATE = 90_000
 """Of RTP timestamps of video."""
@@ -42,8 +47,8 @@ CHANNEL_BYTES = 65_536
 class Peers:
     """The WebRTC connections of a server."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, registry: SessionRegistry) -> None:
+        self._registry = registry
         self._peers: set[_Peer] = set()
 
     async def answer(self, session: Session, offer: Offer) -> Answer:
@@ -52,7 +57,7 @@ class Peers:
         Raises:
             ServeError: 422 when the offer is not one that can be answered.
         """
-        peer = _Peer(self._hub, session, on_close=self._peers.discard)
+        peer = _Peer(self._registry, session, on_close=self._peers.discard)
         self._peers.add(peer)
         try:
             return Answer(sdp=await peer.accept(offer))
@@ -69,9 +74,11 @@ class Peers:
 class _Peer:
     """One connection: a track out, a data channel in and out."""
 
-    def __init__(self, hub: Hub, session: Session, on_close: Callable[[_Peer], None]) -> None:
-        self._hub, self._session, self._on_close = hub, session, on_close
-        named = map(parse_ice_server, hub.settings.ice_servers)
+    def __init__(
+        self, registry: SessionRegistry, session: Session, on_close: Callable[[_Peer], None]
+    ) -> None:
+        self._registry, self._session, self._on_close = registry, session, on_close
+        named = map(parse_ice_server, registry.settings.ice_servers)
         servers = [RTCIceServer(**server.model_dump()) for server in named]
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self.connection.on("datachannel", self._on_channel)
@@ -103,7 +110,7 @@ class _Peer:
             self._send(self._unsent.popleft())
 
     def _on_message(self, text: str | bytes) -> None:
-        reply = answer(self._hub, self._session, text)
+        reply = answer(self._registry, self._session, text)
         if reply is not None:
             self._send(reply)
 
@@ -118,7 +125,7 @@ class _Peer:
         state = self.connection.connectionState
         if state == "connected":
             self._timeout.cancel()
-            logger.info("viewer attached", extra={"session": self._session.id, "transport": "webrtc"})
+            logger.info("viewer attached", extra={"session": self._session.id, "transport": KIND})
         elif state in ("failed", "closed"):
             self._close_soon()
 
@@ -154,7 +161,7 @@ class _SessionTrack(MediaStreamTrack):
         """The next frame, when it is due."""
         loop = asyncio.get_running_loop()
         if self._viewer is None:
-            self._viewer = self._session.attach()
+            self._viewer = self._session.attach(KIND)
             self._origin = self._due = loop.time()
         pixels = await self._next_frame(self._viewer)
         self._due = max(self._due, loop.time())
@@ -192,4 +199,4 @@ class _SessionTrack(MediaStreamTrack):
         self.stop()
         if self._viewer is not None:
             self._session.detach(self._viewer)
-            logger.info("viewer detached", extra={"session": self._session.id, "transport": "webrtc"})
+            logger.info("viewer detached", extra={"session": self._session.id, "transport": KIND})

@@ -11,8 +11,10 @@ from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 
 from pyrf.protocol import CLOSE_CODES, NO_SESSION_CODE, TOO_LARGE_CODE, FrameFormat, HelloMessage, Message
 from pyrf.serve.errors import ServeError
-from pyrf.serve.sessions.registry import Hub
-from pyrf.serve.sessions.session import FAREWELL_S, Session, Viewer
+from pyrf.serve.sessions.registry import SessionRegistry
+from pyrf.serve.sessions.session import Session
+from pyrf.serve.sessions.viewer import FAREWELL_S, Viewer
+from pyrf.serve.state import TheServer
 from pyrf.serve.transports.controls import answer
 from pyrf.serve.transports.frames import FrameEncoder
 
@@ -24,25 +26,25 @@ router = APIRouter()
 async def stream(
     websocket: WebSocket,
     id: str,
+    server: TheServer,
     format: FrameFormat = "jpeg",
     token: Annotated[str | None, Query(description="The session's, where headers cannot be set.")] = None,
 ) -> None:
     """Attach to a session. See docs/serving.md for the messages."""
-    hub: Hub = websocket.app.state.hub
     await websocket.accept()
     header = websocket.headers.get("authorization", "")
     if header.lower().startswith("bearer "):
         token = header[len("bearer ") :].strip()
     try:
-        session = hub.find(id, token)
+        session = server.registry.find(id, token)
     except ServeError as error:
-        websocket.app.state.count_refusal(error.reply.code)
+        server.metrics.count_refusal(error.reply.code)
         await websocket.close(NO_SESSION_CODE, error.reply.message)
         return
-    viewer = session.attach()
-    logger.info("viewer attached", extra={"session": id, "transport": "websocket", "format": format})
-    sender = asyncio.create_task(_send(websocket, session, viewer, format, websocket.app.state.encoder))
-    receiver = asyncio.create_task(_receive(websocket, hub, session))
+    viewer = session.attach("websocket")
+    logger.info("viewer attached", extra={"session": id, "transport": viewer.kind, "format": format})
+    sender = asyncio.create_task(_send(websocket, session, viewer, format, server.encoder))
+    receiver = asyncio.create_task(_receive(websocket, server.registry, session))
     ended = asyncio.create_task(viewer.ended.wait())
     try:
         await asyncio.wait((sender, receiver, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -50,7 +52,7 @@ async def stream(
             await asyncio.wait((sender,), timeout=FAREWELL_S)
     finally:
         session.detach(viewer)
-        logger.info("viewer detached", extra={"session": id, "transport": "websocket"})
+        logger.info("viewer detached", extra={"session": id, "transport": viewer.kind})
         for task in (sender, receiver, ended):
             task.cancel()
         for outcome in await asyncio.gather(sender, receiver, return_exceptions=True):
@@ -81,13 +83,13 @@ async def _send(
     await websocket.close(CLOSE_CODES[closing.reason], closing.message)
 
 
-async def _receive(websocket: WebSocket, hub: Hub, session: Session) -> None:
+async def _receive(websocket: WebSocket, registry: SessionRegistry, session: Session) -> None:
     """Answer control messages until the socket closes; of a bad one only the viewer hears.
 
     Raises:
         _TooLargeError: for a message that not every server below this app would have refused.
     """
-    limit = hub.settings.max_body_bytes
+    limit = registry.settings.max_body_bytes
     while True:
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
@@ -96,7 +98,7 @@ async def _receive(websocket: WebSocket, hub: Hub, session: Session) -> None:
         data: bytes = message.get("bytes") or b"" if text is None else text.encode()
         if len(data) > limit:
             raise _TooLargeError(f"a message may have {limit} bytes; send less")
-        reply = answer(hub, session, data)
+        reply = answer(registry, session, data)
         if reply is not None:
             with suppress(RuntimeError):  # the other side of this socket may have closed it just now
                 await _send_message(websocket, reply)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from pyrf.worlds.shapes.scenes import BACKGROUNDS, COLORS, Attributes
+from pyrf.worlds.shapes.attributes import BACKGROUNDS, COLORS, Attributes
 
 SHAPE_WORDS = {
     "circle": ("circle", "circle", "ball", "disc"),

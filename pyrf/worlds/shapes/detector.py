@@ -9,24 +9,16 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrf.worlds.shapes.scenes import (
-    BACKGROUNDS,
-    COLORS,
-    HEIGHT,
-    ORBIT_RADIUS,
-    SHAPES,
-    SIZES,
-    WIDTH,
-    Attributes,
-    signed_distance,
-)
+from pyrf.worlds.shapes.attributes import BACKGROUNDS, COLORS, HEIGHT, ORBIT_RADIUS, SHAPES, SIZES, WIDTH
+from pyrf.worlds.shapes.scenes import signed_distance
+from pyrf.worlds.world import Facts
 
 MIN_AREA = 25
 """Pixels; below this a frame holds no object."""
 FAST = 1.0
-"""Pixels a frame that part slow from fast."""
+"""Pixels per frame that part slow from fast."""
 FAST_SPIN = 0.08
-"""Radians a frame that part slow from fast."""
+"""Radians per frame that part slow from fast."""
 _BRIGHTNESS = (0.7, 0.85, 1.0, 1.15, 1.3)
 _SYMMETRY = {"circle": 1, "square": 4, "triangle": 3, "star": 5}
 _TEMPLATE_AREA = 200.0
@@ -42,7 +34,7 @@ class Detection:
     Attributes:
         shape, motion: None when no object is seen in most frames.
         fit: overlap of the object with the best shape template, 0..1.
-        speed: median pixels a frame; for a spin radians a frame.
+        speed: median, in pixels per frame; for a spin in radians per frame.
         present: share of frames in which an object is seen.
         jump: largest step of the centre between two frames, pixels.
     """
@@ -57,17 +49,12 @@ class Detection:
     present: float = 0.0
     jump: float = math.inf
 
-    def matches(self, wanted: Attributes) -> dict[str, bool]:
-        """Attribute -> whether the clip shows what was wanted; an open speed always matches."""
-        threshold = FAST_SPIN if wanted.motion == "spin" else FAST
-        return {
-            "color": self.color == wanted.color,
-            "shape": self.shape == wanted.shape,
-            "size": self.size == wanted.size,
-            "motion": self.motion == wanted.motion,
-            "speed": wanted.speed is None or (self.speed > threshold) == (wanted.speed == "fast"),
-            "background": self.background == wanted.background,
-        }
+    def shows(self, attribute: str, facts: Facts) -> bool:
+        """Whether the clip shows the value that `facts` give an attribute; an open speed is always shown."""
+        if attribute != "speed":
+            return bool(getattr(self, attribute) == facts[attribute])
+        threshold = FAST_SPIN if facts["motion"] == "spin" else FAST
+        return facts["speed"] is None or (self.speed > threshold) == (facts["speed"] == "fast")
 
 
 def detect(frames: NDArray[np.uint8]) -> Detection:
@@ -213,7 +200,7 @@ def _rotation(fits: NDArray[np.float32], shape: str) -> float:
 
 
 def _motion(x: Array, y: Array, spin: float) -> tuple[str, float]:
-    """Name the path and give its speed; `spin` is in radians a frame."""
+    """Name the path and give its speed; `spin` is in radians per frame."""
     x, y = np.unwrap(x, period=WIDTH), np.unwrap(y, period=HEIGHT)
     kernel = np.ones(5) / 5
     x, y = (np.convolve(np.pad(u, 2, mode="edge"), kernel, "valid") for u in (x, y))

@@ -1,42 +1,44 @@
-"""Held-out prompts and how well videos follow them, as the world's detector sees it."""
+"""Held-out prompts and how well videos follow them, as the detector sees it."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pyrf.worlds.shapes.attributes import BACKGROUNDS, COLORS, FPS, SIZES, SPEEDS, Attributes
 from pyrf.worlds.shapes.captions import caption
-from pyrf.worlds.shapes.detector import Detection, detect
-from pyrf.worlds.shapes.scenes import BACKGROUNDS, COLORS, SIZES, SPEEDS, Attributes, World
+from pyrf.worlds.shapes.detector import detect
+from pyrf.worlds.world import Frames, Prompt
 
 HELD_OUT_SEED = 77
 NAMED = ("color", "shape", "motion", "speed", "size", "background")
+"""The last two count only where a caption names them."""
+WINDOW = 2 * FPS
+"""Frames of a window in which quality is measured."""
+JUMP = 8.0
+"""Pixels; an object that moves further between two frames is another one (the fastest move 2.3)."""
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A caption and what it says; size and background count only where the caption names them."""
-
-    text: str
-    attributes: Attributes
-    stated: frozenset[str]
+def criteria(motions: Sequence[str]) -> tuple[str, ...]:
+    """Names that `judge` gives in a world of these motions."""
+    return (*NAMED, *(f"motion/{motion}" for motion in sorted(motions)), "frozen", "lost")
 
 
 def held_out_prompts(
-    world: World, count: int, seed: int = HELD_OUT_SEED, *, open_speed: bool = False
+    shapes: Sequence[str], motions: Sequence[str], count: int, *, open_speed: bool = False
 ) -> list[Prompt]:
-    """Prompts with colours, shapes and motions in balance, from seeds that training never draws.
+    """Prompts with colours, shapes and motions in balance, from a seed that training never draws.
 
     Args:
         open_speed: no caption names a speed, so that each may be followed at any.
     """
-    rng = random.Random(f"held out {seed}")
+    rng = random.Random(f"held out {HELD_OUT_SEED}")
+    colors = list(COLORS)
     prompts = []
     for i in range(count):
-        shapes, motions, colors = world.shapes, world.motions, list(COLORS)
         motion = motions[i % len(motions)]
         attributes = Attributes(
             color=colors[(i + i // len(colors)) % len(colors)],
@@ -49,25 +51,39 @@ def held_out_prompts(
         bare = caption(attributes, random.Random(i), named=0.0)
         full = caption(attributes, random.Random(i), named=1.0)
         everything = rng.random() < 0.65
-        stated = frozenset(NAMED if everything else NAMED[:4])
-        prompts.append(Prompt(full if everything else bare, attributes, stated))
+        stated = NAMED if everything else NAMED[:4]
+        values = asdict(attributes)
+        prompts.append(Prompt(full if everything else bare, {name: values[name] for name in stated}))
     return prompts
 
 
-def judge(videos: list[NDArray[np.uint8]], prompts: list[Prompt]) -> tuple[dict[str, float], list[Detection]]:
-    """Share of videos right in each attribute, among prompts that state it, and what was seen.
+def judge(frames: Frames, prompt: Prompt) -> dict[str, bool]:
+    """Whether a clip shows each attribute that the prompt asks for, and what else is wrong with it.
 
-    "frozen" is the share of those asked to move that stand still, "lost" of all that show no object.
+    "motion/..." is the verdict on motion under the name of what was asked; "frozen" says that it was asked
+    to move and stands still, "lost" that it shows no object.
     """
-    seen = [detect(video) for video in videos]
-    scores = {}
-    for name in NAMED:
-        right = [d.matches(p.attributes)[name] for d, p in zip(seen, prompts) if name in p.stated]
-        scores[name] = float(np.mean(right))
-    for motion in sorted({p.attributes.motion for p in prompts}):
-        right = [d.motion == motion for d, p in zip(seen, prompts) if p.attributes.motion == motion]
-        scores[f"motion/{motion}"] = float(np.mean(right))
-    asked_to_move = [d for d, p in zip(seen, prompts) if p.attributes.motion != "still"]
-    scores["frozen"] = float(np.mean([d.motion == "still" for d in asked_to_move]))
-    scores["lost"] = float(np.mean([d.shape is None for d in seen]))
-    return scores, seen
+    seen, wanted = detect(frames), prompt.asks["motion"]
+    verdicts = {name: seen.shows(name, prompt.asks) for name in NAMED if name in prompt.asks}
+    verdicts[f"motion/{wanted}"] = seen.motion == wanted
+    if wanted != "still":
+        verdicts["frozen"] = seen.motion == "still"
+    verdicts["lost"] = seen.shape is None
+    return verdicts
+
+
+def measure(video: Frames) -> dict[str, float]:
+    """How a long stream moves and lasts, over its windows of 2 s.
+
+    dynamic     pixels per second that the object moves, the mean
+    drift       standard deviation of the quality, in points: the object's overlap with the best shape, 0
+                where none is seen
+    permanence  share of windows in which the object is seen in every frame and never jumps
+    """
+    whole = len(video) // WINDOW * WINDOW
+    seen = [detect(window) for window in video[:whole].reshape(-1, WINDOW, *video.shape[1:])]
+    return {
+        "dynamic": FPS * float(np.mean([d.speed for d in seen])),
+        "drift": 100 * float(np.std([d.fit for d in seen])),
+        "permanence": float(np.mean([d.present == 1 and d.jump < JUMP for d in seen])),
+    }

@@ -1,4 +1,4 @@
-"""One moving shape on a soft background: attributes, trajectories, anti-aliased frames.
+"""One moving shape on a soft background: trajectories and anti-aliased frames.
 
 A scene is a closed form of time, so any stretch of an endless video can be drawn without drawing
 what came before. Everything is a function of the seed.
@@ -8,79 +8,25 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-HEIGHT, WIDTH, FPS = 64, 96, 16
-
-COLORS: dict[str, tuple[int, int, int]] = {
-    "red": (225, 40, 40),
-    "green": (40, 190, 60),
-    "blue": (45, 80, 235),
-    "yellow": (245, 220, 40),
-    "purple": (165, 50, 200),
-    "white": (248, 248, 248),
-}
-BACKGROUNDS: dict[str, tuple[int, int, int]] = {
-    "grey": (118, 118, 122),
-    "black": (20, 20, 24),
-    "brown": (112, 74, 46),
-    "teal": (24, 112, 116),
-}
-SIZES: dict[str, float] = {"small": 10.0, "large": 14.0}
-SHAPES = ("circle", "square", "triangle", "star")
-MOTIONS = ("right", "left", "up", "down", "bounce", "still", "orbit", "spin")
-SPEEDS: dict[str, tuple[float, float]] = {"slow": (0.35, 0.6), "fast": (1.7, 2.3)}
-"""Pixels a frame."""
-SPINS: dict[str, tuple[float, float]] = {"slow": (0.025, 0.045), "fast": (0.12, 0.17)}
-"""Radians a frame."""
-ORBIT_RADIUS = 15.0
-
-
-@dataclass(frozen=True)
-class Attributes:
-    """What a caption may say of a scene. `speed` is None where the caption leaves it open."""
-
-    color: str
-    shape: str
-    size: str
-    motion: str
-    speed: str | None
-    background: str
-
-    @property
-    def speed_is_open(self) -> bool:
-        """It moves, at any speed."""
-        return self.speed is None and self.motion != "still"
-
-
-@dataclass(frozen=True)
-class World:
-    """The part of the world a model is trained on."""
-
-    shapes: tuple[str, ...] = ("circle", "square", "triangle")
-    motions: tuple[str, ...] = ("right", "left", "up", "down", "bounce", "still")
-
-    def __post_init__(self) -> None:
-        for kind, given, known in (("shape", self.shapes, SHAPES), ("motion", self.motions, MOTIONS)):
-            unknown = [name for name in given if name not in known]
-            if unknown or not given:
-                raise ValueError(f"world knows no {kind} {unknown}; known: {', '.join(known)}")
-
-    def sample(self, rng: random.Random) -> Attributes:
-        """Draw attributes; a spinning circle is never drawn, since it cannot be told from a still one."""
-        motion = rng.choice(self.motions)
-        shapes = [s for s in self.shapes if not (motion == "spin" and s == "circle")]
-        return Attributes(
-            color=rng.choice(list(COLORS)),
-            shape=rng.choice(shapes or ["square"]),
-            size=rng.choice(list(SIZES)),
-            motion=motion,
-            speed=None if motion == "still" else rng.choice([*SPEEDS, None]),
-            background=rng.choice(list(BACKGROUNDS)),
-        )
+from pyrf.worlds.shapes.attributes import (
+    BACKGROUNDS,
+    COLORS,
+    HEIGHT,
+    ORBIT_RADIUS,
+    SHAPES,
+    SIZES,
+    SPEEDS,
+    SPINS,
+    WIDTH,
+    Attributes,
+)
+from pyrf.worlds.shapes.captions import caption
+from pyrf.worlds.world import Facts, Frames
 
 
 @dataclass(frozen=True)
@@ -89,7 +35,7 @@ class Scene:
 
     Attributes:
         radius: pixels.
-        speed: pixels a frame, or radians a frame for a spin.
+        speed: pixels per frame, or radians per frame for a spin.
         start: where the shape is at frame 0, pixels; phases for bounce and orbit.
         heading: radians, direction of a bounce; start angle of an orbit or a spin.
         light: direction (x, y), strength and brightness of the background's gradient.
@@ -129,6 +75,22 @@ class Scene:
         light = (math.cos(angle), math.sin(angle), rng.uniform(0.05, 0.22), rng.uniform(0.92, 1.08))
         return cls(attributes, radius, speed, (x, y), heading, light)
 
+    @property
+    def facts(self) -> Facts:
+        return asdict(self.attributes)
+
+    @property
+    def speed_is_open(self) -> bool:
+        return self.attributes.speed_is_open
+
+    def caption(self, rng: random.Random, /) -> str:
+        return caption(self.attributes, rng)
+
+    def focus(self, frame: int, /) -> tuple[int, int]:
+        """Where the object's centre is."""
+        x, y, _ = self.path(frame, 1)
+        return int(y[0]) % HEIGHT, int(x[0]) % WIDTH
+
     def path(
         self, first: int, count: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -156,7 +118,7 @@ class Scene:
                 rotation = self.heading + self.speed * t
         return x, y, rotation
 
-    def render(self, first: int, count: int) -> NDArray[np.uint8]:
+    def render(self, first: int, count: int, /) -> Frames:
         """Frames first..first+count-1 as uint8 [count, HEIGHT, WIDTH, 3]; edges are anti-aliased."""
         x, y, rotation = self.path(first, count)
         background = self._background()

@@ -11,7 +11,7 @@ import torch
 import pyrf
 from pyrf import cli
 from pyrf.backends.onnxruntime.backend import OnnxRuntimeRollout
-from pyrf.export.manifest import ExportError
+from pyrf.export.errors import ExportError
 from pyrf.pipeline import StreamingPipeline
 from tests.support import networks
 

@@ -11,10 +11,11 @@ from pyrf.backends.tensorrt import nvtx
 from pyrf.backends.tensorrt.bound_plan import BoundPlan
 from pyrf.backends.tensorrt.cuda import CudaDevice
 from pyrf.backends.tensorrt.device import DeviceError
-from pyrf.backends.tensorrt.rollout import DECODER, STUDENT, PlanSet, TensorRTDecoder, TensorRTRollout
-from pyrf.backends.tensorrt.runtime import load_tensorrt
+from pyrf.backends.tensorrt.rollout import PlanSet, TensorRTDecoder, TensorRTRollout
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.export.manifest import ExportError, load_manifest
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import DECODER, STUDENT, load_manifest
+from pyrf.export.tensorrt.library import load_tensorrt
 from pyrf.extras import MissingExtraError
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from tests.support import exports

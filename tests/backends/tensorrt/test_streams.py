@@ -10,7 +10,7 @@ import torch
 import pyrf
 from pyrf.backends.tensorrt.rollout import TensorRTRollout
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.export.manifest import ExportError
+from pyrf.export.errors import ExportError
 from pyrf.export.tensorrt.engines import EngineFolder
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from tests.support import exports

@@ -1,4 +1,4 @@
-"""The motion reward pays for speed of true clips, and for nothing that only changes."""
+"""The motion score pays for speed of true clips, and for nothing that only changes."""
 
 import dataclasses
 import zlib
@@ -9,23 +9,24 @@ import pytest
 import torch
 
 from pyrf.evaluation.scores.calibrate_motion import calibrate, speed_open_scenes
-from pyrf.evaluation.scores.motion import MotionReward, motion_terms
-from pyrf.evaluation.scores.protocol import RewardError
-from pyrf.worlds.shapes.scenes import FPS, HEIGHT, WIDTH, Attributes, Scene
-from tests.support import rewards
-from tests.support.rewards import MOVING_FAKES, NUM_FRAMES, STILL_FAKES
+from pyrf.evaluation.scores.motion import MotionScore, motion_terms
+from pyrf.evaluation.scores.protocol import ScoreError
+from pyrf.worlds.shapes.attributes import FPS, HEIGHT, WIDTH, Attributes
+from pyrf.worlds.shapes.scenes import Scene
+from tests.support import fake_motion
+from tests.support.fake_motion import MOVING_FAKES, NUM_FRAMES, STILL_FAKES
 
 SPEEDS = (0.1, 0.2, 0.4, 0.7, 1.0, 1.4, 1.8, 2.3)
 """Pixels a frame: the whole range of the world."""
 SMALL_MARGIN = 0.1
 """Of the normalised score: a tenth of the spread among true clips."""
 
-reward = MotionReward()
+score = MotionScore()
 
 
 def motion(*clips):
     """Normalised motion of each clip."""
-    return reward(torch.from_numpy(np.stack(clips)), ["a shape"] * len(clips))["motion"]
+    return score(torch.from_numpy(np.stack(clips)), ["a shape"] * len(clips))["motion"]
 
 
 def quick_scenes(count):
@@ -39,14 +40,14 @@ def rng_for(name):
 
 @pytest.mark.parametrize("scene", speed_open_scenes(10, "monotone"), ids=lambda s: s.attributes.motion)
 def test_faster_true_clips_score_higher(scene) -> None:
-    scores = motion(rewards.still(scene), *(rewards.moving(scene, speed) for speed in SPEEDS))
+    scores = motion(fake_motion.still(scene), *(fake_motion.moving(scene, speed) for speed in SPEEDS))
     assert (scores.diff() > 0).all(), scores
 
 
 def test_magnitude_is_the_speed() -> None:
     """Heights a second, within 15 % for true clips at more than half a pixel a frame."""
     for scene in quick_scenes(10):
-        terms = motion_terms(rewards.moving(scene))
+        terms = motion_terms(fake_motion.moving(scene))
         assert terms.magnitude == pytest.approx(1.2 * FPS / HEIGHT, rel=0.15)
         assert terms.coherence > 0.8
         assert terms.permanence > 0.8
@@ -57,10 +58,10 @@ def test_change_without_motion_does_not_pay(name) -> None:
     """Not above a still clip, below even slow motion, and far below quick motion."""
     for scene in quick_scenes(3):
         still, fake, slow, quick = motion(
-            rewards.still(scene),
+            fake_motion.still(scene),
             STILL_FAKES[name](scene, rng_for(name)),
-            rewards.moving(scene, 0.3),
-            rewards.moving(scene),
+            fake_motion.moving(scene, 0.3),
+            fake_motion.moving(scene),
         )
         assert fake <= still + SMALL_MARGIN
         assert fake < slow
@@ -71,7 +72,7 @@ def test_change_without_motion_does_not_pay(name) -> None:
 def test_what_does_not_stay_pays_less(name) -> None:
     """At least half a standard deviation less than the same motion done truly."""
     for scene in quick_scenes(3):
-        fake, true = motion(MOVING_FAKES[name](scene, rng_for(name)), rewards.moving(scene))
+        fake, true = motion(MOVING_FAKES[name](scene, rng_for(name)), fake_motion.moving(scene))
         assert fake < true - 0.5
 
 
@@ -96,22 +97,22 @@ def test_a_wrap_at_the_border_is_no_vanishing(direction) -> None:
 def test_grain_on_true_motion_costs_little() -> None:
     """A student's codec is never quite still; that must not hide the motion."""
     for scene in quick_scenes(3):
-        true = rewards.moving(scene)
+        true = fake_motion.moving(scene)
         grain = rng_for("grain").normal(0, 2, true.shape)
-        noisy, clean = motion(rewards.clipped(true + grain), true)
+        noisy, clean = motion(fake_motion.clipped(true + grain), true)
         assert noisy == pytest.approx(clean.item(), abs=0.3)
 
 
 def test_jerks_of_a_codec_cost_little() -> None:
     """Codecs with latent frames of four frames draw some of them twice; the motion is there all the same."""
     for scene in quick_scenes(3):
-        true = rewards.moving(scene)
+        true = fake_motion.moving(scene)
         jerky = true[[time - time % 2 for time in range(NUM_FRAMES)]]
         assert motion(jerky).item() == pytest.approx(motion(true).item(), abs=0.3)
 
 
 def test_batch_does_not_matter_nor_threads_nor_repetition() -> None:
-    clips = [rewards.moving(scene) for scene in quick_scenes(3)]
+    clips = [fake_motion.moving(scene) for scene in quick_scenes(3)]
     together = motion(*clips)
     assert together.tolist() == [motion(clip).item() for clip in clips]
     threads = cv2.getNumThreads()
@@ -125,7 +126,7 @@ def test_batch_does_not_matter_nor_threads_nor_repetition() -> None:
 
 def test_size_of_the_picture_does_not_matter() -> None:
     scene = quick_scenes(1)[0]
-    clip = rewards.moving(scene)
+    clip = fake_motion.moving(scene)
     large = clip.repeat(3, axis=1).repeat(3, axis=2)
     assert motion(large).item() == pytest.approx(motion(clip).item(), abs=0.05)
 
@@ -133,12 +134,12 @@ def test_size_of_the_picture_does_not_matter() -> None:
 def test_stored_statistics_are_those_of_true_clips(tmp_path) -> None:
     """The committed mean and std are what the command makes, up to the sample."""
     fresh = calibrate(tmp_path / "motion.json", count=60)
-    for name, (mean, std) in reward.normaliser.stats.items():
+    for name, (mean, std) in score.normaliser.stats.items():
         assert fresh.stats[name][0] == pytest.approx(mean, abs=0.4 * std)
         assert fresh.stats[name][1] == pytest.approx(std, rel=0.3)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 64, 96, 3), (1, 33, 16, 96, 3)])
 def test_clips_too_short_or_small_are_refused(shape) -> None:
-    with pytest.raises(RewardError, match="at least"):
-        reward(torch.zeros(shape, dtype=torch.uint8), ["a"])
+    with pytest.raises(ScoreError, match="at least"):
+        score(torch.zeros(shape, dtype=torch.uint8), ["a"])

@@ -1,4 +1,4 @@
-"""Checks that all rewards share, normalisation, and which samples may be trained on."""
+"""Checks that all scores share, and normalisation."""
 
 import json
 import math
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyrf.evaluation.scores.normalise import Normaliser
-from pyrf.evaluation.scores.protocol import RewardError, as_scores, check_clips
+from pyrf.evaluation.scores.protocol import ScoreError, as_scores, check_clips
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,12 @@ from pyrf.evaluation.scores.protocol import RewardError, as_scores, check_clips
         (torch.zeros(1, 9, 32, 32, 3, dtype=torch.uint8), [], "1 clips and 0 prompts"),
         (torch.zeros(0, 9, 32, 32, 3, dtype=torch.uint8), [], "0 clips and 0 prompts"),
         (torch.zeros(2, 9, 32, 32, 3, dtype=torch.uint8), ["a"], "1 prompts for 2 clips"),
-        (torch.zeros(1, 8, 32, 32, 3, dtype=torch.uint8), ["a"], "at least 9 frames for this reward, got 8"),
+        (torch.zeros(1, 8, 32, 32, 3, dtype=torch.uint8), ["a"], "at least 9 frames for this score, got 8"),
         (torch.zeros(1, 9, 32, 31, 3, dtype=torch.uint8), ["a"], "got 32 x 31"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(frames, prompts, message) -> None:
-    with pytest.raises(RewardError, match=message):
+    with pytest.raises(ScoreError, match=message):
         check_clips(frames, prompts, min_frames=9, min_size=32)
 
 
@@ -67,5 +67,5 @@ def test_a_bad_file_of_statistics_is_named(tmp_path, text, message) -> None:
     path = tmp_path / "stats.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(RewardError, match=message):
+    with pytest.raises(ScoreError, match=message):
         Normaliser.load(path)

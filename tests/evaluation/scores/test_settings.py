@@ -1,4 +1,4 @@
-"""Combinations, rewards by their settings, and the scores of a file."""
+"""Combinations, scores by their settings, and the scores of a file."""
 
 import dataclasses
 import math
@@ -9,16 +9,16 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from pyrf.evaluation.scores.calibrate_motion import speed_open_scenes
-from pyrf.evaluation.scores.combine import CombinedReward
-from pyrf.evaluation.scores.motion import MotionReward
-from pyrf.evaluation.scores.protocol import RewardError
+from pyrf.evaluation.scores.combine import CombinedScore
+from pyrf.evaluation.scores.motion import MotionScore
+from pyrf.evaluation.scores.protocol import ScoreError
 from pyrf.evaluation.scores.score_file import main, score_video
-from pyrf.evaluation.scores.settings import RewardSettings, load_judge, load_reward
+from pyrf.evaluation.scores.settings import ScoreSettings, load_score
 from pyrf.video import Video
 
 
 class Fixed:
-    """A reward with given scores."""
+    """A score with given values."""
 
     def __init__(self, **scores):
         self.names = tuple(scores)
@@ -28,8 +28,8 @@ class Fixed:
         return self.scores
 
 
-def settings(**given) -> RewardSettings:
-    return TypeAdapter(RewardSettings).validate_python(given)
+def settings(**given) -> ScoreSettings:
+    return TypeAdapter(ScoreSettings).validate_python(given)
 
 
 def true_clip(speed=1.2):
@@ -37,7 +37,7 @@ def true_clip(speed=1.2):
 
 
 def test_a_combination_is_the_weighted_sum() -> None:
-    combined = CombinedReward(
+    combined = CombinedScore(
         [Fixed(a=[1.0, 2.0, 3.0], b=[0.0, math.nan, 1.0]), Fixed(c=[5.0, 5.0, math.nan])],
         {"a": 2.0, "c": -1.0},
     )
@@ -57,24 +57,18 @@ def test_a_combination_is_the_weighted_sum() -> None:
     ],
 )
 def test_weights_that_do_not_fit_are_refused(weights, message) -> None:
-    with pytest.raises(RewardError, match=message):
-        CombinedReward([Fixed(a=[1.0])], weights)
+    with pytest.raises(ScoreError, match=message):
+        CombinedScore([Fixed(a=[1.0])], weights)
 
 
-def test_two_rewards_with_one_score_name_are_refused() -> None:
-    with pytest.raises(RewardError, match="more than one reward has a score 'a'"):
-        CombinedReward([Fixed(a=[1.0]), Fixed(a=[1.0])], {"a": 1.0})
+def test_two_parts_with_one_name_are_refused() -> None:
+    with pytest.raises(ScoreError, match="more than one part has a score 'a'"):
+        CombinedScore([Fixed(a=[1.0]), Fixed(a=[1.0])], {"a": 1.0})
 
 
-def test_a_recipe_states_a_reward() -> None:
+def test_settings_state_a_score() -> None:
     frames, prompts = torch.from_numpy(true_clip()[None]), ["a"]
-    scores = MotionReward()(frames, prompts)
-    part = {"kind": "motion"}
-    combined = settings(kind="combined", rewards=[part], weights={"motion": 1.0, "permanence": 0.5})
-    assert load_reward(settings(**part))(frames, prompts) == scores
-    assert load_judge(settings(**part))(frames, prompts) == scores["motion"]
-    assert load_judge(settings(kind="motion", score="magnitude"))(frames, prompts) == scores["magnitude"]
-    assert load_judge(combined)(frames, prompts) == scores["motion"] + 0.5 * scores["permanence"]
+    assert load_score(settings(kind="motion"))(frames, prompts) == MotionScore()(frames, prompts)
 
 
 @pytest.mark.parametrize(
@@ -95,8 +89,8 @@ def test_wrong_settings_are_refused(given) -> None:
 
 
 def test_a_missing_checkpoint_is_named(tmp_path) -> None:
-    with pytest.raises(RewardError, match=r"nowhere/model_config.json: no such file"):
-        load_reward(settings(kind="video_align", checkpoint=tmp_path / "nowhere", base=tmp_path))
+    with pytest.raises(ScoreError, match=r"nowhere/model_config.json: no such file"):
+        load_score(settings(kind="video_align", checkpoint=tmp_path / "nowhere", base=tmp_path))
 
 
 def test_a_file_is_scored_as_its_frames(tmp_path, capsys) -> None:
@@ -104,10 +98,10 @@ def test_a_file_is_scored_as_its_frames(tmp_path, capsys) -> None:
     moving, still = tmp_path / "moving.mp4", tmp_path / "still.mp4"
     Video(true_clip(), fps=16).save(moving)
     Video(np.repeat(true_clip()[:1], 33, axis=0), fps=16).save(still)
-    reward = MotionReward()
-    expected = reward(torch.from_numpy(true_clip()[None]), ["a"])["motion"].item()
-    assert score_video(moving, "a", reward)["motion"] == pytest.approx(expected, abs=0.2)
-    assert score_video(still, "a", reward)["motion"] < expected - 1.5
+    score = MotionScore()
+    expected = score(torch.from_numpy(true_clip()[None]), ["a"])["motion"].item()
+    assert score_video(moving, "a", score)["motion"] == pytest.approx(expected, abs=0.2)
+    assert score_video(still, "a", score)["motion"] < expected - 1.5
     assert main([str(moving), "--prompt", "a"]) == 0
     assert "motion" in capsys.readouterr().out
 
@@ -115,13 +109,13 @@ def test_a_file_is_scored_as_its_frames(tmp_path, capsys) -> None:
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
-        ("kind: motion\ntypo: 1", "reward.yaml: motion: unknown key 'typo'"),
+        ("kind: motion\ntypo: 1", "score.yaml: motion: unknown key 'typo'"),
         ("{", "cannot read"),
         (None, "cannot read"),
     ],
 )
 def test_a_bad_file_of_settings_exits_2(tmp_path, capsys, yaml, message) -> None:
-    path = tmp_path / "reward.yaml"
+    path = tmp_path / "score.yaml"
     if yaml is not None:
         path.write_text(yaml)
     assert main(["x.mp4", "--prompt", "a", "--settings", str(path)]) == 2

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from pyrf.evaluation.scores.protocol import RewardError
+from pyrf.evaluation.scores.protocol import ScoreError
 from pyrf.evaluation.scores.video_align.files import (
     DEFAULT_TEMPLATE,
     REWARD_TOKENS,
@@ -17,7 +17,7 @@ from pyrf.evaluation.scores.video_align.files import (
     load_template,
     newest_step,
 )
-from pyrf.evaluation.scores.video_align.judge import PatchMaker, VideoAlignReward, sample_frames
+from pyrf.evaluation.scores.video_align.judge import PatchMaker, VideoAlignScore, sample_frames
 from tests.support.video_align import STATS, judge_network, tokenizer, write_base, write_checkpoint
 
 PROMPTS = ["a red circle moves right", "a star"]
@@ -54,7 +54,7 @@ def adapter(tmp_path, judges):
 
 
 def reward(checkpoint, base):
-    return VideoAlignReward(checkpoint, base, dtype=torch.float32)
+    return VideoAlignScore(checkpoint, base, dtype=torch.float32)
 
 
 def straightforward_scores(network, output_dim: int, frames, prompts) -> dict[str, list[float]]:
@@ -236,7 +236,7 @@ FAULTS = {
 def test_faults_are_named_in_one_line(base, adapter, fault) -> None:
     spoil, message = FAULTS[fault]
     spoil(adapter)
-    with pytest.raises(RewardError) as error:
+    with pytest.raises(ScoreError) as error:
         reward(adapter, base)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
@@ -268,7 +268,7 @@ def spoil_weights(step, change):
 )
 def test_wrong_weights_are_named(base, whole, change, message) -> None:
     spoil_weights(whole / "checkpoint-50", change)
-    with pytest.raises(RewardError, match="checkpoint-50") as error:
+    with pytest.raises(ScoreError, match="checkpoint-50") as error:
         reward(whole, base)
     assert message in str(error.value)
 
@@ -279,7 +279,7 @@ def test_reward_tokens_without_trained_embeddings_are_refused(tmp_path, judges) 
     step = write_checkpoint(tmp_path / "judge", judges[1], 1, "adapter")
     rest = torch.load(step / "non_lora_state_dict.pth", weights_only=True)
     torch.save({k: v for k, v in rest.items() if "embed_tokens" not in k}, step / "non_lora_state_dict.pth")
-    with pytest.raises(RewardError, match=r"non_lora_state_dict.pth: .*embed_tokens.weight is missing"):
+    with pytest.raises(ScoreError, match=r"non_lora_state_dict.pth: .*embed_tokens.weight is missing"):
         reward(tmp_path / "judge", tmp_path / "base")
 
 
@@ -290,10 +290,10 @@ def test_reward_tokens_without_trained_embeddings_are_refused(tmp_path, judges) 
 def test_a_base_without_a_file_is_refused(tmp_path, base, whole, file, message) -> None:
     shutil.copytree(base, tmp_path / "base")
     (tmp_path / "base" / file).unlink()
-    with pytest.raises(RewardError, match=message):
+    with pytest.raises(ScoreError, match=message):
         reward(whole, tmp_path / "base")
 
 
 def test_a_prompt_that_names_a_reward_token_is_refused(base, whole) -> None:
-    with pytest.raises(RewardError, match="each reward token once"):
+    with pytest.raises(ScoreError, match="each reward token once"):
         reward(whole, base)(clips(1), ["give it <|MQ_reward|>"])

@@ -5,9 +5,10 @@ import torch
 
 from pyrf.backends.onnxruntime.backend import OnnxDecoder
 from pyrf.backends.onnxruntime.sessions import GraphSet
-from pyrf.export.exporter import FolderWriter
+from pyrf.export.errors import ExportError
+from pyrf.export.exporter import ExportWriter
 from pyrf.export.graphs.decoder import decoder_graphs
-from pyrf.export.manifest import ExportError, load_manifest
+from pyrf.export.manifest import load_manifest
 from pyrf.models.codecs.wan_vae import WanVAE, build_network
 from tests.support import networks
 
@@ -27,7 +28,7 @@ def wan_vae() -> WanVAE:
 
 def exported(codec, folder):
     folder.mkdir()
-    writer = FolderWriter(folder)
+    writer = ExportWriter(folder)
     writer.add(decoder_graphs(codec, networks.STREAM.chunk_frames, HEIGHT, WIDTH), "decoder.weights")
     writer.finish(
         dtype="float32",

@@ -13,7 +13,7 @@ import pytest
 
 from pyrf.export.manifest import GRAPHS, load_manifest
 from pyrf.export.tensorrt.builder import BuildError, BuildRequest, build_engine
-from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, Target
+from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, EngineTarget
 from pyrf.export.tensorrt.target import build_engines
 from tests.support import exports
 
@@ -22,7 +22,7 @@ pytest.importorskip(
 )
 
 WORKER = (sys.executable, str(Path(__file__).with_name("rtx_worker.py")))
-TARGET = Target("tensorrt_rtx test", "8.9")
+TARGET = EngineTarget("tensorrt_rtx test", "8.9")
 OPTIONS = BuildOptions(worker=WORKER, time_limit=300)
 LAYERS = exports.MODEL.num_layers
 ATTENTIONS = {"denoise": 2 * LAYERS, "clean": 2 * LAYERS - 2}

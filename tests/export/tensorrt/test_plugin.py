@@ -12,8 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pyrf.export.manifest import ExportError, load_manifest
-from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, Target
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import load_manifest
+from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, EngineTarget
 from pyrf.export.tensorrt.plugin import PLUGIN, compile_ptx, name_plugin, register
 from pyrf.kernels.nvcc import find_nvcc
 from tests.kernels.ptx import launch, parse
@@ -140,7 +141,7 @@ def test_a_graph_for_the_plugin_names_it_and_keeps_its_weights_outside():
 def test_only_calls_with_attention_take_the_plugin_and_then_no_profiles():
     folder = exports.exported("float16")
     engines = EngineFolder(
-        folder, load_manifest(folder), Target("tensorrt 10.16.1", "9.0"), BuildOptions(plugin=True)
+        folder, load_manifest(folder), EngineTarget("tensorrt 10.16.1", "9.0"), BuildOptions(plugin=True)
     )
     assert engines.key("denoise").flags == ("level3", "plugin")
     assert engines.key("prompt").flags == ("level3",)

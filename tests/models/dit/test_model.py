@@ -5,16 +5,20 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pyrf.config import LatentSize
+from pyrf.loop.rope import rope_table
 from pyrf.models.dit import layers
 from pyrf.models.dit.attention import BidirectionalAttention, MaskedAttention, PrefixAttention
 from pyrf.models.dit.layers import FeedForward, gelu_tanh
-from pyrf.models.dit.masks import block_causal_mask, teacher_forcing_mask
+from pyrf.models.dit.masks import teacher_forcing_mask
 from pyrf.models.dit.model import WanModel
 from pyrf.ops import add_norm
 from tests.support.golden import TOLERANCE, model, tensors
+from tests.support.masks import block_causal_mask
 from tests.support.tiny import CONFIG, HEIGHT, WIDTH, prompts
 from tests.support.tiny import network as tiny_network
 
+GOLDEN_SIZE = (8, 12)
 TOKENS = 24
 
 
@@ -26,6 +30,10 @@ def network():
 def frames_first(x: torch.Tensor) -> torch.Tensor:
     """Recorded [B, C, F, H, W] to our [B, F, C, H, W]."""
     return x.transpose(1, 2).contiguous()
+
+
+def rotations(model: WanModel, frame_positions, size=(HEIGHT, WIDTH)):
+    return rope_table(model.config, frame_positions, LatentSize(*size), dtype=model.dtype)
 
 
 def test_teacher(network):
@@ -53,9 +61,8 @@ def test_causal_forward(network, name, settings):
     frames = 7 if name.startswith("causal7") else 12
     mask = block_causal_mask(frames, TOKENS, **settings)
     prompt = network.encode_prompt(data["prompt_embeds"])
-    flow = network(
-        frames_first(data[f"x{frames}"]), data[f"t{frames}"], prompt, attention=MaskedAttention(mask)
-    )
+    attention = MaskedAttention(rotations(network, range(frames), GOLDEN_SIZE), mask)
+    flow = network(frames_first(data[f"x{frames}"]), data[f"t{frames}"], prompt, attention=attention)
     torch.testing.assert_close(flow[0].transpose(0, 1), data[name], atol=TOLERANCE, rtol=0)
 
 
@@ -68,8 +75,9 @@ def test_teacher_forcing(network, augmented):
         both,
         torch.cat((clean_t, data["t6"]), 1),
         network.encode_prompt(data["prompt_embeds"]),
-        attention=MaskedAttention(teacher_forcing_mask(6, TOKENS, 3)),
-        frame_positions=torch.arange(6).repeat(2),
+        attention=MaskedAttention(
+            rotations(network, [*range(6), *range(6)], GOLDEN_SIZE), teacher_forcing_mask(6, TOKENS, 3)
+        ),
     )[0, 6:]
     expected = data["tf6.block3.aug40" if augmented else "tf6.block3.aug_none"]
     torch.testing.assert_close(flow.transpose(0, 1), expected, atol=TOLERANCE, rtol=0)
@@ -103,14 +111,15 @@ def test_modulations_formed_ahead_change_nothing(small):
 def test_only_position_differences_matter(small):
     model, latents, prompt = small
     timesteps = torch.tensor([700.0, 20.5], dtype=torch.float64)
-    far = model(latents, timesteps, prompt, frame_positions=torch.arange(3) + 10**6)
+    far = BidirectionalAttention(rotations(model, range(10**6, 10**6 + 3)))
+    far = model(latents, timesteps, prompt, attention=far)
     torch.testing.assert_close(far, model(latents, timesteps, prompt), atol=1e-8, rtol=0)
 
 
 def test_an_empty_prefix_is_bidirectional(small):
     model, latents, prompt = small
     empty = torch.zeros(2, CONFIG.num_heads, 0, CONFIG.head_dim, dtype=torch.float64)
-    prefix = PrefixAttention([(empty, empty)] * CONFIG.num_layers)
+    prefix = PrefixAttention(rotations(model, range(3)), [(empty, empty)] * CONFIG.num_layers)
     timesteps = torch.tensor([700.0, 20.5], dtype=torch.float64)
     torch.testing.assert_close(
         model(latents, timesteps, prompt, attention=prefix), model(latents, timesteps, prompt)
@@ -144,8 +153,9 @@ def test_a_new_network_predicts_nothing_and_can_learn():
 
 def test_a_block_compiles_whole(small):
     model, latents, prompt = small
-    x, time, rope = model._enter(latents, torch.tensor([700.0, 20.5]), prompt, None)
-    arguments = (x, time.projected, rope, prompt.keys[0], prompt.values[0], BidirectionalAttention())
+    x, time = model.embed_latents(latents), model.embed_timesteps(torch.tensor([700.0, 20.5]))
+    attention = BidirectionalAttention(rotations(model, range(3)))
+    arguments = (x, time.projected, prompt.keys[0], prompt.values[0], attention)
     block = model.blocks[0]
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*arguments), block(*arguments))
@@ -217,7 +227,7 @@ def test_gelu(dtype):
         ({"timesteps": torch.zeros(2, 2)}, "timesteps must be"),
         ({"timesteps": torch.zeros(3)}, "timesteps must be"),
         ({"timesteps": torch.tensor(3.0)}, "timesteps must be"),
-        ({"frame_positions": [0, 1]}, "each of 3 frames"),
+        ({"attention": BidirectionalAttention(torch.zeros(12, 6, 2))}, "18 tokens, but rotations for 12"),
     ],
 )
 def test_refuses(small, change, message):
@@ -233,8 +243,6 @@ def test_refuses_prompts_of_another_shape(shape):
         tiny_network()[0].encode_prompt(torch.zeros(shape))
 
 
-def test_masks_refuse_what_is_none():
-    with pytest.raises(ValueError, match="positive"):
-        block_causal_mask(0, 1, 1)
+def test_a_mask_is_bool():
     with pytest.raises(ValueError, match="mask must be bool"):
-        MaskedAttention(torch.zeros(2, 2))
+        MaskedAttention(torch.zeros(2, 6, 2), torch.zeros(2, 2))

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.sessions import scheduler as scheduler_module
 from pyrf.serve.sessions import session as session_module
+from pyrf.serve.sessions.chunks import SessionOptions
 from pyrf.serve.sessions.scheduler import Scheduler
-from pyrf.serve.sessions.session import Session, SessionOptions
+from pyrf.serve.sessions.session import Session
 
 FPS, LEAD_S = 16.0, 0.5
 CHUNK = SimpleNamespace(frames=np.empty((12, 0, 0, 3), np.uint8), index=1)
@@ -27,7 +28,7 @@ class World:
 
     def __init__(self, cost: float, max_batch: int = 1) -> None:
         self.cost, self.now = cost, 0.0
-        self.scheduler = Scheduler(Metrics(dict), max_batch)
+        self.scheduler = Scheduler(Metrics(), max_batch)
         self.sessions: list[Session] = []
         self.served: list[Session] = []
         self.batches: list[list[Session]] = []
@@ -45,7 +46,7 @@ class World:
         self.scheduler.add(session)
         self.sessions.append(session)
         if attach:
-            session.attach()
+            session.attach("test")
         return session
 
     def run(self, seconds: float) -> None:
@@ -59,7 +60,6 @@ class World:
                 session.start_chunk()
             self.now += self.cost * len(sessions)
             for session in sessions:
-                session.under_way = False
                 session.finish_chunk(CHUNK, len(sessions), 0, 0)  # type: ignore[arg-type]
                 if session.viewer is not None:
                     session.take()
@@ -159,7 +159,7 @@ def test_without_a_viewer_one_chunk_is_made(clock: dict[str, World]) -> None:
         session = world.add("max", attach=False)
         world.run(10)
         assert session.chunks_started == 1
-        session.attach()
+        session.attach("test")
         assert session.take() is not None
         world.run(1)
         assert session.chunks_started > 10

@@ -15,7 +15,8 @@ from aiortc.mediastreams import MediaStreamError
 
 from pyrf.pipeline import Chunk, StreamingPipeline
 from pyrf.protocol import MESSAGE, EndReason, Message
-from pyrf.serve.sessions.session import Session, SessionOptions
+from pyrf.serve.sessions.chunks import SessionOptions
+from pyrf.serve.sessions.session import Session
 from pyrf.serve.transports.webrtc import _SessionTrack
 from pyrf.streaming.stream import Timing
 from tests.support.random_bundle import HEIGHT, WIDTH
@@ -98,7 +99,7 @@ def test_a_peer_sees_the_video_and_controls_it(server: Running, pipe: StreamingP
         await peer.connection.close()
 
     run(watch())
-    server.wait_until(lambda: not server.hub._sessions and not server.app.state.peers._peers)
+    server.wait_until(lambda: not server.registry._sessions and not server.state.peers._peers)
 
 
 def test_a_peer_that_leaves_detaches_and_may_return(server: Running) -> None:
@@ -126,7 +127,7 @@ def test_bad_offers(server: Running, sdp: str) -> None:
     response = server.post(created, "/webrtc", sdp=sdp, type="offer")
     assert response.status_code == 422
     assert response.json()["error"]["code"] == "bad_offer"
-    server.wait_until(lambda: not server.app.state.peers._peers)
+    server.wait_until(lambda: not server.state.peers._peers)
     server.delete(created)
 
 
@@ -147,7 +148,7 @@ def test_an_offer_that_receives_no_video(server: Running, directions: list[str])
         await connection.close()
 
     run(offer())
-    server.wait_until(lambda: not server.app.state.peers._peers)
+    server.wait_until(lambda: not server.state.peers._peers)
     server.delete(created)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from pyrf.config import LatentSize
 from pyrf.loop.sampler import TrainingRollout
 from pyrf.models.dit.model import WanModel
 from pyrf.training.runner import processes, sharding
@@ -26,7 +27,7 @@ def gradients(model: WanModel, samples: range) -> dict[str, Tensor]:
 
     generators = {n: torch.Generator().manual_seed(n) for n in samples}
     prompt = model.encode_prompt(draw(networks.MODEL.text_len, networks.MODEL.text_dim))
-    rollout = TrainingRollout(model, networks.STREAM, prompt, height=4, width=6)
+    rollout = TrainingRollout(model, networks.STREAM, prompt, size=LatentSize(4, 6))
     size = (networks.STREAM.chunk_frames, networks.MODEL.in_channels, 4, 6)
     chunks = [rollout.next_chunk(lambda: draw(*size), exit_step=1) for _ in range(4)]
     latents = torch.cat(chunks, 1)

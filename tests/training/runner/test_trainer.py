@@ -16,11 +16,13 @@ from torch.multiprocessing import ProcessExitedException
 from pyrf.config import StreamConfig
 from pyrf.models.codecs.taehv import TAEHV, TAEHVCodec, TAEHVConfig
 from pyrf.training.runner import checkpoints, processes
-from pyrf.training.runner.trainer import Draw, Training, TrainSettings, lr_factor, train
+from pyrf.training.runner.stage import Draw, TrainSettings
+from pyrf.training.runner.trainer import Training, lr_factor, train
 from pyrf.training.scratch.causal import CausalSettings, CausalStage
 from pyrf.training.scratch.latents import LatentScenes
-from pyrf.training.scratch.networks import NetworkSettings, TextToVideo
-from pyrf.worlds.shapes.scenes import World
+from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
+from pyrf.worlds.shapes.captions import vocabulary
+from pyrf.worlds.shapes.world import ShapesWorld
 from tests.support.line_stage import Line, die, settings
 
 
@@ -257,8 +259,15 @@ def small_causal_stage() -> CausalStage:
     torch.manual_seed(0)
     sizes = NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2)
     codec = TAEHVCodec(TAEHV(TAEHVConfig(encoder_width=8, decoder_widths=(8, 8, 8, 8), blocks=1)))
-    scenes = LatentScenes(World(), range(4), near, far)
-    stage = CausalStage(CausalSettings(), TextToVideo(sizes), scenes, codec, StreamConfig(shift=3.0), batch=4)
+    scenes = LatentScenes(ShapesWorld(), range(4), near, far)
+    stage = CausalStage(
+        CausalSettings(),
+        ScratchTextToVideo(sizes, vocabulary()),
+        scenes,
+        codec,
+        StreamConfig(shift=3.0),
+        batch=4,
+    )
     stage.evaluate = lambda *_: {}  # type: ignore[method-assign]
     return stage
 

@@ -5,35 +5,35 @@ import random
 import pytest
 import torch
 
-from pyrf.config import StreamConfig
+from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.sampler import TrainingRollout
 from pyrf.training.scratch.causal import CHUNKS, CausalForcing
-from pyrf.training.scratch.codec import draw_scene
 from pyrf.training.scratch.latents import LatentScenes
-from pyrf.training.scratch.networks import NetworkSettings, TextToVideo
-from pyrf.worlds.shapes.scenes import World
+from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
+from pyrf.worlds.shapes.captions import vocabulary
+from pyrf.worlds.shapes.world import ShapesWorld
 
-SCENES = LatentScenes(World(), range(4), torch.randn(4, 9, 16, 4, 6), torch.randn(4, 6, 16, 4, 6))
+SCENES = LatentScenes(ShapesWorld(), range(4), torch.randn(4, 9, 16, 4, 6), torch.randn(4, 6, 16, 4, 6))
 STREAM = StreamConfig(shift=3.0)
 
 
 def test_scenes_of_open_speed_move_and_name_no_speed() -> None:
     near, far = torch.arange(60.0)[:, None].expand(60, 9), torch.arange(60.0)[:, None].expand(60, 6)
-    scenes = LatentScenes(World(), range(100, 160), near, far)
+    scenes = LatentScenes(ShapesWorld(), range(100, 160), near, far)
     chosen = scenes.of_open_speed()
     assert 0 < len(chosen) < len(scenes)
     for i, seed in enumerate(scenes.seeds):
-        attributes = draw_scene(scenes.world, seed)[0].attributes
-        assert (seed in chosen.seeds) == (attributes.speed is None and attributes.motion != "still"), i
+        facts = scenes.world.scene(seed).facts
+        assert (seed in chosen.seeds) == (facts["speed"] is None and facts["motion"] != "still"), i
     assert [seed - 100 for seed in chosen.seeds] == chosen.near[:, 0].tolist() == chosen.far[:, 0].tolist()
-    still = LatentScenes(World(motions=("still",)), range(60), near, far)
+    still = LatentScenes(ShapesWorld(motions=("still",)), range(60), near, far)
     with pytest.raises(ValueError, match="none of 60 scenes"):
         still.of_open_speed()
 
 
-def network() -> TextToVideo:
+def network() -> ScratchTextToVideo:
     torch.manual_seed(0)
-    model = TextToVideo(NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2))
+    model = ScratchTextToVideo(NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2), vocabulary())
     torch.nn.init.normal_(model.dit.head.head.weight, std=0.1)
     return model.eval()
 
@@ -49,16 +49,15 @@ def test_forcing_equals_a_stream_over_given_chunks() -> None:
     timesteps = forcing.per_frame(torch.tensor([[900.0, 500.0, 750.0]] * 2))
     parallel = forcing.forward(model, clean, noisy, timesteps, prompt)
 
-    rollout = TrainingRollout(model.dit, STREAM, prompt, height=4, width=6)
+    rollout = TrainingRollout(model.dit, STREAM, prompt, size=LatentSize(4, 6))
     cache, attention = rollout.cache, rollout.attention
     for i, (x, t, x0) in enumerate(
         zip(noisy.chunk(CHUNKS, 1), timesteps.chunk(CHUNKS, 1), clean.chunk(CHUNKS, 1))
     ):
         cache.begin_chunk()
-        positions = cache.frame_positions
-        flow = model.dit(x, t[:, 0], prompt, attention=attention, frame_positions=positions)
+        flow = model.dit(x, t[:, 0], prompt, attention=attention)
         torch.testing.assert_close(parallel[:, 3 * i : 3 * i + 3], flow, rtol=1e-4, atol=1e-5)
-        model.dit.write_cache(x0, torch.zeros(2), prompt, attention=attention, frame_positions=positions)
+        model.dit.write_cache(x0, torch.zeros(2), prompt, attention=attention)
         cache.commit()
 
 

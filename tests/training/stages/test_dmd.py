@@ -8,27 +8,28 @@ import torch
 from torch import Tensor
 
 from pyrf.config import StreamConfig
-from pyrf.evaluation.scores.settings import Judge
-from pyrf.training.runner.trainer import Draw
+from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.latents import LatentScenes
-from pyrf.training.scratch.networks import NetworkSettings, TextToVideo
+from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
 from pyrf.training.stages.dmd import DmdSettings, DmdStage
-from pyrf.worlds.shapes.scenes import World
+from pyrf.training.stages.reward import Reward
+from pyrf.worlds.shapes.captions import vocabulary
+from pyrf.worlds.shapes.world import ShapesWorld
 from tests.support import networks
 
 BATCH = 3
 SIZES = NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2)
-SCENES = LatentScenes(World(), range(4), torch.zeros(4, 9, 16, 4, 6), torch.zeros(4, 6, 16, 4, 6))
+SCENES = LatentScenes(ShapesWorld(), range(4), torch.zeros(4, 9, 16, 4, 6), torch.zeros(4, 6, 16, 4, 6))
 
 
-def network(seed: int) -> TextToVideo:
+def network(seed: int) -> ScratchTextToVideo:
     torch.manual_seed(seed)
-    model = TextToVideo(SIZES)
+    model = ScratchTextToVideo(SIZES, vocabulary())
     torch.nn.init.normal_(model.dit.head.head.weight, std=0.1)
     return model
 
 
-def stage(judge: Judge | None = None, **settings: float) -> DmdStage:
+def stage(reward: Reward | None = None, **settings: float) -> DmdStage:
     return DmdStage(
         DmdSettings(chunks=4, critic_steps=2, **settings),
         network(0),
@@ -38,7 +39,7 @@ def stage(judge: Judge | None = None, **settings: float) -> DmdStage:
         networks.codec(),
         StreamConfig(shift=3.0),
         BATCH,
-        judge,
+        reward,
     )
 
 
@@ -48,13 +49,14 @@ def gradient(trained: DmdStage, step: int = 0) -> tuple[Tensor, Tensor, dict[str
     loss, metrics = trained.loss(Draw(step, range(BATCH), generator, rng, shared))
     loss.backward()
     student, critic = (
-        trained.module[name].get_submodule("dit.blocks.0.ffn.0").weight.grad for name in ("student", "critic")
+        getattr(trained.module, name).get_submodule("dit.blocks.0.ffn.0").weight.grad
+        for name in ("student", "critic")
     )
     zero = torch.zeros(SIZES.ffn_dim, SIZES.dim)
     return zero if student is None else student, zero if critic is None else critic, metrics
 
 
-def fixed(*scores: float) -> Judge:
+def fixed(*scores: float) -> Reward:
     return lambda frames, prompts: torch.tensor(scores)
 
 
@@ -78,7 +80,7 @@ def test_a_reward_of_zero_is_dmd_and_an_equal_one_scales_it() -> None:
     torch.testing.assert_close(ignored, plain)
 
 
-def test_what_the_judge_cannot_score_is_counted_and_not_trained_on() -> None:
+def test_what_cannot_be_scored_is_counted_and_not_trained_on() -> None:
     first, _, _ = gradient(stage(fixed(0.0, math.nan, math.nan)))
     last, _, _ = gradient(stage(fixed(math.nan, math.nan, 0.0)))
     two, _, metrics = gradient(stage(fixed(0.0, math.nan, 0.0)))
@@ -90,15 +92,15 @@ def test_what_the_judge_cannot_score_is_counted_and_not_trained_on() -> None:
     assert none.abs().max() == 0
 
 
-def test_the_judge_sees_the_rollout_as_frames_and_gives_no_gradient() -> None:
+def test_the_reward_sees_the_rollout_as_frames_and_gives_no_gradient() -> None:
     seen: list[tuple[Tensor, list[str]]] = []
 
-    def judge(frames: Tensor, prompts: list[str]) -> Tensor:
+    def reward(frames: Tensor, prompts: list[str]) -> Tensor:
         seen.append((frames, prompts))
         assert not torch.is_grad_enabled()
         return frames.float().mean((1, 2, 3, 4))
 
-    trained = stage(judge, inverse_beta=1e-3)
+    trained = stage(reward, inverse_beta=1e-3)
     gradient(trained)
     [(frames, prompts)] = seen
     assert frames.dtype == torch.uint8

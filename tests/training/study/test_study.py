@@ -12,14 +12,17 @@ from safetensors.torch import save_file
 
 from pyrf import cli
 from pyrf.training.recipe import load_recipe
-from pyrf.training.scratch.networks import NetworkSettings, TextToVideo
+from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
 from pyrf.training.study import study
 from pyrf.training.study.report import DMD, FULL, ORDERINGS, verdict
-from pyrf.training.study.study import PlainSinkRollout, measure_stream, moving_prompts
-from pyrf.worlds.shapes.grading import held_out_prompts
-from pyrf.worlds.shapes.scenes import FPS, Attributes, Scene, World
+from pyrf.training.study.study import PlainSinkRollout
+from pyrf.worlds.shapes.attributes import FPS, Attributes
+from pyrf.worlds.shapes.captions import vocabulary
+from pyrf.worlds.shapes.scenes import Scene
+from pyrf.worlds.shapes.world import ShapesWorld
 from tests.support import networks
 
+WORLD = ShapesWorld()
 RED = Attributes("red", "square", "large", "right", "fast", "grey")
 
 
@@ -28,7 +31,7 @@ def clip(attributes: Attributes, frames: int = 96) -> np.ndarray:
 
 
 def test_columns_of_true_clips() -> None:
-    fast, slow = measure_stream(clip(RED)), measure_stream(clip(replace(RED, speed="slow")))
+    fast, slow = WORLD.measure(clip(RED)), WORLD.measure(clip(replace(RED, speed="slow")))
     assert 1.7 * FPS < fast["dynamic"] < 2.3 * FPS
     assert 0.35 * FPS < slow["dynamic"] < 0.6 * FPS
     for columns in (fast, slow):
@@ -40,24 +43,24 @@ def test_what_vanishes_or_jumps_is_not_permanent_and_drifts() -> None:
     video = clip(RED)
     gone = video.copy()
     gone[40:64] = gone[0, 0, 0]
-    lost = measure_stream(gone)
+    lost = WORLD.measure(gone)
     assert lost["permanence"] == pytest.approx(2 / 3)
     assert lost["drift"] > 10
     jumping = np.concatenate([video[:40], np.roll(video[40:], 30, axis=2)])
-    assert measure_stream(jumping)["permanence"] == pytest.approx(2 / 3)
+    assert WORLD.measure(jumping)["permanence"] == pytest.approx(2 / 3)
 
 
 def test_prompts_ask_for_motion_and_leave_its_speed_open() -> None:
-    prompts = moving_prompts(World(), 40)
-    assert {p.attributes.speed for p in prompts} == {None}
-    assert {p.attributes.motion for p in prompts} == {"right", "left", "up", "down", "bounce"}
-    assert any(p.attributes.speed for p in held_out_prompts(World(), 40))
+    prompts = WORLD.held_out(40, open_speed=True)
+    assert {p.asks["speed"] for p in prompts} == {None}
+    assert {p.asks["motion"] for p in prompts} == {"right", "left", "up", "down", "bounce"}
+    assert any(p.asks["speed"] for p in WORLD.held_out(40))
 
 
 def test_a_plain_bfloat16_sink_stands_still_where_the_exact_one_moves() -> None:
     recipe = load_recipe("tiny")
     torch.manual_seed(0)
-    dit = TextToVideo(NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=1)).dit
+    dit = ScratchTextToVideo(NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=1), vocabulary()).dit
     dit = dit.to(torch.bfloat16).eval()
     stream = recipe.stream_config
     changed = {}
@@ -92,7 +95,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sizes = NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=1)
     for stage in ("decoder", "dmd"):
         (tmp_path / stage).mkdir()
-    TextToVideo(sizes).save(tmp_path / "dmd")
+    ScratchTextToVideo(sizes, vocabulary()).save(tmp_path / "dmd")
     codec = networks.codec().network
     (tmp_path / "decoder" / "config.json").write_text(json.dumps(codec.config.to_dict()))
     weights = {name: tensor.contiguous() for name, tensor in codec.state_dict().items()}

@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from pyrf.bundle import load_bundle
+from pyrf.config import LatentSize
+from pyrf.loop.rope import rope_table
 from pyrf.models.dit.attention import MaskedAttention, WindowAttention
-from pyrf.models.dit.masks import block_causal_mask
 from pyrf.training.recipe import RecipeError, WanRecipe, load_any_recipe
 from pyrf.training.run import run_stage
 from pyrf.training.wan.networks import STUDENT, FrozenText
 from tests.support import networks
+from tests.support.masks import block_causal_mask
 from tests.support.random_bundle import save_random_bundle
 
 pytestmark = pytest.mark.usefixtures("quick_processes")
@@ -137,9 +139,12 @@ def test_the_window_equals_its_mask() -> None:
     timesteps = torch.tensor([900.0, 500.0, 300.0, 700.0]).repeat_interleave(2).expand(2, -1)
     prompt = model.encode_prompt(torch.randn(2, networks.MODEL.text_len, networks.MODEL.text_dim))
     mask = block_causal_mask(8, 6, 2, window_frames=6)
+    rope = rope_table(model.config, range(8), LatentSize(4, 6))
     with torch.no_grad():
-        masked = model(x, timesteps, prompt, attention=MaskedAttention(mask))
-        torch.testing.assert_close(model(x, timesteps, prompt, attention=WindowAttention(12, 3)), masked)
+        masked = model(x, timesteps, prompt, attention=MaskedAttention(rope, mask))
+        torch.testing.assert_close(
+            model(x, timesteps, prompt, attention=WindowAttention(rope, 12, 3)), masked
+        )
 
 
 def test_prompts_are_embedded_once_and_the_encoder_goes_home(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,12 +152,12 @@ def test_prompts_are_embedded_once_and_the_encoder_goes_home(monkeypatch: pytest
     text = FrozenText(encoder, "a blue square", torch.device("cpu"), kept=2)
     moves: list[str] = []
     monkeypatch.setattr(encoder.network, "to", lambda device: moves.append(str(device)))
-    rows = text.embed(["a red circle", "", "a red circle"])
+    rows = text.encode(["a red circle", "", "a red circle"])
     expected = encoder.encode(["a red circle", "a blue square"])
     torch.testing.assert_close(rows, expected[[0, 1, 0]], rtol=1e-5, atol=1e-6)
     assert moves == ["cpu", "cpu"]
-    text.embed(["", "a red circle"])
+    text.encode(["", "a red circle"])
     assert len(moves) == 2
-    text.embed(["circle spins"])
-    text.embed(["a red circle"])
+    text.encode(["circle spins"])
+    text.encode(["a red circle"])
     assert len(moves) == 4

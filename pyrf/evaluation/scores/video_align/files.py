@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from pyrf.bundle.weights import CheckpointError, read_tensors
-from pyrf.evaluation.scores.protocol import RewardError
+from pyrf.evaluation.scores.protocol import ScoreError
 
 DIMENSIONS = ("VQ", "MQ", "TA")
 """Visual quality, motion quality, text alignment."""
@@ -57,7 +57,7 @@ class DataSection(_Section):
 
 
 class ModelSection(_Section):
-    """One score a reward token, or all three at each of which the token's own counts."""
+    """One score per reward token, or all three at each of which the token's own counts."""
 
     output_dim: Literal[1, 3]
     use_special_tokens: Literal[True]
@@ -97,22 +97,22 @@ def load_config(checkpoint: Path) -> VideoAlignConfig:
     """Read model_config.json.
 
     Raises:
-        RewardError: when it is missing, or lacks or contradicts what scoring needs.
+        ScoreError: when it is missing, or lacks or contradicts what scoring needs.
     """
     path = checkpoint / "model_config.json"
     try:
         config = VideoAlignConfig.model_validate_json(path.read_text())
     except FileNotFoundError as error:
-        raise RewardError(
+        raise ScoreError(
             f"{path}: no such file; a VideoAlign checkpoint holds model_config.json and checkpoint-N"
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise RewardError(f"{path}: {where}: {first['msg']}") from error
+        raise ScoreError(f"{path}: {where}: {first['msg']}") from error
     for name in (f"{d}_{kind}" for d in DIMENSIONS for kind in ("mean", "std")):
         if name not in config.inference_config:
-            raise RewardError(f"{path}: inference_config.{name} is missing")
+            raise ScoreError(f"{path}: inference_config.{name} is missing")
     return config
 
 
@@ -120,11 +120,11 @@ def newest_step(checkpoint: Path) -> Path:
     """The folder checkpoint-N with the highest N.
 
     Raises:
-        RewardError: when there is none.
+        ScoreError: when there is none.
     """
     steps = {int(m[1]): path for path in checkpoint.glob("checkpoint-*") if (m := _STEP.fullmatch(path.name))}
     if not steps:
-        raise RewardError(f"{checkpoint}: holds no checkpoint-N folder")
+        raise ScoreError(f"{checkpoint}: holds no checkpoint-N folder")
     return steps[max(steps)]
 
 
@@ -135,15 +135,15 @@ def load_template(checkpoint: Path) -> str:
     """The text put to the judge, from prompt_template.txt in the checkpoint or, without it, our own.
 
     Raises:
-        RewardError: when it does not hold each reward token once, in order, and the field for the prompt.
+        ScoreError: when it does not hold each reward token once, in order, and the field for the prompt.
     """
     path = checkpoint / "prompt_template.txt"
     template = path.read_text() if path.is_file() else DEFAULT_TEMPLATE
     for part in (*REWARD_TOKENS, PROMPT_FIELD):
         if template.count(part) != 1:
-            raise RewardError(f"{path}: must hold {part} once, found {template.count(part)} times")
+            raise ScoreError(f"{path}: must hold {part} once, found {template.count(part)} times")
     if sorted(REWARD_TOKENS, key=template.index) != list(REWARD_TOKENS):
-        raise RewardError(f"{path}: the tokens must come in the order {', '.join(REWARD_TOKENS)}")
+        raise ScoreError(f"{path}: the tokens must come in the order {', '.join(REWARD_TOKENS)}")
     return template
 
 
@@ -151,14 +151,14 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        RewardError: when the file is missing or holds something else.
+        ScoreError: when the file is missing or holds something else.
     """
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise RewardError(f"{path}: missing or not JSON ({type(error).__name__})") from error
+        raise ScoreError(f"{path}: missing or not JSON ({type(error).__name__})") from error
     if not isinstance(content, dict):
-        raise RewardError(f"{path}: expected an object, found {type(content).__name__}")
+        raise ScoreError(f"{path}: expected an object, found {type(content).__name__}")
     return content
 
 
@@ -173,14 +173,14 @@ def read_weights(step: Path, shapes: dict[str, tuple[int, ...]], added_tokens: b
         All parameters, or without model.pth those that training changed.
 
     Raises:
-        RewardError: on a missing file, a missing or unknown name, or another shape.
+        ScoreError: on a missing file, a missing or unknown name, or another shape.
     """
     whole = step / "model.pth"
     if whole.is_file():
         return _checked(_read(whole), shapes, list(shapes), whole)
     adapter, rest = step / "adapter_model.safetensors", step / "non_lora_state_dict.pth"
     if not adapter.is_file():
-        raise RewardError(f"{step}: holds neither {whole.name} nor {adapter.name}")
+        raise ScoreError(f"{step}: holds neither {whole.name} nor {adapter.name}")
     lora = [name for name in shapes if ".lora_" in name]
     others = ["rm_head.weight"] + ["backbone.language_model.embed_tokens.weight"] * added_tokens
     return {
@@ -193,7 +193,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return read_tensors(path)
     except CheckpointError as error:
-        raise RewardError(str(error)) from error
+        raise ScoreError(str(error)) from error
 
 
 def _checked(
@@ -205,16 +205,16 @@ def _checked(
         if name is None:
             continue
         if name not in shapes:
-            raise RewardError(f"{path}: {key} is not part of the network ({name})")
+            raise ScoreError(f"{path}: {key} is not part of the network ({name})")
         if tuple(tensor.shape) != shapes[name]:
-            raise RewardError(
+            raise ScoreError(
                 f"{path}: {key}: expected shape {list(shapes[name])}, found {list(tensor.shape)}"
             )
         weights[name] = tensor
     missing = [name for name in required if name not in weights]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise RewardError(f"{path}: {missing[0]} is missing{more}")
+        raise ScoreError(f"{path}: {missing[0]} is missing{more}")
     return weights
 
 

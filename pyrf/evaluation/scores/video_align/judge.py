@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrf.evaluation.scores.normalise import Normaliser
-from pyrf.evaluation.scores.protocol import RewardError, Scores, as_scores, check_clips
+from pyrf.evaluation.scores.protocol import ScoreError, Scores, as_scores, check_clips
 from pyrf.evaluation.scores.video_align import files
 from pyrf.extras import needs
 
@@ -29,10 +29,10 @@ FEWEST_SAMPLES = 4
 VIDEO_TOKEN = "<|video_pad|>"
 
 
-class VideoAlignReward:
+class VideoAlignScore:
     """Scores "VQ", "MQ" and "TA", each of mean 0 and std 1 over the videos of the checkpoint's makers.
 
-    Frames are sampled evenly from first to last, as many as make `data_config.fps` (2) a second of a 16 fps
+    Frames are sampled evenly from first to last, as many as make `data_config.fps` (2) per second of a 16 fps
     video, rounded to the nearest even number and at least 4, or `data_config.num_frames`. They are resized
     to 336 x 588 (bicubic, values kept in 0..255), whatever their shape.
 
@@ -44,7 +44,7 @@ class VideoAlignReward:
 
     Raises:
         MissingExtraError: when transformers or peft is not installed.
-        RewardError: when a file is missing or does not fit.
+        ScoreError: when a file is missing or does not fit.
     """
 
     names = files.DIMENSIONS
@@ -59,14 +59,14 @@ class VideoAlignReward:
         batch_size: int = 4,
     ) -> None:
         checkpoint, base = Path(checkpoint), Path(base)
-        with needs("videoalign", "the VideoAlign reward"):
+        with needs("videoalign", "the VideoAlign score"):
             import peft  # noqa: F401
             import transformers  # noqa: F401
         self.config = files.load_config(checkpoint)
         self.template = files.load_template(checkpoint)
         step = files.newest_step(checkpoint)
         self.tokenizer = load_tokenizer(step, base)
-        self.judge = load_judge(self.config, step, base, len(self.tokenizer), dtype).to(device)
+        self.judge = load_judge_network(self.config, step, base, len(self.tokenizer), dtype).to(device)
         self.pixels = PatchMaker(base)
         self.batch_size = batch_size
         stats = self.config.inference_config
@@ -74,7 +74,7 @@ class VideoAlignReward:
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Scores:
-        """See `Reward`. Clips must have at least 4 frames."""
+        """See `Score`. Clips must have at least 4 frames."""
         check_clips(frames, prompts, min_frames=FEWEST_SAMPLES, min_size=1)
         scores = [
             self._score(frames[start : start + self.batch_size], prompts[start : start + self.batch_size])
@@ -109,14 +109,14 @@ class VideoAlignReward:
         chat = [{"role": "user", "content": content}]
         question = str(self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
         if question.count(VIDEO_TOKEN) != 1:
-            raise RewardError(
+            raise ScoreError(
                 f"the chat must hold {VIDEO_TOKEN} once, found {question.count(VIDEO_TOKEN)} times; "
                 "the tokenizer's chat template must take videos and the prompt must not name that token"
             )
         return question.replace(VIDEO_TOKEN, VIDEO_TOKEN * num_tokens)
 
 
-class Judge(nn.Module):
+class JudgeNetwork(nn.Module):
     """Qwen2-VL without its language head, and the reward head."""
 
     def __init__(self, backbone: nn.Module, hidden_size: int, output_dim: int, video_token_id: int) -> None:
@@ -153,7 +153,7 @@ class PatchMaker:
     """Frames uint8 [B, T, H, W, 3] -> the patches that Qwen2-VL's vision tower reads, and their grid.
 
     Raises:
-        RewardError: when the base's preprocessor_config.json is missing or lacks a key.
+        ScoreError: when the base's preprocessor_config.json is missing or lacks a key.
     """
 
     def __init__(self, base: Path) -> None:
@@ -164,9 +164,9 @@ class PatchMaker:
             self.temporal_patch_size = int(settings["temporal_patch_size"])
             self.mean, self.std = (torch.tensor(settings[k]) for k in ("image_mean", "image_std"))
         except KeyError as error:
-            raise RewardError(f"{path}: {error.args[0]} is missing") from error
+            raise ScoreError(f"{path}: {error.args[0]} is missing") from error
         if HEIGHT % (self.patch_size * self.merge_size) or WIDTH % (self.patch_size * self.merge_size):
-            raise RewardError(
+            raise ScoreError(
                 f"{path}: {HEIGHT} x {WIDTH} is not whole in patches of {self.patch_size} pixels"
             )
 
@@ -187,7 +187,7 @@ class PatchMaker:
 
 
 def sample_frames(num_frames: int, settings: files.DataSection) -> Tensor:
-    """Indices of the frames that are shown to the judge; see `VideoAlignReward`."""
+    """Indices of the frames that are shown to the judge; see `VideoAlignScore`."""
     wanted = settings.num_frames or num_frames / FPS * settings.fps
     count = min(max(2 * round(wanted / 2), FEWEST_SAMPLES), num_frames // 2 * 2)
     return torch.linspace(0, num_frames - 1, count).round().long()
@@ -197,15 +197,13 @@ def reward_places(input_ids: Tensor, tokenizer: Any, prompts: Sequence[str]) -> 
     """Where each row of input_ids [B, L] holds the reward tokens: [B, 3].
 
     Raises:
-        RewardError: when a row holds one not exactly once, as with a prompt that names it.
+        ScoreError: when a row holds one not exactly once, as with a prompt that names it.
     """
     ids = torch.tensor(tokenizer.convert_tokens_to_ids(list(files.REWARD_TOKENS)), device=input_ids.device)
     found = input_ids[:, None] == ids[:, None]  # [B, 3, L]
     for prompt, counts in zip(prompts, found.sum(-1).tolist()):
         if counts != [1, 1, 1]:
-            raise RewardError(
-                f"the question must hold each reward token once; prompt {prompt!r} changes that"
-            )
+            raise ScoreError(f"the question must hold each reward token once; prompt {prompt!r} changes that")
     return found.int().argmax(-1)
 
 
@@ -213,14 +211,14 @@ def load_tokenizer(step: Path, base: Path) -> Any:
     """The checkpoint's tokenizer where it brings one, else the base's with the reward tokens added.
 
     Raises:
-        RewardError: when there is none, it lacks a token or has no chat template.
+        ScoreError: when there is none, it lacks a token or has no chat template.
     """
     from transformers import AutoTokenizer
 
     own = step / "tokenizer"
     folder = own if own.is_dir() else base
     if not (folder / "tokenizer_config.json").is_file():
-        raise RewardError(f"{folder / 'tokenizer_config.json'}: no such file")
+        raise ScoreError(f"{folder / 'tokenizer_config.json'}: no such file")
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if folder == base:
         tokenizer.add_special_tokens(
@@ -229,33 +227,33 @@ def load_tokenizer(step: Path, base: Path) -> Any:
     vocabulary = tokenizer.get_vocab()
     for token in (*files.REWARD_TOKENS, VIDEO_TOKEN):
         if token not in vocabulary:
-            raise RewardError(f"{folder}: the tokenizer has no token {token}")
+            raise ScoreError(f"{folder}: the tokenizer has no token {token}")
     if not tokenizer.chat_template:
-        raise RewardError(f"{folder}: the tokenizer has no chat template")
+        raise ScoreError(f"{folder}: the tokenizer has no chat template")
     return tokenizer
 
 
-def load_judge(
+def load_judge_network(
     config: files.VideoAlignConfig, step: Path, base: Path, vocabulary: int, dtype: torch.dtype
-) -> Judge:
+) -> JudgeNetwork:
     """Base network, LoRA layers and head with the checkpoint's weights, for inference.
 
     Raises:
-        RewardError: when a file is missing or does not fit.
+        ScoreError: when a file is missing or does not fit.
     """
     from peft import LoraConfig, inject_adapter_in_model
     from transformers import Qwen2VLForConditionalGeneration
 
     if not (base / "config.json").is_file():
-        raise RewardError(f"{base / 'config.json'}: no such file; base must be a folder of Qwen2-VL")
+        raise ScoreError(f"{base / 'config.json'}: no such file; base must be a folder of Qwen2-VL")
     loader: Any = Qwen2VLForConditionalGeneration  # its types know nothing of output_loading_info
     network, info = loader.from_pretrained(base, dtype=dtype, local_files_only=True, output_loading_info=True)
     if missing := sorted(info["missing_keys"]):
-        raise RewardError(f"{base}: {missing[0]} is missing from the weights ({len(missing)} are)")
+        raise ScoreError(f"{base}: {missing[0]} is missing from the weights ({len(missing)} are)")
     added = network.get_input_embeddings().num_embeddings < vocabulary
     network.resize_token_embeddings(vocabulary, mean_resizing=False)
     sizes = network.config
-    judge = Judge(
+    judge = JudgeNetwork(
         network.model, sizes.text_config.hidden_size, config.network.output_dim, sizes.video_token_id
     )
     lora = config.peft_lora_config

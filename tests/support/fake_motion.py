@@ -1,4 +1,4 @@
-"""Clips that change without moving, or move without staying what they are: what a motion reward must not pay.
+"""Clips that change without moving, or move without staying what they are: what a motion score must not pay.
 
 Each entry of `STILL_FAKES` makes one from a scene and a random generator. They are uint8 [T, H, W, 3].
 """
@@ -7,7 +7,8 @@ import dataclasses
 
 import numpy as np
 
-from pyrf.worlds.shapes.scenes import COLORS, HEIGHT, SHAPES, WIDTH, Scene
+from pyrf.worlds.shapes.attributes import COLORS, HEIGHT, SHAPES, WIDTH
+from pyrf.worlds.shapes.scenes import Scene
 
 NUM_FRAMES = 33
 CENTRE = (WIDTH / 2, HEIGHT / 2)

@@ -1,0 +1,1 @@
+"""Older paths of `pyrf.evaluation.scores`, kept for one release."""
