@@ -158,7 +158,7 @@ def _model(model: str) -> str:
 
 
 def report(model: str = "tiny") -> bool:
-    """Print the findings, a line each; False when something is broken."""
+    """Print the findings, one per line; False when something is broken."""
     healthy = True
     for finding in examine(model):
         healthy &= finding.ok

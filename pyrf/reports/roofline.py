@@ -22,7 +22,7 @@ A network call runs, in every layer: the products q, k, v, o (each D to D), `nor
 products of the feed-forward (D to F to D), three sums and three layer norms, two of which are each of a sum
 just formed (`add_norm`); then the patches in and the head out. Biases, activations and modulations ride along
 with products and norms; the embedding of the timestep, a few vectors, is left out. The prompt's keys and
-values are made once a prompt, not a call.
+values are made once per prompt, not per call.
 
 A chunk is the denoise calls, a clean call, which stops at the keys and values of the last layer, and one
 `ema_sink_update` a layer. Decoding to frames is another network and not counted.
@@ -80,8 +80,8 @@ class Device:
     """Peak rates. The defaults are an H100 SXM: dense bfloat16, HBM3.
 
     Attributes:
-        flops: floating-point operations a second.
-        bandwidth: bytes a second.
+        flops: floating-point operations per second.
+        bandwidth: bytes per second.
     """
 
     name: str = "H100"

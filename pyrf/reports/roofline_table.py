@@ -22,7 +22,7 @@ class Line:
     """One operation of a chunk.
 
     Attributes:
-        times: launches a chunk.
+        times: launches per chunk.
         gflop, megabytes, floor_us: of one launch.
         bound: "compute" or "memory".
         registers, shared, spills: registers of a thread, bytes of a block, bytes of a thread; None where the
@@ -146,7 +146,7 @@ def report(
     return Report(device, height, width, compiler, floors)
 
 
-COLUMNS = ("operation", "launches", "GFLOP", "MB", "floor us", "bound", "ms a chunk")
+COLUMNS = ("operation", "launches", "GFLOP", "MB", "floor us", "bound", "ms per chunk")
 OUR_COLUMNS = ("registers", "shared KiB", "spills B", "occupancy")
 
 
@@ -159,7 +159,7 @@ def _table(floor: ModelFloor, *, compiled: bool) -> Table:
     footers = {
         "operation": "a chunk",
         "GFLOP": f"{1e3 * floor.tflop:,.0f}",
-        "ms a chunk": f"{floor.floor_ms:.1f}",
+        "ms per chunk": f"{floor.floor_ms:.1f}",
     }
     for name in columns:
         left = name in ("operation", "bound")

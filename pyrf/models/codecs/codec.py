@@ -1,4 +1,4 @@
-"""What every codec offers: latents to frames a chunk at a time, and frames to latents."""
+"""What every codec offers: latents to frames chunk by chunk, and frames to latents."""
 
 from __future__ import annotations
 

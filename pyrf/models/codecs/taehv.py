@@ -1,7 +1,7 @@
 """TAEHV: a tiny causal video autoencoder for Wan latents (the layout of `taew2_1` checkpoints).
 
 Per-frame 2-D convolutions; a memory block also sees its own input one frame earlier. So a clip can be
-coded a chunk at a time, carrying one frame a block, with the same result as the whole at once.
+coded chunk by chunk, carrying one frame per block, with the same result as the whole at once.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ class TAEHVCodec:
 
 
 class TAEHVDecoder:
-    """Decodes a stream a chunk at a time."""
+    """Decodes a stream chunk by chunk."""
 
     def __init__(self, codec: TAEHVCodec) -> None:
         self._codec = codec
