@@ -146,7 +146,7 @@ def report(
     return Report(device, height, width, compiler, floors)
 
 
-COLUMNS = ("operation", "launches", "GFLOP", "MB", "floor us", "bound", "ms per chunk")
+COLUMNS = ("operation", "launches", "GFLOP", "MB", "floor us", "bound", "ms/chunk")
 OUR_COLUMNS = ("registers", "shared KiB", "spills B", "occupancy")
 
 
@@ -159,7 +159,7 @@ def _table(floor: ModelFloor, *, compiled: bool) -> Table:
     footers = {
         "operation": "a chunk",
         "GFLOP": f"{1e3 * floor.tflop:,.0f}",
-        "ms per chunk": f"{floor.floor_ms:.1f}",
+        "ms/chunk": f"{floor.floor_ms:.1f}",
     }
     for name in columns:
         left = name in ("operation", "bound")
