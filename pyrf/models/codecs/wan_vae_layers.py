@@ -206,8 +206,8 @@ class MidBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList([ResidualBlock(channels, channels) for _ in range(2)])
         self.attentions = nn.ModuleList([Attention(channels)])
+        self.resnets = nn.ModuleList([ResidualBlock(channels, channels) for _ in range(2)])
 
     def forward(self, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:
         x = self.attentions[0](self.resnets[0](x, feat_cache, feat_idx))
