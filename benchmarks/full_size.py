@@ -20,7 +20,7 @@ from random_wan import random_transformer
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.machine import peak_rss_mib, processor
-from pyrf.reports.roofline_table import MODELS
+from pyrf.models.wan21 import MODELS
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 

@@ -1,4 +1,4 @@
-"""What every codec offers: latents to frames a chunk at a time, and frames to latents."""
+"""What every codec offers: latents to frames chunk by chunk, and frames to latents."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import torch
 from torch import Tensor
 
 from pyrf.config import PATCH, LatentSize
-
-WAN_FPS = 16.0
-"""Frames per second of the videos that Wan2.1, and the codecs of its latents, were trained on."""
 
 MAX_SIDE = 16384
 """Pixels of a frame's side, the most that H.264 encodes."""
