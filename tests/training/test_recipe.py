@@ -19,18 +19,18 @@ from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
 from pyrf.bundle import load_bundle
 from pyrf.models.codecs.taehv import TAEHV, TAEHVConfig
-from pyrf.training.recipe import Recipe, RecipeError, load_recipe
+from pyrf.training.kinds import load_recipe, load_scratch_recipe
+from pyrf.training.recipe import RecipeError
 from pyrf.training.run import run_stage
 from pyrf.training.runner import checkpoints
 from pyrf.training.scratch.latents import encode_scenes
-from pyrf.training.scratch.networks import load_network
-from pyrf.training.scratch.ship import ship_latest
+from pyrf.training.scratch.recipe import ScratchRecipe
 from pyrf.worlds.shapes.world import ShapesWorld
 
 
-def small_recipe() -> Recipe:
+def small_recipe() -> ScratchRecipe:
     """The bundled recipe with everything cut down; two steps a stage."""
-    values = load_recipe("tiny").model_dump(mode="json")
+    values = load_scratch_recipe("tiny").model_dump(mode="json")
     values |= {"scenes": 10, "processes": 1}
     for name in ("codec", "decoder"):
         small = {"encoder_width": 8, "decoder_widths": [8, 8, 8, 8], "blocks": 1}
@@ -44,7 +44,7 @@ def small_recipe() -> Recipe:
             if isinstance(stage.get(key), dict):
                 stage[key] |= {"eval_prompts": 6}
     values["stages"]["ode"]["ode"] |= {"paths": 2, "steps_per_jump": 1}
-    return Recipe.model_validate(values)
+    return ScratchRecipe.model_validate(values)
 
 
 @pytest.fixture(scope="module")
@@ -131,17 +131,17 @@ def test_the_bundle_follows_its_stages(trained: Path, tmp_path: Path) -> None:
     recipe = small_recipe()
     shutil.copytree(trained, tmp_path / "run")
     folder = tmp_path / "run"
-    bundle = ship_latest(recipe, folder)
+    bundle = recipe.make_bundle(folder)
     assert bundle == folder / "bundle"
-    assert ship_latest(recipe, folder) is None
-    network = load_network(folder / "redmd", recipe.world.vocabulary)
+    assert recipe.make_bundle(folder) is None
+    network = recipe.run_in(folder).network_of("redmd")
     network.save(folder / recipe.ship.network)
-    assert ship_latest(recipe, folder) == bundle
+    assert recipe.make_bundle(folder) == bundle
     found, expected = load_bundle(bundle).transformer(), network.dit
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters()))
 
 
-def stop_at(recipe: Recipe, stage: str, folder: Path, steps: int) -> None:
+def stop_at(recipe: ScratchRecipe, stage: str, folder: Path, steps: int) -> None:
     """Run a stage and kill it after the checkpoint of `steps` steps."""
 
     class KilledError(Exception):
@@ -200,11 +200,11 @@ def put(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         ("stages/dmd/dmd/inverse_beta", math.inf, "inverse_beta: Input should be a finite number"),
         ("stages/dmd/train/lr_scale", {"critic.": -1}, "lr_scale.critic.: Input should be greater than 0"),
         ("stages/dmd/train/betas", [0.9, 1.5], "betas.1: Input should be less than 1, got 1.5"),
-        ("kind", ["shapes"], r"kind must be one of shapes, wan, got \['shapes'\]"),
+        ("kind", ["shapes"], r"kind must be one of scratch, wan, got \['shapes'\]"),
     ],
 )
 def test_wrong_values_are_named(tmp_path: Path, path: str, value: object, message: str) -> None:
-    values = load_recipe("tiny").model_dump(mode="json")
+    values = load_scratch_recipe("tiny").model_dump(mode="json")
     put(path, value)(values)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     with pytest.raises(RecipeError, match=message) as caught:
@@ -225,13 +225,13 @@ def test_a_recipe_names_its_world(tmp_path: Path) -> None:
         ({}, ShapesWorld()),
     ):
         path.write_text(yaml.safe_dump({**whole, **given}, sort_keys=False))
-        assert load_recipe(str(path)).world == world
+        assert load_scratch_recipe(str(path)).world == world
 
 
 def test_recipes_are_checked(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no recipe 'tinny'; bundled are tiny"):
         load_recipe("tinny")
-    values = load_recipe("tiny").model_dump(mode="json")
+    values = load_scratch_recipe("tiny").model_dump(mode="json")
     values["stages"]["codec"]["train"]["stepps"] = 3
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(values))

@@ -71,6 +71,7 @@ class DmdStage(Stage[StudentAndCritic]):
     def __init__(
         self,
         settings: DmdSettings,
+        *,
         teacher: TextToVideo,
         critic: TextToVideo,
         student: TextToVideo,

@@ -49,12 +49,16 @@ class OdeStage(NetworkStage):
     """Makes the paths that are missing, then learns from them.
 
     Args:
+        paths: how both networks see a clip.
+        batch: samples of a micro-batch, and of a batch of paths.
+        folder: of the stage, where paths are kept.
         origin: fingerprint of the teacher and of what its paths begin with.
     """
 
     def __init__(
         self,
         settings: OdeSettings,
+        *,
         teacher: TextToVideo,
         student: TextToVideo,
         data: Data,
