@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
@@ -23,6 +23,7 @@ from pyrf.training.kinds import load_recipe, load_scratch_recipe
 from pyrf.training.recipe import RecipeError
 from pyrf.training.run import run_stage
 from pyrf.training.runner import checkpoints
+from pyrf.training.runner.finite import DivergedError
 from pyrf.training.scratch.latents import encode_scenes
 from pyrf.training.scratch.recipe import ScratchRecipe
 from pyrf.worlds.shapes.world import ShapesWorld
@@ -139,6 +140,47 @@ def test_the_bundle_follows_its_stages(trained: Path, tmp_path: Path) -> None:
     assert recipe.make_bundle(folder) == bundle
     found, expected = load_bundle(bundle).transformer(), network.dit
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters()))
+
+
+def test_a_bundle_stays_until_the_new_one_is_whole(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that are not finite are not shipped, and a run that dies between two renames is mended."""
+    recipe, folder = small_recipe(), tmp_path / "run"
+    shutil.copytree(trained, folder)
+    bundle = recipe.make_bundle(folder)
+    assert bundle is not None
+    shipped = (bundle / "model_index.json").read_bytes()
+
+    file = folder / recipe.ship.network / "network.safetensors"
+    good = load_file(file)
+    name = next(iter(good))
+    save_file({**good, name: torch.full_like(good[name], math.nan)}, file)
+    with pytest.raises(DivergedError, match=f"ode: not shipped: {name} is not finite"):
+        recipe.make_bundle(folder)
+    assert (bundle / "model_index.json").read_bytes() == shipped
+
+    save_file(good, file)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dies_at(".bundle.new", Path.rename))
+        with pytest.raises(KeyboardInterrupt):
+            recipe.make_bundle(folder)
+    assert not bundle.exists()
+    file.touch()
+    assert recipe.make_bundle(folder) == bundle
+    assert (bundle / "model_index.json").read_bytes() == shipped
+    assert not list(folder.glob(".bundle*"))
+
+
+def dies_at(name: str, rename: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+    """`Path.rename` that ends the run when it comes to a file of this name."""
+
+    def wrapped(path: Path, target: Path) -> Path:
+        if path.name == name:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    return wrapped
 
 
 def stop_at(recipe: ScratchRecipe, stage: str, folder: Path, steps: int) -> None:
