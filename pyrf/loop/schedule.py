@@ -7,6 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+TIMESTEPS = 1000
+"""A timestep is a noise level of 0..1 in thousandths."""
+
+
+def warp(u: Tensor, shift: float, top: float = 1.0) -> Tensor:
+    """The noise levels ``s u / (1 + (s - 1) u)`` of u in 0..1 under a shift s.
+
+    Args:
+        top: of the result: 1 for noise levels, ``TIMESTEPS`` for timesteps.
+    """
+    return top * shift * u / (1 + (shift - 1) * u)
+
 
 class FlowSchedule:
     """Shifted linear schedule: sigma_i = s u_i / (1 + (s - 1) u_i) with u_i = 1 - i / n.
@@ -22,13 +34,13 @@ class FlowSchedule:
         ValueError: when ``shift`` is not positive.
     """
 
-    def __init__(self, shift: float, num_train_timesteps: int = 1000) -> None:
+    def __init__(self, shift: float, num_train_timesteps: int = TIMESTEPS) -> None:
         if shift <= 0:
             raise ValueError(f"shift must be positive, got {shift}")
         self.shift = shift
         self.num_train_timesteps = num_train_timesteps
         u = torch.linspace(1.0, 0.0, num_train_timesteps + 1)[:-1]
-        self.sigmas = shift * u / (1 + (shift - 1) * u)
+        self.sigmas = warp(u, shift)
         self.timesteps = self.sigmas * num_train_timesteps
         y = torch.exp(-2 * ((self.timesteps - num_train_timesteps / 2) / num_train_timesteps) ** 2)
         y = y - y.min()
