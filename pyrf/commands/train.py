@@ -29,7 +29,7 @@ def train(
             "--processes",
             "--gpus",
             min=1,
-            help="Processes to train with, one a GPU; by default the recipe's, under torchrun torchrun's.",
+            help="Processes to train with, one per GPU; by default the recipe's, under torchrun torchrun's.",
         ),
     ] = None,
     dry_run: Annotated[

@@ -233,6 +233,7 @@ def put(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         ("ship/codec", "ode", "ship.codec: no stage 'ode' that makes one; there are codec, decoder"),
         ("world/motions", ["zigzag"], r"world: world knows no motion \['zigzag'\]"),
         ("world/motion", ["left"], "world: unknown key 'motion'; did you mean 'motions'"),
+        ("world", 3, "world: give the name of a world, or a mapping .*, got 3"),
         ("world/name", "ocean", "world: no world 'ocean'; there are shapes"),
         ("stages/codec/codec/crop", 72, r"stages\.codec\.codec\.crop must be at most 64"),
         ("stream/sink_frames", 2, r"stream: sink_frames must be 0 or chunk_frames \(3\), got 2"),

@@ -143,7 +143,7 @@ def run_study(
 ) -> Iterator[tuple[Variant, list[dict[str, float]] | None]]:
     """Measure, or read back, each variant: its columns for every seed; None where it was not trained.
 
-    The recipe's processes share the work, a variant and seed each at a time.
+    The recipe's processes share the work, one variant and seed each at a time.
 
     Raises:
         ValueError: when the recipe's world cannot measure streams.
