@@ -24,11 +24,11 @@ from torch import Tensor
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.rope import chunk_turn, rope_table
 from pyrf.machine import percentile
+from pyrf.models.wan21 import HEIGHT, LATENTS, MODELS, WIDTH
 from pyrf.ops import add_norm, bias_norm, ema_sink_update, native, norm_rope_append, ring_attention
 from pyrf.ops.attention_choice import set_attention
 from pyrf.ops.ema_sink_update import MASTER_DTYPES
-from pyrf.reports.roofline import ELEMENT, PIXELS_PER_LATENT, Device, Sizes, Work, kernels
-from pyrf.reports.roofline_table import FRAMES_PER_LATENT, HEIGHT, MODELS, WIDTH
+from pyrf.reports.roofline import ELEMENT, Device, Sizes, Work, kernels
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 MISSING = 2
@@ -52,7 +52,8 @@ def cases(sizes: Sizes, size: LatentSize, dtype: torch.dtype, device: str) -> li
         size: of the latents.
     """
     model, stream, tokens = sizes.model, sizes.stream, sizes.tokens
-    head_dim, pixels = model.head_dim, sizes.tokens * FRAMES_PER_LATENT * (2 * PIXELS_PER_LATENT) ** 2
+    head_dim = model.head_dim
+    pixels = sizes.tokens * LATENTS.temporal_stride * (2 * LATENTS.spatial_stride) ** 2
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, device=device).to(dtype)
@@ -190,7 +191,7 @@ def main() -> None:
         print(json.dumps({**vars(arguments), "timed": False, "reason": reason}))
         raise SystemExit(MISSING if arguments.require_gpu else 0)
 
-    size = LatentSize(HEIGHT // PIXELS_PER_LATENT, WIDTH // PIXELS_PER_LATENT)
+    size = LatentSize(HEIGHT // LATENTS.spatial_stride, WIDTH // LATENTS.spatial_stride)
     set_attention("pyrf")
     results = {
         case.work.name: measure(case, EventTimer(), arguments.warm_up, arguments.repeats)

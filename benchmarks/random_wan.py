@@ -26,7 +26,7 @@ from pyrf.models.codecs.wan_vae import WanVAE, build_network
 from pyrf.models.dit.model import WanModel
 from pyrf.models.text.encoder import TextEncoder
 from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
-from pyrf.reports.roofline_table import HEIGHT, MODELS, WIDTH
+from pyrf.models.wan21 import HEIGHT, MODELS, WIDTH
 
 
 @torch.no_grad()

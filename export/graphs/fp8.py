@@ -10,11 +10,12 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from pyrf.config import StreamConfig
+from pyrf.config import LatentSize, StreamConfig
 from pyrf.export.graphs.trace import TracedGraph
-from pyrf.loop.sampler import SeededNoise, TrainingRollout
+from pyrf.loop.sampler import SeededNoise
 from pyrf.models.dit.calibration import largest_inputs
 from pyrf.models.dit.model import WanModel
+from pyrf.models.dit.rollout import ModelRollout
 
 LARGEST = 448.0
 """The largest value of float8 e4m3."""
@@ -22,7 +23,7 @@ _LINEAR = re.compile(r"(blocks\.\d+\.(?:self_attn|cross_attn|ffn)\.\w+)\.weight"
 
 
 def fp8_inputs(
-    model: WanModel, stream: StreamConfig, prompts: Sequence[Tensor], height: int, width: int
+    model: WanModel, stream: StreamConfig, prompts: Sequence[Tensor], size: LatentSize
 ) -> dict[str, float]:
     """The largest magnitude that enters each linear of the blocks, over rollouts past the first eviction.
 
@@ -30,21 +31,20 @@ def fp8_inputs(
         model: the student.
         stream: how it streams.
         prompts: prompt_embeds [1, text_len, text_dim], one per rollout.
-        height, width: of the latents.
+        size: of the latents.
 
     Returns:
         See `largest_inputs`.
     """
-    shape = (stream.chunk_frames, model.config.in_channels, height, width)
+    shape = (stream.chunk_frames, model.config.in_channels, *size)
 
     @torch.no_grad()
     def roll_out() -> None:
         for seed, prompt_embeds in enumerate(prompts):
-            prompt = model.encode_prompt(prompt_embeds.to(model.device))
-            rollout = TrainingRollout(model, stream, prompt, height=height, width=width)
-            draw = SeededNoise([seed], shape, model.device)
+            rollout = ModelRollout(model, stream, model.encode_prompt(prompt_embeds.to(model.device)), size)
+            draw, last = SeededNoise([seed], shape, model.device), len(stream.denoising_steps) - 1
             for _ in range(stream.slots + 1):
-                rollout.next_chunk(draw, exit_step=len(stream.denoising_steps) - 1)
+                rollout.next_chunk(draw, last)
 
     return largest_inputs(model, roll_out)
 

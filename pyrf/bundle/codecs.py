@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from pyrf.bundle.json_file import BundleError, JsonFile, naming
@@ -106,7 +107,8 @@ class Wan21Family:
             network = build_network(source.config)
         # The encoder's weights must not pass through a smaller dtype.
         load_weights(network, source.weights, source.weights_path, device=placement.device)
-        return WanVAE(network, decoder_dtype=placement.dtype, fps=fps)
+        for_gpu = torch.device(placement.device).type == "cuda"
+        return WanVAE(network, decoder_dtype=placement.dtype, fps=fps, for_gpu=for_gpu)
 
     def content(self, codec: Codec) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         from pyrf.models.codecs.wan_vae import WanVAE

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyrf.bundle.json_file import BundleError, naming
 from pyrf.config import MAX_FPS, MIN_FPS, ModelConfig, StreamConfig, check_positive, check_whole
-from pyrf.models.codecs.codec import WAN_FPS
+from pyrf.models.wan21 import FPS, HEIGHT, WIDTH
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class BundleSettings:
     """
 
     stream: StreamConfig = field(default_factory=StreamConfig)
-    fps: float = WAN_FPS
-    height: int = 480
-    width: int = 832
+    fps: float = FPS
+    height: int = HEIGHT
+    width: int = WIDTH
     text_len: int = ModelConfig.text_len
     rope_theta: float = ModelConfig.rope_theta
 

@@ -7,18 +7,13 @@ from typing import TYPE_CHECKING
 
 from pyrf.config import ModelConfig, StreamConfig
 from pyrf.kernels.instances import Instance
+from pyrf.models.wan21 import HEIGHT, LATENTS, MODELS, WIDTH
 from pyrf.reports.kernels import Resources, resources
 from pyrf.reports.roofline import Device, Sizes, Work, chunk, total_floor, total_flops
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-MODELS = {
-    "Wan2.1-T2V-1.3B": ModelConfig(),
-    "Wan2.1-T2V-14B": ModelConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40),
-}
-HEIGHT, WIDTH = 480, 832
-FRAMES_PER_LATENT = 4
 DTYPE = "bfloat16"
 
 
@@ -27,7 +22,7 @@ class Line:
     """One operation of a chunk.
 
     Attributes:
-        times: launches a chunk.
+        times: launches per chunk.
         gflop, megabytes, floor_us: of one launch.
         bound: "compute" or "memory".
         registers, shared, spills: registers of a thread, bytes of a block, bytes of a thread; None where the
@@ -117,7 +112,7 @@ def _floor(name: str, sizes: Sizes, device: Device, found: dict[Instance, Resour
         tflop=flops / 1e12,
         floor_ms=1e3 * seconds,
         compute_ms=1e3 * flops / device.flops,
-        frames_per_second=FRAMES_PER_LATENT * sizes.stream.chunk_frames / seconds,
+        frames_per_second=LATENTS.temporal_stride * sizes.stream.chunk_frames / seconds,
         cache_gigabytes=sizes.cache_bytes / 1e9,
         lines=[_line(work, sizes, device, found) for work in works],
     )
@@ -151,7 +146,7 @@ def report(
     return Report(device, height, width, compiler, floors)
 
 
-COLUMNS = ("operation", "launches", "GFLOP", "MB", "floor us", "bound", "ms a chunk")
+COLUMNS = ("operation", "launches", "GFLOP", "MB", "floor us", "bound", "ms/chunk")
 OUR_COLUMNS = ("registers", "shared KiB", "spills B", "occupancy")
 
 
@@ -164,7 +159,7 @@ def _table(floor: ModelFloor, *, compiled: bool) -> Table:
     footers = {
         "operation": "a chunk",
         "GFLOP": f"{1e3 * floor.tflop:,.0f}",
-        "ms a chunk": f"{floor.floor_ms:.1f}",
+        "ms/chunk": f"{floor.floor_ms:.1f}",
     }
     for name in columns:
         left = name in ("operation", "bound")

@@ -237,9 +237,7 @@ def test_refuses_a_cpu_tensor_among_cuda_tensors(name, monkeypatch):
 
 def decoded(dtype):
     """The golden latents of the Wan VAE decoded as on a GPU, at two passes: [1, 3, T, H, W]."""
-    codec = WanVAE(golden_codec().network, decoder_dtype=dtype)
-    codec.favour_speed()
-    decoder = codec.decoder()
+    decoder = WanVAE(golden_codec().network, decoder_dtype=dtype, for_gpu=True).decoder()
     with torch.no_grad():
         parts = golden()["z_normalised"].transpose(1, 2).split(3, dim=1)
         return torch.cat([frames for part in parts for frames in decoder._frames(part)], dim=2).float()

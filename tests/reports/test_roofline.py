@@ -19,6 +19,7 @@ from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.rope import ChunkRope
 from pyrf.models.dit.attention import CachedAttention
 from pyrf.models.dit.model import WanModel
+from pyrf.models.wan21 import MODELS
 from pyrf.reports import roofline, roofline_table
 from pyrf.reports.roofline import SM, Device, Sizes, Work
 from tests.reports.test_kernels import PTXAS
@@ -137,7 +138,7 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert cli.run(["bench", "--roofline", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["compiler"].startswith("unknown: no compiler")
-    assert [floor["model"] for floor in result["models"]] == list(roofline_table.MODELS)
+    assert [floor["model"] for floor in result["models"]] == list(MODELS)
     wan = result["models"][0]
     assert wan["tflop"] == pytest.approx(roofline.total_flops(roofline.chunk(WAN)) / 1e12)
     assert wan["floor_ms"] > wan["compute_ms"]

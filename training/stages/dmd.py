@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.evaluation.scores.settings import ScoreSettings
-from pyrf.loop.sampler import TrainingRollout
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.dit.model import PromptCache
+from pyrf.models.dit.rollout import ModelRollout
 from pyrf.settings import Settings
 from pyrf.training.objectives.critic import critic_loss
 from pyrf.training.objectives.dmd import dmd_loss, draw_timesteps, reward_weights
@@ -127,9 +127,8 @@ class DmdStage(Stage[StudentAndCritic]):
         def noise() -> Tensor:
             return torch.randn(shape, generator=draw.generator).to(device)
 
-        rollout = TrainingRollout(
-            student.dit, self.stream, student.prompt(captions), size=LatentSize(*shape[-2:])
-        )
+        size = LatentSize(*shape[-2:])
+        rollout = ModelRollout(student.dit, self.stream, student.prompt(captions), size)
         chunks = []
         for i in range(count):
             with torch.set_grad_enabled(torch.is_grad_enabled() and i >= count - window):

@@ -51,8 +51,7 @@ class PlainSinkRollout(TorchRollout):
 
     @torch.inference_mode()
     def begin_chunk(self) -> None:
-        cache = self._started()
-        for master in (*(cache.key_masters or ()), *(cache.value_masters or ())):
+        for master in (*(self.cache.key_masters or ()), *(self.cache.value_masters or ())):
             master.zero_()
         super().begin_chunk()
 
@@ -135,9 +134,9 @@ def load_variant(recipe: Recipe, variant: Variant, folder: Path) -> Student:
     network = load_network(folder / variant.network, recipe.world.vocabulary)
     stream = recipe.stream_config
     stream = replace(stream, sink_alpha=variant.alpha, sink_frames=stream.chunk_frames if variant.sink else 0)
-    backend = TorchRollout if variant.master else PlainSinkRollout
+    rollout = TorchRollout if variant.master else PlainSinkRollout
     dit = network.dit.to(variant.dtype).eval()
-    return Student(dit, network.text.encode, load_codec(folder / recipe.ship.codec), stream, backend)
+    return Student(dit, network.text.encode, load_codec(folder / recipe.ship.codec), stream, rollout)
 
 
 def run_study(

@@ -25,12 +25,11 @@ from pyrf.config import PATCH, ModelConfig
 from pyrf.evaluation.scores.settings import VideoAlignSettings, single_scores
 from pyrf.models.dit.model import WanModel
 from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
+from pyrf.models.wan21 import LATENTS
 from pyrf.training.recipe import WanDmdRecipe, WanOdeRecipe, WanRecipe
 
 FLOAT, HALF = 4, 2
 """Bytes of a float32 and of a bfloat16."""
-SPATIAL_STRIDE = 8
-"""Of Wan's VAE."""
 JUDGE_PARAMETERS = 2_208_985_600
 """Of Qwen2-VL-2B-Instruct: transformers' Qwen2VLForConditionalGeneration on the meta device."""
 
@@ -95,7 +94,7 @@ class Row:
 
 def activation_rows(recipe: WanRecipe, stage: WanOdeRecipe | WanDmdRecipe) -> list[Row]:
     """What a micro-batch keeps and computes with, see the module."""
-    frame = recipe.height * recipe.width // SPATIAL_STRIDE**2 // math.prod(PATCH)
+    frame = recipe.height * recipe.width // LATENTS.spatial_stride**2 // math.prod(PATCH)
     stream, batch = recipe.stream_config, stage.train.batch
     tokens, chunk = batch * recipe.latent_frames * frame, batch * stream.chunk_frames * frame
     student, teacher = stage.student.config, stage.teacher.config

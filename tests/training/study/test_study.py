@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from pyrf import cli
+from pyrf.config import LatentSize
 from pyrf.training.recipe import load_recipe
 from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
 from pyrf.training.study import study
@@ -65,18 +66,15 @@ def test_a_plain_bfloat16_sink_stands_still_where_the_exact_one_moves() -> None:
     stream = recipe.stream_config
     changed = {}
     for kind in (study.TorchRollout, PlainSinkRollout):
-        backend = kind(dit, stream)
-        backend.start(1, 4, 6)
-        backend.set_prompt(torch.zeros(1, dit.config.text_len, dit.config.text_dim))
+        prompt = torch.zeros(1, dit.config.text_len, dit.config.text_dim)
+        rollout = kind(dit, stream, 1, LatentSize(4, 6), prompt)
         generator = torch.Generator().manual_seed(0)
         for chunk in range(40):
-            backend.begin_chunk()
-            backend.clean(torch.randn(1, 3, 16, 4, 6, generator=generator))
+            rollout.begin_chunk()
+            rollout.clean(torch.randn(1, 3, 16, 4, 6, generator=generator))
             if chunk == 0:
-                assert backend.cache is not None
-                first = backend.cache.values[0][:, :, : backend.cache.tokens].clone()
-        assert backend.cache is not None
-        last = backend.cache.values[0][:, :, : backend.cache.tokens]
+                first = rollout.cache.values[0][:, :, : rollout.cache.tokens].clone()
+        last = rollout.cache.values[0][:, :, : rollout.cache.tokens]
         changed[kind] = float((last != first).float().mean())
     assert changed[study.TorchRollout] > 0.9
     assert changed[PlainSinkRollout] < 0.75
