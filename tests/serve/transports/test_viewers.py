@@ -29,7 +29,7 @@ def deafness(server: Running) -> dict[str, Any]:
 
 @pytest.fixture
 def fast_pipe(pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch) -> StreamingPipeline:
-    """Plays so many frames a second that real time is never the limit."""
+    """Plays so many frames per second that real time is never the limit."""
     monkeypatch.setattr(pipe.codec, "fps", 1e5)
     return pipe
 
