@@ -25,7 +25,7 @@ HEADER = CSRC / "pyrf.h"
 CACHE = ROOT / "build" / "emulator"
 
 COMPILER = os.environ.get("CXX", "g++")
-FLAGS = ("-std=c++17", "-march=native", "-ffp-contract=off", "-fPIC", "-DPYRF_EMULATE")
+FLAGS: tuple[str, ...] = ("-std=c++17", "-march=native", "-ffp-contract=off", "-fPIC", "-DPYRF_EMULATE")
 FLAGS += ("-Wall", "-Wextra", "-Wno-unknown-pragmas")
 
 KERNELS = ("add_norm", "ema_sink_update", "norm_rope_append", "ring_attention")
