@@ -29,7 +29,7 @@ from pyrf.backends.base import Rollout
 from pyrf.backends.onnxruntime.backend import OnnxRuntimeRollout
 from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.config import PATCH, ModelConfig, StreamConfig
+from pyrf.config import PATCH, LatentSize, ModelConfig, StreamConfig
 from pyrf.export.exporter import export_student
 from pyrf.loop.sampler import ChunkLoop
 from pyrf.machine import processor
@@ -87,7 +87,7 @@ class BareChunk:
 
 def exported(model: WanModel, folder: Path, threads: int) -> OnnxRuntimeRollout:
     """The model's graphs, loaded by ONNX Runtime."""
-    manifest = export_student(model, STREAM, folder, height=HEIGHT, width=WIDTH)
+    manifest = export_student(model, STREAM, folder, LatentSize(HEIGHT, WIDTH))
     return OnnxRuntimeRollout(GraphSet(folder, manifest, threads))
 
 

@@ -1,8 +1,7 @@
 // Host side of add_norm: check, fill the parameters, launch.
-#include "add_norm.cuh"
-
 #include <algorithm>
 
+#include "add_norm.cuh"
 #include "launch.h"
 
 namespace {

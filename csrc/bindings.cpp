@@ -1,5 +1,5 @@
-// Python bindings of the native module. Knows no torch: a tensor comes as a tuple of its address, dtype, shape
-// and strides, or as None.
+// Python bindings of the native module. Knows no torch: a tensor comes as a tuple of its address, dtype,
+// shape and strides, or as None.
 #include <pybind11/pybind11.h>
 
 #include <stdexcept>

@@ -4,7 +4,8 @@
 // Tensors are in device memory, aligned to 16 bytes (`slot` to 8). What is said to be strided has a stride of
 // 1 in its last dimension and multiples of 8 in the others; the stride of a dimension of size 1 is ignored,
 // and only what is not written may be expanded (stride 0). All else is contiguous. Work goes to `stream` of
-// the current device; nothing is allocated and the host never waits, so every call can be captured in a graph.
+// the current device; nothing is allocated and the host never waits, so every call can be captured in a
+// graph.
 //
 // A slot outside the cache, which only the device can see, writes nothing to the cache.
 #pragma once

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from pyrf.bundle.bundle import Bundle
-from pyrf.config import ModelConfig, StreamConfig
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.dtypes import dtype_of, name_of
 from pyrf.export.errors import ExportError
 from pyrf.export.fingerprint import bundle_fingerprint, package_versions
@@ -51,8 +51,7 @@ class ExportWriter:
         fp8: bool,
         model: ModelConfig,
         stream: StreamConfig,
-        height: int,
-        width: int,
+        size: LatentSize,
         weights: str,
     ) -> Manifest:
         """Write the manifest."""
@@ -61,8 +60,8 @@ class ExportWriter:
             fp8=fp8,
             model=model,
             stream=stream,
-            height=height,
-            width=width,
+            height=size.height,
+            width=size.width,
             weights=weights,
             versions=package_versions(),
             graphs={name: self.graphs[name] for name in GRAPHS if name in self.graphs},
@@ -109,15 +108,17 @@ def export_onnx(
     with whole_folder(folder) as temporary:
         writer = ExportWriter(temporary)
         codec = bundle.codec(torch_dtype)
-        rows, columns = latent_size(
-            bundle.height if height is None else height,
-            bundle.width if width is None else width,
-            codec,
+        size = LatentSize(
+            *latent_size(
+                bundle.height if height is None else height,
+                bundle.width if width is None else width,
+                codec,
+            )
         )
         report("fingerprint of the weights")
         weights = bundle_fingerprint(bundle)
         report("the decoder")
-        writer.add(decoder_graphs(codec, stream.chunk_frames, rows, columns), "decoder.weights")
+        writer.add(decoder_graphs(codec, stream.chunk_frames, size), "decoder.weights")
         del codec
         report("the text encoder")
         text_encoder = bundle.text_encoder(torch_dtype)
@@ -128,11 +129,11 @@ def export_onnx(
         if fp8:
             report("calibration")
             model = bundle.transformer(torch_dtype, device)
-            largest = fp8_inputs(model, stream, prompts, rows, columns)
+            largest = fp8_inputs(model, stream, prompts, size)
             del model
         report("the student")
         model = bundle.transformer(torch_dtype)
-        writer.add(student_graphs(model, stream, rows, columns, fp8_inputs=largest), "student.weights")
+        writer.add(student_graphs(model, stream, size, fp8_inputs=largest), "student.weights")
         del model
         report("the manifest")
         manifest = writer.finish(
@@ -140,8 +141,7 @@ def export_onnx(
             fp8=fp8,
             model=config,
             stream=stream,
-            height=rows,
-            width=columns,
+            size=size,
             weights=weights,
         )
         if check is not None:
@@ -149,28 +149,25 @@ def export_onnx(
     return manifest
 
 
-def export_student(
-    model: WanModel, stream: StreamConfig, folder: Path, *, height: int, width: int
-) -> Manifest:
+def export_student(model: WanModel, stream: StreamConfig, folder: Path, size: LatentSize) -> Manifest:
     """Export a student alone, without text encoder and decoder; no bundle owns its weights.
 
     Args:
         model: on the CPU, in the dtype to export.
         folder: to be written; must not exist.
-        height, width: of the latents.
+        size: of the latents.
 
     Raises:
         OSError: when the folder exists, or cannot be written.
     """
     with whole_folder(folder) as temporary:
         writer = ExportWriter(temporary)
-        writer.add(student_graphs(model, stream, height, width), "student.weights")
+        writer.add(student_graphs(model, stream, size), "student.weights")
         return writer.finish(
             dtype=name_of(model.dtype),
             fp8=False,
             model=model.config,
             stream=stream,
-            height=height,
-            width=width,
+            size=size,
             weights="",
         )

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pyrf.config import PATCH, ModelConfig, StreamConfig
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.export.errors import ExportError
 
 MANIFEST = "manifest.json"
@@ -91,9 +91,14 @@ class Manifest:
     format: int = FORMAT
 
     @property
+    def size(self) -> LatentSize:
+        """Of the latents."""
+        return LatentSize(self.height, self.width)
+
+    @property
     def tokens(self) -> int:
         """Tokens of a chunk."""
-        return self.stream.chunk_frames * (self.height // PATCH[1]) * (self.width // PATCH[2])
+        return self.stream.chunk_frames * self.size.tokens
 
     @property
     def lengths(self) -> tuple[int, ...]:

@@ -24,8 +24,7 @@ void norm(const float* x, const float* weight, const float* shift, float eps, bo
   const float mean = rms ? 0.0f : inverse * sum_over(dim, [x](int64_t i) { return x[i]; });
   const float squares = sum_over(dim, [x, mean](int64_t i) { return (x[i] - mean) * (x[i] - mean); });
   const float scale = 1.0f / std::sqrt(squares * inverse + eps);
-  for (int64_t i = 0; i < dim; ++i)
-    normed[i] = (x[i] - mean) * scale * weight[i] + (shift ? shift[i] : 0.0f);
+  for (int64_t i = 0; i < dim; ++i) normed[i] = (x[i] - mean) * scale * weight[i] + (shift ? shift[i] : 0.0f);
 }
 
 }  // namespace

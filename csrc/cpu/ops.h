@@ -1,5 +1,5 @@
-// The ops on a CPU, in float32. The arguments are those of pyrf.h, in host memory, with a number of threads in
-// place of the stream. Nothing is checked here: `pyrf/ops` does. Up to `threads` of OpenMP's threads work;
+// The ops on a CPU, in float32. The arguments are those of pyrf.h, in host memory, with a number of threads
+// in place of the stream. Nothing is checked here: `pyrf/ops` does. Up to `threads` of OpenMP's threads work;
 // results do not depend on how many.
 #pragma once
 

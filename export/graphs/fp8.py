@@ -22,7 +22,7 @@ _LINEAR = re.compile(r"(blocks\.\d+\.(?:self_attn|cross_attn|ffn)\.\w+)\.weight"
 
 
 def fp8_inputs(
-    model: WanModel, stream: StreamConfig, prompts: Sequence[Tensor], height: int, width: int
+    model: WanModel, stream: StreamConfig, prompts: Sequence[Tensor], size: LatentSize
 ) -> dict[str, float]:
     """The largest magnitude that enters each linear of the blocks, over rollouts past the first eviction.
 
@@ -30,18 +30,18 @@ def fp8_inputs(
         model: the student.
         stream: how it streams.
         prompts: prompt_embeds [1, text_len, text_dim], one per rollout.
-        height, width: of the latents.
+        size: of the latents.
 
     Returns:
         See `largest_inputs`.
     """
-    shape = (stream.chunk_frames, model.config.in_channels, height, width)
+    shape = (stream.chunk_frames, model.config.in_channels, *size)
 
     @torch.no_grad()
     def roll_out() -> None:
         for seed, prompt_embeds in enumerate(prompts):
             prompt = model.encode_prompt(prompt_embeds.to(model.device))
-            rollout = TrainingRollout(model, stream, prompt, size=LatentSize(height, width))
+            rollout = TrainingRollout(model, stream, prompt, size=size)
             draw = SeededNoise([seed], shape, model.device)
             for _ in range(stream.slots + 1):
                 rollout.next_chunk(draw, exit_step=len(stream.denoising_steps) - 1)

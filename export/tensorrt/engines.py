@@ -109,7 +109,7 @@ class EngineFolder:
             weights=manifest.weights,
             dtype=manifest.dtype + ("+fp8" if manifest.fp8 else ""),
             geometry=(
-                f"{manifest.height} x {manifest.width} latents, chunk {stream.chunk_frames}, "
+                f"{manifest.size.height} x {manifest.size.width} latents, chunk {stream.chunk_frames}, "
                 f"window {stream.window_frames}"
             ),
             runtime=self.target.runtime,

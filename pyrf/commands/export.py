@@ -15,7 +15,6 @@ from pyrf.commands.options import (
     WidthOption,
     WindowOption,
 )
-from pyrf.extras import needs
 
 if TYPE_CHECKING:
     from pyrf.backends.onnxruntime.parity import Parity
@@ -77,6 +76,8 @@ def export(
 
 def _parity_check(bundle: Bundle, chunks: int, found: list[Parity], report: Report) -> Check:
     """Compare graphs with torch, keep what was found, and refuse those that are too far from it."""
+    from pyrf.extras import needs
+
     with needs("onnx", "exporting"):
         from pyrf.backends.onnxruntime.parity import measure_parity
 

@@ -22,7 +22,7 @@ from diffusers import AutoencoderKLWan
 from torch import nn
 
 from pyrf.bundle.weights import unfilled
-from pyrf.config import ModelConfig, StreamConfig
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.export.exporter import ExportWriter, export_student
 from pyrf.export.graphs.decoder import decoder_graphs
 from pyrf.export.manifest import Manifest
@@ -97,7 +97,7 @@ def test_the_student_exports_within_24_gib(tmp_path: Path, capsys: pytest.Captur
     with peak_memory(result):
         model = random_student(ModelConfig().num_layers)
         start = time.perf_counter()
-        manifest = export_student(model, STREAM, tmp_path / "export", height=HEIGHT, width=WIDTH)
+        manifest = export_student(model, STREAM, tmp_path / "export", LatentSize(HEIGHT, WIDTH))
     result["export_s"] = round(time.perf_counter() - start, 1)
     result["nodes"] = nodes(tmp_path / "export", manifest)
     result["mib"] = {name: round(size / 2**20, 1) for name, (size, _) in manifest.files.items()}
@@ -122,7 +122,7 @@ def test_two_layers_of_the_student_become_engines(tmp_path: Path, capsys: pytest
     folder, result = tmp_path / "export", {}
     with peak_memory(result):
         start = time.perf_counter()
-        export_student(random_student(2), STREAM, folder, height=HEIGHT, width=WIDTH)
+        export_student(random_student(2), STREAM, folder, LatentSize(HEIGHT, WIDTH))
         result["export_s"] = round(time.perf_counter() - start, 1)
         for name in ("denoise", "clean"):
             result[name] = build(folder, name, LENGTHS)
@@ -141,7 +141,7 @@ def test_the_vae_decoder_becomes_engines(tmp_path: Path, capsys: pytest.CaptureF
         codec = WanVAE(network, decoder_dtype=torch.float16)
         start = time.perf_counter()
         writer = ExportWriter(tmp_path)
-        writer.add(decoder_graphs(codec, STREAM.chunk_frames, HEIGHT, WIDTH), "decoder.weights")
+        writer.add(decoder_graphs(codec, STREAM.chunk_frames, LatentSize(HEIGHT, WIDTH)), "decoder.weights")
         result["export_s"] = round(time.perf_counter() - start, 1)
         for name in ("decoder_first", "decoder_next"):
             result[name] = build(tmp_path, name)

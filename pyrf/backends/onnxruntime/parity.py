@@ -15,6 +15,7 @@ from pyrf.backends.onnxruntime.backend import OnnxDecoder, OnnxRuntimeRollout
 from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.bundle.bundle import Bundle
+from pyrf.config import LatentSize
 from pyrf.export.errors import ExportError
 from pyrf.export.graphs.widen import widen
 from pyrf.export.manifest import load_manifest
@@ -94,7 +95,7 @@ def measure_parity(bundle: Bundle, folder: Path, chunks: int) -> Parity:
         chunks: to roll out; more than the stream's slots include an eviction.
     """
     manifest = load_manifest(folder)
-    size = manifest.height, manifest.width
+    size = manifest.size
     model = TorchRollout(bundle.transformer(), bundle.stream_config)
     codec = bundle.codec()
     expected = _roll_out(model, codec.decoder(), size, chunks)
@@ -118,7 +119,7 @@ def measure_parity(bundle: Bundle, folder: Path, chunks: int) -> Parity:
 
 
 def _roll_out(
-    backend: Rollout, decoder: StreamingDecoder, size: tuple[int, int], chunks: int
+    backend: Rollout, decoder: StreamingDecoder, size: LatentSize, chunks: int
 ) -> tuple[Tensor, Tensor]:
     """Latents [chunks, F, C, H, W] and frames [T, height, width, 3] of a random prompt."""
     model, stream = backend.model_config, backend.stream

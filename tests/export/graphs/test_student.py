@@ -7,7 +7,7 @@ import torch
 from pyrf.backends.onnxruntime.backend import OnnxRuntimeRollout
 from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.config import StreamConfig
+from pyrf.config import LatentSize, StreamConfig
 from pyrf.export.exporter import export_student
 from pyrf.export.graphs.nodes import DOMAIN, RING_ATTENTION
 from pyrf.export.manifest import load_manifest
@@ -138,7 +138,7 @@ def test_a_new_network_exports_and_computes_as_torch(tmp_path):
         if not name.endswith("bias"):
             parameter.data.normal_(std=0.1)
     stream = StreamConfig()
-    manifest = export_student(model, stream, tmp_path / "new", height=HEIGHT, width=WIDTH)
+    manifest = export_student(model, stream, tmp_path / "new", LatentSize(HEIGHT, WIDTH))
     latents = []
     for backend in (
         TorchRollout(model, stream),

@@ -10,6 +10,7 @@ from pyrf.backends.onnxruntime.backend import OnnxRuntimeRollout
 from pyrf.backends.onnxruntime.parity import measure_parity
 from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.backends.torch.rollout import TorchRollout
+from pyrf.config import LatentSize
 from pyrf.export.graphs.fp8 import fp8_inputs
 from pyrf.export.graphs.widen import widen
 from pyrf.export.manifest import load_manifest
@@ -97,7 +98,7 @@ def test_calibration_covers_every_call_of_a_rollout(bundle):
     embeds = bundle.text_encoder().encode(["a red circle"])
     seen: list[float] = []
     model.blocks[1].ffn[2].register_forward_pre_hook(lambda _, x: seen.append(float(x[0].abs().max())))
-    largest = fp8_inputs(model, exports.STREAM, [embeds], 4, 6)
+    largest = fp8_inputs(model, exports.STREAM, [embeds], LatentSize(4, 6))
     calls = len(exports.STREAM.denoising_steps) * (exports.STREAM.slots + 1)  # clean calls stop before it
     assert len(seen) == calls
     assert largest["blocks.1.ffn.2"] == max(seen)
