@@ -3,7 +3,7 @@
     python benchmarks/reference_loop.py --threads 2
 
 Times steady chunks (full window) of one 36 M model in one process, taking turns:
-  torch        ChunkLoop on TorchRollout, the linears packed as the torch engine packs them
+  torch        ChunkLoop on TorchRollout, the linears packed as the torch backend packs them
   onnxruntime  ChunkLoop on OnnxRuntimeRollout, which packs weights and fuses on its own
   reference    tests/reference: un-rotated keys, rolled, cloned and rotated anew in every layer of every call
   bare         the linears and attentions of our calls alone, with torch, on tensors of the same shapes
@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyrf.backends.base import Rollout
-from pyrf.backends.onnxruntime.backend import OnnxRuntimeRollout
+from pyrf.backends.onnxruntime.rollout import OnnxRuntimeRollout
 from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import PATCH, LatentSize, ModelConfig, StreamConfig
@@ -85,10 +85,11 @@ class BareChunk:
         block.ffn[2](self.hidden)
 
 
-def exported(model: WanModel, folder: Path, threads: int) -> OnnxRuntimeRollout:
-    """The model's graphs, loaded by ONNX Runtime."""
-    manifest = export_student(model, STREAM, folder, LatentSize(HEIGHT, WIDTH))
-    return OnnxRuntimeRollout(GraphSet(folder, manifest, threads))
+def exported(model: WanModel, folder: Path, threads: int, prompt: Tensor) -> OnnxRuntimeRollout:
+    """A stream of the model's graphs, loaded by ONNX Runtime."""
+    size = LatentSize(HEIGHT, WIDTH)
+    manifest = export_student(model, STREAM, folder, size)
+    return OnnxRuntimeRollout(GraphSet(folder, manifest, threads), 1, size, prompt)
 
 
 def build(folder: Path, threads: int, seed: int = 0) -> tuple[dict[str, Callable[[], Tensor]], BareChunk]:
@@ -106,16 +107,14 @@ def build(folder: Path, threads: int, seed: int = 0) -> tuple[dict[str, Callable
     shape = (1, STREAM.chunk_frames, CHANNELS, HEIGHT, WIDTH)
     noise = [torch.randn(shape, generator=generator) for _ in STREAM.denoising_steps]
 
-    def loop(backend: Rollout) -> Callable[[], Tensor]:
-        backend.start(1, HEIGHT, WIDTH)
-        backend.set_prompt(prompt)
+    def loop(rollout: Rollout) -> Callable[[], Tensor]:
         drawn = itertools.cycle(noise)
-        return ChunkLoop(backend, STREAM, lambda: next(drawn)).next_chunk
+        return ChunkLoop(rollout, STREAM, lambda: next(drawn)).next_chunk
 
     reference = ReferenceLoop(weights, MODEL, STREAM, prompt, HEIGHT, WIDTH)
     loops = {
-        "torch": loop(TorchRollout(packed, STREAM)),
-        "onnxruntime": loop(exported(model, folder / "export", threads)),
+        "torch": loop(TorchRollout(packed, STREAM, 1, LatentSize(HEIGHT, WIDTH), prompt)),
+        "onnxruntime": loop(exported(model, folder / "export", threads, prompt)),
         "reference": lambda: reference.next_chunk(noise[0], noise[1:]),
     }
     return loops, BareChunk(model, STREAM, HEIGHT, WIDTH)

@@ -108,12 +108,10 @@ def export_onnx(
     with whole_folder(folder) as temporary:
         writer = ExportWriter(temporary)
         codec = bundle.codec(torch_dtype)
-        size = LatentSize(
-            *latent_size(
-                bundle.height if height is None else height,
-                bundle.width if width is None else width,
-                codec,
-            )
+        size = latent_size(
+            bundle.height if height is None else height,
+            bundle.width if width is None else width,
+            codec,
         )
         report("fingerprint of the weights")
         weights = bundle_fingerprint(bundle)

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.export.graphs.trace import TracedGraph
-from pyrf.loop.sampler import SeededNoise, TrainingRollout
+from pyrf.loop.sampler import SeededNoise
 from pyrf.models.dit.calibration import largest_inputs
 from pyrf.models.dit.model import WanModel
+from pyrf.models.dit.rollout import ModelRollout
 
 LARGEST = 448.0
 """The largest value of float8 e4m3."""
@@ -40,11 +41,10 @@ def fp8_inputs(
     @torch.no_grad()
     def roll_out() -> None:
         for seed, prompt_embeds in enumerate(prompts):
-            prompt = model.encode_prompt(prompt_embeds.to(model.device))
-            rollout = TrainingRollout(model, stream, prompt, size=size)
-            draw = SeededNoise([seed], shape, model.device)
+            rollout = ModelRollout(model, stream, model.encode_prompt(prompt_embeds.to(model.device)), size)
+            draw, last = SeededNoise([seed], shape, model.device), len(stream.denoising_steps) - 1
             for _ in range(stream.slots + 1):
-                rollout.next_chunk(draw, exit_step=len(stream.denoising_steps) - 1)
+                rollout.next_chunk(draw, last)
 
     return largest_inputs(model, roll_out)
 

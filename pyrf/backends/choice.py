@@ -53,7 +53,7 @@ def load_backend(
         ValueError: when the backend lacks a package, or does not take the dtype, device or folder.
     """
     if name == "torch":
-        from pyrf.backends.torch.rollout import TorchBackend
+        from pyrf.backends.torch.backend import TorchBackend
 
         return TorchBackend(bundle.transformer(dtype=dtype, device=device), codec, bundle.stream_config)
     if name == "tensorrt":

@@ -15,6 +15,7 @@ from pyrf.commands.options import (
     WidthOption,
     WindowOption,
 )
+from pyrf.extras import needs
 
 if TYPE_CHECKING:
     from pyrf.backends.onnxruntime.parity import Parity
@@ -50,7 +51,7 @@ def export(
     from dataclasses import replace
 
     from pyrf.bundle.bundle import load_bundle
-    from pyrf.pipeline import check_device
+    from pyrf.checks import check_device
 
     bundle = load_bundle(model, student=student)
     if window is not None:
@@ -76,7 +77,6 @@ def export(
 
 def _parity_check(bundle: Bundle, chunks: int, found: list[Parity], report: Report) -> Check:
     """Compare graphs with torch, keep what was found, and refuse those that are too far from it."""
-    from pyrf.extras import needs
 
     with needs("onnx", "exporting"):
         from pyrf.backends.onnxruntime.parity import measure_parity

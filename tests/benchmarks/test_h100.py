@@ -48,7 +48,7 @@ def pipes(h100):
     path = str(exports.bundle().path)
     eager, captured = (pyrf.StreamingPipeline.from_pretrained(path) for _ in range(2))
     captures = Captures()
-    captured.engine = h100.CapturedTorchBackend(captured.engine, lambda call: call, captures)
+    h100.use_backend(captured, h100.CapturedTorchBackend(captured.model.backend, lambda call: call, captures))
     return eager, captured, captures
 
 

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.loop.rope import rope_table
-from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from pyrf.ops import add_norm, native, norm_rope_append, ring_attention, set_attention
 from pyrf.ops.attention_choice import CHOICE
 from pyrf.ops.norm_rope_append import norm_rotate
 from tests.support.op_arguments import draw
 from tests.support.portable_loops import PortableLoops, can_be_built
-from tests.support.tiny import CONFIG, HEIGHT, WIDTH, network, prompts
+from tests.support.tiny import CONFIG, SIZE, network, prompts
 
 pytestmark = pytest.mark.skipif(native.cpu is None, reason="the native module is not built")
 
@@ -186,13 +185,11 @@ def test_add_norm_on_several_threads(ran, threads):
 def test_a_stream_is_the_same_without_the_native_module(ran, monkeypatch):
     config = replace(CONFIG, dim=64, ffn_dim=64)
     stream = StreamConfig(sink_alpha=0.9, denoising_steps=(1000, 500))
-    shape = (stream.chunk_frames, config.in_channels, HEIGHT, WIDTH)
 
     def run():
-        backend = TorchRollout(network(config, dtype=torch.float32)[0], stream)
-        backend.start(1, HEIGHT, WIDTH)
-        backend.set_prompt(prompts(dtype=torch.float32))
-        loop = ChunkLoop(backend, stream, SeededNoise([0], shape))
+        model = network(config, dtype=torch.float32)[0]
+        rollout = TorchRollout(model, stream, 1, SIZE, prompts(dtype=torch.float32))
+        loop = rollout.loop([0])
         return torch.cat([loop.next_chunk() for _ in range(4)], 1)
 
     loops = run()

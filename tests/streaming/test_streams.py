@@ -14,7 +14,7 @@ import torch
 
 from pyrf.backends.base import OverlappedDecoder
 from pyrf.pipeline import Chunk, StreamingPipeline
-from pyrf.streaming.stream import Clock
+from pyrf.streaming.chunk import Clock
 from tests.support.overlapped import overlap_decoders
 from tests.support.random_bundle import HEIGHT, WIDTH
 from tests.support.taking import BLUE, RED, frames_of, take
@@ -59,7 +59,7 @@ def test_stages_that_overlap_have_no_times_of_their_own(
     overlap_decoders(pipe, monkeypatch)
     with pipe.stream(RED) as stream:
         chunks = take(stream, 3)
-        assert isinstance(stream._rollout.decoder, OverlappedDecoder)
+        assert isinstance(stream._state._decoder, OverlappedDecoder)
     assert np.array_equal(frames_of(chunks), plain)
     for chunk in chunks:
         timing = chunk.timing
@@ -169,7 +169,7 @@ def test_leaving_the_context_frees_the_memory(pipe: StreamingPipeline) -> None:
     before = live_bytes()
     with pipe.stream(RED) as stream:
         take(stream, 4)
-        rollout = weakref.ref(stream._rollout)
+        rollout = weakref.ref(stream._state.rollout)
         held = live_bytes()
     config, slots = pipe.model_config, pipe.stream_config.slots
     tokens = 3 * (HEIGHT // 16) * (WIDTH // 16)
@@ -201,14 +201,14 @@ def test_closing_gives_up_the_chunk_under_way(
 ) -> None:
     stream = pipe.stream(RED)
     next(stream)
-    inner = stream._rollout.backend.inner
+    inner = stream._state.rollout
     original, calls, closers = inner.denoise, [], []
 
     def denoise(*arguments: Any) -> torch.Tensor:
         calls.append(arguments)
         closers.append(threading.Thread(target=stream.close))
         closers[-1].start()
-        while not stream._closed:
+        while not stream.closed:
             closers[-1].join(0.01)
         return original(*arguments)
 
@@ -216,7 +216,7 @@ def test_closing_gives_up_the_chunk_under_way(
     assert list(stream) == []
     assert len(calls) == 1
     closers[0].join()
-    assert stream._rollout is None
+    assert stream._state is None
 
 
 def test_an_error_closes_the_stream(pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,8 +226,8 @@ def test_an_error_closes_the_stream(pipe: StreamingPipeline, monkeypatch: pytest
         def fail(*_: Any) -> None:
             raise MemoryError
 
-        monkeypatch.setattr(stream._rollout.decoder, "decode", fail)
+        monkeypatch.setattr(stream._state._decoder, "decode", fail)
         with pytest.raises(MemoryError):
             next(stream)
-        assert stream._rollout is None
+        assert stream._state is None
         assert list(stream) == []

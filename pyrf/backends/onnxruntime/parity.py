@@ -11,15 +11,13 @@ import torch
 from torch import Tensor
 
 from pyrf.backends.base import Rollout
-from pyrf.backends.onnxruntime.backend import OnnxDecoder, OnnxRuntimeRollout
+from pyrf.backends.onnxruntime.rollout import OnnxDecoder, OnnxRuntimeRollout
 from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.bundle.bundle import Bundle
-from pyrf.config import LatentSize
 from pyrf.export.errors import ExportError
 from pyrf.export.graphs.widen import widen
 from pyrf.export.manifest import load_manifest
-from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from pyrf.models.codecs.codec import StreamingDecoder
 
 
@@ -95,17 +93,20 @@ def measure_parity(bundle: Bundle, folder: Path, chunks: int) -> Parity:
         chunks: to roll out; more than the stream's slots include an eviction.
     """
     manifest = load_manifest(folder)
-    size = manifest.size
-    model = TorchRollout(bundle.transformer(), bundle.stream_config)
-    codec = bundle.codec()
-    expected = _roll_out(model, codec.decoder(), size, chunks)
+    codec, config = bundle.codec(), bundle.model_config
+    generator = torch.Generator().manual_seed(0)
+    prompt = torch.randn(1, config.text_len, config.text_dim, generator=generator)
+    model = TorchRollout(bundle.transformer(), bundle.stream_config, 1, manifest.size, prompt)
+    expected = _roll_out(model, codec.decoder(), chunks)
+    del model
     with tempfile.TemporaryDirectory() as temporary:
         widened = manifest.dtype == "bfloat16"
         if widened:
             manifest = widen(folder, Path(temporary))
             folder = Path(temporary)
         graphs = GraphSet(folder, manifest, torch.get_num_threads())
-        found = _roll_out(OnnxRuntimeRollout(graphs), OnnxDecoder(graphs, codec, 1), size, chunks)
+        rollout = OnnxRuntimeRollout(graphs, 1, manifest.size, prompt)
+        found = _roll_out(rollout, OnnxDecoder(graphs, codec, 1), chunks)
     difference = found[0] - expected[0]
     noise = (found[1].double() - expected[1].double()).square().mean().item()
     return Parity(
@@ -118,15 +119,8 @@ def measure_parity(bundle: Bundle, folder: Path, chunks: int) -> Parity:
     )
 
 
-def _roll_out(
-    backend: Rollout, decoder: StreamingDecoder, size: LatentSize, chunks: int
-) -> tuple[Tensor, Tensor]:
-    """Latents [chunks, F, C, H, W] and frames [T, height, width, 3] of a random prompt."""
-    model, stream = backend.model_config, backend.stream
-    generator = torch.Generator().manual_seed(0)
-    backend.start(1, *size)
-    backend.set_prompt(torch.randn(1, model.text_len, model.text_dim, generator=generator))
-    loop = ChunkLoop(backend, stream, SeededNoise([0], (stream.chunk_frames, model.in_channels, *size)))
+def _roll_out(rollout: Rollout, decoder: StreamingDecoder, chunks: int) -> tuple[Tensor, Tensor]:
+    """Latents [chunks, F, C, H, W] and frames [T, height, width, 3] of seed 0."""
+    loop = rollout.loop([0])
     latents = [loop.next_chunk() for _ in range(chunks)]
-    backend.close()
     return torch.cat(latents), torch.cat([decoder.decode(x)[0] for x in latents])

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pyrf.backends.graphs.backend import GraphBackend
 from pyrf.backends.tensorrt.cuda import CudaDevice
 from pyrf.backends.tensorrt.rollout import PlanSet, TensorRTDecoder, TensorRTRollout
 from pyrf.backends.tensorrt.runtime import TensorRTPlan
 from pyrf.bundle.bundle import Bundle
+from pyrf.config import LatentSize
 from pyrf.dtypes import name_of
 from pyrf.export.errors import ExportError
 from pyrf.export.manifest import DECODER, STUDENT, load_manifest
@@ -59,14 +61,12 @@ class TensorRTBackend(GraphBackend[PlanSet]):
                 "give dtype bfloat16, or use backend torch"
             )
         super().__init__(bundle, codec, dtype=name_of(dtype), load=open_plans, exported=exported)
-        height, width = bundle.height // codec.spatial_stride, bundle.width // codec.spatial_stride
-        self._graphs(*(self._size or (height, width)))
 
-    def backend(self, height: int, width: int) -> TensorRTRollout:
-        return TensorRTRollout(self._graphs(height, width))
+    def open(self, batch: int, size: LatentSize, prompt_embeds: Tensor) -> TensorRTRollout:
+        return TensorRTRollout(self._graphs(size), batch, size, prompt_embeds)
 
-    def decoder(self, batch: int, height: int, width: int) -> TensorRTDecoder:
-        return TensorRTDecoder(self._graphs(height, width), batch)
+    def decoder(self, batch: int, size: LatentSize) -> TensorRTDecoder:
+        return TensorRTDecoder(self._graphs(size), batch)
 
 
 def plans_on_gpu(trt: Any, device: CudaDevice, options: BuildOptions | None = None) -> OpenPlans:

@@ -45,6 +45,7 @@ class BoundPlan:
     ) -> None:
         self._device, self._stream = device, stream
         self._context = plan.context(scratch, stream, length)
+        self._scratch = scratch  # the context has its address only, and runs in it
         self._buffers: dict[str, Tensor] = {}
         self._graph: Callable[[], None] | None = None
         self._ready = False

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrf.config import check_whole
+from pyrf.checks import check_whole
 from pyrf.models.codecs.codec import check_frames, check_latents, to_uint8
 from pyrf.models.wan21 import FPS
 

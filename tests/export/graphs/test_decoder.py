@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyrf.backends.onnxruntime.backend import OnnxDecoder
+from pyrf.backends.onnxruntime.rollout import OnnxDecoder
 from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.config import LatentSize
 from pyrf.export.errors import ExportError

@@ -6,15 +6,14 @@ import onnx
 import pytest
 import torch
 
-from pyrf.backends.onnxruntime.backend import OnnxRuntimeRollout
 from pyrf.backends.onnxruntime.parity import measure_parity
+from pyrf.backends.onnxruntime.rollout import OnnxRuntimeRollout
 from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import LatentSize
 from pyrf.export.graphs.fp8 import fp8_inputs
 from pyrf.export.graphs.widen import widen
 from pyrf.export.manifest import load_manifest
-from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from tests.support import exports
 
 CHUNKS = exports.STREAM.slots + 1
@@ -32,21 +31,20 @@ def test_parity(bundle, dtype, most):
     assert dtype == "float32" or parity.relative_error > 1e-5
 
 
-def roll_out(backend):
-    generator = torch.Generator().manual_seed(0)
-    manifest_size = (4, 6)
-    backend.start(1, *manifest_size)
-    backend.set_prompt(torch.randn(1, exports.MODEL.text_len, exports.MODEL.text_dim, generator=generator))
-    shape = (exports.STREAM.chunk_frames, exports.MODEL.in_channels, *manifest_size)
-    loop = ChunkLoop(backend, exports.STREAM, SeededNoise([0], shape))
+def roll_out(rollout):
+    loop = rollout.loop([0])
     return torch.cat([loop.next_chunk() for _ in range(CHUNKS)])
 
 
 def test_a_widened_graph_is_torch_with_rounded_weights(bundle, tmp_path):
     """Of bfloat16 only the rounding of weights is left, so the structure is checked to float32."""
     manifest = widen(exports.exported("bfloat16"), tmp_path)
-    found = roll_out(OnnxRuntimeRollout(GraphSet(tmp_path, manifest, threads=1)))
-    expected = roll_out(TorchRollout(bundle.transformer(torch.bfloat16).float(), exports.STREAM))
+    generator, size = torch.Generator().manual_seed(0), LatentSize(4, 6)
+    prompt = torch.randn(1, exports.MODEL.text_len, exports.MODEL.text_dim, generator=generator)
+    graphs = GraphSet(tmp_path, manifest, threads=1)
+    found = roll_out(OnnxRuntimeRollout(graphs, 1, size, prompt))
+    model = bundle.transformer(torch.bfloat16).float()
+    expected = roll_out(TorchRollout(model, exports.STREAM, 1, size, prompt))
     torch.testing.assert_close(found, expected, atol=3e-5, rtol=0)
     assert b"bfloat16" not in (tmp_path / "manifest.json").read_bytes()
 

@@ -44,6 +44,12 @@ def test_impossible_numbers_of_replicas_are_refused(least: int, most: int) -> No
         RayOptions(least, most)
 
 
+def test_who_starts_replicas_loads_no_model_code() -> None:
+    code = "import sys, pyrf.serve.ray.app; print(*(m for m in ('torch', 'av') if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
 class Cluster:
     """`pyrf serve --ray` in a process of its own."""
 

@@ -175,13 +175,14 @@ def test_a_clip_is_a_whole_mp4(server: Running, pipe: StreamingPipeline, num_fra
 
 
 def test_a_clip_comes_while_it_is_made(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, release = Stream._next_chunk, threading.Event()
+    original, release, asked = Stream._compute, threading.Event(), []
 
-    def gated(stream: Stream) -> Chunk:
-        assert stream._index < 2 or release.wait(60)
+    def gated(stream: Stream) -> Chunk | None:
+        asked.append(stream)
+        assert len(asked) <= 2 or release.wait(60)
         return original(stream)
 
-    monkeypatch.setattr(Stream, "_next_chunk", gated)
+    monkeypatch.setattr(Stream, "_compute", gated)
     body = {"prompt": PROMPT, "num_frames": 900}
     with server.http.stream("POST", "/v1/videos", json=body) as response:
         pieces = response.iter_raw()

@@ -29,7 +29,7 @@ def deafness(server: Running) -> dict[str, Any]:
 
 @pytest.fixture
 def fast_pipe(pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch) -> StreamingPipeline:
-    """Plays so many frames a second that real time is never the limit."""
+    """Plays so many frames per second that real time is never the limit."""
     monkeypatch.setattr(pipe.codec, "fps", 1e5)
     return pipe
 
@@ -90,7 +90,7 @@ def test_a_realtime_session_is_not_far_ahead(server: Running) -> None:
 
 
 def memory_of(session: Any) -> weakref.ref:
-    return weakref.ref(session.stream._rollout)
+    return weakref.ref(session.stream._state)
 
 
 def test_disconnect_without_grace_frees_the_memory_within_a_chunk(
@@ -103,7 +103,7 @@ def test_disconnect_without_grace_frees_the_memory_within_a_chunk(
         memory = memory_of(session)
         assert memory() is not None
         # Stop inside a chunk, at its first network call.
-        inner = session.stream._rollout.backend.inner
+        inner = session.stream._state.rollout
         original, calls = inner.denoise, []
         entered, release = threading.Event(), threading.Event()
 
@@ -116,9 +116,9 @@ def test_disconnect_without_grace_frees_the_memory_within_a_chunk(
         monkeypatch.setattr(inner, "denoise", denoise)
         assert entered.wait(TIMEOUT)
         server.call(lambda: session.viewer and session.detach(session.viewer))
-        server.wait_until(lambda: session.state == "ended" and session.stream._closed)
+        server.wait_until(lambda: session.state == "ended" and session.stream.closed)
         release.set()
-    server.wait_until(lambda: session.stream._rollout is None)
+    server.wait_until(lambda: session.stream._state is None)
     assert len(calls) == 1  # the chunk was given up at its next call
     assert server.http.get(f"/v1/sessions/{created['id']}").status_code == 404
 
@@ -156,7 +156,7 @@ def test_grace_ends(server: Running) -> None:
     with server.attach(created) as socket:
         read_frames(socket, 1)
         session = server.session(created)
-    server.wait_until(lambda: session.ending == "expired" and session.stream._rollout is None)
+    server.wait_until(lambda: session.ending == "expired" and session.stream._state is None)
     with server.attach(created) as socket, pytest.raises(ConnectionClosed) as closed:
         read(socket)
     assert closed.value.rcvd.code == 4404
