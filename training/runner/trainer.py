@@ -99,7 +99,8 @@ class Training:
 
     def _check(self, tensors: dict[str, Tensor]) -> None:
         step = self.progress.step
-        check_finite(tensors, f"{self.folder}: step {step} is not kept, the checkpoint before it is")
+        what = f"{self.folder}: step {step} is not kept, the checkpoint before it is"
+        check_finite(tensors, what, everywhere=True)
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint.
