@@ -18,7 +18,7 @@ from pyrf.protocol import MESSAGE, EndReason, Message
 from pyrf.serve.sessions.chunks import SessionOptions
 from pyrf.serve.sessions.session import Session
 from pyrf.serve.transports.webrtc import _SessionTrack
-from pyrf.streaming.stream import Timing
+from pyrf.streaming.chunk import Timing
 from tests.support.random_bundle import HEIGHT, WIDTH
 from tests.support.running import BLUE, PROMPT, TIMEOUT, Running
 
