@@ -9,19 +9,19 @@ if TYPE_CHECKING:
     from pyrf.config import ModelConfig as ModelConfig
     from pyrf.config import StreamConfig as StreamConfig
     from pyrf.pipeline import StreamingPipeline as StreamingPipeline
-    from pyrf.streaming.stream import Chunk as Chunk
+    from pyrf.streaming.chunk import Chunk as Chunk
+    from pyrf.streaming.chunk import Timing as Timing
     from pyrf.streaming.stream import Stream as Stream
-    from pyrf.streaming.stream import Timing as Timing
     from pyrf.video.files import Video as Video
 
 # Public name -> the module that holds it; imported at first use, so that `import pyrf` needs no torch.
 _HOMES = {
-    "Chunk": "pyrf.streaming.stream",
+    "Chunk": "pyrf.streaming.chunk",
     "ModelConfig": "pyrf.config",
     "Stream": "pyrf.streaming.stream",
     "StreamConfig": "pyrf.config",
     "StreamingPipeline": "pyrf.pipeline",
-    "Timing": "pyrf.streaming.stream",
+    "Timing": "pyrf.streaming.chunk",
     "Video": "pyrf.video.files",
 }
 

@@ -9,14 +9,18 @@ import torch
 from torch import Tensor
 
 TIMESTEPS = 1000
-"""Entries of the schedule's table; a timestep is TIMESTEPS times a noise level."""
+"""A timestep is a noise level of 0..1 in thousandths; the schedule's table has as many entries."""
 
 Level = TypeVar("Level", float, Tensor)
 
 
-def warp(u: Level, shift: float) -> Level:
-    """Even noise levels u in 0..1 to shifted ones: s u / (1 + (s - 1) u)."""
-    return shift * u / (1 + (shift - 1) * u)
+def warp(u: Level, shift: float, top: float = 1.0) -> Level:
+    """Even noise levels u in 0..1 to shifted ones, s u / (1 + (s - 1) u).
+
+    Args:
+        top: of the result: 1 for noise levels, ``TIMESTEPS`` for timesteps.
+    """
+    return top * shift * u / (1 + (shift - 1) * u)
 
 
 class FlowSchedule:

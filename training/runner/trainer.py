@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from pyrf.machine import peak_rss_mib
 from pyrf.models.dit.layers import Block
 from pyrf.training.runner import checkpoints, processes, stopping
+from pyrf.training.runner.finite import DivergedError, check_finite
 from pyrf.training.runner.logbook import Logbook
 from pyrf.training.runner.optim import Optimizers, Rates, WeightAverage
 from pyrf.training.runner.stage import Draw, Stage, TrainSettings
@@ -85,11 +86,20 @@ class Training:
         }
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint.
+
+        Raises:
+            DivergedError: when a tensor of it is not finite; the checkpoints before it stay.
+        """
         tensors = self._weights() | {f"optimizer/{k}": v for k, v in self.optimizers.state().items()}
+        self._check(tensors)
         checkpoints.save(
             self.folder / "checkpoints", self.progress.step, tensors, vars(self.progress), self.settings.keep
         )
+
+    def _check(self, tensors: dict[str, Tensor]) -> None:
+        step = self.progress.step
+        check_finite(tensors, f"{self.folder}: step {step} is not kept, the checkpoint before it is")
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint.
@@ -108,7 +118,7 @@ class Training:
         """All steps that are left, and the export.
 
         Raises:
-            FloatingPointError: when too many steps in a row were not finite.
+            DivergedError: when too many steps in a row were not finite, or weights are not.
             SystemExit: with code 0, after SIGTERM and a checkpoint.
         """
         settings, progress = self.settings, self.progress
@@ -200,13 +210,14 @@ class Training:
         progress.in_a_row += 1
         what = f"step {progress.step}: loss {loss:g}, gradient norm {norm:g}"
         if progress.in_a_row > most:
-            raise FloatingPointError(
+            raise DivergedError(
                 f"{progress.in_a_row} steps in a row were not finite, the last is {what}; look at the data, "
                 f"or lower the learning rate. {self.folder} keeps its last checkpoint"
             )
         logger.warning("skipped %s", what)
 
     def _evaluate_and_export(self, book: Logbook) -> None:
+        self._check(self._weights())
         if self.sharded or processes.rank() == 0:
             threads = nullcontext() if self.sharded else processes.all_threads()
             # Shapes differ here; and without compiled blocks the compiler is not even imported.
@@ -234,7 +245,8 @@ def train(build: Callable[[], Stage[Any]], settings: TrainSettings, folder: Path
 
     Raises:
         ValueError: when the checkpoint is of a stage of other sizes.
-        FloatingPointError: when too many steps in a row were not finite; the last checkpoint is kept.
+        DivergedError: when too many steps in a row were not finite, or weights are not; the last checkpoint
+            is kept.
         SystemExit: with code 0, after SIGTERM and a checkpoint.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -136,13 +136,12 @@ class CodecStage(Stage[TAEHV]):
             decoded = module.decode(module.encode(to_tensor([frames])))[0].clamp(0, 1)
             video = decoded.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
             psnr.append(-10 * np.log10(np.mean((video / 255.0 - frames / 255.0) ** 2)))
-            right.append(self.world.judge(video, Prompt("", scene.facts)))
-            facts = scene.facts
+            verdicts = self.world.judge(video, Prompt("", scene.facts))
+            right.append({name: verdicts[name] for name in scene.facts})
             if seed < 6:
                 rows += [("true", frames), ("decoded", video)]
         contact_sheet(rows, folder / f"codec_{step}.png")
-        shown = {name: float(np.mean([verdicts[name] for verdicts in right])) for name in facts}
-        return {"psnr": float(np.mean(psnr)), **shown}
+        return {"psnr": float(np.mean(psnr)), **{k: float(np.mean([r[k] for r in right])) for k in right[0]}}
 
     def export(self, folder: Path) -> None:
         state = {k: v.contiguous() for k, v in self.module.state_dict().items()}

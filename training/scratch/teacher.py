@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pyrf.evaluation.held_out import SHOWN, grade
+from pyrf.loop.schedule import TIMESTEPS, warp
 from pyrf.models.codecs.taehv import TAEHVCodec
 from pyrf.settings import Settings
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
@@ -88,10 +89,10 @@ class TeacherStage(NetworkStage):
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(count, s.frames, *self.scenes.near.shape[2:], generator=generator)
         u = torch.linspace(1, 0, s.sampling_steps + 1)
-        sigmas = s.shift * u / (1 + (s.shift - 1) * u)
+        sigmas = warp(u, s.shift)
         prompt = network.prompt(captions + [""] * count)
         for now, then in itertools.pairwise(sigmas):
-            v, v_empty = network.dit(torch.cat([x, x]), (1000 * now).expand(2 * count), prompt).chunk(2)
+            v, v_empty = network.dit(torch.cat([x, x]), (TIMESTEPS * now).expand(2 * count), prompt).chunk(2)
             x = x + (then - now) * (v_empty + s.guidance_scale * (v - v_empty))
         return x
 

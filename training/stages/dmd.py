@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.evaluation.scores.settings import ScoreSettings
+from pyrf.loop.schedule import TIMESTEPS
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.dit.model import PromptCache
 from pyrf.models.dit.rollout import ModelRollout
@@ -71,6 +72,7 @@ class DmdStage(Stage[StudentAndCritic]):
     def __init__(
         self,
         settings: DmdSettings,
+        *,
         teacher: TextToVideo,
         critic: TextToVideo,
         student: TextToVideo,
@@ -141,11 +143,12 @@ class DmdStage(Stage[StudentAndCritic]):
     ) -> tuple[Tensor, Tensor]:
         """x0-predictions of teacher, with guidance, and critic at a random noise level."""
         timesteps = draw_timesteps(len(x0), self.stream.shift, generator).to(x0.device)
-        sigmas = (timesteps / 1000)[:, None].expand(-1, x0.shape[1])
+        sigmas = (timesteps / TIMESTEPS)[:, None].expand(-1, x0.shape[1])
         x_t = interpolate(x0, torch.randn(x0.shape, generator=generator).to(x0.device), sigmas)
 
         def predict(network: TextToVideo, x: Tensor, t: Tensor, prompt: PromptCache) -> Tensor:
-            return x - (t / 1000).view(-1, 1, 1, 1, 1) * network.dit(x, t, prompt)
+            # Not `to_x0`, whose float64 is for what a stream feeds back: this is a target, seen once.
+            return x - (t / TIMESTEPS).view(-1, 1, 1, 1, 1) * network.dit(x, t, prompt)
 
         both = self.teacher.prompt(captions + [""] * len(captions))
         real, real_empty = predict(self.teacher, torch.cat([x_t, x_t]), timesteps.repeat(2), both).chunk(2)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyrf.config import StreamConfig
 from pyrf.loop.sampler import FewStepSampler
+from pyrf.loop.schedule import TIMESTEPS
 from pyrf.models.codecs.codec import Codec
 from pyrf.settings import Settings
 from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
@@ -42,19 +43,23 @@ class OdeSettings(Settings):
 
 def few_step_sigmas(stream: StreamConfig) -> Tensor:
     """Noise levels of the denoise calls, falling, float32."""
-    return torch.tensor(FewStepSampler(stream).timesteps) / 1000
+    return torch.tensor(FewStepSampler(stream).timesteps) / TIMESTEPS
 
 
 class OdeStage(NetworkStage):
     """Makes the paths that are missing, then learns from them.
 
     Args:
+        paths: how both networks see a clip.
+        batch: samples of a micro-batch, and of a batch of paths.
+        folder: of the stage, where paths are kept.
         origin: fingerprint of the teacher and of what its paths begin with.
     """
 
     def __init__(
         self,
         settings: OdeSettings,
+        *,
         teacher: TextToVideo,
         student: TextToVideo,
         data: Data,
@@ -90,7 +95,7 @@ class OdeStage(NetworkStage):
         prompt = teacher.prompt(start.captions + [""] * batch)
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-            timesteps = (1000 * sigma).to(x.device).expand(2 * batch, frames)
+            timesteps = (TIMESTEPS * sigma).to(x.device).expand(2 * batch, frames)
             both = self.paths.teach(teacher, torch.cat([x, x]), timesteps, prompt, given).float()
             v, v_empty = both.chunk(2)
             return v_empty + scale * (v - v_empty)
@@ -114,7 +119,7 @@ class OdeStage(NetworkStage):
         sigmas, end = self.sigmas[level].to(device), end.to(device)
         given = {name: tensor.to(device) for name, tensor in given.items()}
         prompt = self.module.prompt(captions)
-        velocity = self.paths.learn(self.module, x_t, 1000 * sigmas, prompt, given)
+        velocity = self.paths.learn(self.module, x_t, TIMESTEPS * sigmas, prompt, given)
         errors = ode_regression_loss(velocity, x_t, sigmas, end).unflatten(1, (-1, chunk)).mean(2)
         weights = given["weights"]
         return (errors * weights).sum() / weights.sum(), {}

@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
-from pyrf.bundle.bundle import load_bundle
+from pyrf.bundle.bundle import Bundle
 from pyrf.bundle.weights import unfilled
 from pyrf.files import whole_file
 from pyrf.models.dit.model import PromptCache, WanModel
 from pyrf.models.text.encoder import TextEncoder
-from pyrf.training.recipe import WanNetwork
 from pyrf.training.runner import processes, sharding
 from pyrf.training.stages.networks import TextToVideo
 
@@ -79,7 +78,7 @@ class WanTextToVideo(TextToVideo):
 
 
 def load_wan(
-    settings: WanNetwork,
+    bundle: Bundle,
     encode: Callable[[list[str]], Tensor],
     mesh: DeviceMesh,
     *,
@@ -93,10 +92,8 @@ def load_wan(
         dtype: of computation. Weights that are trained are kept in float32, others in this one.
 
     Raises:
-        ValueError: when the bundle is missing, damaged, or not of the size that the recipe says.
+        ValueError: when the bundle's weights are missing or damaged.
     """
-    bundle = load_bundle(settings.bundle, student=settings.weights)
-    settings.check(bundle.model_config)
     with unfilled():
         model = WanModel(bundle.model_config)
     model.to(torch.float32 if trained else dtype).requires_grad_(trained)

@@ -194,14 +194,14 @@ def test_a_failing_session_ends_alone(serve: Callable[..., Running], monkeypatch
     bad, good = server.create(pace="max"), server.create(pace="max")
     with server.attach(bad) as first, server.attach(good) as second:
         read_frames(first, 1)
-        stream, original = server.session(bad).stream, Stream._next_chunk
+        stream, original = server.session(bad).stream, Stream._compute
 
         def fail(self: Stream) -> Any:
             if self is stream:
                 raise MemoryError("no room")
             return original(self)
 
-        monkeypatch.setattr(Stream, "_next_chunk", fail)
+        monkeypatch.setattr(Stream, "_compute", fail)
         closing = read_until(first, "closing")
         assert closing.reason == "failed"
         assert "no room" not in closing.message

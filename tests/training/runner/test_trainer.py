@@ -16,6 +16,7 @@ from torch.multiprocessing import ProcessExitedException
 from pyrf.config import StreamConfig
 from pyrf.models.codecs.taehv import TAEHV, TAEHVCodec, TAEHVConfig
 from pyrf.training.runner import checkpoints, processes
+from pyrf.training.runner.finite import DivergedError
 from pyrf.training.runner.stage import Draw, TrainSettings
 from pyrf.training.runner.trainer import Training, lr_factor, train
 from pyrf.training.scratch.causal import CausalSettings, CausalStage
@@ -240,6 +241,28 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(tmp_path: Path) -> No
     stage = Line(before=lambda draw: math.nan if draw.step else 1.0)
     with pytest.raises(FloatingPointError, match=r"3 steps in a row .* step 3: loss nan, gradient norm nan"):
         train(lambda: stage, settings(steps=9, max_skips=2), tmp_path / "hopeless")
+
+
+def test_weights_that_are_not_finite_are_neither_kept_nor_exported(tmp_path: Path) -> None:
+    def spoil(draw: Draw) -> None:
+        if draw.step == 2:
+            stage.module["student"].weight.data.fill_(math.nan)
+
+    stage = Line(before=spoil)
+    with pytest.raises(DivergedError, match=r"step 3 is not kept, .*: module/student\.weight is not finite"):
+        train(lambda: stage, settings(steps=4), tmp_path)
+    newest = checkpoints.latest(tmp_path / "checkpoints")
+    assert newest is not None
+    assert newest.name == "step-00000002"
+    assert not (tmp_path / "exported").exists()
+
+    def spoil_all(draw: Draw) -> None:
+        late.module["critic"].weight.data.fill_(math.inf)
+
+    late = Line(before=spoil_all)
+    with pytest.raises(DivergedError, match="critic"):
+        train(lambda: late, settings(steps=1, checkpoint_minutes=60), tmp_path / "late")
+    assert not (tmp_path / "late" / "exported").exists()
 
 
 def test_schedule() -> None:

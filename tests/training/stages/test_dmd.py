@@ -32,14 +32,14 @@ def network(seed: int) -> ScratchTextToVideo:
 def stage(reward: Reward | None = None, **settings: float) -> DmdStage:
     return DmdStage(
         DmdSettings(chunks=4, critic_steps=2, **settings),
-        network(0),
-        network(1),
-        network(2),
-        SCENES,
-        networks.codec(),
-        StreamConfig(shift=3.0),
-        BATCH,
-        reward,
+        teacher=network(0),
+        critic=network(1),
+        student=network(2),
+        data=SCENES,
+        codec=networks.codec(),
+        stream=StreamConfig(shift=3.0),
+        batch=BATCH,
+        reward=reward,
     )
 
 

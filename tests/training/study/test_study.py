@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from pyrf import cli
 from pyrf.config import LatentSize
-from pyrf.training.recipe import load_recipe
+from pyrf.training.kinds import load_scratch_recipe
 from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
 from pyrf.training.study import study
 from pyrf.training.study.report import DMD, FULL, ORDERINGS, verdict
@@ -59,11 +59,11 @@ def test_prompts_ask_for_motion_and_leave_its_speed_open() -> None:
 
 
 def test_a_plain_bfloat16_sink_stands_still_where_the_exact_one_moves() -> None:
-    recipe = load_recipe("tiny")
+    recipe = load_scratch_recipe("tiny")
     torch.manual_seed(0)
     dit = ScratchTextToVideo(NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=1), vocabulary()).dit
     dit = dit.to(torch.bfloat16).eval()
-    stream = recipe.stream_config
+    stream = recipe.stream
     changed = {}
     for kind in (study.TorchRollout, PlainSinkRollout):
         prompt = torch.zeros(1, dit.config.text_len, dit.config.text_dim)

@@ -13,9 +13,11 @@ from pyrf.bundle import load_bundle
 from pyrf.config import LatentSize
 from pyrf.loop.rope import rope_table
 from pyrf.models.dit.attention import MaskedAttention, WindowAttention
-from pyrf.training.recipe import RecipeError, WanRecipe, load_any_recipe
+from pyrf.training.kinds import load_recipe
+from pyrf.training.recipe import RecipeError
 from pyrf.training.run import run_stage
 from pyrf.training.wan.networks import STUDENT, FrozenText
+from pyrf.training.wan.recipe import WanRecipe
 from tests.support import networks
 from tests.support.masks import block_causal_mask
 from tests.support.random_bundle import save_random_bundle
@@ -34,7 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe(bundle: Path, name: str, **train: Any) -> WanRecipe:
     """A bundled recipe with small networks, clips and numbers; all else as it is."""
-    values = load_any_recipe(name).model_dump(mode="json")
+    values = load_recipe(name).model_dump(mode="json")
     values |= {"processes": 2, "prompts": str(bundle.parent / "prompts.txt"), "codec": str(bundle)}
     values |= {"height": 32, "width": 48}
     config = networks.MODEL
