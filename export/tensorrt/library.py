@@ -40,7 +40,7 @@ def make_logger(trt: Any) -> tuple[Any, list[str]]:
     """A logger for TensorRT, and the list that its warnings and errors go to."""
     lines: list[str] = []
 
-    class Logger(trt.ILogger):
+    class Logger(trt.ILogger):  # type: ignore[misc]  # the package has no types
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
