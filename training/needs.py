@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-HUB_ID = r"[\w.-]+/[\w.-]+"
-
 
 @dataclass(frozen=True)
 class FileNeed:

@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from pyrf.bundle.bundle import load_bundle
 from pyrf.bundle.hub import has_bundle, has_student
 from pyrf.config import ModelConfig
+from pyrf.dtypes import dtype_of
 from pyrf.evaluation.scores.settings import VideoAlignSettings, single_scores
 from pyrf.models.codecs.codec import Codec
 from pyrf.settings import Settings
@@ -236,7 +237,7 @@ class WanRecipe(Recipe):
 
     def build_stage(self, name: str, folder: Path) -> Stage[Any]:
         processes.join()
-        stage, device, dtype = self.stages[name], self.default_device(), getattr(torch, self.precision)
+        stage, device, dtype = self.stages[name], self.default_device(), dtype_of(self.precision)
         prompts = PromptOrder(read_prompts(self.prompts), stage.train.seed)
         bundle = load_bundle(self.codec)
         codec = bundle.codec(dtype=dtype, device=device)
