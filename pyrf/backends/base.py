@@ -168,7 +168,7 @@ class PendingFrames(Protocol):
 class OverlappedDecoder(StreamingDecoder, Protocol):
     """A decoder that works while the network goes on with the next chunk.
 
-    Its backend does not wait for the GPU either, and can make a chunk again (`Rollout.reopen_chunk`).
+    Its rollouts do not wait for the GPU either, and can make a chunk again (`Rollout.reopen_chunk`).
     """
 
     def begin(self, latents: Tensor) -> PendingFrames:

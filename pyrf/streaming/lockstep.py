@@ -43,6 +43,7 @@ def next_chunks(streams: Sequence[Stream]) -> list[Chunk | None]:
             state = stack.enter_context(stream.computing())
             if state is not None:
                 running[stream] = state
-        if running:
-            chunks = dict(zip(running, advance(list(running.values()))))
+        living = [stream for stream in streams if stream in running]
+        if living:
+            chunks = dict(zip(living, advance([running[stream] for stream in living])))
     return [None if stream.closed else chunks.get(stream) for stream in streams]
