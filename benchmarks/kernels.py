@@ -28,7 +28,7 @@ from pyrf.models.wan21 import HEIGHT, LATENTS, MODELS, WIDTH
 from pyrf.ops import add_norm, bias_norm, ema_sink_update, native, norm_rope_append, ring_attention
 from pyrf.ops.attention_choice import set_attention
 from pyrf.ops.ema_sink_update import MASTER_DTYPES
-from pyrf.reports.roofline import ELEMENT, Device, Sizes, Work, kernels
+from pyrf.reports.roofline import ELEMENT, Ceiling, Sizes, Work, kernels
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 MISSING = 2
@@ -146,7 +146,7 @@ def figures(work: Work, seconds: list[float]) -> dict[str, float]:
         "p90_us": 1e6 * percentile(seconds, 90),
         "gigabytes_per_s": work.bytes / median / 1e9,
         "tflop_per_s": work.flops / median / 1e12,
-        "of_the_floor": work.floor(Device()) / median,
+        "of_the_floor": work.floor(Ceiling()) / median,
     }
 
 

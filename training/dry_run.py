@@ -43,7 +43,7 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DryRun:
     """A whole recipe in numbers."""
 
     processes: int
@@ -58,7 +58,7 @@ class Plan:
         return values
 
 
-def plan(recipe: Recipe, processes: int, folder: Path | None = None) -> Plan:
+def plan(recipe: Recipe, processes: int, folder: Path | None = None) -> DryRun:
     """Count what each stage of a recipe needs.
 
     Args:
@@ -87,10 +87,10 @@ def plan(recipe: Recipe, processes: int, folder: Path | None = None) -> Plan:
             )
         )
         files += needs.files
-    return Plan(processes, stages, files)
+    return DryRun(processes, stages, files)
 
 
-def show(name: str, counted: Plan, console: Console) -> None:
+def show(name: str, counted: DryRun, console: Console) -> None:
     """Print a plan as tables."""
     steps = Table("stage", "steps", "micro-batches", "global batch", "samples", title=f"{name}: steps")
     for stage in counted.stages:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyrf.extras import needs
 
-DTYPES = {
+TENSORRT_DTYPES = {
     "FLOAT": "float32",
     "HALF": "float16",
     "BF16": "bfloat16",

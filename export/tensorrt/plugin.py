@@ -13,7 +13,7 @@ from typing import Any
 
 from pyrf.export.errors import ExportError
 from pyrf.export.graphs.nodes import DOMAIN, RING_ATTENTION
-from pyrf.export.tensorrt.library import DTYPES
+from pyrf.export.tensorrt.library import TENSORRT_DTYPES
 from pyrf.kernels.instances import RING_QUERIES, Instance
 from pyrf.kernels.nvcc import SOURCES, compile_kernel
 
@@ -57,7 +57,7 @@ def register(plugin: Any, ptx: str) -> None:
     def implement(q: Any, keys: Any, values: Any, length: Any, outputs: Any, tactic: Any) -> Any:
         batch, heads, queries, head_dim = (size.constant_value() for size in q.shape_expr)
         capacity = keys.shape_expr[2].constant_value()
-        dtype = DTYPES.get(q.dtype.name, "")
+        dtype = TENSORRT_DTYPES.get(q.dtype.name, "")
         instance = Instance.serving("ring_attention", dtype, heads, head_dim)
         if instance is None:
             raise ExportError(

@@ -15,14 +15,16 @@ from pyrf.export.options import ExportOptions, Report
 from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, EngineTarget
 from pyrf.export.tensorrt.library import load_tensorrt
 
-DTYPES = ("bfloat16", "float16", "fp8")
+TENSORRT_PRECISIONS = ("bfloat16", "float16", "fp8")
 
 
 def to_tensorrt(bundle: Bundle, out: Path, options: ExportOptions, report: Report) -> list[str]:
     """Write ONNX graphs, and build their engines beside them (an `ExportTarget`)."""
     trt = load_tensorrt()
-    if options.dtype not in DTYPES:
-        raise ExportError(f"for TensorRT, --dtype must be one of {', '.join(DTYPES)}, got {options.dtype!r}")
+    if options.dtype not in TENSORRT_PRECISIONS:
+        raise ExportError(
+            f"for TensorRT, --dtype must be one of {', '.join(TENSORRT_PRECISIONS)}, got {options.dtype!r}"
+        )
     target = target_of(trt, options.device)
     rows = to_onnx(bundle, out, options, report)
     build = BuildOptions(device=options.device.index or 0)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2, torch.int16: 3, torch.int64: 4}
+DTYPE_NUMBERS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2, torch.int16: 3, torch.int64: 4}
 """The dtypes of `csrc/view.h` with their numbers."""
 KERNEL_DTYPES = (torch.bfloat16, torch.float16)
 """What the kernels compute in."""
@@ -96,7 +96,7 @@ def serve_rows(rows: Tensor) -> bool:
 def as_views(arguments: Iterable[object]) -> Iterator[object]:
     """Arguments as the native module takes them: a tensor as its address, dtype, shape and strides."""
     for x in arguments:
-        yield (x.data_ptr(), DTYPES[x.dtype], x.shape, x.stride()) if isinstance(x, Tensor) else x
+        yield (x.data_ptr(), DTYPE_NUMBERS[x.dtype], x.shape, x.stride()) if isinstance(x, Tensor) else x
 
 
 def launch(kernel: str, device: torch.device, *arguments: object) -> None:

@@ -76,7 +76,7 @@ class SM:
 
 
 @dataclass(frozen=True)
-class Device:
+class Ceiling:
     """Peak rates. The defaults are an H100 SXM: dense bfloat16, HBM3.
 
     Attributes:
@@ -99,11 +99,11 @@ class Work:
     bytes: float
     times: int = 1
 
-    def floor(self, device: Device) -> float:
+    def floor(self, device: Ceiling) -> float:
         """Seconds at least."""
         return self.times * max(self.flops / device.flops, self.bytes / device.bandwidth)
 
-    def bound(self, device: Device) -> str:
+    def bound(self, device: Ceiling) -> str:
         """What keeps it from being faster."""
         return "compute" if self.flops / device.flops >= self.bytes / device.bandwidth else "memory"
 
@@ -245,6 +245,6 @@ def total_flops(works: list[Work]) -> float:
     return sum(work.times * work.flops for work in works)
 
 
-def total_floor(works: list[Work], device: Device) -> float:
+def total_floor(works: list[Work], device: Ceiling) -> float:
     """Seconds at least, one operation after another."""
     return sum(work.floor(device) for work in works)

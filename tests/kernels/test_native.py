@@ -46,7 +46,7 @@ built = pytest.mark.skipif(native.kernels is None, reason="pyrf was built withou
 
 
 def test_all_agree_on_the_numbers_of_dtypes() -> None:
-    numbers = {str(dtype).removeprefix("torch."): number for dtype, number in native.DTYPES.items()}
+    numbers = {str(dtype).removeprefix("torch."): number for dtype, number in native.DTYPE_NUMBERS.items()}
     assert numbers == _native.DTYPES
     short = {"bfloat16": "bf16", "float16": "fp16"}
     assert {short.get(name, name): number for name, number in numbers.items()} == emulator.DTYPES

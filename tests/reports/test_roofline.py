@@ -21,7 +21,7 @@ from pyrf.models.dit.attention import CachedAttention
 from pyrf.models.dit.model import WanModel
 from pyrf.models.wan21 import MODELS
 from pyrf.reports import roofline, roofline_table
-from pyrf.reports.roofline import SM, Device, Sizes, Work
+from pyrf.reports.roofline import SM, Ceiling, Sizes, Work
 from tests.reports.test_kernels import PTXAS
 from tests.support import networks
 
@@ -34,7 +34,7 @@ def test_a_wan_chunk_is_what_the_project_says_it_is() -> None:
     call = roofline.total_flops(roofline.call(WAN))
     assert call == pytest.approx(24.3e12, rel=2e-3)
     assert 5 * call == pytest.approx(121e12, rel=5e-3)
-    assert 5 * call / Device().flops == pytest.approx(123e-3, rel=5e-3)
+    assert 5 * call / Ceiling().flops == pytest.approx(123e-3, rel=5e-3)
     assert pytest.approx(2.6e9, rel=1e-2) == WAN.cache_bytes
     # The clean call does not compute the last layer to its end.
     chunk = roofline.total_flops(roofline.chunk(WAN))
@@ -105,7 +105,7 @@ def test_kernels_move_the_bytes_of_their_tensors() -> None:
 
 
 def test_a_floor_is_the_larger_of_two() -> None:
-    device = Device(flops=100.0, bandwidth=10.0)
+    device = Ceiling(flops=100.0, bandwidth=10.0)
     computing, moving = Work("a", 500.0, 10.0, times=3), Work("b", 100.0, 70.0)
     assert (computing.floor(device), computing.bound(device)) == (15.0, "compute")
     assert (moving.floor(device), moving.bound(device)) == (7.0, "memory")

@@ -20,7 +20,7 @@ from pyrf.models.text.encoder import TextEncoder
 from pyrf.training.runner import processes, sharding
 from pyrf.training.stages.networks import TextToVideo
 
-STUDENT = "student.safetensors"
+STUDENT_FILE = "student.safetensors"
 """What a Wan stage leaves: a student file, see `pyrf.bundle.load_bundle`."""
 
 
@@ -73,7 +73,7 @@ class WanTextToVideo(TextToVideo):
             for name, p in self.dit.state_dict().items()
         }
         if processes.rank() == 0:
-            with whole_file(folder / STUDENT) as temporary:
+            with whole_file(folder / STUDENT_FILE) as temporary:
                 save_file({name: tensor.contiguous() for name, tensor in whole.items()}, temporary)
 
 

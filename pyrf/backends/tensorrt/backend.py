@@ -26,7 +26,7 @@ from pyrf.models.codecs.codec import Codec
 
 logger = logging.getLogger(__name__)
 
-DTYPES = (torch.bfloat16, torch.float16)
+COMPUTE_DTYPES = (torch.bfloat16, torch.float16)
 
 OpenPlans = Callable[[Path], PlanSet]
 """Loads the engines of an exported folder, and builds those that it lacks."""
@@ -55,7 +55,7 @@ class TensorRTBackend(GraphBackend[PlanSet]):
         open_plans: OpenPlans,
         exported: str | Path | None = None,
     ) -> None:
-        if dtype not in DTYPES:
+        if dtype not in COMPUTE_DTYPES:
             raise ExportError(
                 f"the tensorrt backend computes in bfloat16 or float16, got {dtype}; "
                 "give dtype bfloat16, or use backend torch"

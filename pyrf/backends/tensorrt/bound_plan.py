@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from pyrf.backends.tensorrt.device import Device, Memory, Plan, Stream
+from pyrf.backends.tensorrt.device import Device, Memory, Plan, Queue
 from pyrf.dtypes import dtype_of
 from pyrf.export.errors import ExportError
 from pyrf.export.manifest import TensorSpec
@@ -38,7 +38,7 @@ class BoundPlan:
         self,
         plan: Plan,
         device: Device,
-        stream: Stream,
+        stream: Queue,
         scratch: Memory,
         buffers: Mapping[str, Tensor],
         length: int | None = None,

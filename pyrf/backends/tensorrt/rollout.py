@@ -18,8 +18,7 @@ from torch import Tensor
 from pyrf.backends.base import PendingFrames
 from pyrf.backends.graphs.rollout import GraphRollout, cache_buffers, decoder_turns
 from pyrf.backends.tensorrt.bound_plan import BoundPlan
-from pyrf.backends.tensorrt.device import Device, Event, Memory, Plan
-from pyrf.backends.tensorrt.device import Stream as Queue
+from pyrf.backends.tensorrt.device import Device, Event, Memory, Plan, Queue
 from pyrf.backends.tensorrt.nvtx import stage
 from pyrf.config import LatentSize
 from pyrf.dtypes import dtype_of

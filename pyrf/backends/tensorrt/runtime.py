@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from pyrf.backends.tensorrt.device import Memory, Stream
+from pyrf.backends.tensorrt.device import Memory, Queue
 from pyrf.export.errors import ExportError
 from pyrf.export.manifest import GraphSpec, TensorSpec
-from pyrf.export.tensorrt.library import DTYPES, make_logger
+from pyrf.export.tensorrt.library import TENSORRT_DTYPES, make_logger
 
 
 class TensorRTPlan:
@@ -60,12 +60,16 @@ class TensorRTPlan:
         engine = self._engine
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         return tuple(
-            TensorSpec(name, DTYPES[engine.get_tensor_dtype(name).name], tuple(engine.get_tensor_shape(name)))
+            TensorSpec(
+                name,
+                TENSORRT_DTYPES[engine.get_tensor_dtype(name).name],
+                tuple(engine.get_tensor_shape(name)),
+            )
             for name in names
             if engine.get_tensor_mode(name).name == mode
         )
 
-    def context(self, scratch: Memory, stream: Stream, length: int | None = None) -> TensorRTContext:
+    def context(self, scratch: Memory, stream: Queue, length: int | None = None) -> TensorRTContext:
         if (length is None) != (not self._lengths) or (length is not None and length not in self._lengths):
             raise ExportError(
                 f"the engine of {self._name!r} was built for lengths {list(self._lengths)}, got {length}"
@@ -102,7 +106,7 @@ class TensorRTContext:
         if not self._context.set_tensor_address(name, address):
             raise ExportError(f"TensorRT refuses the address of {name}: {self._last_error()}")
 
-    def execute(self, stream: Stream) -> None:
+    def execute(self, stream: Queue) -> None:
         if not self._context.execute_async_v3(stream.handle):
             raise RuntimeError(f"TensorRT did not run {self._name!r}: {self._last_error()}")
 

@@ -25,7 +25,7 @@ tensorrt_engine = import_module("pyrf.backends.tensorrt.backend")
 def pipes(monkeypatch):
     """Pipelines of one bundle: with TensorRT as far as it can be played here, and with torch."""
     # ONNX Runtime's, to compare closely.
-    monkeypatch.setattr(tensorrt_engine, "DTYPES", (*tensorrt_engine.DTYPES, torch.float32))
+    monkeypatch.setattr(tensorrt_engine, "COMPUTE_DTYPES", (*tensorrt_engine.COMPUTE_DTYPES, torch.float32))
     bundle = exports.bundle()
     engines = pyrf.StreamingPipeline.from_pretrained(str(bundle.path))
     backend = tensorrt_engine.TensorRTBackend(

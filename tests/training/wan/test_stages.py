@@ -16,7 +16,7 @@ from pyrf.models.dit.attention import MaskedAttention, WindowAttention
 from pyrf.training.kinds import load_recipe
 from pyrf.training.recipe import RecipeError
 from pyrf.training.run import run_stage
-from pyrf.training.wan.networks import STUDENT, FrozenText
+from pyrf.training.wan.networks import STUDENT_FILE, FrozenText
 from pyrf.training.wan.recipe import WanRecipe
 from tests.support import networks
 from tests.support.masks import block_causal_mask
@@ -66,13 +66,13 @@ def test_ode_then_redmd_on_two_processes(bundle: Path, tmp_path: Path) -> None:
     run_stage(recipe(bundle, "wan-1.3b-ode"), "ode", tmp_path)
     assert len(list((tmp_path / "ode" / "paths").iterdir())) == 3
     start = load_bundle(bundle).transformer().state_dict()
-    after_ode = weights(tmp_path / "ode" / STUDENT, bundle)
+    after_ode = weights(tmp_path / "ode" / STUDENT_FILE, bundle)
     assert any(not torch.equal(start[name], after_ode[name]) for name in start)
 
     redmd = recipe(bundle, "wan-1.3b-redmd", ema_start=None)
-    redmd.stages["student"].student.weights = str(tmp_path / "ode" / STUDENT)
+    redmd.stages["student"].student.weights = str(tmp_path / "ode" / STUDENT_FILE)
     run_stage(redmd, "student", tmp_path)
-    after = weights(tmp_path / "student" / STUDENT, bundle)
+    after = weights(tmp_path / "student" / STUDENT_FILE, bundle)
     assert any(not torch.equal(after_ode[name], after[name]) for name in start)
     records = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").open()]
     assert {"dmd_gap", "reward", "critic_loss"} <= {key for record in records for key in record}
@@ -89,7 +89,7 @@ def test_a_sharded_run_resumes_exactly_and_on_another_number_of_processes(
         chosen = recipe(bundle, "wan-1.3b-redmd", steps=steps)
         chosen.processes = processes
         run_stage(chosen, "student", tmp_path / name)
-        return weights(tmp_path / name / "student" / STUDENT, bundle)
+        return weights(tmp_path / name / "student" / STUDENT_FILE, bundle)
 
     straight = run("straight", 2, 3)
     run("resumed", 2, 1)
