@@ -13,7 +13,7 @@ from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import StreamConfig
 from pyrf.models.codecs.codec import Codec, latent_size
 from pyrf.models.dit.model import WanModel
-from pyrf.worlds.world import Frames, Prompt, World
+from pyrf.worlds.world import Frames, World, WorldPrompt
 
 BATCH = 16
 """Prompts that are streamed side by side."""
@@ -49,7 +49,7 @@ def make_videos(
     return torch.cat(frames, dim=1)[:, : round(seconds * world.fps)].numpy()
 
 
-def batches(prompts: list[Prompt]) -> Iterator[tuple[range, list[Prompt]]]:
+def batches(prompts: list[WorldPrompt]) -> Iterator[tuple[range, list[WorldPrompt]]]:
     """Prompts that are streamed together, and their numbers."""
     for start in range(0, len(prompts), BATCH):
         part = prompts[start : start + BATCH]

@@ -24,7 +24,7 @@ from pyrf.settings import Settings
 from pyrf.training.runner.stage import Draw, Stage
 from pyrf.training.scratch.clips import WARM_LATENTS, close_up, to_tensor
 from pyrf.video.strips import contact_sheet
-from pyrf.worlds.world import Prompt, World, draw_scene
+from pyrf.worlds.world import World, WorldPrompt, draw_scene
 
 
 class CodecSettings(Settings):
@@ -136,7 +136,7 @@ class CodecStage(Stage[TAEHV]):
             decoded = module.decode(module.encode(to_tensor([frames])))[0].clamp(0, 1)
             video = decoded.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
             psnr.append(-10 * np.log10(np.mean((video / 255.0 - frames / 255.0) ** 2)))
-            verdicts = self.world.judge(video, Prompt("", scene.facts))
+            verdicts = self.world.judge(video, WorldPrompt("", scene.facts))
             right.append({name: verdicts[name] for name in scene.facts})
             if seed < 6:
                 rows += [("true", frames), ("decoded", video)]

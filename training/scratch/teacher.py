@@ -20,7 +20,7 @@ from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.latents import NEAR, LatentScenes
 from pyrf.training.stages.networks import NetworkStage, TextToVideo
 from pyrf.video.strips import contact_sheet
-from pyrf.worlds.world import Frames, Prompt, World
+from pyrf.worlds.world import Frames, World, WorldPrompt
 
 
 class TeacherSettings(Settings):
@@ -103,7 +103,7 @@ def decode(latents: Tensor, codec: TAEHVCodec) -> list[Frames]:
 
 
 def score(
-    world: World, latents: Tensor, prompts: list[Prompt], codec: TAEHVCodec, sheet: Path
+    world: World, latents: Tensor, prompts: list[WorldPrompt], codec: TAEHVCodec, sheet: Path
 ) -> dict[str, float]:
     """Judge decoded latents and draw the first of them."""
     videos = decode(latents, codec)

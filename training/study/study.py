@@ -28,7 +28,7 @@ from pyrf.evaluation.streams import Student, batches, make_videos
 from pyrf.files import whole_file
 from pyrf.training.runner.origin import fingerprint
 from pyrf.training.scratch.recipe import ScratchRecipe
-from pyrf.worlds.world import Frames, Prompt, World
+from pyrf.worlds.world import Frames, World, WorldPrompt
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class StudySettings:
 
 
 def measure(
-    student: Student, world: MeasuredWorld, prompts: list[Prompt], seed: int, seconds: float
+    student: Student, world: MeasuredWorld, prompts: list[WorldPrompt], seed: int, seconds: float
 ) -> dict[str, float]:
     """All columns of one variant and seed, each the mean over the prompts' streams."""
     rows: list[dict[str, float]] = []
