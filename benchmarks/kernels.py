@@ -65,16 +65,21 @@ def cases(sizes: Sizes, size: LatentSize, dtype: torch.dtype, device: str) -> li
     rope = rope_table(model, range(stream.chunk_frames), size, device=device)
     turn = chunk_turn(model, stream.chunk_frames, dtype=torch.float32, device=device)
     slot = torch.full((), stream.slots - 1, device=device)
-    masters = [
+    key_master, value_master = (
         torch.zeros(1, model.num_heads, tokens, head_dim, dtype=MASTER_DTYPES[dtype], device=device)
         for _ in range(2)
-    ]
+    )
     y, residual = draw(1, tokens, model.dim), draw(1, tokens, model.dim)
     gate, weight, shift = (draw(model.dim) for _ in range(3))
     frames, vae_weight, vae_bias = draw(pixels, VAE_CHANNELS), draw(VAE_CHANNELS), draw(VAE_CHANNELS)
     sink, append, attention, sum_and_norm = kernels(sizes, wide_master=MASTER_DTYPES[dtype] == torch.float32)
     return [
-        Case(sink, lambda: ema_sink_update(keys, values, *masters, slot, turn, tokens, stream.sink_alpha)),
+        Case(
+            sink,
+            lambda: ema_sink_update(
+                keys, values, key_master, value_master, slot, turn, tokens, stream.sink_alpha
+            ),
+        ),
         Case(
             append,
             lambda: norm_rope_append(q, k, v, norm_q, norm_k, model.eps, rope, slot, keys, values),

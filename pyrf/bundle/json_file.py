@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pyrf.config import check_positive, check_whole
+from pyrf.checks import check_positive, check_whole
 
 
 class BundleError(ValueError):

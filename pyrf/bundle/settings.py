@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pyrf.bundle.json_file import BundleError, naming
-from pyrf.config import MAX_FPS, MIN_FPS, ModelConfig, StreamConfig, check_positive, check_whole
+from pyrf.checks import check_positive, check_whole
+from pyrf.config import MAX_FPS, MIN_FPS, ModelConfig, StreamConfig
 from pyrf.models.wan21 import FPS, HEIGHT, WIDTH
 
 

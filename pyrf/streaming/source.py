@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from pyrf.streaming.model import StreamModel
-from pyrf.video.files import Frames
+from pyrf.video.writer import Frames
 
 
 def whole_chunks(

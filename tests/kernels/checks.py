@@ -40,7 +40,7 @@ def aligned(shape: tuple[int, ...], dtype: type, fill: int | float = 0) -> np.nd
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.empty(size + 16, np.uint8)
     start = -memory.ctypes.data % 16
-    out = memory[start : start + size].view(dtype).reshape(shape)
+    out: np.ndarray = memory[start : start + size].view(dtype).reshape(shape)
     out[...] = fill
     return out
 

@@ -83,7 +83,7 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """The sum and its norm."""
     outputs = [torch.full_like(given["y"], float("nan")) for _ in range(2)]
-    arrays = {name: bits(x) for name, x in given.items()}
+    arrays: dict[str, np.ndarray | None] = {name: bits(x) for name, x in given.items()}
     for name in ("residual", *EVERYTHING):
         arrays.setdefault(name, None)
     arrays["sum"], arrays["normed"] = (bits(x) for x in outputs)

@@ -84,7 +84,8 @@ def test_every_bit_is_that_of_the_op_on_cpu(
     turn = angles(head_dim // 6 + 1)
     for _ in range(3):
         run(emulated, ours, turn, tokens, alpha, dtype)
-        ema_sink_update(*theirs, torch.tensor(2), turn, tokens, alpha)
+        keys, values, key_master, value_master = theirs
+        ema_sink_update(keys, values, key_master, value_master, torch.tensor(2), turn, tokens, alpha)
     for a, b in zip(ours, theirs):
         assert torch.equal(a, b)
 

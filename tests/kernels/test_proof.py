@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernels import line_coverage, prove, sanitizers
-from tests.kernels.emulator import KERNELS, has_compiler
+from tests.kernels.emulator import KERNELS, ROOT, has_compiler
 from tests.kernels.mutants import MUTANTS, try_mutant
 
 PROVEN = prove.is_proven()
@@ -41,7 +41,7 @@ def test_what_was_proven() -> None:
 
 
 def test_a_proof_depends_on_the_kernels_and_on_their_checks() -> None:
-    names = {path.relative_to(prove.ROOT).as_posix() for path in prove.sources()}
+    names = {path.relative_to(ROOT).as_posix() for path in prove.sources()}
     csrc = {f"csrc/{kernel}{suffix}" for kernel in KERNELS for suffix in (".cu", ".cuh")}
     tests = {f"tests/kernels/{name}.py" for name in ("checks", "emulator", "mutants", "prove", "sanitizers")}
     assert csrc | tests | {"csrc/emulator/warp.cpp", "csrc/check.cpp"} <= names

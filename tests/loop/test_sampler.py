@@ -145,7 +145,8 @@ def test_a_loop_starts_its_chunks_where_it_is_told() -> None:
 
 
 def test_who_watches_is_told_of_each_call_and_may_give_the_chunk_up() -> None:
-    calls, seen = Calls(), []
+    calls = Calls()
+    seen: list[str] = []
     loop = ChunkLoop(calls, STREAM, SeededNoise([0], SHAPE))
     loop.next_chunk(seen.append)
     assert seen == 4 * ["denoise"] + ["clean"]

@@ -138,7 +138,8 @@ def test_which_attention_runs(ran):
     torch_s = ring_attention(*arguments)
     set_attention("auto")
     ring_attention(*cached(1, 2, 6, 40, 24))  # a head_dim that does not fill registers
-    ring_attention(*(x.bfloat16() if isinstance(x, torch.Tensor) else x for x in arguments))
+    q, keys, values, length = arguments
+    ring_attention(q.bfloat16(), keys.bfloat16(), values.bfloat16(), length)
     assert ran == ["ring_attention"]
     torch.testing.assert_close(loops, torch_s, atol=2e-6, rtol=0)
 
@@ -147,19 +148,19 @@ def test_which_attention_runs(ran):
 def test_norm_rope_append(ran, threads, batch, tokens, heads, head_dim):
     """Also where several threads share the tokens, with q, k and v as parts of one product."""
     q, k, v = draw(batch, tokens, 3 * heads * head_dim).chunk(3, -1)
-    weights = [1 + draw(heads * head_dim, seed=seed) for seed in (1, 2)]
+    norm_q, norm_k = (1 + draw(heads * head_dim, seed=seed) for seed in (1, 2))
     model = ModelConfig(dim=heads * head_dim, num_heads=heads, rope_theta=100.0)
     rope = rope_table(model, [5], LatentSize(2, 2 * tokens))
     caches = []
     for count in (1, 3):
         threads(count)
         keys, values = torch.zeros(2, batch, heads, 2 * tokens, head_dim)
-        got = norm_rope_append(q, k, v, *weights, 1e-6, rope, torch.tensor(1), keys, values)
+        got = norm_rope_append(q, k, v, norm_q, norm_k, 1e-6, rope, torch.tensor(1), keys, values)
         caches.append((got, keys, values))
     assert ran == ["norm_rope_append"] * 2
     for one, several in zip(*caches):
         assert torch.equal(one, several)
-    for result, x, weight in ((got, q, weights[0]), (keys[:, :, tokens:], k, weights[1])):
+    for result, x, weight in ((got, q, norm_q), (keys[:, :, tokens:], k, norm_k)):
         expected = norm_rotate(x.double(), weight.double(), 1e-6, rope.double())
         torch.testing.assert_close(result.double(), expected, atol=2e-6, rtol=2e-6)
     assert torch.equal(values[:, :, tokens:], v.unflatten(-1, (heads, head_dim)).transpose(1, 2))
@@ -200,12 +201,13 @@ def test_a_stream_is_the_same_without_the_native_module(ran, monkeypatch):
 
 def test_why_attention_is_not_ours(monkeypatch):
     """The processor is named where it is the reason, and the heads only where they are."""
-    float32 = torch.float32
-    assert native.cpu_attention_refusal(64, float32) is None
-    assert "a head_dim that is a multiple of 32, got 24" in native.cpu_attention_refusal(24, float32)
-    assert "computes in float32, got torch.bfloat16" in native.cpu_attention_refusal(64, torch.bfloat16)
+
+    def why(head_dim: int, dtype: torch.dtype = torch.float32) -> str:
+        return native.cpu_attention_refusal(head_dim, dtype) or "it is"
+
+    assert why(64) == "it is"
+    assert "a head_dim that is a multiple of 32, got 24" in why(24)
+    assert "computes in float32, got torch.bfloat16" in why(64, torch.bfloat16)
     monkeypatch.setattr(native, "cpu", SimpleNamespace(serves_ring_attention=lambda head_dim: False))
     for head_dim in (24, 64):
-        assert native.cpu_attention_refusal(head_dim, float32).endswith(
-            "needs an x86 CPU with AVX-512, and a build by GCC 12 or newer"
-        )
+        assert why(head_dim).endswith("needs an x86 CPU with AVX-512, and a build by GCC 12 or newer")

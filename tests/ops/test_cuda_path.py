@@ -70,15 +70,15 @@ def test_kernels_equal_plain_torch(name, dtype, head_dim, is_strided, emulator, 
     with cpu_tensors_take_the_cuda_path(monkeypatch, emulator):
         got = op(*ours)
     assert emulator.calls == [name]
-    tolerance = {"atol": 8 * ULP[dtype], "rtol": 2 * ULP[dtype]}
+    atol, rtol = 8 * ULP[dtype], 2 * ULP[dtype]
     if got is not None:
         assert got.is_contiguous() == expected.is_contiguous()
-        torch.testing.assert_close(got, expected, **tolerance)
+        torch.testing.assert_close(got, expected, atol=atol, rtol=rtol)
     for a, b, untouched in zip(ours, plain, before):
         if same(b, untouched):
             assert same(a, untouched)
         elif b.dtype != torch.int16:  # the hidden bits of a bfloat16 differ where its last bit does
-            torch.testing.assert_close(a, b, **tolerance)
+            torch.testing.assert_close(a, b, atol=atol, rtol=rtol)
 
 
 @pytest.mark.parametrize("dtype", HALF)

@@ -1,6 +1,7 @@
 """Rollouts of a network with a gradient: inference's chunks, and a gradient that stays in its chunk."""
 
 from functools import partial
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ def rollout(exit_step, chunks=6, checkpointing=False, leaf=False):
     model = network()[0].requires_grad_(True)
     if checkpointing:
         for block in model.blocks:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+            recomputed = partial(checkpoint, block.forward, use_reentrant=False)
+            block.forward = recomputed  # type: ignore[method-assign]  # so that state keeps its names
     embeds = prompts().requires_grad_(leaf)
     made = ModelRollout(model, STREAM, model.encode_prompt(embeds), SIZE)
     noise = DoubleNoise([1], SHAPE)
@@ -76,8 +78,7 @@ def test_the_gradient_is_that_of_the_exit_call_alone():
                 weight.sub_(sign * step * gradient)
             return out
 
-        sampler.x0 = x0
-        with torch.no_grad():
+        with torch.no_grad(), patch.object(sampler, "x0", x0):
             return made.next_chunk(DoubleNoise([1], SHAPE), 1).square().sum()
 
     slope = (moved(1) - moved(-1)) / (2 * step)
