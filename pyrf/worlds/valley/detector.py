@@ -1,0 +1,7 @@
+"""placeholder"""
+
+from typing import Any
+
+
+def detect(frames: Any) -> Any:
+    raise NotImplementedError
