@@ -17,8 +17,8 @@ TIMES: Words = {
         "in the morning", "as the sun rises", "the sun is rising", "in the morning light", "morning",
     ),
     "noon": (
-        "at noon", "at midday", "noon", "daytime", "at noontime", "at high noon", "in bright daylight",
-        "in broad daylight", "in full sun", "in the afternoon", "by day", "in the middle of the day", "midday",
+        "at noon", "at midday", "noon", "midday", "daytime", "at noontime", "at high noon", "in bright daylight",
+        "in broad daylight", "in full sun", "in the afternoon", "by day", "in the middle of the day",
     ),
     "dusk": (
         "at dusk", "at sunset", "dusk", "sunset", "at sundown", "in the evening", "at twilight", "evening",
@@ -85,8 +85,8 @@ WEATHERS: Words = {
         "with drifting clouds", "under clouds", "white clouds", "partly cloudy", "overcast",
     ),
     "foggy": (
-        "in fog", "foggy", "misty", "in the mist", "fog", "mist", "hazy", "in haze", "with fog", "in dense fog",
-        "through the fog", "foggy weather", "murky",
+        "in fog", "foggy", "misty", "in the mist", "fog", "mist", "hazy", "in haze", "with fog",
+        "in dense fog", "through the fog", "foggy weather", "murky",
     ),
 }  # fmt: skip
 COLORS: Words = {

@@ -1,7 +1,173 @@
-"""placeholder"""
+"""Reads a valley's attributes and its camera's speed back from pixels."""
 
-from typing import Any
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pyrf.worlds.valley.attributes import BALLOONS, FPS, HEIGHT, WIDTH, Attributes
+from pyrf.worlds.valley.camera import camera_velocity
+from pyrf.worlds.valley.detector_network import CELL, CLASSES, FrameReader, half_size
+
+WEIGHTS = Path(__file__).parent / "detector.safetensors"
+STILL = 0.08
+"""Pixels a frame below which a camera stands still."""
+FAST = 1.7
+"""Pixels a frame that part slow from fast."""
+HOVER = 0.25
+"""Pixels a frame below which a balloon hovers."""
+SEEN = 0.4
+"""Probability from which a cell of the map shows a balloon."""
 
 
-def detect(frames: Any) -> Any:
-    raise NotImplementedError
+@dataclass(frozen=True)
+class Detection:
+    """What a clip shows.
+
+    Attributes:
+        season: None for dunes and the sea.
+        balloon, path: None where most frames show no balloon.
+        camera: "right", "left" or "still".
+        speed: pixels a second that the camera goes right; below 0 it goes left.
+        confidence: attribute -> 0..1.
+        present: share of the frames in which a balloon is seen.
+    """
+
+    time: str
+    land: str
+    season: str | None
+    weather: str
+    balloon: str | None
+    path: str | None
+    camera: str
+    speed: float
+    confidence: dict[str, float]
+    present: float
+
+    def matches(self, wanted: Attributes) -> dict[str, bool]:
+        """Attribute -> whether the clip shows what was wanted; an open speed always matches."""
+        names = ("time", "land", "season", "weather", "balloon", "path", "camera")
+        right = {name: getattr(self, name) == getattr(wanted, name) for name in names}
+        is_fast = abs(self.speed) > FAST * FPS
+        right["speed"] = wanted.speed is None or is_fast == (wanted.speed == "fast")
+        return right
+
+
+@lru_cache(maxsize=1)
+def frame_reader() -> FrameReader:
+    """The network that is shipped.
+
+    Raises:
+        FileNotFoundError: when its weights are missing.
+    """
+    if not WEIGHTS.exists():
+        raise FileNotFoundError(f"the detector's weights are missing: {WEIGHTS}; train them first")
+    network = FrameReader()
+    state = {name: tensor.float() for name, tensor in load_file(WEIGHTS).items()}
+    network.load_state_dict(state, strict=False)  # counters of batches are not shipped
+    return network.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def detect(frames: NDArray[np.uint8], network: FrameReader | None = None) -> Detection:
+    """Read a clip, uint8 [T, 192, 320, 3]; T of 12 or more, and surer with 80.
+
+    Args:
+        network: in place of the one that is shipped.
+
+    Raises:
+        ValueError: when the clip has another shape or dtype, or fewer than two frames.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (HEIGHT, WIDTH, 3):
+        raise ValueError(
+            f"frames must be uint8 [T, {HEIGHT}, {WIDTH}, 3], got {frames.dtype} {list(frames.shape)}"
+        )
+    if len(frames) < 2:
+        raise ValueError(f"a clip has at least 2 frames, got {len(frames)}")
+    network = network or frame_reader()
+    clip = torch.from_numpy(np.ascontiguousarray(frames))
+    parts = [network(half_size(part)) for part in clip.split(16)]
+    values: dict[str, str | None] = {}
+    confidence: dict[str, float] = {}
+    for name, classes in CLASSES.items():
+        chance = torch.cat([logits[name] for logits, _ in parts]).softmax(1).mean(0)
+        values[name] = classes[int(chance.argmax())]
+        confidence[name] = float(chance.max())
+    chances = torch.cat([map_logits for _, map_logits in parts]).softmax(1)
+    balloon, path, present = _balloon(chances, confidence)
+    velocity, confidence["camera"] = camera_velocity(clip)
+    camera = "still" if abs(velocity) < STILL else ("right" if velocity > 0 else "left")
+    confidence["speed"] = confidence["camera"]
+    return Detection(
+        time=str(values["time"]),
+        land=str(values["land"]),
+        season=values["season"],
+        weather=str(values["weather"]),
+        balloon=balloon,
+        path=path,
+        camera=camera,
+        speed=velocity * FPS,
+        confidence=confidence,
+        present=present,
+    )
+
+
+def _balloon(chances: Tensor, confidence: dict[str, float]) -> tuple[str | None, str | None, float]:
+    """Colour, path, and share of frames with a balloon; chances [T, 1 + colours, rows, columns]."""
+    colors = chances[:, 1:]
+    best = colors.amax((1, 2, 3))
+    is_seen = best > SEEN
+    present = float(is_seen.float().mean())
+    if present < 0.3:
+        confidence["balloon"] = confidence["path"] = 1 - float(best.mean())
+        return None, None, present
+    weight = (colors * (colors > SEEN)).sum((0, 2, 3))
+    color = int(weight.argmax())
+    confidence["balloon"] = float(weight[color] / weight.sum())
+    velocity = _balloon_velocity(colors[:, color], is_seen)
+    if velocity is None:
+        confidence["path"] = 0.0
+        return list(BALLOONS)[color], None, present
+    right, down = velocity
+    if max(abs(right), abs(down)) < HOVER:
+        path = "hover"
+    elif abs(right) > abs(down):
+        path = "right" if right > 0 else "left"
+    else:
+        path = "sink" if down > 0 else "rise"
+    margin = abs(max(abs(right), abs(down)) - HOVER)
+    confidence["path"] = min(1.0, 0.5 + 2 * margin)
+    return list(BALLOONS)[color], path, present
+
+
+def _balloon_velocity(chance: Tensor, is_seen: Tensor) -> tuple[float, float] | None:
+    """Pixels a frame right and down: the median over pairs of frames. None when it is seen too seldom.
+
+    chance: [T, rows, columns]. Medians do not mind a balloon that leaves and comes in at the other side.
+    """
+    frames, rows, columns = chance.shape
+    y, x = torch.meshgrid(torch.arange(rows).float(), torch.arange(columns).float(), indexing="ij")
+    places = []
+    for time in range(frames):
+        if not is_seen[time]:
+            continue
+        top = int(chance[time].argmax())
+        near = ((x - x.flatten()[top]).abs() <= 3) & ((y - y.flatten()[top]).abs() <= 3)
+        weight = chance[time].clamp(min=0.02) * near - 0.02 * near
+        total = weight.sum()
+        places.append((time, float((weight * x).sum() / total), float((weight * y).sum() / total)))
+    lag = max(4, min(24, frames // 2))
+    at = {time: (px, py) for time, px, py in places}
+    pairs = [(at[t], at[t + lag]) for t in at if t + lag in at]
+    if not pairs:
+        return None
+    steps = torch.tensor([[after[0] - before[0], after[1] - before[1]] for before, after in pairs])
+    right, down = (steps.median(0).values * CELL / lag).tolist()
+    return right, down

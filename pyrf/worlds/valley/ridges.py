@@ -129,7 +129,7 @@ class Shading:
             _patches(u, below, 127, (10, 30), 0.8, seed + 126),
         )
         dark = 1 - 0.30 * smooth(y, 150, 196) * smooth(below, 0, 16)
-        return color * (dark * (1 - 0.09 * tufts))
+        return color * (dark * (1 - 0.13 * tufts))
 
     def _dune(self, u: Tensor, y: Tensor, below: Tensor) -> Tensor:
         """The side away from the sun lies in shade, which hangs from the crest, leans, and fades out."""

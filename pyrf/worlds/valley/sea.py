@@ -39,12 +39,12 @@ class Sea:
         self.base = 255 * mix(color, hour.glow[:, None, None].clamp(max=1), glow) + 0.5
         far = 1 / (0.92 * depth + 0.08)  # distance of a row
         shown = smooth(depth, 0.02, 0.4)
-        # wave numbers across and away, pan and time; long ones, that a small codec can keep
-        waves = ((0.020, 15.0, 0.030, 0.11), (-0.034, 21.0, -0.042, 0.15), (0.052, 29.0, 0.060, 0.20))
-        self.moments = [(pan, speed, rng.uniform(0, 2 * math.pi)) for _, _, pan, speed in waves]
+        # wave numbers across and away, radians a frame; long waves, that a small codec can keep
+        waves = ((0.020, 15.0, 0.07), (-0.034, 21.0, 0.10), (0.052, 29.0, 0.13))
+        self.moments = [(0.85 * across, speed, rng.uniform(0, 2 * math.pi)) for across, _, speed in waves]
         across = (x - WIDTH / 2) * far
         self.sines, self.cosines = [], []
-        for number, (k_across, k_away, _, _) in enumerate(waves):
+        for number, (k_across, k_away, _) in enumerate(waves):
             phase = k_across * across + k_away * far.log()
             share = shown / (1 + 0.6 * number)
             self.sines.append(share * phase.sin())

@@ -121,7 +121,7 @@ class Painter:
         first = math.floor((left - reach) / grove.gap) - 1
         cells = torch.arange(first, math.floor((left + columns + reach) / grove.gap) + 2)
         # groves come and go along the ridge
-        dense = 0.35 + 1.3 * hashed(cells.div(4, rounding_mode="floor"), seed)
+        dense = 0.6 + 0.8 * hashed(cells.div(4, rounding_mode="floor"), seed)
         places = (cells + 0.2 + 0.6 * hashed(cells, seed + 1)) * grove.gap
         taken = (hashed(cells, seed + 2) < grove.share * dense).tolist()
         kinds = (hashed(cells, seed + 3) * len(sprites)).long().tolist()
