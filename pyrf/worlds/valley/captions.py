@@ -17,8 +17,8 @@ TIMES: Words = {
         "in the morning", "as the sun rises", "the sun is rising", "in the morning light", "morning",
     ),
     "noon": (
-        "at noon", "at midday", "noon", "midday", "daytime", "at noontime", "at high noon", "in bright daylight",
-        "in broad daylight", "in full sun", "in the afternoon", "by day", "in the middle of the day",
+        "at noon", "at midday", "noon", "midday", "daytime", "at noontime", "at high noon", "by day",
+        "in bright daylight", "in broad daylight", "in full sun", "in the afternoon", "in the midday sun",
     ),
     "dusk": (
         "at dusk", "at sunset", "dusk", "sunset", "at sundown", "in the evening", "at twilight", "evening",
