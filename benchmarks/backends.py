@@ -16,7 +16,7 @@ from collections.abc import Callable
 import onnxruntime
 import torch
 
-from pyrf.bench import processor
+from pyrf.machine import processor
 from pyrf.pipeline import StreamingPipeline
 
 PROMPT = "a red circle moves right"

@@ -17,7 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from pyrf.bench import PROMPT, processor
+from pyrf.machine import processor
+from pyrf.reports.bench import PROMPT
 
 POLL_S = 0.002
 

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from pyrf.bench import processor
-from pyrf.models.dit_layers import gelu_tanh
-from pyrf.models.packed_linear import MIN_WEIGHTS, PackedLinear, packs_here
+from pyrf.machine import processor
+from pyrf.models.dit.layers import gelu_tanh
+from pyrf.models.dit.packed_linear import MIN_WEIGHTS, PackedLinear, packs_here
 from pyrf.ops import add_norm, native, norm_rope_append, ring_attention
 
 LAYERS = 8

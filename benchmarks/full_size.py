@@ -17,11 +17,11 @@ from dataclasses import replace
 import torch
 from random_wan import random_transformer
 
-from pyrf.backends.torch import TorchBackend
-from pyrf.bench import peak_rss_mib, processor
+from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import StreamConfig
-from pyrf.roofline_report import MODELS
-from pyrf.sampler import ChunkLoop, SeededNoise
+from pyrf.loop.sampler import ChunkLoop, SeededNoise
+from pyrf.machine import peak_rss_mib, processor
+from pyrf.reports.roofline_table import MODELS
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -45,7 +45,7 @@ def main() -> None:
     if arguments.layers is not None:
         config = replace(config, num_layers=arguments.layers)
     model = random_transformer(config, DTYPES[arguments.dtype], device)
-    backend = TorchBackend(model, stream)
+    backend = TorchRollout(model, stream)
     backend.start(1, arguments.height, arguments.width)
     backend.set_prompt(torch.randn(1, config.text_len, config.text_dim, device=device))
     shape = (stream.chunk_frames, config.in_channels, arguments.height, arguments.width)

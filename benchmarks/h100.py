@@ -12,12 +12,12 @@ warm-up fills the window.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,14 +26,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrf.backends.base import StreamBackend
-from pyrf.backends.torch import TorchBackend, TorchEngine
-from pyrf.bench import percentile
+from pyrf.backends.base import Rollout
+from pyrf.backends.torch.rollout import TorchBackend, TorchRollout
 from pyrf.bundle import load_bundle
-from pyrf.cache import SinkRingCache
-from pyrf.models.dit import PromptCache, WanModel
+from pyrf.config import LatentSize
+from pyrf.loop.cache import SinkRingCache
+from pyrf.loop.sampler import ChunkLoop, SeededNoise
+from pyrf.machine import percentile
+from pyrf.models.dit.model import PromptCache
 from pyrf.pipeline import StreamingPipeline
-from pyrf.sampler import ChunkLoop, SeededNoise
 
 PROMPT = "a red circle moves right"
 PARITY_CHUNKS = 8
@@ -60,7 +61,7 @@ def capture_on_gpu(call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     return graph.replay, result
 
 
-class CapturedTorchBackend(TorchBackend):
+class CapturedTorchRollout(TorchRollout):
     """The torch backend with its calls captured, each into a CUDA graph at its second run.
 
     Args:
@@ -68,21 +69,17 @@ class CapturedTorchBackend(TorchBackend):
         capture: records a call.
     """
 
-    def __init__(self, engine: TorchEngine, wrap: Wrap, capture: Capture) -> None:
+    def __init__(self, engine: TorchBackend, wrap: Wrap, capture: Capture) -> None:
         super().__init__(engine.model, engine.stream)
         self._wrap, self._capture = wrap, capture
 
-    def _begin(self, cache: SinkRingCache) -> None:
-        super()._begin(cache)
-        model: WanModel = self.model
+    def _begin(self, cache: SinkRingCache, size: LatentSize) -> None:
+        super()._begin(cache, size)
         self._latents = torch.zeros(self._shape, device=self.device)
-        self._rope = model.rope(range(self._shape[1]), *self._shape[3:]).clone()
         self._calls: dict[tuple[object, ...], tuple[Callable[[], None], Any] | None] = {}
         self._fixed: PromptCache | None = None
-        # In a graph the rotations must be read from memory, not formed on the host.
-        self._table, fixed = model.rope, copy.copy(model)
-        fixed.rope = lambda *_: self._rope  # type: ignore[method-assign]
-        self._forward, self._write_cache = self._wrap(fixed.forward), self._wrap(fixed.write_cache)
+        self._forward = self._wrap(self.model.forward)
+        self._write_cache = self._wrap(self.model.write_cache)
 
     def _encode_prompt(self, prompt_embeds: Tensor) -> None:
         super()._encode_prompt(prompt_embeds)
@@ -104,33 +101,35 @@ class CapturedTorchBackend(TorchBackend):
         recorded[0]()
         return recorded[1]
 
-    def _set(self, latents: Tensor, positions: Sequence[int]) -> dict[str, Any]:
+    def _set(self, latents: Tensor) -> int:
+        """Fill in what a call reads; the cache's length, which is fixed in a graph."""
+        assert self.cache is not None
         self._latents.copy_(latents)
-        self._rope.copy_(self._table(positions, *self._shape[3:]))
-        return {"attention": self._attention, "frame_positions": range(self._shape[1])}
+        self.rope.at(self.cache.frame_positions)
+        return self.cache.length
 
-    def _predict(self, latents: Tensor, timestep: float, positions: Sequence[int]) -> Tensor:
-        options, time = self._set(latents, positions), self.time(timestep)
-        assert self.cache is not None
-        key = ("denoise", timestep, self.cache.length)
-        return self._run(key, lambda: self._forward(self._latents, time, self._prompt, **options)).clone()
+    def _predict(self, latents: Tensor, timestep: float) -> Tensor:
+        length, time = self._set(latents), self.time(timestep)
+        attention, prompt = self.in_force
+        call = partial(self._forward, self._latents, time, prompt, attention=attention)
+        return self._run(("denoise", timestep, length), call).clone()
 
-    def _write(self, latents: Tensor, positions: Sequence[int]) -> None:
-        options, time = self._set(latents, positions), self.time(0.0)
-        assert self.cache is not None
-        key = ("clean", self.cache.length)
-        self._run(key, lambda: self._write_cache(self._latents, time, self._prompt, **options))
+    def _write(self, latents: Tensor) -> None:
+        length, time = self._set(latents), self.time(0.0)
+        attention, prompt = self.in_force
+        call = partial(self._write_cache, self._latents, time, prompt, attention=attention)
+        self._run(("clean", length), call)
 
 
-class CapturedTorchEngine(TorchEngine):
-    """See `CapturedTorchBackend`."""
+class CapturedTorchBackend(TorchBackend):
+    """See `CapturedTorchRollout`."""
 
-    def __init__(self, engine: TorchEngine, wrap: Wrap, capture: Capture = capture_on_gpu) -> None:
+    def __init__(self, engine: TorchBackend, wrap: Wrap, capture: Capture = capture_on_gpu) -> None:
         super().__init__(engine.model, engine.codec, engine.stream)
         self._wrap, self._capture = wrap, capture
 
-    def backend(self, height: int, width: int) -> TorchBackend:
-        return CapturedTorchBackend(self, self._wrap, self._capture)
+    def backend(self, height: int, width: int) -> TorchRollout:
+        return CapturedTorchRollout(self, self._wrap, self._capture)
 
 
 def load(name: str, model: str, **options: Any) -> StreamingPipeline:
@@ -140,19 +139,19 @@ def load(name: str, model: str, **options: Any) -> StreamingPipeline:
         return StreamingPipeline.from_pretrained(model, backend=name, exported=exported, **options)
     pipe = StreamingPipeline.from_pretrained(model, **options)
     if name == "plugin":
-        from pyrf.backends.cuda import CudaDevice
-        from pyrf.backends.tensorrt_engine import TensorRTEngine, plans_on_gpu
-        from pyrf.export.engines import BuildOptions
-        from pyrf.export.tensorrt_runtime import load_tensorrt
+        from pyrf.backends.tensorrt.backend import TensorRTBackend, plans_on_gpu
+        from pyrf.backends.tensorrt.cuda import CudaDevice
+        from pyrf.backends.tensorrt.runtime import load_tensorrt
+        from pyrf.export.tensorrt.engines import BuildOptions
 
         opened = plans_on_gpu(load_tensorrt(), CudaDevice(pipe.device), BuildOptions(plugin=True))
         bundle = load_bundle(model, student=options["student"])
-        pipe.engine = TensorRTEngine(
+        pipe.engine = TensorRTBackend(
             bundle, pipe.codec, dtype=pipe.dtype, open_plans=opened, exported=exported
         )
     if name in ("graph", "compile"):
-        assert isinstance(pipe.engine, TorchEngine)
-        pipe.engine = CapturedTorchEngine(pipe.engine, as_it_is if name == "graph" else compile_whole)
+        assert isinstance(pipe.engine, TorchBackend)
+        pipe.engine = CapturedTorchBackend(pipe.engine, as_it_is if name == "graph" else compile_whole)
     return pipe
 
 
@@ -166,7 +165,7 @@ def latent_chunks(pipe: StreamingPipeline) -> Callable[[], Tensor]:
     """A stream of latents from PROMPT and seed 0, a chunk a call."""
     stride, stream = pipe.codec.spatial_stride, pipe.stream_config
     height, width = pipe.height // stride, pipe.width // stride
-    backend: StreamBackend = pipe.engine.backend(height, width)
+    backend: Rollout = pipe.engine.backend(height, width)
     backend.start(1, height, width)
     backend.set_prompt(pipe.text_encoder.encode([PROMPT]))
     shape = (stream.chunk_frames, pipe.codec.latent_channels, height, width)

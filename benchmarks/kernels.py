@@ -6,7 +6,7 @@ At the sizes of a Wan model at 480 x 832 with a full window, and of its VAE's la
 take turns; before each run the L2 cache is overwritten, for so long that the run is queued by then, and CUDA
 events time its kernels alone. torch's equivalents are the plain torch path of the op (what runs where pyrf
 has no kernels) and, for attention, scaled_dot_product_attention, which picks among its own kernels. `of
-floor` compares with the least time that an H100 needs (pyrf.roofline); `ratio` is the time over ours.
+floor` compares with the least time that an H100 needs (pyrf.reports.roofline); `ratio` is the time over ours.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrf.bench import percentile
-from pyrf.config import StreamConfig
-from pyrf.models.attention import rope_table
+from pyrf.config import LatentSize, StreamConfig
+from pyrf.loop.rope import chunk_turn, rope_table
+from pyrf.machine import percentile
 from pyrf.ops import add_norm, bias_norm, ema_sink_update, native, norm_rope_append, ring_attention
 from pyrf.ops.attention_choice import set_attention
 from pyrf.ops.ema_sink_update import MASTER_DTYPES
-from pyrf.roofline import ELEMENT, PIXELS_PER_LATENT, Device, Sizes, Work, kernels
-from pyrf.roofline_report import FRAMES_PER_LATENT, HEIGHT, MODELS, WIDTH
+from pyrf.reports.roofline import ELEMENT, PIXELS_PER_LATENT, Device, Sizes, Work, kernels
+from pyrf.reports.roofline_table import FRAMES_PER_LATENT, HEIGHT, MODELS, WIDTH
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 MISSING = 2
@@ -45,11 +45,11 @@ class Case(NamedTuple):
     run: Callable[[], object]
 
 
-def cases(sizes: Sizes, rows: int, columns: int, dtype: torch.dtype, device: str) -> list[Case]:
+def cases(sizes: Sizes, size: LatentSize, dtype: torch.dtype, device: str) -> list[Case]:
     """The ops with a full window, and a norm with SiLU of a chunk's frames in the Wan VAE.
 
     Args:
-        rows, columns: tokens of a latent frame.
+        size: of the latents.
     """
     model, stream, tokens = sizes.model, sizes.stream, sizes.tokens
     head_dim, pixels = model.head_dim, sizes.tokens * FRAMES_PER_LATENT * (2 * PIXELS_PER_LATENT) ** 2
@@ -61,10 +61,8 @@ def cases(sizes: Sizes, rows: int, columns: int, dtype: torch.dtype, device: str
     q, k, v = draw(1, tokens, 3 * model.dim).chunk(3, -1)
     rotated = draw(1, model.num_heads, tokens, head_dim)
     norm_q, norm_k = draw(model.dim), draw(model.dim)
-    positions = range(stream.chunk_frames)
-    rope = rope_table(positions, rows, columns, head_dim, model.rope_theta, device=device)
-    time_pairs = head_dim // 2 - 2 * (head_dim // 6)
-    turn = rope.select(0, 0).narrow(0, 0, time_pairs).contiguous()
+    rope = rope_table(model, range(stream.chunk_frames), size, device=device)
+    turn = chunk_turn(model, stream.chunk_frames, dtype=torch.float32, device=device)
     slot = torch.full((), stream.slots - 1, device=device)
     masters = [
         torch.zeros(1, model.num_heads, tokens, head_dim, dtype=MASTER_DTYPES[dtype], device=device)
@@ -192,11 +190,11 @@ def main() -> None:
         print(json.dumps({**vars(arguments), "timed": False, "reason": reason}))
         raise SystemExit(MISSING if arguments.require_gpu else 0)
 
-    side = 2 * PIXELS_PER_LATENT
+    size = LatentSize(HEIGHT // PIXELS_PER_LATENT, WIDTH // PIXELS_PER_LATENT)
     set_attention("pyrf")
     results = {
         case.work.name: measure(case, EventTimer(), arguments.warm_up, arguments.repeats)
-        for case in cases(sizes, HEIGHT // side, WIDTH // side, dtype, "cuda")
+        for case in cases(sizes, size, dtype, "cuda")
     }
     show(results)
     result = {

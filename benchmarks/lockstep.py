@@ -16,8 +16,9 @@ import time
 import torch
 
 from pyrf import StreamingPipeline
-from pyrf.bench import PROMPT, processor
-from pyrf.lockstep import next_chunks
+from pyrf.machine import processor
+from pyrf.reports.bench import PROMPT
+from pyrf.streaming.lockstep import next_chunks
 
 WARM_UP = 4
 

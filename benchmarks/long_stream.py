@@ -19,7 +19,8 @@ import psutil
 import torch
 
 from pyrf import Stream, StreamingPipeline
-from pyrf.bench import PROMPT, processor
+from pyrf.machine import processor
+from pyrf.reports.bench import PROMPT
 
 WARM_UP, SPAN = 10, 100
 

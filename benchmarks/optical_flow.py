@@ -1,4 +1,4 @@
-"""Optical flow for the motion reward: how near the truth, and how fast; and the whole reward.
+"""Optical flow for the motion score: how near the truth, and how fast; and the whole score.
 
     python benchmarks/optical_flow.py
 
@@ -15,8 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pyrf.training.rewards.calibrate import speed_open_scenes
-from pyrf.training.rewards.motion import QUARTER, _change, _contrast, _speed, raw_scores
+from pyrf.evaluation.scores.calibrate_motion import speed_open_scenes
+from pyrf.evaluation.scores.motion import QUARTER, _change, _contrast, _speed, raw_scores
 
 NUM_CLIPS = 30
 NUM_FRAMES = 33
@@ -55,10 +55,10 @@ def main() -> None:
             correlation = np.corrcoef(truth, estimates)[0, 1]
             error = np.abs(np.array(estimates) / truth - 1).mean()
             print(f"| {name} | {apart} | {1e3 * spent:.2f} | {correlation:.3f} | {error:.2f} |")
-    print(f"the whole reward, {BATCH} clips: {reward_seconds():.3f} s, the least of 5")
+    print(f"the whole score, {BATCH} clips: {score_seconds():.3f} s, the least of 5")
 
 
-def reward_seconds() -> float:
+def score_seconds() -> float:
     """Processor time for a batch; the least of several, since other work disturbs it."""
     clips = np.stack([s.render(0, NUM_FRAMES) for s in speed_open_scenes(BATCH, "time")])
     spent = []

@@ -18,15 +18,15 @@ from diffusers import AutoencoderKLWan
 from torch import nn
 
 from pyrf.bundle import load_bundle, save_bundle
-from pyrf.checkpoint import unfilled
+from pyrf.bundle.weights import unfilled
 from pyrf.config import ModelConfig, StreamConfig
-from pyrf.models.codec import Codec
-from pyrf.models.dit import WanModel
-from pyrf.models.taehv import TAEHV, TAEHVCodec, TAEHVConfig
-from pyrf.models.umt5 import UMT5Config, UMT5Encoder
-from pyrf.models.wan_vae import WanVAE, build_network
-from pyrf.roofline_report import HEIGHT, MODELS, WIDTH
-from pyrf.text import TextEncoder
+from pyrf.models.codecs.codec import Codec
+from pyrf.models.codecs.taehv import TAEHV, TAEHVCodec, TAEHVConfig
+from pyrf.models.codecs.wan_vae import WanVAE, build_network
+from pyrf.models.dit.model import WanModel
+from pyrf.models.text.encoder import TextEncoder
+from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
+from pyrf.reports.roofline_table import HEIGHT, MODELS, WIDTH
 
 
 @torch.no_grad()

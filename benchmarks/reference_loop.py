@@ -3,8 +3,8 @@
     python benchmarks/reference_loop.py --threads 2
 
 Times steady chunks (full window) of one 36 M model in one process, taking turns:
-  torch        ChunkLoop on TorchBackend, the linears packed as the torch engine packs them
-  onnxruntime  ChunkLoop on OnnxRuntimeBackend, which packs weights and fuses on its own
+  torch        ChunkLoop on TorchRollout, the linears packed as the torch engine packs them
+  onnxruntime  ChunkLoop on OnnxRuntimeRollout, which packs weights and fuses on its own
   reference    tests/reference: un-rotated keys, rolled, cloned and rotated anew in every layer of every call
   bare         the linears and attentions of our calls alone, with torch, on tensors of the same shapes
 """
@@ -25,16 +25,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyrf.backends.base import StreamBackend
-from pyrf.backends.graphs import GraphSet
-from pyrf.backends.onnxruntime import OnnxRuntimeBackend
-from pyrf.backends.torch import TorchBackend
-from pyrf.bench import processor
+from pyrf.backends.base import Rollout
+from pyrf.backends.onnxruntime.backend import OnnxRuntimeRollout
+from pyrf.backends.onnxruntime.sessions import GraphSet
+from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import PATCH, ModelConfig, StreamConfig
 from pyrf.export.exporter import export_student
-from pyrf.models.dit import WanModel
-from pyrf.models.packed_linear import pack_linears
-from pyrf.sampler import ChunkLoop
+from pyrf.loop.sampler import ChunkLoop
+from pyrf.machine import processor
+from pyrf.models.dit.model import WanModel
+from pyrf.models.dit.packed_linear import pack_linears
 
 MODEL = ModelConfig(dim=512, ffn_dim=2048, num_heads=4, num_layers=8, text_len=64, text_dim=128)
 STREAM = StreamConfig()
@@ -85,16 +85,16 @@ class BareChunk:
         block.ffn[2](self.hidden)
 
 
-def exported(model: WanModel, folder: Path, threads: int) -> OnnxRuntimeBackend:
+def exported(model: WanModel, folder: Path, threads: int) -> OnnxRuntimeRollout:
     """The model's graphs, loaded by ONNX Runtime."""
     manifest = export_student(model, STREAM, folder, height=HEIGHT, width=WIDTH)
-    return OnnxRuntimeBackend(GraphSet(folder, manifest, threads))
+    return OnnxRuntimeRollout(GraphSet(folder, manifest, threads))
 
 
 def build(folder: Path, threads: int, seed: int = 0) -> tuple[dict[str, Callable[[], Tensor]], BareChunk]:
     """Each loop's next chunk, on the same weights, prompt and noise, and the bare one."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from reference.loop import ReferenceLoop, random_weights
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests.reference.loop import ReferenceLoop, random_weights
 
     model, packed = (WanModel(MODEL).eval().requires_grad_(False) for _ in range(2))
     weights = random_weights({k: v.shape for k, v in model.state_dict().items()}, seed, torch.float32)
@@ -106,7 +106,7 @@ def build(folder: Path, threads: int, seed: int = 0) -> tuple[dict[str, Callable
     shape = (1, STREAM.chunk_frames, CHANNELS, HEIGHT, WIDTH)
     noise = [torch.randn(shape, generator=generator) for _ in STREAM.denoising_steps]
 
-    def loop(backend: StreamBackend) -> Callable[[], Tensor]:
+    def loop(backend: Rollout) -> Callable[[], Tensor]:
         backend.start(1, HEIGHT, WIDTH)
         backend.set_prompt(prompt)
         drawn = itertools.cycle(noise)
@@ -114,7 +114,7 @@ def build(folder: Path, threads: int, seed: int = 0) -> tuple[dict[str, Callable
 
     reference = ReferenceLoop(weights, MODEL, STREAM, prompt, HEIGHT, WIDTH)
     loops = {
-        "torch": loop(TorchBackend(packed, STREAM)),
+        "torch": loop(TorchRollout(packed, STREAM)),
         "onnxruntime": loop(exported(model, folder / "export", threads)),
         "reference": lambda: reference.next_chunk(noise[0], noise[1:]),
     }

@@ -32,8 +32,9 @@ from hypothesis import HealthCheck, given, settings
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from pyrf.bench import PROMPT, percentile, processor
 from pyrf.client import AsyncClient, AsyncSession, SessionLostError
+from pyrf.machine import percentile, processor
+from pyrf.reports.bench import PROMPT
 
 OTHER_PROMPT = "a blue square bounces"
 VIEWERS = (1, 4, 16)
@@ -135,7 +136,7 @@ async def measure_prompts(client: AsyncClient, count: int) -> list[float]:
     delays: list[float] = []
     rng = random.Random(0)
     async with await client.create_session(PROMPT) as session:
-        chunk_s = (await client.server_info()).chunk_frames / session.created.fps
+        chunk_s = (await client.server_info()).frames_in_chunk / session.created.fps
         player, sent, wanted = Player(session.created.fps), 0.0, 0
         loop = asyncio.get_running_loop()
 

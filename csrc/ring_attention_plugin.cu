@@ -1,5 +1,5 @@
 // ring_attention as TensorRT calls a plugin's kernel: every pointer and number a parameter of its own, inputs
-// first and the output last. Not part of the native module: `pyrf.export.tensorrt_plugin` compiles it to PTX, and
+// first and the output last. Not part of the native module: `pyrf.export.tensorrt.plugin` compiles it to PTX, and
 // TensorRT keeps that in the engine.
 //
 // The length is read on the device, so one engine and one CUDA graph serve all lengths of the cache.

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import torch
 
-from pyrf.bundle import Bundle
+from pyrf.bundle.bundle import Bundle
 from pyrf.config import ModelConfig, StreamConfig
-from pyrf.export.decoder import decoder_graphs
-from pyrf.export.fp8 import calibrate
+from pyrf.dtypes import dtype_of, name_of
+from pyrf.export.graphs.decoder import decoder_graphs
+from pyrf.export.graphs.fp8 import calibrate
+from pyrf.export.graphs.student import student_graphs
+from pyrf.export.graphs.text_encoder import text_graphs
+from pyrf.export.graphs.trace import TracedGraph, graph_spec, write_graphs
 from pyrf.export.manifest import (
     GRAPHS,
     MANIFEST,
@@ -22,12 +26,9 @@ from pyrf.export.manifest import (
     fingerprint,
     package_versions,
 )
-from pyrf.export.student import student_graphs
-from pyrf.export.text import text_graphs
-from pyrf.export.trace import TracedGraph, graph_spec, write_graphs
 from pyrf.files import whole_folder
-from pyrf.models.codec import latent_size
-from pyrf.models.dit import WanModel
+from pyrf.models.codecs.codec import latent_size
+from pyrf.models.dit.model import WanModel
 
 PRECISIONS = ("float32", "float16", "bfloat16", "fp8")
 CALIBRATION_PROMPTS = (
@@ -109,7 +110,7 @@ def export_onnx(
         raise ExportError(f"dtype must be one of {', '.join(PRECISIONS)}, got {dtype!r}")
     fp8 = dtype == "fp8"
     dtype = "bfloat16" if fp8 else dtype
-    torch_dtype, stream, config = getattr(torch, dtype), bundle.stream_config, bundle.model_config
+    torch_dtype, stream, config = dtype_of(dtype), bundle.stream_config, bundle.model_config
     with whole_folder(folder) as temporary:
         writer = FolderWriter(temporary)
         codec = bundle.codec(torch_dtype)
@@ -167,7 +168,7 @@ def export_student(
         writer = FolderWriter(temporary)
         writer.add(student_graphs(model, stream, height, width), "student.weights")
         return writer.finish(
-            dtype=str(model.dtype).removeprefix("torch."),
+            dtype=name_of(model.dtype),
             fp8=False,
             model=model.config,
             stream=stream,

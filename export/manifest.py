@@ -19,15 +19,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pyrf.bundle import Bundle
-from pyrf.checkpoint import weight_files
+from pyrf.bundle.bundle import Bundle
+from pyrf.bundle.weights import weight_files
 from pyrf.config import ModelConfig, StreamConfig
 
 MANIFEST = "manifest.json"
@@ -41,21 +40,6 @@ Report = Callable[[str], None]
 
 class ExportError(ValueError):
     """An export is missing, damaged, or made for something else."""
-
-
-@contextmanager
-def onnx_extra() -> Iterator[None]:
-    """Around imports that exporting needs.
-
-    Raises:
-        ExportError: naming the package that is missing, and what installs it.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise ExportError(
-            f"exporting needs the package {error.name}; run: pip install 'pyrf[onnx]'"
-        ) from error
 
 
 @dataclass(frozen=True)

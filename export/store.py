@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pyrf.bundle import Bundle
+from pyrf.bundle.bundle import Bundle
 from pyrf.config import StreamConfig
 from pyrf.export.manifest import (
     FORMAT,
@@ -19,9 +19,9 @@ from pyrf.export.manifest import (
     Manifest,
     fingerprint,
     load_manifest,
-    onnx_extra,
     package_versions,
 )
+from pyrf.extras import needs
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
     Raises:
         ValueError: when packages are missing, or the bundle cannot be exported.
     """
-    with onnx_extra():
+    with needs("onnx", "exporting"):
         from pyrf.export.exporter import export_onnx
     key = {
         "format": FORMAT,

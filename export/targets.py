@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from pyrf.bundle import Bundle
-from pyrf.export.manifest import Manifest, Report, onnx_extra
+from pyrf.bundle.bundle import Bundle
+from pyrf.export.manifest import Manifest, Report
+from pyrf.extras import needs
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ when a package is missing or an option does not fit."""
 
 def to_onnx(bundle: Bundle, out: Path, options: ExportOptions, report: Report) -> list[str]:
     """Write ONNX graphs (a `Target`)."""
-    with onnx_extra():
+    with needs("onnx", "exporting"):
         import onnx_ir as ir
 
+        from pyrf.backends.onnxruntime.parity import check_parity
         from pyrf.export.exporter import export_onnx
-        from pyrf.export.parity import check_parity
 
     manifest = export_onnx(
         bundle,
@@ -74,7 +75,7 @@ def _mebibytes(manifest: Manifest) -> float:
 
 def to_tensorrt(bundle: Bundle, out: Path, options: ExportOptions, report: Report) -> list[str]:
     """Write ONNX graphs and engines for this machine's GPU (a `Target`)."""
-    from pyrf.export.tensorrt_target import to_tensorrt
+    from pyrf.export.tensorrt.target import to_tensorrt
 
     return to_tensorrt(bundle, out, options, report)
 

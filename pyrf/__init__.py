@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pyrf.pipeline import Stream as Stream
     from pyrf.pipeline import StreamingPipeline as StreamingPipeline
     from pyrf.pipeline import Timing as Timing
-    from pyrf.video import Video as Video
+    from pyrf.video.files import Video as Video
 
 # Public name -> the module that holds it; imported at first use, so that `import pyrf` needs no torch.
 _HOMES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TypeGuard
+from typing import NamedTuple, Self, TypeGuard
 
 PATCH = (1, 2, 2)
 """Latent frames, rows and columns a token covers, the same in every Wan model."""
@@ -84,6 +84,47 @@ class ModelConfig:
     @property
     def head_dim(self) -> int:
         return self.dim // self.num_heads
+
+    @property
+    def rope_pairs(self) -> tuple[int, int, int]:
+        """How many channel pairs of a head turn with the frame, with the row and with the column."""
+        side = self.head_dim // 6
+        return self.head_dim // 2 - 2 * side, side, side
+
+
+class _Sides(NamedTuple):
+    height: int
+    width: int
+
+
+class LatentSize(_Sides):
+    """Height and width of latents; those of frames in pixels are plain `height` and `width`.
+
+    Raises:
+        ValueError: when the latents do not split into tokens.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, height: int, width: int) -> Self:
+        if height < PATCH[1] or width < PATCH[2] or height % PATCH[1] or width % PATCH[2]:
+            raise ValueError(f"latents must have a positive, even height and width, got {height} x {width}")
+        return super().__new__(cls, height, width)
+
+    @property
+    def rows(self) -> int:
+        """Of tokens."""
+        return self.height // PATCH[1]
+
+    @property
+    def columns(self) -> int:
+        """Of tokens."""
+        return self.width // PATCH[2]
+
+    @property
+    def tokens(self) -> int:
+        """Of a latent frame."""
+        return self.rows * self.columns
 
 
 @dataclass(frozen=True)

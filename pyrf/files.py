@@ -20,7 +20,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         OSError: when it cannot be written, or nothing was.
     """
     path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
+    temporary = _beside(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -31,22 +31,61 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
+def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """A new folder to fill beside `path`, which takes that name at the end.
 
-    When the block fails, it is removed.
+    When the block fails, the new folder is removed, and an old one stays as it was.
+
+    Args:
+        replace: put it in the place of a folder that is there already.
 
     Raises:
-        FileExistsError: when `path` is there already.
+        FileExistsError: when `path` is there already and is not to be replaced.
         OSError: when it cannot be written.
     """
     path = Path(path)
-    if path.exists():
+    if path.exists() and not replace:
         raise FileExistsError(f"{path} exists; give a new directory, or remove it first")
-    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
+    temporary = _beside(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        temporary.rename(path)
+        if replace:
+            replace_folder(path, temporary)
+        else:
+            temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(path: str | Path, new: Path) -> None:
+    """Give a finished folder the name of another, which is removed after that; there need not be another.
+
+    The old folder is never removed before the new one has its name. A process that is killed between the two
+    leaves it as `.<random>.old.<name>` beside `path`.
+
+    Args:
+        path: the name.
+        new: a folder of the same file system.
+
+    Raises:
+        OSError: when a folder cannot be renamed; the old one then has its name back.
+    """
+    path = Path(path)
+    old = _beside(path, "old")
+    try:
+        path.rename(old)
+    except FileNotFoundError:
+        new.rename(path)
+        return
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
+
+
+def _beside(path: Path, kind: str = "tmp") -> Path:
+    """A hidden name in the same folder that ends alike and that no other writer has."""
+    return path.with_name(f".{secrets.token_hex(4)}.{kind}.{path.name}")

@@ -11,16 +11,18 @@ from typing import Self, overload
 import numpy as np
 import torch
 
-from pyrf.backends.choice import check_backend, load_engine
-from pyrf.bundle import Bundle, load_bundle
-from pyrf.models.codec import latent_size
-from pyrf.stream import Chunk, Prompt, Stream, Timing, as_int
-from pyrf.text import clean_prompt
-from pyrf.video import Frames, Video
+from pyrf.backends.choice import check_backend, load_backend
+from pyrf.bundle.bundle import Bundle, load_bundle
+from pyrf.dtypes import dtype_of, name_of
+from pyrf.models.codecs.codec import latent_size
+from pyrf.models.text.encoder import clean_prompt
+from pyrf.streaming.stream import Chunk, Prompt, Stream, Timing, as_int
+from pyrf.video.files import Video
+from pyrf.video.writer import Frames
 
 __all__ = ["Chunk", "Stream", "StreamingPipeline", "Timing", "Video"]
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 class StreamingPipeline:
@@ -54,7 +56,7 @@ class StreamingPipeline:
         text_dtype = torch.bfloat16 if dtype == torch.float16 else dtype
         self.text_encoder = bundle.text_encoder(dtype=text_dtype, device=device)
         self.codec = bundle.codec(dtype=dtype, device=device)
-        self.engine = load_engine(backend, bundle, self.codec, dtype=dtype, device=device, exported=exported)
+        self.engine = load_backend(backend, bundle, self.codec, dtype=dtype, device=device, exported=exported)
 
     @classmethod
     def from_pretrained(
@@ -245,12 +247,12 @@ class StreamingPipeline:
 
 
 def _check_dtype(dtype: str | torch.dtype, backend: str) -> torch.dtype:
-    name = str(dtype).removeprefix("torch.")
+    name = name_of(dtype) if isinstance(dtype, torch.dtype) else dtype
     if name not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}")
     if name == "float16" and backend != "tensorrt":
         raise ValueError("dtype float16 is for the tensorrt backend alone; give float32 or bfloat16")
-    return DTYPES[name]
+    return dtype_of(name)
 
 
 def check_device(device: str | torch.device) -> torch.device:

@@ -24,7 +24,7 @@ def test_the_native_module_tells_how_it_was_built() -> None:
         assert info["cuda_version"].split(".")[0].isdecimal()
 
 
-@pytest.mark.parametrize("name", ["pyrf.export", "pyrf.training", "pyrf.training.worlds.shapes"])
+@pytest.mark.parametrize("name", ["pyrf.export", "pyrf.training", "pyrf.worlds.shapes.scenes"])
 def test_linked_packages_are_importable(name: str) -> None:
     assert importlib.import_module(name)
 

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image, ImageSequence
 from websockets.sync.client import connect
 
-from pyrf.serve.protocol import unpack_frame
-from pyrf.training.worlds.detector import detect
+from pyrf.protocol import unpack_frame
+from pyrf.worlds.shapes.detector import detect
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TIMEOUT_S = 120

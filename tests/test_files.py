@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrf.files import whole_file, whole_folder
+from pyrf.files import replace_folder, whole_file, whole_folder
 
 
 def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -57,6 +57,52 @@ def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="exists; give a new directory"), whole_folder(tmp_path):
         pass
     assert tmp_path.is_dir()
+
+
+def test_the_old_folder_is_there_until_the_new_one_takes_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "old").write_text("old")
+    with whole_folder(path, replace=True) as temporary:
+        (temporary / "new").write_text("new")
+        assert [file.name for file in path.iterdir()] == ["old"]
+    assert [file.name for file in path.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "old").write_text("old")
+    with pytest.raises(TypeError), whole_folder(path, replace=True) as temporary:
+        (temporary / "half").write_text(1)  # type: ignore[arg-type]
+    assert [file.name for file in path.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_old_folder_has_its_name_back_when_the_new_one_cannot_take_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, new = tmp_path / "a", tmp_path / "new"
+    path.mkdir()
+    new.mkdir()
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self == new:
+            raise PermissionError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError, match="no"):
+        replace_folder(path, new)
+    assert set(tmp_path.iterdir()) == {path, new}
+
+
+def test_a_folder_to_be_replaced_need_not_be_there(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "a", replace=True) as temporary:
+        (temporary / "file").write_text("new")
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("a"), Path("a/file")]
 
 
 def test_writers_of_one_name_do_not_meet(tmp_path: Path) -> None:

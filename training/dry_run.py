@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pyrf.bundle import BundleError
-from pyrf.hub import find_bundle
-from pyrf.training import memory
+from pyrf.bundle.bundle import BundleError
+from pyrf.bundle.hub import find_bundle
+from pyrf.evaluation.scores.settings import VideoAlignSettings, single_scores
 from pyrf.training.recipe import AnyRecipe, Recipe, WanDmdRecipe, WanRecipe
-from pyrf.training.rewards.settings import VideoAlignSettings, single_rewards
+from pyrf.training.wan import memory
 
 GIB = 2**30
 HUB_ID = r"[\w.-]+/[\w.-]+"
@@ -125,7 +125,7 @@ def _files(recipe: AnyRecipe, name: str, folder: Path | None) -> list[FileNeed]:
         if network.weights is not None:
             needs.append(FileNeed(name, f"{what}: weights", network.weights, _has_file(network.weights)))
     if isinstance(wan, WanDmdRecipe):
-        for reward in single_rewards(wan.dmd.reward):
+        for reward in single_scores(wan.dmd.reward):
             if isinstance(reward, VideoAlignSettings):
                 for part in (reward.checkpoint, reward.base):
                     needs.append(FileNeed(name, "reward", str(part), part.is_dir()))

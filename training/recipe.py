@@ -10,15 +10,15 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from pyrf.config import ModelConfig, StreamConfig
-from pyrf.training.models import NetworkSettings
-from pyrf.training.settings import Settings, first_problem
-from pyrf.training.stages.causal import CausalSettings
-from pyrf.training.stages.codec import CodecSettings
+from pyrf.settings import Settings, first_problem
+from pyrf.training.runner.trainer import TrainSettings
+from pyrf.training.scratch.causal import CausalSettings
+from pyrf.training.scratch.codec import CodecSettings
+from pyrf.training.scratch.networks import NetworkSettings
+from pyrf.training.scratch.teacher import TeacherSettings
+from pyrf.training.scratch.world import RecipeWorld
 from pyrf.training.stages.dmd import DmdSettings
 from pyrf.training.stages.ode import OdeSettings
-from pyrf.training.stages.teacher import TeacherSettings
-from pyrf.training.trainer import TrainSettings
-from pyrf.training.worlds.shapes import World
 
 
 class RecipeError(ValueError):
@@ -193,22 +193,31 @@ class _Recipe(Settings):
 
 
 class Recipe(_Recipe):
-    """A whole training in the shapes world, from nothing: the world, and the stages in order.
+    """A whole training from nothing: the world, and the stages in order.
 
     Attributes:
         scenes: encoded scenes that all stages after the codec share.
     """
 
     kind: Literal["shapes"] = "shapes"
-    shapes: tuple[str, ...]
-    motions: tuple[str, ...]
+    world: RecipeWorld
     scenes: int = Field(gt=0, multiple_of=10)
     stages: dict[str, ShapesStage] = Field(min_length=1)
     ship: ShipSettings
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older(cls, values: Any) -> Any:
+        """Older recipes give the settings of the shapes world beside the stages, without a `world`."""
+        if not isinstance(values, dict) or "world" in values:
+            return values
+        older = {key: value for key, value in values.items() if key in ("shapes", "motions")}
+        others = {key: value for key, value in values.items() if key not in older}
+        return {**others, "world": {"name": "shapes", **older}}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _ = self.world
+        side = min(self.world.height, self.world.width)
         codecs: set[str] = set()
         networks: set[str] = set()
         for name, stage in self.stages.items():
@@ -216,15 +225,16 @@ class Recipe(_Recipe):
                 other, known = getattr(stage, key, None), codecs if stage.stage == "codec" else networks
                 if isinstance(other, str) and other not in known:
                     raise ValueError(_no_stage(f"stages.{name}.{key}", other, known, "before it"))
+            if isinstance(stage, CodecRecipe) and stage.codec.crop > side:
+                raise ValueError(
+                    f"stages.{name}.codec.crop must be at most {side}, a frame's shorter side, "
+                    f"got {stage.codec.crop}"
+                )
             (codecs if stage.stage == "codec" else networks).add(name)
         for key, known in (("codec", codecs), ("network", networks)):
             if (name := getattr(self.ship, key)) not in known:
                 raise ValueError(_no_stage(f"ship.{key}", name, known, "that makes one"))
         return self
-
-    @property
-    def world(self) -> World:
-        return World(self.shapes, self.motions)
 
 
 class WanRecipe(_Recipe):

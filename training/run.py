@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from pyrf.training import parallel
 from pyrf.training.recipe import AnyRecipe, Recipe, RecipeError
-from pyrf.training.trainer import Stage, train
+from pyrf.training.runner import processes
+from pyrf.training.runner.trainer import Stage, train
 
 logger = logging.getLogger(__name__)
 
@@ -24,29 +24,29 @@ def run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
     if name not in recipe.stages:
         raise RecipeError(f"the recipe has no stage {name!r}; its stages are {', '.join(recipe.stages)}")
     on_gpus = not isinstance(recipe, Recipe) and torch.cuda.is_available()
-    if on_gpus and recipe.processes > 1 and not parallel.under_torchrun():
+    if on_gpus and recipe.processes > 1 and not processes.under_torchrun():
         raise RecipeError(
             f"{recipe.processes} GPUs need torchrun: torchrun --nproc-per-node {recipe.processes} "
             "--no-python pyrf train ..., or --processes 1"
         )
-    parallel.launch(recipe.processes, _run_stage, recipe, name, folder)
+    processes.launch(recipe.processes, _run_stage, recipe, name, folder)
 
 
 def _run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
     """`run_stage` in one of its processes."""
     settings = recipe.stages[name].train
-    settings.accumulate(parallel.world_size())  # refuse a wrong number of processes before loading anything
+    settings.accumulate(processes.world_size())  # refuse a wrong number of processes before loading anything
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(settings.seed)
     logger.info("stage %s: %d steps in %s", name, settings.steps, folder / name)
 
     def build() -> Stage:
         if isinstance(recipe, Recipe):
-            from pyrf.training import shapes_stages
+            from pyrf.training.scratch.build import build_stage
 
-            return shapes_stages.build_stage(recipe, name, folder)
-        from pyrf.training import wan_stages
+            return build_stage(recipe, name, folder)
+        from pyrf.training.wan.build import build_stage as build_wan_stage
 
-        return wan_stages.build_stage(recipe, name, folder)
+        return build_wan_stage(recipe, name, folder)
 
     train(build, settings, folder / name)

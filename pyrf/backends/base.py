@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from pyrf.cache import SinkRingCache
-from pyrf.config import PATCH, ModelConfig, StreamConfig
-from pyrf.models.codec import StreamingDecoder
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
+from pyrf.loop.cache import SinkRingCache
+from pyrf.models.codecs.codec import StreamingDecoder
 
 
-class StreamBackend(ABC):
+class Rollout(ABC):
     """Computes the calls of one stream.
 
     Args:
@@ -52,19 +51,18 @@ class StreamBackend(ABC):
         Raises:
             ValueError: when a size is not one the backend takes.
         """
-        if height < PATCH[1] or width < PATCH[2] or height % PATCH[1] or width % PATCH[2]:
-            raise ValueError(f"height and width of latents must be even and positive, got {height} x {width}")
+        size = LatentSize(height, width)
         self.close()
         self._shape = (batch, self.stream.chunk_frames, self.model_config.in_channels, height, width)
         self.cache = SinkRingCache(
             self.model_config,
             self.stream,
             batch=batch,
-            tokens_per_frame=height // PATCH[1] * (width // PATCH[2]),
+            size=size,
             dtype=self.dtype,
             device=self.device,
         )
-        self._begin(self.cache)
+        self._begin(self.cache, size)
 
     def close(self) -> None:
         """Let go of the stream's memory."""
@@ -77,8 +75,8 @@ class StreamBackend(ABC):
             raise RuntimeError("the backend has no stream: call start() first")
         return self.cache
 
-    def _ready(self, latents: Tensor) -> SinkRingCache:
-        """The cache, once it is known that a call may come and its latents fit."""
+    def _ready(self, latents: Tensor) -> None:
+        """Refuse a call that may not come, or whose latents do not fit."""
         cache = self._started()
         if not self._prompted:
             raise RuntimeError("the stream has no prompt: call start(), then set_prompt()")
@@ -86,7 +84,6 @@ class StreamBackend(ABC):
             raise RuntimeError("the cache has no chunk under way: call begin_chunk() first")
         if latents.shape != self._shape:
             raise ValueError(f"latents must be {list(self._shape)}, got {list(latents.shape)}")
-        return cache
 
     @torch.inference_mode()
     def set_prompt(self, prompt_embeds: Tensor, recache: bool = False) -> None:
@@ -113,8 +110,8 @@ class StreamBackend(ABC):
         if recache:
             chunks = cache.ring_chunks
             for chunk, latents in zip(chunks, list(self._recent)[-len(chunks) :]):
-                with cache.rewrite(chunk) as positions:
-                    self._write(latents, positions)
+                with cache.rewrite(chunk):
+                    self._write(latents)
 
     @torch.inference_mode()
     def begin_chunk(self) -> None:
@@ -143,8 +140,8 @@ class StreamBackend(ABC):
             RuntimeError: outside a chunk.
             ValueError: when the shape does not fit the stream.
         """
-        cache = self._ready(latents)
-        return self._predict(latents, timestep, cache.frame_positions)
+        self._ready(latents)
+        return self._predict(latents, timestep)
 
     @torch.inference_mode()
     def clean(self, latents: Tensor) -> None:
@@ -152,8 +149,8 @@ class StreamBackend(ABC):
 
         Takes and raises what `denoise` does.
         """
-        cache = self._ready(latents)
-        self._write(latents, cache.frame_positions)
+        self._ready(latents)
+        self._write(latents)
         self.end_chunk(latents)
 
     def end_chunk(self, latents: Tensor) -> None:
@@ -173,7 +170,7 @@ class StreamBackend(ABC):
         self._recent.pop()
 
     @abstractmethod
-    def _begin(self, cache: SinkRingCache) -> None:
+    def _begin(self, cache: SinkRingCache, size: LatentSize) -> None:
         """Make ready for a stream with this new cache."""
 
     @abstractmethod
@@ -181,11 +178,11 @@ class StreamBackend(ABC):
         """Put a prompt in force, [B or 1, text_len, text_dim]."""
 
     @abstractmethod
-    def _predict(self, latents: Tensor, timestep: float, positions: Sequence[int]) -> Tensor:
-        """The flow of the chunk under way, at these latent-frame positions; its slot is written."""
+    def _predict(self, latents: Tensor, timestep: float) -> Tensor:
+        """The flow of the chunk under way; its slot is written."""
 
     @abstractmethod
-    def _write(self, latents: Tensor, positions: Sequence[int]) -> None:
+    def _write(self, latents: Tensor) -> None:
         """Write the keys and values of clean latents into the slot of the chunk under way."""
 
 
@@ -201,7 +198,7 @@ class PendingFrames(Protocol):
 class OverlappedDecoder(StreamingDecoder, Protocol):
     """A decoder that works while the network goes on with the next chunk.
 
-    Its backend does not wait for the GPU either, and can make a chunk again (`StreamBackend.reopen_chunk`).
+    Its backend does not wait for the GPU either, and can make a chunk again (`Rollout.reopen_chunk`).
     """
 
     def begin(self, latents: Tensor) -> PendingFrames:
@@ -209,7 +206,7 @@ class OverlappedDecoder(StreamingDecoder, Protocol):
         ...
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """A model loaded for one backend; its streams share the weights."""
 
     def check_size(self, height: int, width: int) -> None:
@@ -220,7 +217,7 @@ class Engine(Protocol):
         """
         ...
 
-    def backend(self, height: int, width: int) -> StreamBackend:
+    def backend(self, height: int, width: int) -> Rollout:
         """A backend for a stream of latents of this size; `start` it next."""
         ...
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from pyrf.backends.base import Engine
-from pyrf.bundle import Bundle
-from pyrf.models.codec import Codec
+from pyrf.backends.base import Backend
+from pyrf.bundle.bundle import Bundle
+from pyrf.models.codecs.codec import Codec
 
 BACKENDS = ("torch", "onnxruntime", "tensorrt")
 
@@ -27,12 +27,12 @@ def check_backend(name: str, exported: str | Path | None) -> None:
             "choose onnxruntime or tensorrt"
         )
     if name == "tensorrt":
-        from pyrf.export.tensorrt_runtime import load_tensorrt
+        from pyrf.backends.tensorrt.runtime import load_tensorrt
 
         load_tensorrt()
 
 
-def load_engine(
+def load_backend(
     name: str,
     bundle: Bundle,
     codec: Codec,
@@ -40,7 +40,7 @@ def load_engine(
     dtype: torch.dtype,
     device: torch.device,
     exported: str | Path | None,
-) -> Engine:
+) -> Backend:
     """Load a bundle's student for a backend.
 
     Args:
@@ -53,13 +53,13 @@ def load_engine(
         ValueError: when the backend lacks a package, or does not take the dtype, device or folder.
     """
     if name == "torch":
-        from pyrf.backends.torch import TorchEngine
+        from pyrf.backends.torch.rollout import TorchBackend
 
-        return TorchEngine(bundle.transformer(dtype=dtype, device=device), codec, bundle.stream_config)
+        return TorchBackend(bundle.transformer(dtype=dtype, device=device), codec, bundle.stream_config)
     if name == "tensorrt":
-        from pyrf.backends.tensorrt_engine import load_tensorrt_engine
+        from pyrf.backends.tensorrt.backend import load_tensorrt_backend
 
-        return load_tensorrt_engine(bundle, codec, dtype=dtype, device=device, exported=exported)
-    from pyrf.backends.onnxruntime import OnnxRuntimeEngine
+        return load_tensorrt_backend(bundle, codec, dtype=dtype, device=device, exported=exported)
+    from pyrf.backends.onnxruntime.backend import OnnxRuntimeBackend
 
-    return OnnxRuntimeEngine(bundle, codec, dtype=dtype, device=device, exported=exported)
+    return OnnxRuntimeBackend(bundle, codec, dtype=dtype, device=device, exported=exported)

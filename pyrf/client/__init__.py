@@ -1,16 +1,9 @@
-"""A client of `pyrf serve`: sessions as iterators of frames, async and sync. Needs the `serve` extra."""
+"""A client of `pyrf serve`: sessions as iterators of frames, async and sync. Needs the `client` extra."""
 
-from pyrf.serve import require_extra
+from pyrf.extras import needs
 
-require_extra()
-
-from pyrf.client.asynchronous import (  # noqa: E402
-    AsyncClient,
-    AsyncSession,
-    Frame,
-    RefusedError,
-    SessionLostError,
-)
-from pyrf.client.synchronous import Client, Session  # noqa: E402
+with needs("client", "the client"):
+    from pyrf.client.asynchronous import AsyncClient, AsyncSession, Frame, RefusedError, SessionLostError
+    from pyrf.client.synchronous import Client, Session
 
 __all__ = ["AsyncClient", "AsyncSession", "Client", "Frame", "RefusedError", "Session", "SessionLostError"]

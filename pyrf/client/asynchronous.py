@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from pyrf.serve.protocol import (
+from pyrf.protocol import (
     MESSAGE,
     NO_SESSION_CODE,
     ClosingMessage,

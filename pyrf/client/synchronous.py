@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 from anyio.from_thread import start_blocking_portal
 
 from pyrf.client.asynchronous import AsyncClient, AsyncSession, Frame
-from pyrf.serve.protocol import ClosingMessage, PromptReply, ServerInfo, SessionInfo
+from pyrf.protocol import ClosingMessage, PromptReply, ServerInfo, SessionInfo
 
 T = TypeVar("T")
 

@@ -45,20 +45,20 @@ def bench(
 ) -> None:
     """Time a model here, and say how it was timed."""
     if roofline:
-        from pyrf import roofline_report
+        from pyrf.reports import roofline_table
 
-        floors = roofline_report.report()
+        floors = roofline_table.report()
         if as_json:
             typer.echo(json.dumps(floors.to_dict()))
         else:
-            roofline_report.show(floors)
+            roofline_table.show(floors)
         return
     if chunks is not None and seconds is not None:
         raise ValueError("give --chunks or --seconds, not both")
     if seconds is not None:
         check_seconds(seconds)
     check_threads(threads)
-    from pyrf import bench as bench_module
+    from pyrf.reports import bench as bench_module
 
     bench_module.check_counts(chunks=chunks, repeats=repeats, warm_up=warm_up)
     start = time.perf_counter()

@@ -1,15 +1,18 @@
-"""`pyrf eval`: judge a model of the shapes world; `pyrf eval study`: the paper's ablation on it."""
+"""`pyrf eval`: judge a model by the world it shows; `pyrf eval study`: the paper's ablation in miniature."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pyrf.commands.options import ModelOption
 from pyrf.commands.train import require_training
+
+if TYPE_CHECKING:
+    from pyrf.worlds.world import World
 
 app = typer.Typer(add_completion=False)
 
@@ -18,28 +21,40 @@ app = typer.Typer(add_completion=False)
 def evaluate(
     context: typer.Context,
     model: ModelOption = "tiny",
-    recipe: Annotated[str, typer.Option(help="The recipe whose world the prompts are from.")] = "tiny",
+    world: Annotated[str, typer.Option(help="The world that the prompts are from.")] = "shapes",
+    recipe: Annotated[
+        str | None, typer.Option(help="The recipe whose world the prompts are from, in place of --world.")
+    ] = None,
     prompts: Annotated[int, typer.Option(help="Held-out prompts.")] = 200,
     seconds: Annotated[float, typer.Option(help="Length of the streams; the last 5 s are judged.")] = 5.0,
     sheet: Annotated[Path, typer.Option(help="Where a contact sheet of 12 streams goes.")] = Path("eval.png"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Judge how well a bundle of the shapes world follows held-out prompts."""
+    """Judge how well a bundle that shows a small world follows held-out prompts."""
     if context.invoked_subcommand is not None:
         return
-    require_training()
-    from pyrf.training.recipe import load_recipe
-    from pyrf.training.ship import evaluate as score
-    from pyrf.video import check_output
+    from pyrf.evaluation import held_out
+    from pyrf.video.files import check_output
 
     check_output(str(sheet))
-    scores = score(model, load_recipe(recipe), prompts, seconds, sheet)
+    scores = held_out.evaluate(model, _world(world, recipe), prompts, seconds, sheet)
     if as_json:
         typer.echo(json.dumps(scores))
     else:
         typer.echo(f"{prompts} held-out prompts, {seconds:g} s streams, last 5 s judged; pictures in {sheet}")
         for name, value in scores.items():
             typer.echo(f"  {name:<16} {100 * value:5.1f} %")
+
+
+def _world(name: str, recipe: str | None) -> World:
+    if recipe is None:
+        from pyrf.worlds.choice import world_type
+
+        return world_type(name)()
+    require_training()
+    from pyrf.training.recipe import load_recipe
+
+    return load_recipe(recipe).world
 
 
 @app.command()
@@ -58,8 +73,8 @@ def study(
 
     require_training()
     from pyrf.training.recipe import load_recipe
-    from pyrf.training.study import StudySettings, run_study
-    from pyrf.training.study_report import table, write_report
+    from pyrf.training.study.report import table, write_report
+    from pyrf.training.study.study import StudySettings, run_study
 
     settings = StudySettings(prompts, seconds, seeds)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

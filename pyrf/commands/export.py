@@ -45,7 +45,7 @@ def export(
         raise ValueError(f"--check must be 0 or more, got {check}")
     from dataclasses import replace
 
-    from pyrf.bundle import load_bundle
+    from pyrf.bundle.bundle import load_bundle
     from pyrf.pipeline import check_device
 
     bundle = load_bundle(model, student=student)

@@ -25,7 +25,7 @@ from pyrf.commands.options import (
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
-    from pyrf.video import Frames
+    from pyrf.video.writer import Frames
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def generate(
     exported: ExportedOption = None,
 ) -> None:
     """Make a video from a prompt."""
-    from pyrf.video import check_output, open_writer
+    from pyrf.video.files import check_output, open_writer
 
     check_seconds(seconds)
     switches = sorted((parse_switch(text, seconds) for text in at or ()), key=lambda switch: switch.seconds)
@@ -146,7 +146,7 @@ def _last_chunk(pipe: StreamingPipeline, num_frames: int, *, continues: bool) ->
 
 def _read_opening(pipe: StreamingPipeline, path: Path, height: int | None, width: int | None) -> Frames:
     """The frames to continue from, in the size and rate of the stream: no more than its window holds."""
-    from pyrf.video_reader import read_frames
+    from pyrf.video.reader import read_frames
 
     height, width = pipe.check_size(height, width)
     limit = pipe.num_frames_of(pipe.stream_config.slots)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pyrf.extras import require
+
 if TYPE_CHECKING:
     from pyrf.training.recipe import AnyRecipe
 
@@ -69,7 +71,7 @@ def _train(recipe: AnyRecipe, stages: list[str] | None, out: Path) -> None:
 
     from pyrf.training.recipe import Recipe
     from pyrf.training.run import run_stage
-    from pyrf.training.ship import ship_latest
+    from pyrf.training.scratch.ship import ship_latest
 
     speaks = os.environ.get("RANK", "0") == "0"
     level = logging.INFO if speaks else logging.WARNING
@@ -84,8 +86,4 @@ def _train(recipe: AnyRecipe, stages: list[str] | None, out: Path) -> None:
 
 def require_training() -> None:
     """What training needs beyond inference is an extra."""
-    from importlib.util import find_spec
-
-    missing = [name for name in ("pydantic", "yaml", "tensorboard") if find_spec(name) is None]
-    if missing:
-        raise ValueError(f"training needs {' and '.join(missing)}: pip install 'pyrf[train]'")
+    require("train", "training", "pydantic", "yaml", "tensorboard")

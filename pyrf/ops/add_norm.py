@@ -8,6 +8,8 @@ what is normalised is the sum as it is rounded to its dtype, so that one pass gi
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,31 +18,39 @@ from pyrf.ops import native
 from pyrf.ops.library import FLOATS, compute_dtype, define, expect, expect_contiguous
 
 
-def _check(
-    y: Tensor,
-    residual: Tensor | None,
-    gate: Tensor | None,
-    bias: Tensor | None,
-    weight: Tensor | None,
-    shift: Tensor | None,
-) -> None:
+class Args(NamedTuple):
+    """y and residual are [..., D], the others [D]; what is None is left out."""
+
+    y: Tensor
+    residual: Tensor | None
+    gate: Tensor | None
+    bias: Tensor | None
+    weight: Tensor | None
+    shift: Tensor | None
+    eps: float
+    rms: bool
+    silu: bool
+
+
+def _check(args: Args) -> None:
+    y = args.y
     if y.ndim < 1 or y.dtype not in FLOATS:
         raise ValueError(f"y must be [..., D] of a float dtype, got {list(y.shape)} {y.dtype}")
-    if residual is None and weight is None:
+    if args.residual is None and args.weight is None:
         raise ValueError("residual or weight must be given: there is nothing to do without")
-    if shift is not None and weight is None:
+    if args.shift is not None and args.weight is None:
         raise ValueError("shift must come with a weight")
     expect_contiguous("y", y)
-    vectors = {"gate": gate, "bias": bias, "weight": weight, "shift": shift}
-    shapes = {"residual": (residual, y.shape)} | {name: (x, y.shape[-1:]) for name, x in vectors.items()}
-    for name, (x, shape) in shapes.items():
+    for name in ("residual", "gate", "bias", "weight", "shift"):
+        x = getattr(args, name)
         if x is not None:
-            expect(name, x, tuple(shape), y.dtype, y.device)
+            expect(name, x, y.shape if name == "residual" else y.shape[-1:], y.dtype, y.device)
             expect_contiguous(name, x)
 
 
-def _add(y: Tensor, residual: Tensor | None, gate: Tensor | None, bias: Tensor | None) -> Tensor:
+def _add(args: Args) -> Tensor:
     """residual + gate y + bias, rounded once; y itself where there is nothing to add."""
+    y, residual, gate, bias = args[:4]
     if bias is None:
         if residual is None:
             return y if gate is None else y * gate
@@ -53,118 +63,76 @@ def _add(y: Tensor, residual: Tensor | None, gate: Tensor | None, bias: Tensor |
     return total.add_(bias).add_(residual).to(y.dtype)
 
 
-def _norm(x: Tensor, weight: Tensor, shift: Tensor | None, eps: float, rms: bool, silu: bool) -> Tensor:
-    if rms:
-        normed = F.rms_norm(x, weight.shape, weight, eps)
-        if shift is not None:
-            normed = normed + shift
+def _norm(x: Tensor, weight: Tensor, args: Args) -> Tensor:
+    if args.rms:
+        normed = F.rms_norm(x, weight.shape, weight, args.eps)
+        if args.shift is not None:
+            normed = normed + args.shift
     else:
-        normed = F.layer_norm(x, weight.shape, weight, shift, eps)
-    return F.silu(normed, inplace=True) if silu else normed
+        normed = F.layer_norm(x, weight.shape, weight, args.shift, args.eps)
+    return F.silu(normed, inplace=True) if args.silu else normed
 
 
-def _run(
-    y: Tensor,
-    residual: Tensor | None,
-    gate: Tensor | None,
-    bias: Tensor | None,
-    weight: Tensor | None,
-    shift: Tensor | None,
-    eps: float,
-    rms: bool,
-    silu: bool,
-) -> list[Tensor]:
-    _check(y, residual, gate, bias, weight, shift)
-    total = _add(y, residual, gate, bias)
-    found = [] if residual is None else [total]
-    return found if weight is None else [*found, _norm(total, weight, shift, eps, rms, silu)]
+def _run(args: Args) -> list[Tensor]:
+    total = _add(args)
+    found = [] if args.residual is None else [total]
+    return found if args.weight is None else [*found, _norm(total, args.weight, args)]
 
 
-def _run_cpu(
-    y: Tensor,
-    residual: Tensor | None,
-    gate: Tensor | None,
-    bias: Tensor | None,
-    weight: Tensor | None,
-    shift: Tensor | None,
-    eps: float,
-    rms: bool,
-    silu: bool,
-) -> list[Tensor]:
-    if native.cpu is None or y.dtype != torch.float32 or silu:
-        return _run(y, residual, gate, bias, weight, shift, eps, rms, silu)
-    _check(y, residual, gate, bias, weight, shift)
-    total = None if residual is None else torch.empty_like(y)
-    normed = None if weight is None else torch.empty_like(y)
-    inputs, outputs = (residual, gate, bias, weight, shift), (total, normed)
+def _empty(args: Args) -> tuple[Tensor | None, Tensor | None]:
+    """Room for the sum and for what is normed, where they are asked for."""
+    total = None if args.residual is None else torch.empty_like(args.y)
+    return total, None if args.weight is None else torch.empty_like(args.y)
+
+
+def _given(outputs: tuple[Tensor | None, ...]) -> list[Tensor]:
+    return [x for x in outputs if x is not None]
+
+
+def _run_cpu(args: Args) -> list[Tensor]:
+    y = args.y
+    if native.cpu is None or y.dtype != torch.float32 or args.silu:
+        return _run(args)
+    outputs = _empty(args)
     native.cpu.add_norm(
-        y.data_ptr(),
-        *(0 if x is None else x.data_ptr() for x in inputs),
-        eps,
-        rms,
+        *(0 if x is None else x.data_ptr() for x in args[:6]),
+        args.eps,
+        args.rms,
         *(0 if x is None else x.data_ptr() for x in outputs),
         y.numel() // max(y.shape[-1], 1),
         y.shape[-1],
         torch.get_num_threads(),
     )
-    return [x for x in outputs if x is not None]
+    return _given(outputs)
 
 
-def _run_cuda(
-    y: Tensor,
-    residual: Tensor | None,
-    gate: Tensor | None,
-    bias: Tensor | None,
-    weight: Tensor | None,
-    shift: Tensor | None,
-    eps: float,
-    rms: bool,
-    silu: bool,
-) -> list[Tensor]:
-    _check(y, residual, gate, bias, weight, shift)
+def _run_cuda(args: Args) -> list[Tensor]:
+    y = args.y
     if not native.serve_rows(y):
-        return _run(y, residual, gate, bias, weight, shift, eps, rms, silu)
-    total = None if residual is None else torch.empty_like(y)
-    normed = None if weight is None else torch.empty_like(y)
-    inputs, outputs = (residual, gate, bias, weight, shift), (total, normed)
+        return _run(args)
+    outputs = _empty(args)
     native.launch(
         "add_norm",
         y.device,
         native.DTYPES[y.dtype],
-        y.data_ptr(),
-        *(0 if x is None else x.data_ptr() for x in inputs),
-        eps,
-        rms,
-        silu,
+        *(0 if x is None else x.data_ptr() for x in args[:6]),
+        *args[6:],
         *(0 if x is None else x.data_ptr() for x in outputs),
         y.numel() // y.shape[-1],
         y.shape[-1],
     )
-    return [x for x in outputs if x is not None]
-
-
-def _fake(
-    y: Tensor,
-    residual: Tensor | None,
-    gate: Tensor | None,
-    bias: Tensor | None,
-    weight: Tensor | None,
-    shift: Tensor | None,
-    eps: float,
-    rms: bool,
-    silu: bool,
-) -> list[Tensor]:
-    _check(y, residual, gate, bias, weight, shift)
-    return [torch.empty_like(y) for x in (residual, weight) if x is not None]
+    return _given(outputs)
 
 
 _op = define(
-    "add_norm(Tensor y, Tensor? residual, Tensor? gate, Tensor? bias, Tensor? weight, Tensor? shift, "
-    "float eps, bool rms, bool silu) -> Tensor[]",
-    _run,
-    _run_cuda,
-    _fake,
-    _run_cpu,
+    "add_norm",
+    Args,
+    check=_check,
+    run=_run,
+    cuda=_run_cuda,
+    cpu=_run_cpu,
+    fake=lambda args: _given(_empty(args)),
+    returns="Tensor[]",
 )
 
 

@@ -8,6 +8,8 @@ evicted chunk already stands there.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -68,61 +70,47 @@ def _update(
         sink.copy_(master)
 
 
-def _check(
-    keys: Tensor,
-    values: Tensor,
-    key_master: Tensor | None,
-    value_master: Tensor | None,
-    slot: Tensor,
-    turn: Tensor,
-    tokens: int,
-    alpha: float,
-) -> None:
-    batch, heads, capacity, head_dim = expect_cache(keys, values)
-    expect_slot(slot, tokens, capacity, keys.device)
+class Args(NamedTuple):
+    """keys and values are [B, heads, slots * tokens, head_dim]; see `ema_sink_update`."""
+
+    keys: Tensor
+    values: Tensor
+    key_master: Tensor | None
+    value_master: Tensor | None
+    slot: Tensor
+    turn: Tensor
+    tokens: int
+    alpha: float
+
+
+def _check(args: Args) -> None:
+    keys, turn, tokens = args.keys, args.turn, args.tokens
+    batch, heads, capacity, head_dim = expect_cache(keys, args.values)
+    expect_slot(args.slot, tokens, capacity, keys.device)
     if turn.ndim != 2 or len(turn) > head_dim // 2:
         raise ValueError(f"turn must be [up to {head_dim // 2} pairs, 2], got {list(turn.shape)}")
     expect("turn", turn, (len(turn), 2), compute_dtype(keys.dtype), keys.device)
-    if not 0.0 <= alpha <= 1.0:
-        raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
+    if not 0.0 <= args.alpha <= 1.0:
+        raise ValueError(f"alpha must lie in [0, 1], got {args.alpha}")
     dtype = MASTER_DTYPES.get(keys.dtype)
-    for name, master in (("key_master", key_master), ("value_master", value_master)):
+    for name, master in (("key_master", args.key_master), ("value_master", args.value_master)):
         if (master is None) != (dtype is None):
             raise ValueError(f"{name} must be {dtype} for a cache of {keys.dtype}, got {master}")
         if master is not None and dtype is not None:
             expect(name, master, (batch, heads, tokens, head_dim), dtype, keys.device)
 
 
-def _run(
-    keys: Tensor,
-    values: Tensor,
-    key_master: Tensor | None,
-    value_master: Tensor | None,
-    slot: Tensor,
-    turn: Tensor,
-    tokens: int,
-    alpha: float,
-) -> None:
-    _check(keys, values, key_master, value_master, slot, turn, tokens, alpha)
-    place = locate(slot, tokens, keys.shape[2], first=1)
-    _update(keys, key_master, place, turn, tokens, alpha)
-    _update(values, value_master, place, None, tokens, alpha)
+def _run(args: Args) -> None:
+    place = locate(args.slot, args.tokens, args.keys.shape[2], first=1)
+    _update(args.keys, args.key_master, place, args.turn, args.tokens, args.alpha)
+    _update(args.values, args.value_master, place, None, args.tokens, args.alpha)
 
 
-def _run_cuda(
-    keys: Tensor,
-    values: Tensor,
-    key_master: Tensor | None,
-    value_master: Tensor | None,
-    slot: Tensor,
-    turn: Tensor,
-    tokens: int,
-    alpha: float,
-) -> None:
-    _check(keys, values, key_master, value_master, slot, turn, tokens, alpha)
-    if not native.serve(keys):
-        _run(keys, values, key_master, value_master, slot, turn, tokens, alpha)
+def _run_cuda(args: Args) -> None:
+    if not native.serve(args.keys):
+        _run(args)
         return
+    keys, values, key_master, value_master, slot, turn, tokens, alpha = args
     expect_contiguous("turn", turn)
     assert key_master is not None
     assert value_master is not None
@@ -149,11 +137,14 @@ def _run_cuda(
 
 
 _op = define(
-    "ema_sink_update(Tensor(a!) keys, Tensor(b!) values, Tensor(c!)? key_master, Tensor(d!)? value_master, "
-    "Tensor slot, Tensor turn, SymInt tokens, float alpha) -> ()",
-    _run,
-    _run_cuda,
-    _check,
+    "ema_sink_update",
+    Args,
+    check=_check,
+    run=_run,
+    cuda=_run_cuda,
+    fake=lambda args: None,
+    mutates=("keys", "values", "key_master", "value_master"),
+    returns="()",
 )
 
 

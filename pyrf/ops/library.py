@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from string import ascii_lowercase
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
@@ -12,33 +13,78 @@ from torch.library import Library, register_fake
 LIBRARY = Library("pyrf", "DEF")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
+A = TypeVar("A")
+R = TypeVar("R")
+_KINDS: dict[object, str] = {
+    Tensor: "Tensor",
+    Tensor | None: "Tensor?",
+    int: "SymInt",
+    float: "float",
+    bool: "bool",
+}
 
-def define(
-    schema: str,
-    run: Callable[..., Any],
-    run_cuda: Callable[..., Any],
-    fake: Callable[..., Any],
-    run_cpu: Callable[..., Any] | None = None,
-) -> Any:
-    """Define an op of the library.
+
+def schema(name: str, args: Callable[..., A], mutates: Iterable[str], returns: str) -> str:
+    """An op's schema, from the names and types of its arguments.
 
     Args:
-        schema: its name, arguments and what it mutates.
-        run: the plain torch path, which serves every device that has none of its own.
-        run_cuda: the path of CUDA devices.
-        fake: checks the arguments and returns an empty result, for tracing.
-        run_cpu: the path of the CPU; None: `run`.
+        name: of the op.
+        args: the NamedTuple of its arguments.
+        mutates: names of the tensors that it writes.
+        returns: the type of its result, as torch writes it.
+    """
+    letters = dict(zip(mutates, ascii_lowercase))
+    words = []
+    for argument, kind in get_type_hints(args).items():
+        alias = f"({letters[argument]}!)" if argument in letters else ""
+        words.append(f"{_KINDS[kind].replace('Tensor', f'Tensor{alias}')} {argument}")
+    return f"{name}({', '.join(words)}) -> {returns}"
+
+
+def checked(args: Callable[..., A], check: Callable[[A], None], path: Callable[[A], R]) -> Callable[..., R]:
+    """A path as the dispatcher calls it: with an op's arguments one by one, which are checked first."""
+
+    def call(*values: Any) -> R:
+        given = args(*values)
+        check(given)
+        return path(given)
+
+    return call
+
+
+def define(
+    name: str,
+    args: Callable[..., A],
+    *,
+    check: Callable[[A], None],
+    run: Callable[[A], R],
+    cuda: Callable[[A], R],
+    fake: Callable[[A], R],
+    cpu: Callable[[A], R] | None = None,
+    mutates: Iterable[str] = (),
+    returns: str = "Tensor",
+) -> Any:
+    """Define an op of the library. Its arguments are checked once, whichever path they take.
+
+    Args:
+        name: of the op.
+        args: the NamedTuple of its arguments, whose fields give the schema. Paths receive it whole.
+        check: raises a ValueError unless the arguments fit.
+        run: the plain torch path, which serves every device that has no path of its own.
+        cuda: the path of CUDA devices.
+        fake: returns an empty result, for tracing.
+        cpu: the path of the CPU; None: `run`.
+        mutates: names of the tensors that it writes.
+        returns: the type of its result, as torch writes it.
 
     Returns:
         The op's overload, to call.
     """
-    name = schema.split("(", 1)[0]
-    LIBRARY.define(schema)
-    LIBRARY.impl(name, run, "CompositeExplicitAutograd")
-    LIBRARY.impl(name, run_cuda, "CUDA")
-    if run_cpu is not None:
-        LIBRARY.impl(name, run_cpu, "CPU")
-    register_fake(f"pyrf::{name}", fake, lib=LIBRARY)
+    LIBRARY.define(schema(name, args, mutates, returns))
+    paths = {"CompositeExplicitAutograd": run, "CUDA": cuda, "CPU": cpu or run}
+    for key, path in paths.items():
+        LIBRARY.impl(name, checked(args, check, path), key)
+    register_fake(f"pyrf::{name}", checked(args, check, fake), lib=LIBRARY)
     return getattr(torch.ops.pyrf, name).default
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -50,76 +50,64 @@ def _norm_rotate(x: Tensor, weight: Tensor, eps: float, rope: Tensor) -> Tensor:
     return torch.view_as_real(pairs).flatten(-2).transpose(1, 2)
 
 
-def _check(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    norm_q: Tensor,
-    norm_k: Tensor,
-    eps: float,
-    rope: Tensor,
-    slot: Tensor,
-    keys: Tensor,
-    values: Tensor,
-) -> tuple[int, int, int, int]:
-    batch, heads, capacity, head_dim = expect_cache(keys, values)
-    if q.ndim != 3:
-        raise ValueError(f"q must be [B, N, D], got {list(q.shape)}")
-    tokens, dtype, device = q.shape[1], keys.dtype, keys.device
-    for name, x in (("q", q), ("k", k), ("v", v)):
+class Args(NamedTuple):
+    """q, k and v are [B, N, D]; see `norm_rope_append`."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    norm_q: Tensor
+    norm_k: Tensor
+    eps: float
+    rope: Tensor
+    slot: Tensor
+    keys: Tensor
+    values: Tensor
+
+
+def _check(args: Args) -> None:
+    batch, heads, capacity, head_dim = expect_cache(args.keys, args.values)
+    if args.q.ndim != 3:
+        raise ValueError(f"q must be [B, N, D], got {list(args.q.shape)}")
+    tokens, dtype, device = args.q.shape[1], args.keys.dtype, args.keys.device
+    for name, x in (("q", args.q), ("k", args.k), ("v", args.v)):
         expect(name, x, (batch, tokens, heads * head_dim), dtype, device)
         if x.stride(2) != 1:
             raise ValueError(f"{name} must be contiguous in its channels, got strides {x.stride()}")
     tables = {
-        "norm_q": (norm_q, (heads * head_dim,), dtype),
-        "norm_k": (norm_k, (heads * head_dim,), dtype),
-        "rope": (rope, (tokens, head_dim // 2, 2), compute_dtype(dtype)),
+        "norm_q": (args.norm_q, (heads * head_dim,), dtype),
+        "norm_k": (args.norm_k, (heads * head_dim,), dtype),
+        "rope": (args.rope, (tokens, head_dim // 2, 2), compute_dtype(dtype)),
     }
     for name, (table, shape, table_dtype) in tables.items():
         expect(name, table, shape, table_dtype, device)
         expect_contiguous(name, table)
-    expect_slot(slot, tokens, capacity, device)
-    return batch, heads, tokens, head_dim
+    expect_slot(args.slot, tokens, capacity, device)
 
 
-def _run(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    norm_q: Tensor,
-    norm_k: Tensor,
-    eps: float,
-    rope: Tensor,
-    slot: Tensor,
-    keys: Tensor,
-    values: Tensor,
-) -> Tensor:
-    _, heads, tokens, head_dim = _check(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
-    place = locate(slot, tokens, keys.shape[2])
+def _empty(args: Args) -> Tensor:
+    """Room for the rotated q, [B, N, heads, head_dim]."""
+    batch, heads, _, head_dim = args.keys.shape
+    return args.q.new_empty(batch, args.q.shape[1], heads, head_dim)
+
+
+def _run(args: Args) -> Tensor:
+    q, k, v, norm_q, norm_k, eps, rope, slot, keys, values = args
+    place = locate(slot, q.shape[1], keys.shape[2])
     write_slot(keys, place, _norm_rotate(k, norm_k, eps, rope))
-    write_slot(values, place, v.unflatten(-1, (heads, head_dim)).transpose(1, 2))
+    write_slot(values, place, v.unflatten(-1, (-1, keys.shape[3])).transpose(1, 2))
     return _norm_rotate(q, norm_q, eps, rope).to(q.dtype)
 
 
-def _run_cpu(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    norm_q: Tensor,
-    norm_k: Tensor,
-    eps: float,
-    rope: Tensor,
-    slot: Tensor,
-    keys: Tensor,
-    values: Tensor,
-) -> Tensor:
-    if native.cpu is None or keys.dtype != torch.float32:
-        return _run(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
-    batch, heads, tokens, head_dim = _check(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
+def _run_cpu(args: Args) -> Tensor:
+    if native.cpu is None or args.keys.dtype != torch.float32:
+        return _run(args)
+    q, k, v, norm_q, norm_k, eps, rope, slot, keys, values = args
+    out = _empty(args)
+    batch, tokens, heads, head_dim = out.shape
     place = locate(slot, tokens, keys.shape[2])
     assert isinstance(place, int), "a slot on the host is read there, and its view is written"
     own_keys, own_values = (read_slot(x, place, tokens) for x in (keys, values))
-    out = q.new_empty(batch, tokens, heads, head_dim).transpose(1, 2)
     native.cpu.norm_rope_append(
         q.data_ptr(),
         q.stride(),
@@ -142,25 +130,15 @@ def _run_cpu(
         head_dim,
         torch.get_num_threads(),
     )
-    return out
+    return out.transpose(1, 2)
 
 
-def _run_cuda(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    norm_q: Tensor,
-    norm_k: Tensor,
-    eps: float,
-    rope: Tensor,
-    slot: Tensor,
-    keys: Tensor,
-    values: Tensor,
-) -> Tensor:
-    batch, heads, tokens, head_dim = _check(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
-    if not native.serve(keys):
-        return _run(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
-    out = q.new_empty(batch, tokens, heads, head_dim).transpose(1, 2)
+def _run_cuda(args: Args) -> Tensor:
+    if not native.serve(args.keys):
+        return _run(args)
+    q, k, v, norm_q, norm_k, eps, rope, slot, keys, values = args
+    out = _empty(args)
+    batch, tokens, heads, head_dim = out.shape
     native.launch(
         "norm_rope_append",
         keys.device,
@@ -187,21 +165,18 @@ def _run_cuda(
         tokens,
         head_dim,
     )
-    return out
-
-
-def _fake(*args: Any) -> Tensor:
-    batch, heads, tokens, head_dim = _check(*args)
-    return args[0].new_empty(batch, tokens, heads, head_dim).transpose(1, 2)
+    return out.transpose(1, 2)
 
 
 _op = define(
-    "norm_rope_append(Tensor q, Tensor k, Tensor v, Tensor norm_q, Tensor norm_k, float eps, Tensor rope, "
-    "Tensor slot, Tensor(a!) keys, Tensor(b!) values) -> Tensor",
-    _run,
-    _run_cuda,
-    _fake,
-    _run_cpu,
+    "norm_rope_append",
+    Args,
+    check=_check,
+    run=_run,
+    cuda=_run_cuda,
+    cpu=_run_cpu,
+    fake=lambda args: _empty(args).transpose(1, 2),
+    mutates=("keys", "values"),
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,24 +13,41 @@ from pyrf.ops.attention_choice import CHOICE, Workload
 from pyrf.ops.library import define, expect, expect_cache
 
 
-def _check(q: Tensor, keys: Tensor, values: Tensor, length: int) -> tuple[int, int, int]:
+class Args(NamedTuple):
+    """q is [B, heads, N, head_dim], keys and values [B, heads, slots * N, head_dim]."""
+
+    q: Tensor
+    keys: Tensor
+    values: Tensor
+    length: int
+
+
+def _check(args: Args) -> None:
+    q, keys, values, length = args
     batch, heads, capacity, head_dim = expect_cache(keys, values)
     if q.ndim != 4:
         raise ValueError(f"q must be [B, heads, N, head_dim], got {list(q.shape)}")
     expect("q", q, (batch, heads, q.shape[2], head_dim), keys.dtype, keys.device)
     if not 1 <= length <= capacity:
         raise ValueError(f"length must lie in 1..{capacity}, got {length}")
-    return batch, q.shape[2], heads * head_dim
 
 
-def _sdpa(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+def _empty(args: Args) -> Tensor:
+    """Room for the result, [B, N, heads * head_dim]."""
+    batch, heads, queries, head_dim = args.q.shape
+    return args.q.new_empty(batch, queries, heads * head_dim)
+
+
+def _sdpa(args: Args) -> Tensor:
+    q, keys, values, length = args
     out = F.scaled_dot_product_attention(q, keys.narrow(2, 0, length), values.narrow(2, 0, length))
     return out.transpose(1, 2).flatten(2)
 
 
-def _kernel(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+def _kernel(args: Args) -> Tensor:
+    q, keys, values, length = args
     batch, heads, queries, head_dim = q.shape
-    out = q.new_empty(batch, queries, heads * head_dim)
+    out = _empty(args)
     native.launch(
         "ring_attention",
         q.device,
@@ -50,9 +69,15 @@ def _kernel(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
     return out
 
 
-def _cpu_loops(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+_BACKENDS = {"pyrf": _kernel, "sdpa": _sdpa}
+
+
+def _run_cpu(args: Args) -> Tensor:
+    q, keys, values, length = args
+    if CHOICE.mode == "sdpa" or q.stride(3) != 1 or native.cpu_attention_refusal(q.shape[3], q.dtype):
+        return _sdpa(args)
     batch, heads, queries, head_dim = q.shape
-    out = q.new_empty(batch, queries, heads * head_dim)
+    out = _empty(args)
     native.cpu.ring_attention(
         q.data_ptr(),
         q.stride(),
@@ -71,43 +96,17 @@ def _cpu_loops(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
     return out
 
 
-_BACKENDS = {"pyrf": _kernel, "sdpa": _sdpa}
-
-
-def _run(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
-    _check(q, keys, values, length)
-    return _sdpa(q, keys, values, length)
-
-
-def _run_cpu(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
-    _check(q, keys, values, length)
-    if CHOICE.mode == "sdpa" or q.stride(3) != 1 or native.cpu_attention_refusal(q.shape[3], q.dtype):
-        return _sdpa(q, keys, values, length)
-    return _cpu_loops(q, keys, values, length)
-
-
-def _run_cuda(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
-    _check(q, keys, values, length)
+def _run_cuda(args: Args) -> Tensor:
+    q = args.q
     refusal = native.refusal(q.shape[1], q.shape[3], q.dtype, q.device)
     if refusal and CHOICE.mode == "pyrf":
         raise ValueError(f"attention is set to pyrf, but {refusal}; set it to auto or sdpa")
     if refusal:
-        return _sdpa(q, keys, values, length)
-    backend = CHOICE.choose(Workload.of(q, length), _BACKENDS, q, keys, values, length)
-    return _BACKENDS[backend](q, keys, values, length)
+        return _sdpa(args)
+    return _BACKENDS[CHOICE.choose(Workload.of(q, args.length), _BACKENDS, args)](args)
 
 
-def _fake(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
-    return q.new_empty(_check(q, keys, values, length))
-
-
-_op = define(
-    "ring_attention(Tensor q, Tensor keys, Tensor values, SymInt length) -> Tensor",
-    _run,
-    _run_cuda,
-    _fake,
-    _run_cpu,
-)
+_op = define("ring_attention", Args, check=_check, run=_sdpa, cuda=_run_cuda, cpu=_run_cpu, fake=_empty)
 
 
 def ring_attention(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:

@@ -12,7 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from pyrf.serve.protocol import ErrorBody, ErrorDetail
+from pyrf.protocol import ErrorBody, ErrorDetail
+from pyrf.serve.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -66,25 +67,24 @@ def error_response(error: StarletteHTTPException) -> JSONResponse:
     return _response(error.status_code, _detail(error), error.headers)
 
 
-async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, StarletteHTTPException)
-    request.app.state.count_refusal(_detail(error).code)
-    return error_response(error)
-
-
-async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    request.app.state.count_refusal("invalid")
-    return _response(422, ErrorDetail(code="invalid", message=first_problem(error.errors())))
-
-
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:
     logger.error("request failed", exc_info=error, extra={"path": request.url.path})
     return _response(500, ErrorDetail(code="internal", message="the server failed; its log says why"))
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Give every error the one shape."""
-    app.add_exception_handler(StarletteHTTPException, _on_http_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
+def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Give every error the one shape, and count those that are refusals."""
+
+    async def on_http_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, StarletteHTTPException)
+        metrics.count_refusal(_detail(error).code)
+        return error_response(error)
+
+    async def on_invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        metrics.count_refusal("invalid")
+        return _response(422, ErrorDetail(code="invalid", message=first_problem(error.errors())))
+
+    app.add_exception_handler(StarletteHTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(Exception, _on_bug)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-from pyrf.serve.protocol import IceServer
+from pyrf.protocol import IceServer
 
 _PLACE = r"[^\s:/?@]+(:(?P<port>[0-9]{1,5}))?"
 _STUN = re.compile(rf"stun:{_PLACE}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
-from pyrf.serve.protocol import State
+from pyrf.protocol import State
 
 _SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
 
@@ -15,18 +15,18 @@ _SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 
 class Metrics:
     """The figures of one server, in a registry of its own.
 
-    Args:
-        count_states: sessions by state, asked for at each scrape.
+    Attributes:
+        count_states: live sessions by state, asked for at each scrape; there are none before it is set.
     """
 
-    def __init__(self, count_states: Callable[[], dict[State, int]]) -> None:
+    def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self._count_states = count_states
+        self.count_states: Callable[[], dict[State, int]] = dict
         registry.register(self)
         ProcessCollector(registry=registry)
         self.started = Counter("pyrf_sessions_started", "Sessions and clips begun", registry=registry)
         self.ended = Counter("pyrf_sessions_ended", "Sessions ended", ["reason"], registry=registry)
-        self.refused = Counter("pyrf_refused", "Requests refused", ["code"], registry=registry)
+        self._refused = Counter("pyrf_refused", "Requests refused", ["code"], registry=registry)
         self.frames = Counter("pyrf_frames", "Frames made", registry=registry)
         self.dropped = Counter("pyrf_frames_dropped", "Frames slow viewers lost", registry=registry)
         self.queue = Gauge("pyrf_queue_chunks", "Sessions due for a chunk now", registry=registry)
@@ -37,12 +37,16 @@ class Metrics:
         self.wait = self._histogram("pyrf_queue_seconds", "From a chunk's being due to its start")
         self.first_frame = self._histogram("pyrf_first_frame_seconds", "From creation to the first frames")
 
+    def count_refusal(self, code: str) -> None:
+        """A request, or the handshake of a WebSocket, was refused."""
+        self._refused.labels(code).inc()
+
     def _histogram(self, name: str, help: str) -> Histogram:
         return Histogram(name, help, buckets=_SECONDS, registry=self.registry)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = GaugeMetricFamily("pyrf_sessions", "Live sessions by state", labels=["state"])
-        for state, count in self._count_states().items():
+        for state, count in self.count_states().items():
             family.add_metric([state], count)
         yield family
 

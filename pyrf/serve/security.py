@@ -6,13 +6,15 @@ import secrets
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
-from fastapi import Depends, Request
+from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pyrf.serve.errors import ServeError, error_response
+from pyrf.serve.metrics import Metrics
 from pyrf.serve.settings import ServeSettings
+from pyrf.serve.state import TheServer
 
 _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 
@@ -29,16 +31,16 @@ def bearer_token(
 Bearer = Annotated[str | None, Depends(bearer_token)]
 
 
-def require_token(request: Request, token: Bearer) -> None:
+def require_token(server: TheServer, token: Bearer) -> None:
     """Let in who holds the server's token, or anyone when it has none.
 
     Raises:
         ServeError: 401.
     """
-    settings: ServeSettings = request.app.state.settings
-    if settings.token is None:
+    expected = server.settings.token
+    if expected is None:
         return
-    if token is None or not secrets.compare_digest(token.encode(), settings.token.encode()):
+    if token is None or not secrets.compare_digest(token.encode(), expected.encode()):
         raise ServeError(401, "unauthorized", "this server needs its token: Authorization: Bearer TOKEN")
 
 
@@ -50,8 +52,8 @@ class Guard:
     made to point here passes for the server's own.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
-        self._app, self._settings = app, settings
+    def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> None:
+        self._app, self._settings, self._metrics = app, settings, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -61,7 +63,7 @@ class Guard:
         if problem is None:
             await self._app(scope, self._bounded(receive) if scope["type"] == "http" else receive, send)
             return
-        scope["app"].state.count_refusal(problem.reply.code)
+        self._metrics.count_refusal(problem.reply.code)
         if scope["type"] == "http":
             await error_response(problem)(scope, receive, send)
         else:

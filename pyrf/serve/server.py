@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from pyrf.serve.settings import ServeSettings
+from pyrf.serve.state import state_of
 
 CLOSING_S = 5
 """Seconds that connections have to end after their viewers were told."""
@@ -45,17 +46,19 @@ class Server(uvicorn.Server):
     """A server that tells its viewers before it goes, and then exits as if all was well.
 
     Args:
+        app: from `create_app`.
+        settings: the app's.
         started: called once the app is loaded and connections are taken.
     """
 
     def __init__(
         self,
         app: FastAPI,
+        settings: ServeSettings,
         *,
         log_config: dict[str, Any] | None = None,
         started: Callable[[], None] = lambda: None,
     ) -> None:
-        settings: ServeSettings = app.state.settings
         super().__init__(
             uvicorn.Config(
                 app,
@@ -77,7 +80,8 @@ class Server(uvicorn.Server):
             self._started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._app.state.hub.drain()
+        if state := state_of(self._app):
+            await state.registry.drain()
         await super().shutdown(sockets)
 
     @contextmanager
@@ -95,10 +99,10 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def run(app: FastAPI, sock: socket.socket, **options: Any) -> None:
+def run(app: FastAPI, settings: ServeSettings, sock: socket.socket, **options: Any) -> None:
     """Serve until told to stop.
 
     Raises:
         ValueError: when the model cannot be loaded.
     """
-    asyncio.run(Server(app, **options).serve([sock]))
+    asyncio.run(Server(app, settings, **options).serve([sock]))

@@ -1,1 +1,1 @@
-"""Procedural worlds: endless scenes with captions, and detectors that read them back from pixels."""
+"""Synthetic worlds: endless videos with captions, and an exact judge of what a video shows."""

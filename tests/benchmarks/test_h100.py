@@ -5,10 +5,10 @@ from importlib import util
 from pathlib import Path
 
 import pytest
-import small_export
 import torch
 
 import pyrf
+from tests.support import exports
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "h100.py"
 
@@ -45,10 +45,10 @@ class Captures:
 
 @pytest.fixture
 def pipes(h100):
-    path = str(small_export.bundle().path)
+    path = str(exports.bundle().path)
     eager, captured = (pyrf.StreamingPipeline.from_pretrained(path) for _ in range(2))
     captures = Captures()
-    captured.engine = h100.CapturedTorchEngine(captured.engine, lambda call: call, captures)
+    captured.engine = h100.CapturedTorchBackend(captured.engine, lambda call: call, captures)
     return eager, captured, captures
 
 

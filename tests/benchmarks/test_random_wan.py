@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import small
 
 import pyrf
+from tests.support import networks
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -16,7 +16,7 @@ def test_a_stream_from_it_is_neither_flat_nor_torn(tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(str(FOLDER))
     import random_wan
 
-    sizes = replace(small.MODEL, text_len=16)
+    sizes = replace(networks.MODEL, text_len=16)
     monkeypatch.setattr(random_wan, "MODELS", {"Wan2.1-T2V-1.3B": sizes})
     monkeypatch.setattr(sys, "argv", ["random_wan.py", str(tmp_path / "wan"), "--codec", "taehv"])
     random_wan.main()

@@ -4,13 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-import small
+
+from tests.support import networks
 
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that no test changes."""
-    return small.bundle(tmp_path_factory.mktemp("saved") / "small")
+    return networks.bundle(tmp_path_factory.mktemp("saved") / "small")
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from bundle_checks import edit, refused
 from safetensors.torch import load_file, save_file
 
 from pyrf.bundle import Bundle, BundleError, load_bundle
+from tests.support.bundle_checks import edit, refused
 
 PARTS = {
     "transformer/diffusion_pytorch_model.safetensors": Bundle.transformer,

@@ -5,28 +5,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small
 import torch
-from bundle_checks import edit, same
 from safetensors.torch import load_file, save_file
 
-from pyrf import bundle as bundle_module
 from pyrf.bundle import BundleError, load_bundle, save_bundle
-from pyrf.models.wan_vae import WanVAE, build_network
+from pyrf.bundle import bundle as bundle_module
+from pyrf.models.codecs.wan_vae import WanVAE, build_network
+from tests.support import networks
+from tests.support.bundle_checks import edit, same
 
 
 def test_a_bundle_comes_back_as_it_was_saved(saved: Path) -> None:
     loaded = load_bundle(saved)
-    assert loaded.model_config == small.MODEL
-    assert loaded.stream_config == small.STREAM
+    assert loaded.model_config == networks.MODEL
+    assert loaded.stream_config == networks.STREAM
     assert (loaded.fps, loaded.height, loaded.width) == (12.0, 32, 48)
-    assert same(loaded.transformer().state_dict(), small.dit().state_dict())
+    assert same(loaded.transformer().state_dict(), networks.dit().state_dict())
     codec = loaded.codec()
     latents = torch.randn(1, 3, 16, 2, 2, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(codec.decoder().decode(latents), small.codec().decoder().decode(latents))
+    assert torch.equal(codec.decoder().decode(latents), networks.codec().decoder().decode(latents))
     assert codec.fps == 12.0
     prompts = ["a red circle", ""]
-    assert torch.equal(loaded.text_encoder().encode(prompts), small.text_encoder().encode(prompts))
+    assert torch.equal(loaded.text_encoder().encode(prompts), networks.text_encoder().encode(prompts))
 
 
 def test_parts_load_in_other_dtypes(saved: Path) -> None:
@@ -57,12 +57,12 @@ def test_other_libraries_read_a_saved_bundle(saved: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(saved / "tokenizer")
     ids = tokenizer(["a red circle"], return_tensors="pt").input_ids
     theirs = UMT5EncoderModel.from_pretrained(saved / "text_encoder").eval()
-    ours = small.text_encoder().encode(["a red circle"])
+    ours = networks.text_encoder().encode(["a red circle"])
     with torch.no_grad():
         rows = theirs(ids).last_hidden_state
     torch.testing.assert_close(rows, ours[:, : rows.shape[1]], rtol=0, atol=2e-5)
     their_dit = their_transformer(WanTransformer3DModel, saved)
-    assert torch.equal(their_dit.proj_out.weight, small.dit().head.head.weight)
+    assert torch.equal(their_dit.proj_out.weight, networks.dit().head.head.weight)
 
 
 def test_what_diffusers_saves_is_read(copied: Path) -> None:
@@ -81,8 +81,8 @@ def test_what_diffusers_saves_is_read(copied: Path) -> None:
     stored = load_file(weights)
     save_file(stored | {"encoder.embed_tokens.weight": stored["shared.weight"].clone()}, weights)
     loaded = load_bundle(copied)
-    assert same(loaded.transformer().state_dict(), small.dit().state_dict())
-    assert torch.equal(loaded.text_encoder().encode(["a"]), small.text_encoder().encode(["a"]))
+    assert same(loaded.transformer().state_dict(), networks.dit().state_dict())
+    assert torch.equal(loaded.text_encoder().encode(["a"]), networks.text_encoder().encode(["a"]))
 
 
 def test_a_bundle_with_the_wan_vae(tmp_path: Path) -> None:
@@ -92,10 +92,10 @@ def test_a_bundle_with_the_wan_vae(tmp_path: Path) -> None:
     codec = WanVAE(build_network({"base_dim": 4}), fps=16.0)
     path = save_bundle(
         tmp_path / "wan",
-        transformer=small.dit(),
+        transformer=networks.dit(),
         codec=codec,
-        text_encoder=small.text_encoder(),
-        stream_config=small.STREAM,
+        text_encoder=networks.text_encoder(),
+        stream_config=networks.STREAM,
         height=32,
         width=48,
     )
@@ -117,8 +117,8 @@ def test_a_plain_diffusers_bundle_gets_the_papers_settings(copied: Path) -> None
 
 def test_nothing_is_overwritten(copied: Path) -> None:
     with pytest.raises(BundleError, match="exists; give a new directory"):
-        small.bundle(copied)
-    assert load_bundle(copied).model_config == small.MODEL
+        networks.bundle(copied)
+    assert load_bundle(copied).model_config == networks.MODEL
 
 
 def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,24 +127,24 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(bundle_module, "_write_text", fail)
     with pytest.raises(BundleError, match=r"cannot write .*small: No space left on device"):
-        small.bundle(tmp_path / "small")
+        networks.bundle(tmp_path / "small")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleError, match="cannot write"):
-        small.bundle(tmp_path / "file" / "small")
+        networks.bundle(tmp_path / "file" / "small")
 
 
 def test_an_unknown_codec_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="cannot save a object"):
         save_bundle(
             tmp_path / "b",
-            transformer=small.dit(),
+            transformer=networks.dit(),
             codec=object(),  # type: ignore[arg-type]
-            text_encoder=small.text_encoder(),
-            stream_config=small.STREAM,
+            text_encoder=networks.text_encoder(),
+            stream_config=networks.STREAM,
             height=32,
             width=48,
         )

@@ -6,12 +6,12 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-import small
 import torch
-from bundle_checks import refused, same
 
 from pyrf.bundle import Bundle, BundleError, load_bundle
 from pyrf.config import ModelConfig
+from tests.support import networks
+from tests.support.bundle_checks import refused, same
 
 
 def test_tiny_is_in_the_package(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +29,7 @@ def test_a_name_that_means_nothing(name: str | Path) -> None:
 
 
 def test_a_student_takes_the_transformers_place(copied: Path, tmp_path: Path) -> None:
-    student = small.dit(seed=1).state_dict()
+    student = networks.dit(seed=1).state_dict()
     torch.save({"generator_ema": {f"model.{k}": v for k, v in student.items()}}, tmp_path / "rf.pt")
     (copied / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
     loaded = load_bundle(copied, student=str(tmp_path / "rf.pt"))
@@ -37,7 +37,7 @@ def test_a_student_takes_the_transformers_place(copied: Path, tmp_path: Path) ->
 
 
 def test_a_student_of_another_network_is_refused(saved: Path, tmp_path: Path) -> None:
-    other = small.dit(ModelConfig(**{**vars(small.MODEL), "ffn_dim": 40})).state_dict()
+    other = networks.dit(ModelConfig(**{**vars(networks.MODEL), "ffn_dim": 40})).state_dict()
     torch.save(dict(other), tmp_path / "rf.pt")
     message = refused(saved, Bundle.transformer, student=tmp_path / "rf.pt")
     assert message == (
@@ -117,7 +117,7 @@ def test_a_hub_id_is_downloaded(hub: Hub, copied: Path) -> None:
 
 
 def test_with_a_student_the_transformer_stays_on_the_hub(hub: Hub, copied: Path) -> None:
-    torch.save(dict(small.dit(seed=1).state_dict()), copied / "rewardforcing.pt")
+    torch.save(dict(networks.dit(seed=1).state_dict()), copied / "rewardforcing.pt")
     loaded = load_bundle("owner/name", student="other/repo/rewardforcing.pt")
     assert hub.calls[0] == ("other/repo", {"file": "rewardforcing.pt"})
     assert loaded.student == copied / "rewardforcing.pt"
@@ -130,7 +130,7 @@ def test_with_a_student_the_transformer_stays_on_the_hub(hub: Hub, copied: Path)
 
 def test_a_student_in_a_folder_of_the_hub(hub: Hub, copied: Path) -> None:
     (copied / "checkpoints").mkdir()
-    torch.save(dict(small.dit(seed=1).state_dict()), copied / "checkpoints" / "ode_init.pt")
+    torch.save(dict(networks.dit(seed=1).state_dict()), copied / "checkpoints" / "ode_init.pt")
     load_bundle(copied, student="gdhe17/Self-Forcing/checkpoints/ode_init.pt")
     assert hub.calls == [("gdhe17/Self-Forcing", {"file": "checkpoints/ode_init.pt"})]
 

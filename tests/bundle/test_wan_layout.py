@@ -5,16 +5,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-import small
 import torch
-from bundle_checks import edit, refused, same
 from safetensors.torch import load_file, save_file
 
-from pyrf import bundle as bundle_module
 from pyrf.bundle import Bundle, load_bundle
+from pyrf.bundle import bundle as bundle_module
+from pyrf.bundle.names import t5_from_transformers
 from pyrf.config import ModelConfig
-from pyrf.keymaps import t5_from_transformers
-from pyrf.models.wan_vae import WanVAE
+from pyrf.models.codecs.wan_vae import WanVAE
+from tests.support import networks
+from tests.support.bundle_checks import edit, refused, same
 
 GOLDEN_VAE = Path(__file__).parents[1] / "data" / "golden" / "vae" / "vae_weights.safetensors"
 
@@ -25,7 +25,7 @@ def official(saved: Path, tmp_path: Path) -> Path:
     path = tmp_path / "Wan2.1-T2V-small"
     (path / "google" / "umt5-xxl").mkdir(parents=True)
     shutil.copy(saved / "tokenizer" / "tokenizer.json", path / "google" / "umt5-xxl")
-    config = small.MODEL
+    config = networks.MODEL
     values = {
         "_class_name": "WanModel",
         "_diffusers_version": "0.30.0",
@@ -42,7 +42,7 @@ def official(saved: Path, tmp_path: Path) -> Path:
         "eps": 1e-6,
     }
     (path / "config.json").write_text(json.dumps(values))
-    save_file(small.dit().state_dict(), path / "diffusion_pytorch_model.safetensors")
+    save_file(networks.dit().state_dict(), path / "diffusion_pytorch_model.safetensors")
     torch.save(load_file(GOLDEN_VAE), path / "Wan2.1_VAE.pth")
     text = load_file(saved / "text_encoder" / "model.safetensors")
     official_text = {t5_from_transformers(name): tensor.bfloat16() for name, tensor in text.items()}
@@ -52,13 +52,13 @@ def official(saved: Path, tmp_path: Path) -> Path:
 
 def test_wans_own_layout(official: Path) -> None:
     loaded = load_bundle(official)
-    assert loaded.model_config == ModelConfig(**{**vars(small.MODEL), "rope_theta": 10000.0})
+    assert loaded.model_config == ModelConfig(**{**vars(networks.MODEL), "rope_theta": 10000.0})
     assert loaded.stream_config == bundle_module.StreamConfig()
-    assert same(loaded.transformer().state_dict(), small.dit().state_dict())
+    assert same(loaded.transformer().state_dict(), networks.dit().state_dict())
     codec = loaded.codec()
     assert isinstance(codec, WanVAE)
     assert codec.decoder().decode(torch.zeros(1, 2, 16, 2, 2)).shape == (1, 5, 16, 16, 3)
-    expected = small.text_encoder().encode(["a red circle"])
+    expected = networks.text_encoder().encode(["a red circle"])
     found = loaded.text_encoder().encode(["a red circle"])
     assert (found - expected).abs().max() < 0.05 * expected.abs().max()
 
@@ -72,7 +72,7 @@ def test_the_files_are_those_that_are_read(official: Path) -> None:
 
 
 def test_wans_own_layout_in_shards(official: Path) -> None:
-    weights = small.dit().state_dict()
+    weights = networks.dit().state_dict()
     (official / "diffusion_pytorch_model.safetensors").unlink()
     shard_of = {
         name: f"diffusion_pytorch_model-0000{i % 2 + 1}-of-00002.safetensors"

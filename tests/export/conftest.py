@@ -3,13 +3,12 @@
 import logging
 from pathlib import Path
 
-import golden
 import pytest
-import small
 import torch
 
 from pyrf.bundle import Bundle, load_bundle
 from pyrf.export.exporter import export_onnx, export_student
+from tests.support import golden, networks
 
 logging.getLogger("torch.__trace").propagate = False  # pytest would keep a record of every fake tensor
 
@@ -33,7 +32,7 @@ def bfloat16_student(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A small bundle with random weights."""
-    return load_bundle(small.bundle(tmp_path_factory.mktemp("small") / "bundle"))
+    return load_bundle(networks.bundle(tmp_path_factory.mktemp("small") / "bundle"))
 
 
 @pytest.fixture(scope="session")

@@ -21,21 +21,21 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import nn
 
-from pyrf.checkpoint import unfilled
+from pyrf.bundle.weights import unfilled
 from pyrf.config import ModelConfig, StreamConfig
-from pyrf.export.decoder import decoder_graphs
-from pyrf.export.engine_builder import BuildRequest, build_engine
 from pyrf.export.exporter import FolderWriter, export_student
+from pyrf.export.graphs.decoder import decoder_graphs
 from pyrf.export.manifest import Manifest
-from pyrf.models.dit import WanModel
-from pyrf.models.wan_vae import WanVAE, build_network
+from pyrf.export.tensorrt.builder import BuildRequest, build_engine
+from pyrf.models.codecs.wan_vae import WanVAE, build_network
+from pyrf.models.dit.model import WanModel
 
 pytestmark = pytest.mark.slow
 
 HEIGHT, WIDTH = 60, 104  # of the latents of 480 x 832
 STREAM = StreamConfig()
 LENGTHS = (4680, 9360, 14040)
-WORKER = (sys.executable, str(Path(__file__).with_name("rtx_worker.py")))
+WORKER = (sys.executable, str(Path(__file__).parent / "tensorrt" / "rtx_worker.py"))
 
 
 def fill(module: nn.Module) -> nn.Module:

@@ -1,6 +1,6 @@
 """One combined check a kernel, in numpy alone, against float64: quick enough to run once for each mutant.
 
-    python checks.py LIBRARY [KERNEL ...]
+    python -m tests.kernels.checks LIBRARY [KERNEL ...]
 
 exits with 0 when every check holds, and otherwise prints the first that does not.
 """
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from emulator import EVERY_SCHEDULE, KERNELS, Emulator
+
+from tests.kernels.emulator import EVERY_SCHEDULE, KERNELS, Emulator
 
 POISON = 0xFFFF  # NaN as bfloat16 and as float16
 ULP = {"bf16": 2.0**-7, "fp16": 2.0**-10}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from emulator import COMPILER, Emulator, build, has_compiler
+
+from tests.kernels.emulator import COMPILER, Emulator, build, has_compiler
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pyrf.cache import SinkRingCache
-from pyrf.config import ModelConfig, StreamConfig
-from pyrf.models.attention import CachedAttention, rope_table
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
+from pyrf.loop.cache import SinkRingCache
+from pyrf.loop.rope import ChunkRope
+from pyrf.models.dit.attention import CachedAttention
 from pyrf.ops import add_norm, bias_norm, ema_sink_update, gated_sum, norm_rope_append, ring_attention
 from pyrf.ops.attention_choice import set_attention
 from pyrf.ops.ema_sink_update import MASTER_DTYPES, join_bits, split_bits
@@ -198,29 +199,22 @@ class LayerStream:
         dtype: torch.dtype,
         device: str,
     ) -> None:
-        self.model, self.rows, self.columns, self.device = model, rows, columns, device
-        self.cache = SinkRingCache(
-            model, stream, batch=1, tokens_per_frame=rows * columns, dtype=dtype, device=device
-        )
-        self.layer = CachedAttention(self.cache).for_layer(0)
+        self.model, size = model, LatentSize(2 * rows, 2 * columns)
+        self.cache = SinkRingCache(model, stream, batch=1, size=size, dtype=dtype, device=device)
+        self.rope = ChunkRope(model, size, dtype=dtype, device=device)
+        self.layer = CachedAttention(self.cache, self.rope).for_layer(0)
         self.qkv = torch.empty(3, 1, self.cache.tokens, model.dim, dtype=dtype, device=device)
         self.norms = torch.ones(2, model.dim, dtype=dtype, device=device)
-        self.rope = torch.empty(self.cache.tokens, model.head_dim // 2, 2, device=device)
 
     def begin(self, qkv: Tensor) -> None:
         """Make room for a chunk and take its projections, [3, 1, tokens, D]."""
         self.cache.begin_chunk()
         self.qkv.copy_(qkv)
-        positions, (head_dim, theta) = (
-            self.cache.frame_positions,
-            (self.model.head_dim, self.model.rope_theta),
-        )
-        table = rope_table(positions, self.rows, self.columns, head_dim, theta, device=self.device)
-        self.rope.copy_(table)
+        self.rope.at(self.cache.frame_positions)
 
     def attend(self) -> Tensor:
         """[1, tokens, D] of the chunk under way."""
-        return self.layer.attend(*self.qkv, *self.norms, self.model.eps, self.rope)
+        return self.layer.attend(*self.qkv, *self.norms, self.model.eps)
 
 
 def check_stream(

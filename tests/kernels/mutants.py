@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from emulator import CSRC, KERNELS, build
+from tests.kernels.emulator import CSRC, KERNELS, build
 
 
 class Mutant(NamedTuple):
@@ -164,7 +164,7 @@ def try_mutant(mutant: Mutant) -> Caught:
     """Run the kernel's check on the mutant, in a process that may crash; see `build_mutant`."""
     with tempfile.TemporaryDirectory() as folder:
         library = build_mutant(mutant, Path(folder), flags=("-O1", "-w"))
-        command = [sys.executable, str(Path(__file__).with_name("checks.py")), str(library), mutant.kernel]
+        command = [sys.executable, "-m", "tests.kernels.checks", str(library), mutant.kernel]
         try:
             result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         except subprocess.TimeoutExpired:

@@ -7,12 +7,13 @@ import math
 from collections.abc import Mapping
 
 import torch
-from ptx import GlobalMemory, Kernel, launch
 from torch import Tensor
 
-from pyrf.kernel_report import Instance
+from pyrf.dtypes import name_of
+from pyrf.kernels.instances import RING_QUERIES, Instance
+from tests.kernels.ptx import GlobalMemory, Kernel, launch
 
-EMA_THREADS, RING_QUERIES = 256, 128
+EMA_THREADS = 256
 """Vectors, and queries, that a block works on; see the launchers in csrc."""
 ADD_NORM_ROWS = {128: 32, 256: 16, 512: 8, 1536: 4, 5120: 4}
 """Rows that a block works on, by the widest row of the instance."""
@@ -140,7 +141,7 @@ class PtxOps:
         parameters: ctypes.Structure,
         device: _Device,
     ) -> None:
-        instance = Instance(op, str(like.dtype).removeprefix("torch."), size)
+        instance = Instance(op, name_of(like.dtype), size)
         threads, shared = instance.block(heads)
         launch(self.kernels[instance], grid, (threads, 1, 1), bytes(parameters), device.memory, shared)
         device.fetch()

@@ -8,13 +8,13 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from checks import POISON, Rows, aligned, check_add_norm, place, rel_l2
-from emulator import DTYPES, EVERY_SCHEDULE, Emulator, RefusedError
 from torch import Tensor
-from torch_bits import DTYPES as TORCH_DTYPES
-from torch_bits import bits, draw, shift
 
 from pyrf.ops import add_norm
+from tests.kernels.checks import POISON, Rows, aligned, check_add_norm, place, rel_l2
+from tests.kernels.emulator import DTYPES, EVERY_SCHEDULE, Emulator, RefusedError
+from tests.kernels.torch_bits import DTYPES as TORCH_DTYPES
+from tests.kernels.torch_bits import bits, draw, shift
 
 EVERYTHING = ("residual", "gate", "bias", "weight", "shift")
 SHAPES = [

@@ -8,23 +8,13 @@ from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
-import ptx_ops
 import pytest
-from sass import disassemble, find_cuobjdump
 
-from pyrf.kernel_report import (
-    ELEMENTS,
-    FLAGS,
-    KERNELS,
-    SIZES,
-    SOURCES,
-    STRICT,
-    Instance,
-    Resources,
-    compile_kernel,
-    find_nvcc,
-    parse_report,
-)
+from pyrf.kernels.instances import ELEMENTS, KERNELS, SIZES, Instance
+from pyrf.kernels.nvcc import FLAGS, SOURCES, STRICT, compile_kernel, find_nvcc
+from pyrf.reports.kernels import Resources, parse_report
+from tests.kernels import ptx_ops
+from tests.kernels.sass import disassemble, find_cuobjdump
 
 pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="needs nvcc, which is not here")
 
@@ -52,7 +42,7 @@ def report(compiled: dict[str, tuple[Path, str]]) -> list[Resources]:
 @pytest.fixture(scope="module")
 def code(compiled: dict[str, tuple[Path, str]]) -> dict[tuple[str, Instance], list[str]]:
     if find_cuobjdump() is None:
-        pytest.skip("needs cuobjdump, which is not here: pip install 'pyrf[test]' on Linux brings it")
+        pytest.skip("needs cuobjdump, which is not here: make dev on Linux brings it")
     return {
         (arch, Instance.of(name)): opcodes
         for binary, _ in compiled.values()

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from emulator import COMPILER, CSRC, FLAGS, KERNELS, build, has_compiler
+
+from tests.kernels.emulator import COMPILER, CSRC, FLAGS, KERNELS, build, has_compiler
 
 pytestmark = pytest.mark.skipif(
     not has_compiler() or shutil.which("gcov") is None, reason="needs a C++ compiler and gcov"
@@ -41,7 +42,7 @@ def test_line_coverage(tmp_path: Path) -> None:
         subprocess.run([*command, "-o", str(tmp_path / f"{kernel}.o")], check=True)
     objects = [tmp_path / f"{kernel}.o" for kernel in KERNELS]
     library = build(kernels=(), objects=objects, link_flags=("--coverage",), cache=tmp_path)
-    subprocess.run([sys.executable, Path(__file__).with_name("checks.py"), library], check=True)
+    subprocess.run([sys.executable, "-m", "tests.kernels.checks", library], check=True)
 
     counts = count_lines(tmp_path)
     missed = [f"{name}:{number}" for name in FILES for number, count in counts[name].items() if not count]

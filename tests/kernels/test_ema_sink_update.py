@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from checks import Sizes, check_ema_sink_update
-from emulator import DTYPES, Emulator, RefusedError
 from torch import Tensor
-from torch_bits import DTYPES as TORCH_DTYPES
-from torch_bits import angles, bits, draw, padded, shift, transposed
 
 from pyrf.ops import ema_sink_update
 from pyrf.ops.ema_sink_update import MASTER_DTYPES, join_bits
+from tests.kernels.checks import Sizes, check_ema_sink_update
+from tests.kernels.emulator import DTYPES, Emulator, RefusedError
+from tests.kernels.torch_bits import DTYPES as TORCH_DTYPES
+from tests.kernels.torch_bits import angles, bits, draw, padded, shift, transposed
 
 SHAPES = {
     "one of all": (Sizes(batch=1, heads=1, slots=2, tokens=1), 1, 12),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checks import aligned, check_kernel
-from emulator import EVERY_SCHEDULE, Emulator, FailedError, build, has_compiler
+
+from tests.kernels.checks import aligned, check_kernel
+from tests.kernels.emulator import EVERY_SCHEDULE, Emulator, FailedError, build, has_compiler
 
 FAULTS = {
     1: "divergent barriers: line",

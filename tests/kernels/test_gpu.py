@@ -8,7 +8,13 @@ from itertools import product
 
 import pytest
 import torch
-from gpu_checks import (
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pyrf.config import ModelConfig, StreamConfig
+from pyrf.ops import native
+from pyrf.ops.attention_choice import CHOICE
+from tests.kernels.emulator import has_compiler
+from tests.kernels.gpu_checks import (
     Case,
     LayerStream,
     check_add_norm,
@@ -17,11 +23,7 @@ from gpu_checks import (
     check_ring_attention,
     check_stream,
 )
-from torch._subclasses.fake_tensor import FakeTensorMode
-
-from pyrf.config import ModelConfig, StreamConfig
-from pyrf.ops import native
-from pyrf.ops.attention_choice import CHOICE
+from tests.support.emulated_native import EmulatedKernels, cpu_tensors_take_the_cuda_path
 
 DTYPES = (torch.bfloat16, torch.float16)
 on_gpu = pytest.mark.gpu
@@ -103,14 +105,12 @@ def test_fifty_chunks_of_graph_replay(dtype: torch.dtype) -> None:
 @pytest.fixture(scope="module")
 def emulated() -> Iterator[None]:
     """Ops on CPU tensors take the CUDA path, down to the kernels, which the emulator runs."""
-    emulator = pytest.importorskip("kernels.emulator")
-    emulated_native = pytest.importorskip("ops.emulated_native")
-    if not emulator.has_compiler():
+    if not has_compiler():
         pytest.skip("needs a C++ compiler")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CHOICE, "_mode", "pyrf")
-        kernels = emulated_native.EmulatedKernels()
-        with emulated_native.cpu_tensors_take_the_cuda_path(patch, kernels):
+        kernels = EmulatedKernels()
+        with cpu_tensors_take_the_cuda_path(patch, kernels):
             yield
         assert set(kernels.calls) == {"add_norm", "ema_sink_update", "norm_rope_append", "ring_attention"}
 

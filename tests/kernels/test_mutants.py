@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from emulator import KERNELS, has_compiler
-from mutants import MUTANTS, try_mutant
+
+from tests.kernels.emulator import KERNELS, has_compiler
+from tests.kernels.mutants import MUTANTS, try_mutant
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="the emulator needs a C++ compiler")
 

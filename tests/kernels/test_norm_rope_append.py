@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from checks import Sizes, check_norm_rope_append
-from emulator import DTYPES, Emulator, RefusedError
 from torch import Tensor
-from torch_bits import DTYPES as TORCH_DTYPES
-from torch_bits import angles, bits, draw, padded, shift, transposed
 
 from pyrf.ops import norm_rope_append
+from tests.kernels.checks import Sizes, check_norm_rope_append
+from tests.kernels.emulator import DTYPES, Emulator, RefusedError
+from tests.kernels.torch_bits import DTYPES as TORCH_DTYPES
+from tests.kernels.torch_bits import angles, bits, draw, padded, shift, transposed
 
 SHAPES = {
     "one of all": Sizes(batch=1, heads=1, slots=1, tokens=1),

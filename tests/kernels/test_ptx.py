@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from ptx import parse
-from ptx_ops import PtxOps
 from torch import Tensor
 
-from pyrf.kernel_report import ELEMENTS, KERNELS, SIZES, SOURCES, compile_kernel, find_nvcc
+from pyrf.dtypes import name_of
+from pyrf.kernels.instances import ELEMENTS, KERNELS, SIZES
+from pyrf.kernels.nvcc import SOURCES, compile_kernel, find_nvcc
 from pyrf.ops.ema_sink_update import join_bits, split_bits
 from pyrf.ops.norm_rope_append import norm_rotate
+from tests.kernels.ptx import parse
+from tests.kernels.ptx_ops import PtxOps
 
 pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="needs nvcc, which is not here")
 
@@ -43,7 +45,7 @@ def ptx(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def ops_of(text: str, dtype: torch.dtype, size: int) -> PtxOps:
     """The instance for one of the kernel's `SIZES`."""
-    element = {name: key for key, name in ELEMENTS.items()}[str(dtype).removeprefix("torch.")]
+    element = {name: key for key, name in ELEMENTS.items()}[name_of(dtype)]
     return PtxOps(parse(text, f"INS_4{element}ELi{size}E"))
 
 

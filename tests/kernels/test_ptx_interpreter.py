@@ -4,7 +4,8 @@ import struct
 
 import numpy as np
 import pytest
-from ptx import GlobalMemory, PtxError, launch, parse
+
+from tests.kernels.ptx import GlobalMemory, PtxError, launch, parse
 
 ENTRY = """
 .version 9.0

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from checks import Sizes, check_ring_attention
-from emulator import DTYPES, EVERY_SCHEDULE, Emulator, RefusedError
 from torch import Tensor
-from torch_bits import DTYPES as TORCH_DTYPES
-from torch_bits import bits, draw, padded, shift, transposed
 
 from pyrf.ops import ring_attention
+from tests.kernels.checks import Sizes, check_ring_attention
+from tests.kernels.emulator import DTYPES, EVERY_SCHEDULE, Emulator, RefusedError
+from tests.kernels.torch_bits import DTYPES as TORCH_DTYPES
+from tests.kernels.torch_bits import bits, draw, padded, shift, transposed
 
 # Sizes, queries, length. A tile is 128 queries, and 64 keys or, with 128 channels, 48.
 SHAPES = {

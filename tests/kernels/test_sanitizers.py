@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from emulator import COMPILER, KERNELS, build, has_compiler
-from mutants import Mutant, build_mutant
+
+from tests.kernels.emulator import COMPILER, KERNELS, build, has_compiler
+from tests.kernels.mutants import Mutant, build_mutant
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="the emulator needs a C++ compiler")
 
@@ -55,7 +56,7 @@ def run_checks(sanitizer: Sanitizer, library: Path, *kernels: str) -> subprocess
         "ASAN_OPTIONS": "detect_leaks=0",  # Python keeps memory to its end
         "TSAN_OPTIONS": "halt_on_error=1",
     }
-    command = [sys.executable, str(Path(__file__).with_name("checks.py")), str(library), *kernels]
+    command = [sys.executable, "-m", "tests.kernels.checks", str(library), *kernels]
     result = subprocess.run(command, env=os.environ | options, capture_output=True, text=True, check=False)
     if "unexpected memory mapping" in result.stderr:
         pytest.skip("ThreadSanitizer cannot place its memory beside this kernel's random addresses")

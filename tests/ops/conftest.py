@@ -1,6 +1,7 @@
 import pytest
-from emulated_native import EmulatedKernels
-from emulator import has_compiler
+
+from tests.kernels.emulator import has_compiler
+from tests.support.emulated_native import EmulatedKernels
 
 
 @pytest.fixture(scope="module")

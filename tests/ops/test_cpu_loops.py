@@ -7,16 +7,16 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_arguments import draw
-from tiny import CONFIG, HEIGHT, WIDTH, network, prompts
 
-from pyrf.backends.torch import TorchBackend
-from pyrf.config import StreamConfig
-from pyrf.models.attention import rope_table
+from pyrf.backends.torch.rollout import TorchRollout
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
+from pyrf.loop.rope import rope_table
+from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from pyrf.ops import add_norm, native, norm_rope_append, ring_attention, set_attention
 from pyrf.ops.attention_choice import CHOICE
 from pyrf.ops.norm_rope_append import norm_rotate
-from pyrf.sampler import ChunkLoop, SeededNoise
+from tests.support.op_arguments import draw
+from tests.support.tiny import CONFIG, HEIGHT, WIDTH, network, prompts
 
 LOOPS = native.cpu
 pytestmark = pytest.mark.skipif(LOOPS is None, reason="the native module is not built")
@@ -144,7 +144,8 @@ def test_norm_rope_append(ran, threads, batch, tokens, heads, head_dim):
     """Also where several threads share the tokens, with q, k and v as parts of one product."""
     q, k, v = draw(batch, tokens, 3 * heads * head_dim).chunk(3, -1)
     weights = [1 + draw(heads * head_dim, seed=seed) for seed in (1, 2)]
-    rope = rope_table([5], 1, tokens, head_dim, 100.0)
+    model = ModelConfig(dim=heads * head_dim, num_heads=heads, rope_theta=100.0)
+    rope = rope_table(model, [5], LatentSize(2, 2 * tokens))
     caches = []
     for count in (1, 3):
         threads(count)
@@ -183,7 +184,7 @@ def test_a_stream_is_the_same_without_the_native_module(ran, monkeypatch):
     shape = (stream.chunk_frames, config.in_channels, HEIGHT, WIDTH)
 
     def run():
-        backend = TorchBackend(network(config, dtype=torch.float32)[0], stream)
+        backend = TorchRollout(network(config, dtype=torch.float32)[0], stream)
         backend.start(1, HEIGHT, WIDTH)
         backend.set_prompt(prompts(dtype=torch.float32))
         loop = ChunkLoop(backend, stream, SeededNoise([0], shape))

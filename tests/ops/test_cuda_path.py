@@ -10,16 +10,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from emulated_native import RUN_CUDA, cpu_tensors_take_the_cuda_path
-from op_arguments import DIM, OPS, SLOTS, TOKENS, change
-from tiny import CONFIG, HEIGHT, WIDTH, network, prompts
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pyrf.backends.torch import TorchBackend
+from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import StreamConfig
+from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from pyrf.ops import native
 from pyrf.ops.attention_choice import CHOICE, AttentionChoice
-from pyrf.sampler import ChunkLoop, SeededNoise
+from tests.support.emulated_native import RUN_CUDA, cpu_tensors_take_the_cuda_path
+from tests.support.op_arguments import DIM, OPS, SLOTS, TOKENS, change
+from tests.support.tiny import CONFIG, HEIGHT, WIDTH, network, prompts
 
 HALF = (torch.bfloat16, torch.float16)
 ULP = {torch.bfloat16: 2**-8, torch.float16: 2**-11}
@@ -92,7 +92,7 @@ def test_a_stream_on_the_kernels_stays_near_float32(dtype, emulated, monkeypatch
     shape = (stream.chunk_frames, config.in_channels, HEIGHT, WIDTH)
 
     def run(dtype):
-        backend = TorchBackend(network(config, dtype=dtype)[0], stream)
+        backend = TorchRollout(network(config, dtype=dtype)[0], stream)
         backend.start(1, HEIGHT, WIDTH)
         backend.set_prompt(prompts(dtype=torch.float32))
         loop = ChunkLoop(backend, stream, SeededNoise([0], shape))

@@ -1,9 +1,17 @@
 """The ops: against plain formulae, under opcheck and torch.compile, and their refusals."""
 
+from importlib import import_module
+
 import pytest
 import torch
 import torch.nn.functional as F
-from op_arguments import (
+from torch.library import opcheck
+
+from pyrf.ops import ema_sink_update, library, norm_rope_append, ring_attention
+from pyrf.ops.ema_sink_update import MASTER_DTYPES, join_bits, split_bits
+from pyrf.ops.norm_rope_append import norm_rotate
+from tests.support.emulated_native import RUN_CUDA
+from tests.support.op_arguments import (
     DIM,
     HEADS,
     OPS,
@@ -15,11 +23,6 @@ from op_arguments import (
     draw,
     sink_arguments,
 )
-from torch.library import opcheck
-
-from pyrf.ops import ema_sink_update, library, norm_rope_append, ring_attention
-from pyrf.ops.ema_sink_update import MASTER_DTYPES, join_bits, split_bits
-from pyrf.ops.norm_rope_append import norm_rotate
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -28,6 +31,34 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 @pytest.mark.parametrize("name", OPS)
 def test_opcheck(name, dtype):
     opcheck(getattr(torch.ops.pyrf, name).default, tuple(OPS[name][1](dtype)))
+
+
+SCHEMAS = {
+    "add_norm": "(Tensor y, Tensor? residual, Tensor? gate, Tensor? bias, Tensor? weight, Tensor? shift, "
+    "float eps, bool rms, bool silu) -> Tensor[]",
+    "ema_sink_update": "(Tensor(a!) keys, Tensor(b!) values, Tensor(c!)? key_master, Tensor(d!)? "
+    "value_master, Tensor slot, Tensor turn, SymInt tokens, float alpha) -> ()",
+    "norm_rope_append": "(Tensor q, Tensor k, Tensor v, Tensor norm_q, Tensor norm_k, float eps, "
+    "Tensor rope, Tensor slot, Tensor(a!) keys, Tensor(b!) values) -> Tensor",
+    "ring_attention": "(Tensor q, Tensor keys, Tensor values, SymInt length) -> Tensor",
+}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_schemas(name):
+    """Of graphs that were saved, too: they are not to change."""
+    assert str(getattr(torch.ops.pyrf, name).default._schema) == f"pyrf::{name}{SCHEMAS[name]}"
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_arguments_are_checked_once(name, monkeypatch):
+    """Also where a path falls back to plain torch, as that of CUDA devices does for float32."""
+    module = import_module(f"pyrf.ops.{name}")
+    check, seen = module.expect_cache, []
+    monkeypatch.setattr(module, "expect_cache", lambda *caches: seen.append(name) or check(*caches))
+    for run in (OPS[name][0], RUN_CUDA[name]):
+        run(*OPS[name][1]())
+    assert seen == [name, name]
 
 
 @pytest.mark.parametrize("name", OPS)

@@ -5,14 +5,14 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from emulated_native import RUN_CUDA, cpu_tensors_take_the_cuda_path
-from golden_vae import golden, golden_codec
-from op_arguments import draw
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
-from pyrf.models.wan_vae import WanVAE
+from pyrf.models.codecs.wan_vae import WanVAE
 from pyrf.ops import add_norm, bias_norm, gated_sum, native
+from tests.support.emulated_native import RUN_CUDA, cpu_tensors_take_the_cuda_path
+from tests.support.golden_vae import golden, golden_codec
+from tests.support.op_arguments import draw
 
 OP = torch.ops.pyrf.add_norm.default
 SHAPE = (2, 3, 24)

@@ -11,13 +11,13 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from running import BLUE, Running, read, read_frames
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 from websockets.exceptions import ConnectionClosed
 
 from pyrf.pipeline import StreamingPipeline
 from pyrf.serve.settings import ServeSettings
+from tests.support.running import BLUE, Running, read, read_frames
 
 CALM = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
 

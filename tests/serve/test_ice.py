@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from aiortc import RTCIceServer
 from aiortc.rtcicetransport import connection_kwargs
-from running import Running
 
 from pyrf.serve.ice import parse_ice_server
 from pyrf.serve.settings import ServeSettings
+from tests.support.running import Running
 
 STUN, TURN = "stun:stun.example", "turn:bob:secret@turn.example:3479"
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from random_bundle import HEIGHT, TEXT_LEN, WIDTH
-from running import BLUE, PROMPT, Running, read, read_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from pyrf.serve.controls import answer
 from pyrf.serve.settings import ServeSettings
+from pyrf.serve.transports.controls import answer
+from tests.support.random_bundle import HEIGHT, TEXT_LEN, WIDTH
+from tests.support.running import BLUE, PROMPT, Running, read, read_until
 
 
 def error_of(response: Any, status: int) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def test_controls_of_a_session_that_has_ended(server: Running, type: str) -> Non
     session = server.session(created)
     server.delete(created)
     control = json.dumps({"type": type, "ref": 3} | ({"prompt": BLUE} if type == "prompt" else {}))
-    reply = server.call(lambda: answer(server.hub, session, control))
+    reply = server.call(lambda: answer(server.registry, session, control))
     assert (reply.type, reply.error.code, reply.ref) == ("error", "no_session", 3)
 
 
@@ -158,7 +158,7 @@ def test_rates(serve: Callable[..., Running]) -> None:
 
 
 def test_sessions_have_a_longest_length(serve: Callable[..., Running]) -> None:
-    server = serve(max_session_s=0.3)
+    server = serve(max_session_s=2.0)
     created = server.create()
     with server.attach(created) as socket:
         assert read_until(socket, "closing").reason == "max_length"

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from running import PROMPT, TIMEOUT, Running, read_frames, read_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from pyrf.serve.logs import JsonFormatter
+from tests.support.running import PROMPT, TIMEOUT, Running, read_frames, read_until
 
 
 def test_metrics_tell_what_happened(serve: Callable[..., Running]) -> None:
@@ -88,7 +88,7 @@ def test_a_draining_server_takes_nobody(serve: Callable[..., Running]) -> None:
     created = server.create()
     with server.attach(created) as socket:
         read_frames(socket, 1)
-        server.run(server.hub.drain())
+        server.run(server.registry.drain())
         assert read_until(socket, "closing").reason == "shutdown"
     for response in (
         server.http.get("/health/ready"),

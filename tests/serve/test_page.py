@@ -16,16 +16,17 @@ import av
 import httpx
 import numpy as np
 import pytest
-from cable import Cable
 from numpy.typing import NDArray
+
+from tests.support.cable import Cable
 
 pytest.importorskip("playwright", reason="the page is tested with playwright, from the test extra")
 
-from browser import TIMEOUT_S, Visit, chromium, find_chromium
 from playwright.sync_api import Browser, expect
-from running import Running
 
-from pyrf.training.worlds.detector import detect
+from pyrf.worlds.shapes.detector import detect
+from tests.support.browser import TIMEOUT_S, Visit, chromium, find_chromium
+from tests.support.running import Running
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium: apt-get install chromium")
 
@@ -320,6 +321,6 @@ def test_a_server_that_shuts_down_says_so(serve: Callable[..., Running], visit: 
     running = serve()
     v = visit(int(running.url.rsplit(":", 1)[1]))
     v.start("a red circle")
-    running.run(running.hub.drain())
+    running.run(running.registry.drain())
     v.await_state("ended")
     expect(v.page.locator("#state")).to_contain_text("the server shuts down")

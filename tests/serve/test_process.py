@@ -13,11 +13,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running import PROMPT, TIMEOUT, read_frames, read_until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from pyrf import cli
+from tests.support.running import PROMPT, TIMEOUT, read_frames, read_until
 
 
 @contextmanager
@@ -94,6 +94,9 @@ def test_what_cannot_be_served_is_one_line(
 def test_an_extra_that_is_missing_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pyrf.serve.find_spec", lambda name: None if name == "aiortc" else object())
+    monkeypatch.setitem(sys.modules, "aiortc", None)
     assert cli.run(["serve"]) == 2
-    assert capsys.readouterr().err == "error: serving needs aiortc: pip install 'pyrf[serve]'\n"
+    assert (
+        capsys.readouterr().err
+        == "error: serving needs aiortc; run pip install '.[serve]' in a clone of pyrf\n"
+    )

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from pyrf.cli import run
-from pyrf.training import dry_run, memory
+from pyrf.training import dry_run
 from pyrf.training.recipe import WanRecipe, load_any_recipe
+from pyrf.training.wan import memory
 
 GIB = 2**30
 SIZES = {"1.3B": (1536, 8960, 30), "14B": (5120, 13824, 40)}

@@ -4,6 +4,7 @@ import math
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlan
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
 from pyrf.bundle import load_bundle
-from pyrf.models.taehv import TAEHV, TAEHVConfig
-from pyrf.training import checkpoints
-from pyrf.training.latents import encode_scenes
-from pyrf.training.models import load_network
+from pyrf.models.codecs.taehv import TAEHV, TAEHVConfig
 from pyrf.training.recipe import Recipe, RecipeError, load_recipe
 from pyrf.training.run import run_stage
-from pyrf.training.ship import ship_latest
-from pyrf.training.worlds.shapes import World
+from pyrf.training.runner import checkpoints
+from pyrf.training.scratch.latents import encode_scenes
+from pyrf.training.scratch.networks import load_network
+from pyrf.training.scratch.ship import ship_latest
+from pyrf.worlds.shapes.world import ShapesWorld
 
 
 def small_recipe() -> Recipe:
@@ -118,7 +119,7 @@ def test_scenes_of_another_codec_or_number_are_encoded_again(tmp_path: Path) -> 
         return TAEHV(TAEHVConfig(encoder_width=8, decoder_widths=(8, 8, 8, 8), blocks=1))
 
     def near(seed: int, count: int, folder: str) -> torch.Tensor:
-        return encode_scenes(codec(seed), World(), count, 7, tmp_path / folder).near
+        return encode_scenes(codec(seed), ShapesWorld(), count, 7, tmp_path / folder).near
 
     first = near(0, 10, "kept")
     assert torch.equal(near(1, 10, "kept"), near(1, 10, "fresh"))
@@ -133,9 +134,10 @@ def test_the_bundle_follows_its_stages(trained: Path, tmp_path: Path) -> None:
     bundle = ship_latest(recipe, folder)
     assert bundle == folder / "bundle"
     assert ship_latest(recipe, folder) is None
-    load_network(folder / "redmd").save(folder / recipe.ship.network)
+    network = load_network(folder / "redmd", recipe.world.vocabulary)
+    network.save(folder / recipe.ship.network)
     assert ship_latest(recipe, folder) == bundle
-    found, expected = load_bundle(bundle).transformer(), load_network(folder / "redmd").dit
+    found, expected = load_bundle(bundle).transformer(), network.dit
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters()))
 
 
@@ -187,7 +189,10 @@ def put(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         ("stages/chunk/init", "codec", "needs either `network` or `init`"),
         ("ship/network", "odee", "ship.network: no stage 'odee' that makes one"),
         ("ship/codec", "ode", "ship.codec: no stage 'ode' that makes one; there are codec, decoder"),
-        ("motions", ["zigzag"], r"world knows no motion \['zigzag'\]"),
+        ("world/motions", ["zigzag"], r"world: world knows no motion \['zigzag'\]"),
+        ("world/motion", ["left"], "world: unknown key 'motion'; did you mean 'motions'"),
+        ("world/name", "ocean", "world: no world 'ocean'; there are shapes"),
+        ("stages/codec/codec/crop", 72, r"stages\.codec\.codec\.crop must be at most 64"),
         ("stream/sink_frames", 2, r"stream: sink_frames must be 0 or chunk_frames \(3\), got 2"),
         ("stages/chunk/network/num_heads", 5, "dim must split into heads"),
         ("stages/chunk/teacher/frames", 12, "frames: Input should be less than or equal to 9, got 12"),
@@ -205,6 +210,22 @@ def test_wrong_values_are_named(tmp_path: Path, path: str, value: object, messag
     with pytest.raises(RecipeError, match=message) as caught:
         load_recipe(str(tmp_path / "mine.yaml"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_names_its_world(tmp_path: Path) -> None:
+    """By its name, by its name and settings, or as older recipes do by the settings of the shapes world."""
+    path = tmp_path / "mine.yaml"
+    whole = yaml.safe_load((resources.files("pyrf.training") / "recipes" / "tiny.yaml").read_text())
+    del whole["world"]
+    motions = {"motions": ["left", "right"]}
+    for given, world in (
+        ({"world": "shapes"}, ShapesWorld()),
+        ({"world": {"name": "shapes", **motions}}, ShapesWorld(motions=("left", "right"))),
+        ({"shapes": ["circle"], **motions}, ShapesWorld(("circle",), ("left", "right"))),
+        ({}, ShapesWorld()),
+    ):
+        path.write_text(yaml.safe_dump({**whole, **given}, sort_keys=False))
+        assert load_recipe(str(path)).world == world
 
 
 def test_recipes_are_checked(tmp_path: Path) -> None:

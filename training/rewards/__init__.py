@@ -1,1 +1,1 @@
-"""Rewards: frames and prompts in, named scores out."""
+"""Older paths of `pyrf.evaluation.scores`, kept for one release."""

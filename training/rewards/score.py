@@ -1,82 +1,17 @@
-"""Scores a video file.
-
-python -m pyrf.training.rewards.score out.mp4 --prompt "a red circle moves right"
-python -m pyrf.training.rewards.score out.mp4 --prompt "a dog runs" --settings reward.yaml
-"""
+"""The older path of `pyrf.evaluation.scores.score_file`."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
+import warnings
 
-import torch
-import yaml
-from pydantic import TypeAdapter, ValidationError
+from pyrf.evaluation.scores.score_file import main, score_video
 
-from pyrf.training.rewards.motion import FPS
-from pyrf.training.rewards.protocol import Reward, RewardError
-from pyrf.training.rewards.settings import MotionSettings, RewardSettings, load_reward
-from pyrf.training.settings import first_problem
-from pyrf.video_reader import read_frames
+__all__ = ["main", "score_video"]
 
-
-def score_video(path: str | Path, prompt: str, reward: Reward) -> dict[str, float]:
-    """Every score of a video file, resampled to 16 frames a second.
-
-    Raises:
-        ValueError: when the file cannot be read, or is too short for the reward.
-    """
-    height, width = _size(path)
-    frames = read_frames(path, height=height, width=width, fps=FPS)
-    scores = reward(torch.from_numpy(frames)[None], [prompt])
-    return {name: float(score) for name, score in scores.items()}
-
-
-def _size(path: str | Path) -> tuple[int, int]:
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            return stream.height, stream.width
-    except (OSError, IndexError) as error:
-        raise RewardError(f"cannot read {path} as a video: {error}") from error
-
-
-def load_settings(path: Path | None) -> RewardSettings:
-    """Settings of a reward from a YAML file; without one, the motion reward.
-
-    Raises:
-        RewardError: when the file is missing or not valid.
-    """
-    if path is None:
-        return MotionSettings(kind="motion")
-    try:
-        return TypeAdapter[RewardSettings](RewardSettings).validate_python(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError) as error:
-        raise RewardError(f"cannot read {path}: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        raise RewardError(f"{path}: {first_problem(error)}") from error
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Print the scores of a file; 2 when it cannot be scored."""
-    parser = argparse.ArgumentParser(prog="python -m pyrf.training.rewards.score", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("video", type=Path)
-    parser.add_argument("--prompt", required=True)
-    parser.add_argument("--settings", type=Path, help="YAML of a reward; by default {kind: motion}")
-    options = parser.parse_args(arguments)
-    try:
-        scores = score_video(options.video, options.prompt, load_reward(load_settings(options.settings)))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for name, score in scores.items():
-        print(f"{name:12} {score:8.3f}")
-    return 0
-
+warnings.warn(
+    "pyrf.training.rewards.score is now pyrf.evaluation.scores.score_file", DeprecationWarning, stacklevel=2
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,1 +1,1 @@
-"""The stages of the tiny recipes, in order: codec, teacher, causal, distill."""
+"""The stages that training from nothing and from Wan share: ODE regression, DMD and Re-DMD."""

@@ -14,18 +14,19 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from pyrf.config import StreamConfig
-from pyrf.models.codec import Codec
-from pyrf.models.dit import PromptCache
-from pyrf.sampler import TrainingRollout
-from pyrf.training.data import Data
-from pyrf.training.models import TextToVideo, is_hidden
+from pyrf.config import LatentSize, StreamConfig
+from pyrf.evaluation.scores.settings import ScoreSettings
+from pyrf.loop.sampler import TrainingRollout
+from pyrf.models.codecs.codec import Codec
+from pyrf.models.dit.model import PromptCache
+from pyrf.settings import Settings
 from pyrf.training.objectives.critic import critic_loss
 from pyrf.training.objectives.dmd import dmd_loss, draw_timesteps, reward_weights
 from pyrf.training.objectives.flow_matching import interpolate
-from pyrf.training.rewards.settings import Judge, RewardSettings
-from pyrf.training.settings import Settings
-from pyrf.training.trainer import Draw, Stage
+from pyrf.training.runner.trainer import Draw, Stage
+from pyrf.training.scratch.networks import TextToVideo, is_hidden
+from pyrf.training.stages.data import Data
+from pyrf.training.stages.reward import Reward
 
 
 class DmdSettings(Settings):
@@ -36,7 +37,7 @@ class DmdSettings(Settings):
             through these only.
         chunks: longest rollout; its length is drawn from window_chunks to this.
         critic_steps: updates of the critic for one of the student.
-        reward: judges the rollouts; without one every weight is 1, which is DMD.
+        reward: weighs the rollouts; without one every weight is 1, which is DMD.
         inverse_beta: 1 / b of Re-DMD's weight exp(reward / b).
     """
 
@@ -44,7 +45,7 @@ class DmdSettings(Settings):
     chunks: int = 7
     critic_steps: int = Field(default=5, ge=1)
     guidance_scale: float = 3.0
-    reward: RewardSettings | None = None
+    reward: ScoreSettings | None = None
     inverse_beta: float = Field(default=2.0, ge=0)
     eval_prompts: int = Field(default=48, gt=0)
 
@@ -68,10 +69,10 @@ class DmdStage(Stage):
         codec: Codec,
         stream: StreamConfig,
         batch: int,
-        judge: Judge | None = None,
+        reward: Reward | None = None,
     ) -> None:
         self.settings, self.data, self.codec = settings, data, codec
-        self.stream, self.batch, self.judge = stream, batch, judge
+        self.stream, self.batch, self.reward = stream, batch, reward
         self.teacher = teacher.eval().requires_grad_(False)
         self.module: nn.ModuleDict = nn.ModuleDict({"student": student, "critic": critic})
 
@@ -96,10 +97,10 @@ class DmdStage(Stage):
         x0 = self.rollout(student, captions, draw)
         real, fake = self.predictions(critic, x0.detach(), captions, generator)
         metrics = {"dmd_gap": float((fake - real).abs().mean())}
-        if self.judge is None:
+        if self.reward is None:
             return dmd_loss(x0, real, fake), metrics
         with torch.no_grad():
-            scores = self.judge(self.codec.decoder().decode(x0), captions).to(x0.device)
+            scores = self.reward(self.codec.decoder().decode(x0), captions).to(x0.device)
         judged = torch.isfinite(scores)
         metrics["skipped"] = float((~judged).sum())
         if judged.any():
@@ -120,7 +121,7 @@ class DmdStage(Stage):
             return torch.randn(shape, generator=draw.generator).to(device)
 
         rollout = TrainingRollout(
-            student.dit, self.stream, student.prompt(captions), height=shape[-2], width=shape[-1]
+            student.dit, self.stream, student.prompt(captions), size=LatentSize(*shape[-2:])
         )
         chunks = []
         for i in range(count):

@@ -11,15 +11,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pyrf.config import StreamConfig
-from pyrf.models.codec import Codec
-from pyrf.training.data import Data, Paths
-from pyrf.training.models import TextToVideo, is_hidden
+from pyrf.loop.sampler import FewStepSampler
+from pyrf.models.codecs.codec import Codec
+from pyrf.settings import Settings
 from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
-from pyrf.training.origin import fingerprint
-from pyrf.training.path_shards import END, STATES, PathShards
-from pyrf.training.settings import Settings
-from pyrf.training.streams import few_step_sigmas
-from pyrf.training.trainer import Draw, Stage
+from pyrf.training.runner.origin import fingerprint
+from pyrf.training.runner.trainer import Draw, Stage
+from pyrf.training.scratch.networks import TextToVideo, is_hidden
+from pyrf.training.stages.data import Data, Paths
+from pyrf.training.stages.paths import END, STATES, PathShards
 
 
 class OdeSettings(Settings):
@@ -38,6 +38,11 @@ class OdeSettings(Settings):
     guidance_scale: float = 3.0
     context_noise: float = Field(default=0.15, ge=0, le=1)
     eval_prompts: int = Field(default=48, gt=0)
+
+
+def few_step_sigmas(stream: StreamConfig) -> Tensor:
+    """Noise levels of the denoise calls, falling, float32."""
+    return torch.tensor(FewStepSampler(stream).timesteps) / 1000
 
 
 class OdeStage(Stage):

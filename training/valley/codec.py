@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pyrf.files import whole_file
-from pyrf.models.taehv import FRAMES_PER_LATENT, TAEHV, TAEHVConfig
-from pyrf.training.trainer import Draw, Stage, TrainSettings, train
+from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, TAEHVConfig
+from pyrf.training.runner.trainer import Draw, Stage, TrainSettings, train
 from pyrf.training.valley.clips import FIRST_SEED, HELD_OUT_SEED, balloon_mask, clip, edges
 from pyrf.training.valley.linear import DEVIATION, PATCH, fit, write
-from pyrf.training.video import contact_sheet
+from pyrf.video.strips import contact_sheet
 from pyrf.worlds.valley.detector import WEIGHTS, detect
 from pyrf.worlds.valley.world import Valley
 

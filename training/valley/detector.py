@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pyrf.files import whole_file
-from pyrf.training.trainer import Draw, Stage, TrainSettings, train
+from pyrf.training.runner.trainer import Draw, Stage, TrainSettings, train
 from pyrf.training.valley.frames import UNSURE, LabelledFrames, labelled_frames
 from pyrf.worlds.valley.detector_network import CLASSES, FrameReader
 from pyrf.worlds.valley.world import Valley

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrf.models.taehv import TAEHV, Grow, MemoryBlock, TemporalPool
+from pyrf.models.codecs.taehv import TAEHV, Grow, MemoryBlock, TemporalPool
 from pyrf.training.valley.clips import balloon_mask, clip, edges
 from pyrf.worlds.valley.world import Valley
 

@@ -13,8 +13,8 @@ that is allowed: when it is waited for. Registers and shared memory start as NaN
 no race is found: warps run in lockstep.
 """
 
-from ptx.machine import launch
-from ptx.memory import GlobalMemory
-from ptx.syntax import Kernel, PtxError, parse
+from tests.kernels.ptx.machine import launch
+from tests.kernels.ptx.memory import GlobalMemory
+from tests.kernels.ptx.syntax import Kernel, PtxError, parse
 
 __all__ = ["GlobalMemory", "Kernel", "PtxError", "launch", "parse"]

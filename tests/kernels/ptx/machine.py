@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-import ptx.scalar
-import ptx.warp  # noqa: F401  fills the table of instructions
-from ptx.memory import Array, GlobalMemory, SharedMemory
-from ptx.state import HANDLERS, Batch, Lanes
-from ptx.syntax import Instruction, Kernel, PtxError
+import tests.kernels.ptx.scalar
+import tests.kernels.ptx.warp  # noqa: F401  fills the table of instructions
+from tests.kernels.ptx.memory import Array, GlobalMemory, SharedMemory
+from tests.kernels.ptx.state import HANDLERS, Batch, Lanes
+from tests.kernels.ptx.syntax import Instruction, Kernel, PtxError
 
 CONTROL = {
     "bra": {"uni"},

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ptx.syntax import BITS, PtxError
+from tests.kernels.ptx.syntax import BITS, PtxError
 
 GAP = 256
 """Bytes that nobody may touch, between two arrays in global memory. Also the alignment of arrays."""

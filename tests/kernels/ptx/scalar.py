@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ptx.memory import SHARED_WINDOW, Array
-from ptx.state import Batch, Lanes, generic, handles, parts
-from ptx.syntax import BITS, DTYPES, Instruction, PtxError, Vector, size_of
+from tests.kernels.ptx.memory import SHARED_WINDOW, Array
+from tests.kernels.ptx.state import Batch, Lanes, generic, handles, parts
+from tests.kernels.ptx.syntax import BITS, DTYPES, Instruction, PtxError, Vector, size_of
 
 CACHE_HINTS = "nc ca cg cs lu cv wb wt volatile relaxed weak L2_64B L2_128B L2_256B L1_no_allocate"
 VECTORS = {"v2": 2, "v4": 4}

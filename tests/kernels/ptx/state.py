@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ptx.memory import SHARED_WINDOW, Array, GlobalMemory, SharedMemory
-from ptx.syntax import (
+from tests.kernels.ptx.memory import SHARED_WINDOW, Array, GlobalMemory, SharedMemory
+from tests.kernels.ptx.syntax import (
     BITS,
     DTYPES,
     Address,

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ptx.memory import Array
-from ptx.state import WARP, Batch, Copies, Lanes, handles, parts
-from ptx.syntax import Immediate, Instruction, PtxError
+from tests.kernels.ptx.memory import Array
+from tests.kernels.ptx.state import WARP, Batch, Copies, Lanes, handles, parts
+from tests.kernels.ptx.syntax import Immediate, Instruction, PtxError
 
 GROUPS, QUADS = 8, 4
 """A warp as `mma` sees it: 8 groups (rows of a fragment) of 4 lanes (pairs of columns)."""

@@ -2,7 +2,7 @@
 
 import random
 
-from pyrf.training.text import word_tokenizer
+from pyrf.training.scratch.text import word_tokenizer
 from pyrf.worlds.valley.attributes import NAMES
 from pyrf.worlds.valley.captions import (
     AFTER,

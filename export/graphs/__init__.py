@@ -1,0 +1,1 @@
+"""What is traced: a bundle's networks as ONNX graphs."""

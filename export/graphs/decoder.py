@@ -1,0 +1,87 @@
+"""A decoder's step as a graph: a chunk of latents and what the chunk before left, to frames and the same."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pyrf.dtypes import dtype_of
+from pyrf.export.graphs.trace import TracedGraph, graph_spec, trace
+from pyrf.export.manifest import ExportError
+from pyrf.models.codecs import taehv
+from pyrf.models.codecs.codec import Codec
+from pyrf.models.codecs.taehv import MemoryBlock, TAEHVCodec
+
+
+class _TAEHVStep(nn.Module):
+    def __init__(self, codec: TAEHVCodec) -> None:
+        super().__init__()
+        self.model = codec.network
+        self.dtype = next(codec.network.decoder.parameters()).dtype
+        self.places = [i for i, layer in enumerate(codec.network.decoder) if isinstance(layer, MemoryBlock)]
+
+    def forward(self, latents: Tensor, memory: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        carried = dict(zip(self.places, memory or ()))
+        frames = taehv.decode_frames(self.model, latents.to(self.dtype), carried, memory is None)
+        return frames, [carried[place] for place in self.places]
+
+
+class _WanVAEStep(nn.Module):
+    def __init__(self, codec: Codec, latents: Tensor) -> None:
+        from pyrf.models.codecs.wan_vae import (  # imports diffusers
+            WanVAE,
+            finish_frames,
+            new_cache,
+            raw_frames,
+        )
+
+        super().__init__()
+        assert isinstance(codec, WanVAE)
+        self.codec, self.model = codec, codec.network
+        self._new_cache, self._raw_frames, self._finish = new_cache, raw_frames, finish_frames
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            cache = new_cache(self.model.decoder)
+            finish_frames(raw_frames(codec, latents, cache, True))
+        if any(isinstance(entry, str) for entry in cache):
+            raise ExportError(
+                "a Wan VAE's decoder can be exported for chunks of 2 latent frames or more, got 1"
+            )
+        # Some convolutions that are counted keep nothing.
+        self.places = [i for i, entry in enumerate(cache) if isinstance(entry, Tensor)]
+
+    def forward(self, latents: Tensor, memory: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        cache = self._new_cache(self.model.decoder)
+        for place, tensor in zip(self.places, memory or ()):
+            cache[place] = tensor
+        frames = self._finish(self._raw_frames(self.codec, latents, cache, memory is None))
+        return frames, [cache[place] for place in self.places]
+
+
+def decoder_graphs(codec: Codec, chunk_frames: int, height: int, width: int) -> dict[str, TracedGraph]:
+    """Trace the decoder's step at batch 1.
+
+    Args:
+        codec: on the CPU, its decoder in the dtype to export.
+        chunk_frames: latent frames of a chunk.
+        height, width: of the latents.
+
+    Returns:
+        "decoder_first" and "decoder_next".
+
+    Raises:
+        ExportError: for a Wan VAE with chunks of one latent frame.
+    """
+    latents = torch.zeros(1, chunk_frames, codec.latent_channels, height, width)
+    step = _TAEHVStep(codec) if isinstance(codec, TAEHVCodec) else _WanVAEStep(codec, latents)
+    outputs = ["frames", "memory_out.*"]
+    first = trace(step, {"latents": latents}, outputs)
+    memory = [
+        torch.zeros(spec.shape, dtype=dtype_of(spec.dtype))
+        for spec in graph_spec("", first).outputs
+        if spec.name.startswith("memory_out.")
+    ]
+    return {
+        "decoder_first": first,
+        "decoder_next": trace(step, {"latents": latents, "memory": memory}, outputs),
+    }

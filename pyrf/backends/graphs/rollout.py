@@ -1,0 +1,159 @@
+"""What backends that run exported graphs share: the manifest's sizes, and what a call is given.
+
+The graphs' batch is 1, so the videos of a batch are computed one after the other.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from pyrf.backends.base import Rollout
+from pyrf.config import LatentSize
+from pyrf.dtypes import dtype_of
+from pyrf.export.manifest import ExportError, Manifest
+from pyrf.loop.cache import SinkRingCache
+from pyrf.loop.rope import rope_table
+from pyrf.models.dit.model import sinusoid
+
+
+class GraphVideo(Protocol):
+    """The buffers of one video of a batch, and the graphs bound to them."""
+
+    def encode_prompt(self, rows: Tensor) -> None:
+        """Put a prompt in force, [text_len, text_dim]."""
+        ...
+
+    def denoise(self, latents: Tensor, modulation: Tensor, rope: Tensor) -> Tensor:
+        """The flow of latents [F, C, H, W]: a buffer that the next call overwrites."""
+        ...
+
+    def clean(self, latents: Tensor, modulation: Tensor, rope: Tensor) -> None:
+        """The clean call; inside `SinkRingCache.rewrite` of the past chunk."""
+        ...
+
+
+class GraphRollout(Rollout):
+    """Computes the calls of one stream with the graphs of an export.
+
+    Args:
+        manifest: of the export.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        super().__init__(manifest.model, manifest.stream)
+        self.manifest = manifest
+        self._videos: list[GraphVideo] = []
+        self._modulations: dict[float, Tensor] = {}
+        self._rope: tuple[range, Tensor] | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return dtype_of(self.manifest.dtype)
+
+    def start(self, batch: int, height: int, width: int) -> None:
+        manifest = self.manifest
+        if (height, width) != (manifest.height, manifest.width):
+            raise ExportError(
+                f"this was exported for latents of {manifest.height} x {manifest.width}, "
+                f"got {height} x {width}; export that size"
+            )
+        super().start(batch, height, width)
+
+    def close(self) -> None:
+        super().close()
+        self._videos, self._modulations, self._rope = [], {}, None
+
+    def _begin(self, cache: SinkRingCache, size: LatentSize) -> None:
+        self._size = size
+        self._videos = self._make_videos(cache, self._shape[0])
+
+    @abstractmethod
+    def _make_videos(self, cache: SinkRingCache, batch: int) -> list[GraphVideo]:
+        """Bind the graphs for the videos of a stream."""
+
+    @abstractmethod
+    def _modulate(self, row: Tensor) -> Tensor:
+        """Run the graph `time` on a sinusoid [1, 1, freq_dim] of the host."""
+
+    def _upload(self, x: Tensor) -> Tensor:
+        """A tensor of the host on the backend's device."""
+        return x
+
+    def _encode_prompt(self, prompt_embeds: Tensor) -> None:
+        expected = (self.model_config.text_len, self.model_config.text_dim)
+        if prompt_embeds.ndim != 3 or tuple(prompt_embeds.shape[1:]) != expected:
+            raise ValueError(
+                f"prompt_embeds must be [B, {expected[0]}, {expected[1]}], got {list(prompt_embeds.shape)}"
+            )
+        for video, rows in zip(self._videos, prompt_embeds.expand(len(self._videos), -1, -1)):
+            video.encode_prompt(rows)
+
+    def _modulation(self, timestep: float) -> Tensor:
+        """The modulations of a timestep, made once a stream."""
+        if timestep not in self._modulations:
+            row = sinusoid(torch.tensor([[timestep]], dtype=torch.float64), self.model_config.freq_dim)
+            self._modulations[timestep] = self._modulate(row.float())
+        return self._modulations[timestep]
+
+    def _rope_now(self) -> Tensor:
+        """The rotations of the chunk under way, kept for its other calls."""
+        positions = self._started().frame_positions
+        if self._rope is None or self._rope[0] != positions:
+            self._rope = positions, self._upload(rope_table(self.model_config, positions, self._size))
+        return self._rope[1]
+
+    def _predict(self, latents: Tensor, timestep: float) -> Tensor:
+        modulation, rope = self._modulation(timestep), self._rope_now()
+        flows = [video.denoise(x, modulation, rope) for video, x in zip(self._videos, latents)]
+        return torch.stack(flows)
+
+    def _write(self, latents: Tensor) -> None:
+        modulation, rope = self._modulation(0.0), self._rope_now()
+        for video, x in zip(self._videos, latents):
+            video.clean(x, modulation, rope)
+
+
+def cache_buffers(cache: SinkRingCache, index: int) -> dict[str, Tensor]:
+    """One video's part of the cache, by the names of the graphs' inputs."""
+    return {
+        f"{name}.{layer}": buffer[index : index + 1]
+        for name, buffers in (("keys", cache.keys), ("values", cache.values))
+        for layer, buffer in enumerate(buffers)
+    }
+
+
+class Bound(Protocol):
+    """A graph bound to buffers."""
+
+    def __getitem__(self, name: str) -> Tensor: ...
+
+
+BoundGraph = TypeVar("BoundGraph", bound=Bound)
+
+
+def decoder_turns(
+    manifest: Manifest, bind: Callable[[str, Mapping[str, Tensor]], BoundGraph]
+) -> Iterator[BoundGraph]:
+    """A decoder's graph for each chunk: the first chunk's, then two in turns.
+
+    The decoder's memory goes back and forth between two sets of buffers.
+
+    Args:
+        bind: binds a graph, by its name, to buffers; what is missing is allocated.
+    """
+    first = bind("decoder_first", {})
+    memory = {
+        spec.name.replace("_out", ""): first[spec.name]
+        for spec in manifest.graphs["decoder_first"].outputs
+        if spec.name.startswith("memory_out.")
+    }
+    there = bind("decoder_next", memory)
+    turned = {name: there[name.replace(".", "_out.")] for name in memory}
+    back = {name.replace(".", "_out."): buffer for name, buffer in memory.items()}
+    return itertools.chain((first,), itertools.cycle((there, bind("decoder_next", turned | back))))

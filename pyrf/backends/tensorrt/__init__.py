@@ -1,0 +1,1 @@
+"""TensorRT: everything that it needs to run."""

@@ -1,0 +1,264 @@
+"""The TensorRT backend: engines on a GPU, driven by the same loop as torch.
+
+The cache is torch's memory, bound to the engines as input and output at once; nothing of it is copied. What
+changes from call to call (latents, modulation, rotations, position) is written to fixed buffers on a CUDA
+stream, so one CUDA graph for each length of the cache serves all chunks. The decoder has its own stream.
+
+Written against `pyrf.backends.tensorrt.device`: knows neither TensorRT nor CUDA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pyrf.backends.base import PendingFrames
+from pyrf.backends.graphs.rollout import GraphRollout, GraphVideo, cache_buffers, decoder_turns
+from pyrf.backends.tensorrt.bound_plan import BoundPlan
+from pyrf.backends.tensorrt.device import Device, Event, Memory, Plan
+from pyrf.backends.tensorrt.device import Stream as Queue
+from pyrf.backends.tensorrt.nvtx import stage
+from pyrf.dtypes import dtype_of
+from pyrf.export.manifest import ExportError, GraphSpec, Manifest
+from pyrf.loop.cache import SinkRingCache
+
+STUDENT = ("prompt", "time", "denoise", "clean")
+DECODER = ("decoder_first", "decoder_next")
+
+
+class PlanSet:
+    """The engines of an export on a device.
+
+    Args:
+        manifest: of the export.
+        plans: by graph, `STUDENT` and `DECODER`.
+        device: where they are loaded.
+
+    Raises:
+        ExportError: when one is missing, or its inputs and outputs are not the manifest's.
+    """
+
+    def __init__(self, manifest: Manifest, plans: Mapping[str, Plan], device: Device) -> None:
+        self.manifest, self.plans, self.device = manifest, plans, device
+        for name in (*STUDENT, *DECODER):
+            if name not in plans:
+                raise ExportError(f"there is no engine for the graph {name!r}; export the whole bundle")
+            if not _fits(plans[name].spec, manifest.graphs[name]):
+                raise ExportError(
+                    f"the engine of {name!r} was built from another graph; remove it and export again"
+                )
+
+    def scratch(self, names: Sequence[str]) -> Memory:
+        """Memory for engines that never run at once."""
+        return self.device.allocate(max(self.plans[name].scratch_bytes for name in names))
+
+
+def _fits(found: GraphSpec, wanted: GraphSpec) -> bool:
+    """Whether inputs and outputs are the same, in any order."""
+    return (set(found.inputs), set(found.outputs)) == (set(wanted.inputs), set(wanted.outputs))
+
+
+class TensorRTRollout(GraphRollout):
+    """Computes the calls of one stream with engines.
+
+    Args:
+        plans: the engines.
+    """
+
+    def __init__(self, plans: PlanSet) -> None:
+        super().__init__(plans.manifest)
+        self.plans = plans
+        self.gpu = plans.device
+        self.queue = plans.device.stream()
+
+    @property
+    def device(self) -> torch.device:
+        return self.gpu.torch_device
+
+    def start(self, batch: int, height: int, width: int) -> None:
+        with self.gpu.on(self.queue):
+            super().start(batch, height, width)
+
+    def close(self) -> None:
+        self.queue.synchronize()  # work under way still uses the memory
+        super().close()
+
+    def set_prompt(self, prompt_embeds: Tensor, recache: bool = False) -> None:
+        with self.gpu.on(self.queue), stage("prompt"):
+            super().set_prompt(prompt_embeds, recache)
+
+    def begin_chunk(self) -> None:
+        with self.gpu.on(self.queue), stage("begin_chunk"):
+            super().begin_chunk()
+
+    def denoise(self, latents: Tensor, timestep: float) -> Tensor:
+        with self.gpu.on(self.queue), stage("denoise"):
+            return super().denoise(latents, timestep)
+
+    def clean(self, latents: Tensor) -> None:
+        with self.gpu.on(self.queue), stage("clean"):
+            super().clean(latents)
+
+    def reopen_chunk(self) -> None:
+        with self.gpu.on(self.queue):
+            super().reopen_chunk()
+
+    def _make_videos(self, cache: SinkRingCache, batch: int) -> list[GraphVideo]:
+        scratch = self.plans.scratch(STUDENT)
+        self._time = self.bind("time", scratch, {})
+        return [_Video(self, cache, i, scratch) for i in range(batch)]
+
+    def bind(
+        self, name: str, scratch: Memory, buffers: Mapping[str, Tensor], length: int | None = None
+    ) -> BoundPlan:
+        """An engine bound to buffers, on this backend's stream."""
+        return BoundPlan(self.plans.plans[name], self.gpu, self.queue, scratch, buffers, length)
+
+    def _modulate(self, row: Tensor) -> Tensor:
+        self._time["sinusoid"].copy_(self._upload(row))
+        self._time.run()
+        return self._time["modulation"].clone()
+
+    def _upload(self, x: Tensor) -> Tensor:
+        """Without waiting for it: the copy stands on the stream."""
+        staged = self.gpu.pinned(tuple(x.shape), x.dtype).copy_(x)
+        return staged.to(self.device, non_blocking=True)
+
+
+class _Video:
+    """The buffers of one video of a batch, and the engines bound to them."""
+
+    def __init__(self, owner: TensorRTRollout, cache: SinkRingCache, index: int, scratch: Memory) -> None:
+        self.cache = cache
+        self._kv = cache_buffers(cache, index)
+        self._prompt = owner.bind("prompt", scratch, {})
+        self._inputs: dict[str, Tensor] = {}
+        for spec in owner.plans.plans["denoise"].spec.inputs:
+            if spec.name.startswith("cross_"):
+                self._inputs[spec.name] = self._prompt[spec.name]
+            elif spec.name not in self._kv and spec.name != "length":
+                dtype = dtype_of(spec.dtype)
+                self._inputs[spec.name] = torch.zeros(spec.shape, dtype=dtype, device=owner.device)
+        buffers = self._inputs | self._kv
+        self._denoise = _ByLength(lambda length: owner.bind("denoise", scratch, buffers, length))
+        self._clean = _ByLength(lambda length: owner.bind("clean", scratch, buffers, length))
+
+    def encode_prompt(self, rows: Tensor) -> None:
+        self._prompt["prompt_embeds"].copy_(rows)
+        self._prompt.run()
+
+    def _set_call(self, latents: Tensor, modulation: Tensor, rope: Tensor, slot: int | Tensor) -> None:
+        for name, x in (("latents", latents), ("modulation", modulation), ("rope", rope)):
+            self._inputs[name].copy_(x)
+        self._inputs["position"].copy_(torch.as_tensor(slot).view(1) * self.cache.tokens)
+
+    def denoise(self, latents: Tensor, modulation: Tensor, rope: Tensor) -> Tensor:
+        self._set_call(latents, modulation, rope, self.cache.slot)
+        bound = self._denoise[self.cache.length]
+        bound.run()
+        return bound["flow"][0]
+
+    def clean(self, latents: Tensor, modulation: Tensor, rope: Tensor) -> None:
+        order = self.cache.order
+        if order is None:
+            self._set_call(latents, modulation, rope, self.cache.slot)
+            self._clean[self.cache.length].run()
+            return
+        # A past chunk sees some slots only: they move to the front for the call, and back.
+        seen = len(order)
+        rest = [i for i in range(self.cache.stream.slots) if i not in order.tolist()]
+        moved = torch.cat((order, torch.tensor(rest, dtype=order.dtype).to(order.device)))
+        self._permute(moved)
+        self._set_call(latents, modulation, rope, seen - 1)
+        self._clean[seen * self.cache.tokens].run()
+        self._permute(moved.argsort())
+
+    def _permute(self, order: Tensor) -> None:
+        for buffer in self._kv.values():
+            slots = buffer.unflatten(2, (-1, self.cache.tokens))
+            slots.copy_(slots.index_select(2, order))
+
+
+class _ByLength:
+    """A call bound once for each length of the cache, when that is first met."""
+
+    def __init__(self, bind: Callable[[int], BoundPlan]) -> None:
+        self._bind = bind
+        self._bound: dict[int, BoundPlan] = {}
+
+    def __getitem__(self, length: int) -> BoundPlan:
+        if length not in self._bound:
+            self._bound[length] = self._bind(length)
+        return self._bound[length]
+
+
+class _FramesUnderWay:
+    """Frames under way on the decoder's stream.
+
+    Args:
+        latents: what is decoded, kept until then.
+        frames: pinned host memory that a video's frames go to, [T, H, W, 3].
+        done: the end of the work.
+    """
+
+    def __init__(self, latents: Tensor, frames: list[Tensor], done: Event) -> None:
+        self._latents, self._frames, self._done = latents, frames, done
+
+    def result(self) -> Tensor:
+        """Wait for them: uint8 [B, T, H, W, 3] on the host."""
+        self._done.synchronize()
+        return torch.stack(self._frames)
+
+
+class TensorRTDecoder:
+    """Decodes a stream, on a CUDA stream of its own (`pyrf.models.codecs.codec.StreamingDecoder`).
+
+    Args:
+        plans: the engines.
+        batch: videos made together.
+    """
+
+    def __init__(self, plans: PlanSet, batch: int) -> None:
+        self._gpu, self._queue = plans.device, plans.device.stream()
+        self._shape = (batch, *plans.manifest.graphs["decoder_next"].inputs[0].shape[1:])
+        with self._gpu.on(self._queue):
+            scratch = plans.scratch(DECODER)
+            self._videos = [_VideoDecoder(plans, self._queue, scratch) for _ in range(batch)]
+
+    def begin(self, latents: Tensor) -> PendingFrames:
+        """Decode a chunk [B, F, C, h, w] while the host and torch's current stream go on.
+
+        Raises:
+            ValueError: when the shape is not that of a chunk.
+        """
+        if tuple(latents.shape) != self._shape:
+            raise ValueError(f"latents must be a chunk {list(self._shape)}, got {list(latents.shape)}")
+        with stage("decode"), self._gpu.on(self._queue, join=False):
+            frames = [video.begin(x) for video, x in zip(self._videos, latents)]
+            return _FramesUnderWay(latents, frames, self._queue.record())
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Chunks [B, n F, C, h, w] to frames uint8 [B, T, H, W, 3] on the host."""
+        return torch.cat([self.begin(x).result() for x in latents.split(self._shape[1], 1)], 1)
+
+
+class _VideoDecoder:
+    """The decoder of one video."""
+
+    def __init__(self, plans: PlanSet, queue: Queue, scratch: Memory) -> None:
+        self._gpu = plans.device
+
+        def bind(name: str, buffers: Mapping[str, Tensor]) -> BoundPlan:
+            return BoundPlan(plans.plans[name], plans.device, queue, scratch, buffers)
+
+        self._turns = decoder_turns(plans.manifest, bind)
+
+    def begin(self, latents: Tensor) -> Tensor:
+        """A chunk [F, C, h, w] to the host memory where its frames [T, H, W, 3] will be."""
+        bound = next(self._turns)
+        bound["latents"].copy_(latents[None])
+        bound.run()
+        frames = bound["frames"][0]
+        return self._gpu.pinned(tuple(frames.shape), frames.dtype).copy_(frames, non_blocking=True)

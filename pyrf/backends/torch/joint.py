@@ -1,0 +1,82 @@
+"""Several streams computed in one call: layers see one batch, self-attention sees each stream's own cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pyrf.backends.torch.rollout import TorchRollout
+from pyrf.models.dit.attention import CachedLayer
+from pyrf.models.dit.model import PromptCache
+
+
+class JointRollout:
+    """Computes the calls of a chunk of several streams together.
+
+    The streams may have come differently far. Their caches stay where they are, and each is read and written
+    at its own positions, so nothing is gathered.
+
+    Args:
+        members: started and prompted backends of one model, with latents of one size.
+    """
+
+    def __init__(self, members: Sequence[TorchRollout]) -> None:
+        self.members = members
+        self.device = members[0].device
+        self._layers: list[_JointLayer] = []
+
+    @torch.inference_mode()
+    def begin_chunk(self) -> None:
+        """Make room for the next chunk in every cache."""
+        for member in self.members:
+            member.begin_chunk()
+        attentions, prompts = zip(*(member.in_force for member in self.members))
+        self._counts = [prompt.keys[0].shape[0] for prompt in prompts]
+        self._prompt = PromptCache(
+            tuple(torch.cat(keys) for keys in zip(*(prompt.keys for prompt in prompts))),
+            tuple(torch.cat(values) for values in zip(*(prompt.values for prompt in prompts))),
+        )
+        self._layers = [
+            _JointLayer(layers, self._counts) for layers in zip(*(each.layers for each in attentions))
+        ]
+
+    def for_layer(self, layer: int) -> _JointLayer:
+        """Self-attention of a layer (`pyrf.models.dit.attention.CachingAttention`)."""
+        return self._layers[layer]
+
+    @torch.inference_mode()
+    def reopen_chunk(self) -> None:
+        """Make the last chunk anew in every cache."""
+        for member in self.members:
+            member.reopen_chunk()
+
+    @torch.inference_mode()
+    def denoise(self, latents: Tensor, timestep: float) -> Tensor:
+        """A denoise call: noisy latents [B of all streams, F, C, H, W] to their flow."""
+        first = self.members[0]
+        return first.model(latents, first.time(timestep), self._prompt, attention=self)
+
+    @torch.inference_mode()
+    def clean(self, latents: Tensor) -> None:
+        """The clean call: end the chunk in every cache."""
+        first = self.members[0]
+        first.model.write_cache(latents, first.time(0.0), self._prompt, attention=self)
+        for member, part in zip(self.members, latents.split(self._counts)):
+            member.end_chunk(part)
+
+
+class _JointLayer:
+    """A layer's self-attention, stream by stream."""
+
+    def __init__(self, layers: Sequence[CachedLayer], counts: list[int]) -> None:
+        self._layers, self._counts = layers, counts
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float) -> Tensor:
+        parts = zip(self._layers, *(x.split(self._counts) for x in (q, k, v)))
+        return torch.cat([layer.attend(q, k, v, norm_q, norm_k, eps) for layer, q, k, v in parts])
+
+    def append(self, k: Tensor, v: Tensor, norm_k: Tensor, eps: float) -> None:
+        for layer, own_k, own_v in zip(self._layers, k.split(self._counts), v.split(self._counts)):
+            layer.append(own_k, own_v, norm_k, eps)

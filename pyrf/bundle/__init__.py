@@ -1,0 +1,26 @@
+"""A model on disk: found, read safely, and saved."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyrf.bundle.bundle import Bundle as Bundle
+    from pyrf.bundle.bundle import BundleError as BundleError
+    from pyrf.bundle.bundle import load_bundle as load_bundle
+    from pyrf.bundle.bundle import save_bundle as save_bundle
+
+# Public name -> the module that holds it; imported at first use, so that finding a bundle needs no torch.
+_HOMES = {
+    "Bundle": "pyrf.bundle.bundle",
+    "load_bundle": "pyrf.bundle.bundle",
+    "save_bundle": "pyrf.bundle.bundle",
+    "BundleError": "pyrf.bundle.bundle",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""Scores: frames and prompts in, named numbers out."""

@@ -1,0 +1,45 @@
+"""Makes `motion.json`: the motion score's mean and std over true clips whose captions leave speed open.
+
+    python -m pyrf.evaluation.scores.calibrate_motion
+
+Weights exp(motion / b) then compare clips by how they move among what the captions allow. Still scenes are
+left out: there, speed is not open.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+
+from pyrf.evaluation.scores.motion import raw_scores
+from pyrf.evaluation.scores.normalise import Normaliser
+from pyrf.worlds.choice import WORLDS
+from pyrf.worlds.world import Scene
+
+NORMALISED = ("motion", "magnitude")
+"""The other two are shares of 0 to 1, and 1 for nearly all true clips."""
+NUM_CLIPS = 2000
+NUM_FRAMES = 33
+COMMAND = "python -m pyrf.evaluation.scores.calibrate_motion"
+
+
+def speed_open_scenes(count: int, seed: str) -> list[Scene]:
+    """Scenes of the shapes world that move, with captions that name no speed."""
+    rng, world = random.Random(seed), WORLDS["shapes"]()
+    return [world.draw(rng, open_speed=True) for _ in range(count)]
+
+
+def calibrate(path: Path, count: int = NUM_CLIPS) -> Normaliser:
+    """Score `count` true clips, write their mean and std to `path`."""
+    parts = [raw_scores(scene.render(0, NUM_FRAMES)[None]) for scene in speed_open_scenes(count, "calibrate")]
+    scores = {name: torch.cat([part[name] for part in parts]) for name in NORMALISED}
+    normaliser = Normaliser({name: (float(s.mean()), float(s.std())) for name, s in scores.items()})
+    normaliser.save(path, command=COMMAND, clips=f"{count} clips of {NUM_FRAMES} frames, speed open")
+    return normaliser
+
+
+if __name__ == "__main__":
+    for name, (mean, std) in calibrate(Path(__file__).with_name("motion.json")).stats.items():
+        print(f"{name}: mean {mean:.3f}, std {std:.3f}")

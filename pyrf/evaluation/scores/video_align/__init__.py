@@ -1,0 +1,1 @@
+"""VideoAlign, the vision-language judge of Re-DMD at full size."""

@@ -1,0 +1,1 @@
+"""The CUDA kernels of `csrc/` without torch: what they are compiled for, and their compiler."""

@@ -1,0 +1,155 @@
+"""Wan2.1's causal video VAE as a codec: diffusers' AutoencoderKLWan, driven by its own causal caches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d
+from torch import Tensor, nn
+
+from pyrf.models.codecs.codec import check_frames, check_latents, to_uint8
+from pyrf.models.codecs.wan_vae_layers import lay_out_channels_last
+
+
+def build_network(config: Mapping[str, Any]) -> AutoencoderKLWan:
+    """Build the network from the content of `vae/config.json`; weights are not set.
+
+    Raises:
+        ValueError: when it is not a VAE of Wan2.1.
+    """
+    if config.get("patch_size") is not None or config.get("is_residual"):
+        raise ValueError("the VAE must be Wan2.1's: patch_size and is_residual (Wan2.2) are not supported")
+    network = AutoencoderKLWan.from_config(dict(config))
+    for name in ("latents_mean", "latents_std"):
+        if len(network.config[name]) != network.config.z_dim:
+            raise ValueError(
+                f"{name} must have z_dim ({network.config.z_dim}) values, got {len(network.config[name])}"
+            )
+    return network
+
+
+def new_cache(stack: nn.Module) -> list[Any]:
+    """Empty memory of a stack: a place for each causal convolution."""
+    return [None] * sum(isinstance(module, WanCausalConv3d) for module in stack.modules())
+
+
+class WanVAE:
+    """The codec of Wan2.1 (the `Codec` protocol).
+
+    The encoder always runs in fp32: bf16 errors in the first latents grow along an autoregressive stream.
+
+    Args:
+        network: AutoencoderKLWan with its weights in fp32, from `build_network`.
+        decoder_dtype: what the decoder runs in; bf16 is safe, and twice as fast on a GPU.
+        fps: frames a second of the clips it codes.
+    """
+
+    def __init__(
+        self, network: AutoencoderKLWan, *, decoder_dtype: torch.dtype = torch.float32, fps: float = 16.0
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        network.decoder.to(decoder_dtype)
+        network.post_quant_conv.to(decoder_dtype)
+        self.fps = fps
+        device = network.post_quant_conv.weight.device
+        self.latents_at_once = 1  # more is faster on a GPU, and needs more memory
+        if device.type == "cuda":
+            self.favour_speed()
+        self._mean, self._std = (
+            torch.tensor(network.config[name], device=device).view(-1, 1, 1)
+            for name in ("latents_mean", "latents_std")
+        )
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.network.config["z_dim"])
+
+    @property
+    def spatial_stride(self) -> int:
+        return int(2 ** (len(self.network.config["dim_mult"]) - 1))
+
+    @property
+    def temporal_stride(self) -> int:
+        return int(2 ** sum(self.network.config["temperal_downsample"]))
+
+    def favour_speed(self) -> None:
+        """Decode as is best on a GPU: channels last in memory, a whole chunk at once."""
+        lay_out_channels_last(self.network.decoder)
+        self.latents_at_once = 3
+
+    def decoder(self) -> WanVAEDecoder:
+        """A decoder of one stream, which carries its memory from call to call."""
+        return WanVAEDecoder(self)
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Frames uint8 [B, 1 + 4n, H, W, 3] -> latents fp32 [B, 1 + n, C, h, w], the posterior's mean.
+
+        Raises:
+            ValueError: when dtype, number of frames or their size do not fit.
+        """
+        check_frames(frames, self)
+        return self._encode(frames.to(self._mean.device).permute(0, 4, 1, 2, 3) / 127.5 - 1)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        """`encode` of x [B, 3, T, H, W] in [-1, 1]."""
+        cache = new_cache(self.network.encoder)
+        means = []
+        # The first frame makes a latent by itself, each later one is made of temporal_stride frames.
+        sizes = [1] + [self.temporal_stride] * (x.shape[2] // self.temporal_stride)
+        for group in x.split(sizes, dim=2):
+            features = self.network.encoder(group, feat_cache=cache, feat_idx=[0])
+            means.append(self.network.quant_conv(features)[:, : self.latent_channels])
+        return (torch.cat(means, dim=2).transpose(1, 2) - self._mean) / self._std
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        """Latents as the DiT sees them -> latents as the decoder does, in its dtype and device."""
+        z = latents.to(self._mean.device).float() * self._std + self._mean
+        return z.to(self.network.post_quant_conv.weight.dtype)
+
+
+class WanVAEDecoder:
+    """Decodes a stream; equal to the whole decode, since all the network's memory is in its caches."""
+
+    def __init__(self, codec: WanVAE) -> None:
+        self._codec = codec
+        self._cache = new_cache(codec.network.decoder)
+        self._started = False
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents [B, F, C, h, w] -> frames uint8 [B, T, H, W, 3]; T = 4F, at the first call 4F - 3.
+
+        Raises:
+            ValueError: when the shape is not that of latents.
+        """
+        check_latents(latents, self._codec)
+        return finish_frames(self._frames(latents))
+
+    def _frames(self, latents: Tensor) -> Iterator[Tensor]:
+        first, self._started = not self._started, True
+        return raw_frames(self._codec, latents, self._cache, first)
+
+
+def raw_frames(codec: WanVAE, latents: Tensor, cache: list[Any], first: bool) -> Iterator[Tensor]:
+    """Latent frames [B, F, C, h, w] to their frames in [-1, 1], not clamped, some at a time: [B, 3, t, H, W].
+
+    Args:
+        cache: the decoder's memory, from `new_cache` at first; replaced in place.
+        first: whether the stream begins here.
+    """
+    z = codec.network.post_quant_conv(codec.denormalise(latents).transpose(1, 2))
+    start = 0
+    while start < z.shape[2]:
+        starts = first and start == 0
+        end = start + (1 if starts else codec.latents_at_once)  # a stream's first latent makes one frame
+        yield codec.network.decoder(z[:, :, start:end], feat_cache=cache, feat_idx=[0], first_chunk=starts)
+        start = end
+
+
+def finish_frames(frames: Iterable[Tensor]) -> Tensor:
+    """`raw_frames` to uint8 [B, T, H, W, 3]."""
+    x = torch.cat(list(frames), dim=2).permute(0, 2, 3, 4, 1)
+    return to_uint8(x * 0.5 + 0.5).contiguous()  # TensorRT takes uint8 at a graph's end only

@@ -1,0 +1,1 @@
+"""The video transformer, and what its self-attention may look at."""

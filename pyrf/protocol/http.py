@@ -1,0 +1,144 @@
+"""Bodies of HTTP requests and of their replies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pyrf.config import MAX_SEED
+from pyrf.protocol.terms import Pace, Reply, Request, State
+
+
+class SessionRequest(Request):
+    """Body of `POST /v1/sessions`."""
+
+    prompt: str
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    height: int | None = Field(None, description="Of a frame in pixels; by default the model's.")
+    width: int | None = Field(None, description="Of a frame in pixels; by default the model's.")
+    pace: Pace = Field(
+        "realtime",
+        description="realtime: as fast as it is played, a slow viewer loses the oldest chunks. "
+        "max: as fast as it can be made and read, nothing is lost.",
+    )
+    grace_s: float | None = Field(
+        None,
+        ge=0,
+        description="Seconds that the session outlives its viewer; at most, and by default, the server's.",
+    )
+
+
+class PromptRequest(Request):
+    """Body of `POST /v1/sessions/{id}/prompt`."""
+
+    prompt: str
+    recache: bool = Field(False, description="Re-run the window under the new prompt too.")
+
+
+class VideoRequest(Request):
+    """Body of `POST /v1/videos`."""
+
+    prompt: str
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    num_frames: int = Field(81, ge=1)
+    height: int | None = None
+    width: int | None = None
+
+
+class Offer(Request):
+    """Body of `POST /v1/sessions/{id}/webrtc`."""
+
+    sdp: str
+    type: Literal["offer"] = "offer"
+
+
+class Answer(Reply):
+    sdp: str
+    type: Literal["answer"] = "answer"
+
+
+class PromptReply(Reply):
+    """A prompt was taken: from `chunk` on the stream shows it, unless a later prompt comes before."""
+
+    prompt_id: int
+    chunk: int
+
+
+class SessionInfo(Reply):
+    """Where a session stands.
+
+    Attributes:
+        chunk: index of the next chunk that will be started.
+        prompt_id: of the newest prompt; the one given at creation is 0.
+        frames_made, frames_dropped: so far; dropped ones never reached the viewer.
+    """
+
+    id: str
+    state: State
+    chunk: int
+    prompt_id: int
+    seed: int
+    fps: float
+    height: int
+    width: int
+    pace: Pace
+    grace_s: float
+    frames_made: int
+    frames_dropped: int
+
+
+class SessionCreated(SessionInfo):
+    """A new session; `token` opens everything under its path."""
+
+    token: str
+
+
+class Limits(Reply):
+    max_sessions: int
+    max_session_s: float
+    max_video_frames: int
+    max_prompt_chars: int
+    max_pixels: int
+    grace_s: float
+
+
+class IceServer(Reply):
+    """A STUN or TURN server for WebRTC, in the form that a browser's `RTCPeerConnection` takes."""
+
+    urls: str
+    username: str | None = None
+    credential: str | None = None
+
+
+class ServerInfo(Reply):
+    """What is served, from `GET /v1/model`."""
+
+    version: str
+    model: str
+    backend: str
+    device: str
+    dtype: str
+    fps: float
+    height: int
+    width: int
+    frames_in_chunk: Annotated[
+        int, Field(alias="chunk_frames", description="Frames of a chunk; the first chunk has fewer.")
+    ]
+    sessions: int
+    limits: Limits
+    ice_servers: list[IceServer] = Field(default=[], description="For WebRTC beyond the local network.")
+
+
+class ErrorDetail(Reply):
+    """`code` is for programs, `message` for people; `retry_after` in seconds where trying again helps."""
+
+    code: str
+    message: str
+    retry_after: float | None = None
+
+
+class ErrorBody(Reply):
+    """The body of every HTTP error."""
+
+    error: ErrorDetail

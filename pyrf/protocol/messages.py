@@ -1,0 +1,99 @@
+"""JSON messages between a viewer and the server, the same over a WebSocket and a data channel."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from pyrf.protocol.frames import FrameFields
+from pyrf.protocol.http import ErrorDetail, SessionInfo
+from pyrf.protocol.terms import EndReason, FrameFormat, Reply, Request, State
+
+
+class Control(Request):
+    """What a viewer says. `ref` is given back in the reply."""
+
+    ref: Annotated[str, Field(max_length=64)] | int | None = None
+
+
+class PromptControl(Control):
+    type: Literal["prompt"]
+    prompt: str
+    recache: bool = False
+
+
+class PauseControl(Control):
+    type: Literal["pause"]
+
+
+class ResumeControl(Control):
+    type: Literal["resume"]
+
+
+class CloseControl(Control):
+    type: Literal["close"]
+
+
+AnyControl = Annotated[
+    PromptControl | PauseControl | ResumeControl | CloseControl, Field(discriminator="type")
+]
+CONTROL: TypeAdapter[AnyControl] = TypeAdapter(AnyControl)
+
+
+class Message(Reply):
+    """What the server says. `ref` is that of the control message which it answers."""
+
+    ref: str | int | None = None
+
+
+class HelloMessage(Message):
+    """The first message of a connection."""
+
+    type: Literal["hello"] = "hello"
+    session: SessionInfo
+    format: FrameFormat | Literal["video"]
+
+
+class PromptMessage(Message):
+    """As `PromptReply`."""
+
+    type: Literal["prompt"] = "prompt"
+    prompt_id: int
+    chunk: int
+
+
+class StateMessage(Message):
+    """The session was paused or resumed; `chunk` is the next to be started."""
+
+    type: Literal["state"] = "state"
+    state: State
+    chunk: int
+
+
+class ErrorMessage(Message):
+    """A control message was refused; the stream goes on."""
+
+    type: Literal["error"] = "error"
+    error: ErrorDetail
+
+
+class ClosingMessage(Message):
+    """The last message of a connection."""
+
+    type: Literal["closing"] = "closing"
+    reason: EndReason
+    message: str
+
+
+class ChunkMessage(Message, FrameFields):
+    """Over a data channel only: the first frame of this chunk is on its way."""
+
+    type: Literal["chunk"] = "chunk"
+
+
+AnyMessage = Annotated[
+    HelloMessage | PromptMessage | StateMessage | ErrorMessage | ClosingMessage | ChunkMessage,
+    Field(discriminator="type"),
+]
+MESSAGE: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)

@@ -1,0 +1,43 @@
+"""The words that requests, replies and messages share, and what every one of them is."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Pace = Literal["realtime", "max"]
+FrameFormat = Literal["jpeg", "raw"]
+State = Literal["running", "paused", "detached", "ended"]
+EndReason = Literal["closed", "expired", "max_length", "shutdown", "failed", "replaced"]
+
+# Why a stream ends -> the code its WebSocket is closed with.
+CLOSE_CODES: dict[EndReason, int] = {
+    "closed": 1000,
+    "max_length": 1000,
+    "shutdown": 1001,
+    "failed": 1011,
+    "expired": 4404,
+    "replaced": 4409,
+}
+# The WebSocket is for a session that is not there, or its token is wrong.
+NO_SESSION_CODE = 4404
+# The viewer sent too much at once.
+TOO_LARGE_CODE = 1009
+
+
+class Request(BaseModel):
+    """What a client sends: a field that the server does not know is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Reply(BaseModel):
+    """What the server sends: a field that the client does not know is ignored, so later servers may add some.
+
+    Where a field is called something else on the wire, that name is its alias; in Python both are taken.
+    """
+
+    model_config = ConfigDict(
+        extra="ignore", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )

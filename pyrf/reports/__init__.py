@@ -1,0 +1,1 @@
+"""What a machine can do and does: bench, doctor, roofline, kernels."""

@@ -1,0 +1,208 @@
+"""`pyrf bench`: how fast a model streams here, with the method beside the figures."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from pyrf.dtypes import name_of
+from pyrf.machine import peak_rss_mib, percentile, processor
+
+if TYPE_CHECKING:
+    from pyrf.pipeline import StreamingPipeline, Timing
+
+PROMPT = "a red circle moves right"
+
+
+@dataclass(frozen=True)
+class Method:
+    """What was timed, and how."""
+
+    model: str
+    student: str | None
+    device: str
+    backend: str
+    exported: str | None
+    dtype: str
+    threads: int
+    torch: str
+    frame_size: str
+    fps: float
+    chunk_frames: int
+    window_frames: int
+    network_calls_per_chunk: int
+    codec: str
+    warm_up_chunks: int
+    chunks: int
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """Figures of a run. Rates and times are medians over the repeats, percentiles are over all chunks.
+
+    Attributes:
+        end_to_end_fps: frames over the seconds from asking for a stream to its last frame as uint8 on the
+            host: prompt encoding, network calls, decoding.
+        denoise_fps: frames over the seconds of the network calls alone, clean calls included; None where
+            they run beside the decoder.
+        first_frame_ms: from asking for a stream to its first chunk of frames.
+        chunk_p50_ms, chunk_p99_ms: a whole chunk, the first of each stream left out.
+        peak_rss_mib: of the process, loading included.
+        peak_cuda_mib: allocated by torch; None on a CPU.
+    """
+
+    method: Method
+    load_s: float
+    end_to_end_fps: float
+    denoise_fps: float | None
+    first_frame_ms: float
+    chunk_p50_ms: float
+    chunk_p99_ms: float
+    peak_rss_mib: float
+    peak_cuda_mib: float | None
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def check_counts(*, chunks: int | None, repeats: int, warm_up: int) -> None:
+    """Refuse counts too small to give figures; no number of chunks is one to be chosen later.
+
+    Raises:
+        ValueError: which one, and its least value.
+    """
+    for name, value, least in (("chunks", chunks, 2), ("repeats", repeats, 1), ("warm-up", warm_up, 0)):
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def run(
+    pipe: StreamingPipeline,
+    model: str,
+    *,
+    load_s: float,
+    chunks: int,
+    repeats: int,
+    warm_up: int,
+    student: str | None = None,
+    exported: str | None = None,
+) -> Result:
+    """Time `repeats` streams of `chunks` chunks each, after a warm-up stream.
+
+    Args:
+        model, student, exported: what `pipe` was loaded from, for the method.
+        load_s: the seconds that took.
+
+    Raises:
+        ValueError: when a count is too small to give figures.
+    """
+    check_counts(chunks=chunks, repeats=repeats, warm_up=warm_up)
+    if warm_up:
+        _time_stream(pipe, warm_up)
+    end_to_end, denoise, first, later = [], [], [], []
+    for _ in range(repeats):
+        frames, seconds, first_s, timings = _time_stream(pipe, chunks)
+        end_to_end.append(frames / seconds)
+        calls = [t.denoise + t.clean for t in timings if t.denoise is not None and t.clean is not None]
+        if calls:
+            denoise.append(frames / sum(calls))
+        first.append(first_s)
+        later += [timing.total for timing in timings[1:]]
+    return Result(
+        method=_method(pipe, model, student, exported, chunks=chunks, repeats=repeats, warm_up=warm_up),
+        load_s=load_s,
+        end_to_end_fps=statistics.median(end_to_end),
+        denoise_fps=statistics.median(denoise) if denoise else None,
+        first_frame_ms=1e3 * statistics.median(first),
+        chunk_p50_ms=1e3 * statistics.median(later),
+        chunk_p99_ms=1e3 * percentile(later, 99),
+        peak_rss_mib=peak_rss_mib(),
+        peak_cuda_mib=_peak_cuda_mib(pipe),
+    )
+
+
+def _time_stream(pipe: StreamingPipeline, chunks: int) -> tuple[int, float, float, list[Timing]]:
+    """Frames made, seconds until the last and until the first chunk of them, and the chunks' timings."""
+    start = time.perf_counter()
+    first_s, frames, timings = 0.0, 0, []
+    with pipe.stream(PROMPT, seed=0) as stream:
+        for _ in range(chunks):
+            chunk = next(stream)
+            first_s = first_s or time.perf_counter() - start
+            frames += len(chunk.frames)
+            timings.append(chunk.timing)
+        seconds = time.perf_counter() - start
+    return frames, seconds, first_s, timings
+
+
+def _method(
+    pipe: StreamingPipeline,
+    model: str,
+    student: str | None,
+    exported: str | None,
+    *,
+    chunks: int,
+    repeats: int,
+    warm_up: int,
+) -> Method:
+    import torch
+
+    cuda = pipe.device.type == "cuda"
+    return Method(
+        model=model,
+        student=student,
+        device=torch.cuda.get_device_name(pipe.device) if cuda else f"cpu, {processor()}",
+        backend=pipe.backend,
+        exported=exported,
+        dtype=name_of(pipe.dtype),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        frame_size=f"{pipe.height} x {pipe.width}",
+        fps=pipe.fps,
+        chunk_frames=pipe.stream_config.chunk_frames,
+        window_frames=pipe.stream_config.window_frames,
+        network_calls_per_chunk=len(pipe.stream_config.denoising_steps) + 1,
+        codec=type(pipe.codec).__name__,
+        warm_up_chunks=warm_up,
+        chunks=chunks,
+        repeats=repeats,
+    )
+
+
+def _peak_cuda_mib(pipe: StreamingPipeline) -> float | None:
+    import torch
+
+    return torch.cuda.max_memory_allocated(pipe.device) / 2**20 if pipe.device.type == "cuda" else None
+
+
+def table(result: Result) -> str:
+    """The result as lines of text, the method first."""
+    m = result.method
+    student = "" if m.student is None else f" with student {m.student}"
+    exported = "" if m.exported is None else f" on {m.exported}"
+    lines = [
+        f"model {m.model}{student}, {m.dtype}, {m.frame_size} at {m.fps:g} fps, codec {m.codec}",
+        f"device {m.device}; {m.threads} threads, torch {m.torch}, backend {m.backend}{exported}",
+        f"chunk {m.chunk_frames} latent frames, window {m.window_frames}, "
+        f"{m.network_calls_per_chunk} network calls a chunk, batch 1",
+        f"warm-up {m.warm_up_chunks} chunks, then {m.repeats} streams of {m.chunks} chunks; medians",
+        "",
+        f"end to end     {result.end_to_end_fps:9.1f} FPS  prompt, network, decoding, frames on the host",
+    ]
+    if result.denoise_fps is not None:
+        lines.append(
+            f"denoise only   {result.denoise_fps:9.1f} FPS  network calls alone, clean calls included"
+        )
+    lines += [
+        f"first frame    {result.first_frame_ms:9.1f} ms   after load",
+        f"chunk p50      {result.chunk_p50_ms:9.1f} ms   all but the first of each stream",
+        f"chunk p99      {result.chunk_p99_ms:9.1f} ms",
+        f"load           {result.load_s:9.2f} s",
+        f"peak RSS       {result.peak_rss_mib:9.0f} MiB",
+    ]
+    if result.peak_cuda_mib is not None:
+        lines.append(f"peak CUDA      {result.peak_cuda_mib:9.0f} MiB")
+    return "\n".join(lines)

@@ -1,0 +1,165 @@
+"""`pyrf doctor`: what is installed, what it can run on, and whether the whole chain works."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from pyrf.extras import install_hint
+
+FOR_DEVELOPMENT = ("test", "dev")
+"""Extras that no user of pyrf needs."""
+TORCH_ATTENTION = "torch's scaled_dot_product_attention"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: what was looked at, whether it works, and what was found."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def examine(model: str = "tiny") -> Iterator[Finding]:
+    """Look at everything a stream needs, one finding at a time; a failure stops none of the later ones."""
+    checks: dict[str, Callable[[], str]] = {
+        "pyrf": _pyrf,
+        "packages": _packages,
+        "optional packages": _optional_packages,
+        "native module": _native,
+        "torch": _torch,
+        "cuda": _cuda,
+        "attention": _attention,
+        "video codecs": _video_codecs,
+        f"model {model}": lambda: _model(model),
+    }
+    for name, check in checks.items():
+        try:
+            yield Finding(name, True, check())
+        except Exception as error:
+            yield Finding(name, False, " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def _pyrf() -> str:
+    from pyrf import __version__
+
+    return f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+
+
+def _requirements() -> Iterator[tuple[str, str]]:
+    """Name and extra ("" for what is always needed) of each package that pyrf's metadata asks for."""
+    for line in requires("pyrf") or ():
+        requirement, _, condition = line.partition(";")
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        if name != "pyrf":
+            yield name, "".join(re.findall(r"extra == ['\"](.+?)['\"]", condition))
+
+
+def _packages() -> str:
+    return ", ".join(f"{name} {version(name)}" for name, extra in _requirements() if not extra)
+
+
+def _optional_packages() -> str:
+    found = []
+    for name, extra in _requirements():
+        if extra and extra not in FOR_DEVELOPMENT:
+            try:
+                found.append(f"{name} {version(name)} ({extra})")
+            except PackageNotFoundError:
+                found.append(f"{name} missing: {install_hint(extra)}")
+    return ", ".join(found)
+
+
+def _native() -> str:
+    info = import_module("pyrf._native").build_info()
+    return ", ".join(f"{key} {value}" for key, value in info.items())
+
+
+def _torch() -> str:
+    import torch
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{torch.__version__}, {torch.get_num_threads()} CPU threads, {capability}"
+
+
+def _cuda() -> str:
+    import torch
+
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA; streams run on the CPU"
+    if not torch.cuda.is_available():
+        return f"torch is built for CUDA {torch.version.cuda}, but sees no device; streams run on the CPU"
+    from torch.utils import collect_env
+
+    driver = collect_env.get_nvidia_driver_version(collect_env.run)
+    devices = []
+    for i in range(torch.cuda.device_count()):
+        major, minor = torch.cuda.get_device_capability(i)
+        devices.append(f"{torch.cuda.get_device_name(i)} (sm_{major}{minor})")
+    return f"{torch.version.cuda}, driver {driver or 'unknown'}, {', '.join(devices)}"
+
+
+def _attention() -> str:
+    """What serves the cached attention; on a CUDA device timed at the size of a 480 x 832 chunk of Wan."""
+    import torch
+
+    from pyrf.config import ModelConfig
+    from pyrf.ops import native, ring_attention
+    from pyrf.ops.attention_choice import CHOICE, Workload
+
+    mode = CHOICE.mode
+    if not torch.cuda.is_available():
+        refusal = native.cpu_attention_refusal(ModelConfig().head_dim, torch.float32)
+        if mode == "sdpa":
+            refusal = "forced"
+        here = "pyrf, with AVX-512" if refusal is None else f"{TORCH_ATTENTION}: {refusal}"
+        return f"{here}; on CUDA devices {mode}"
+    device = torch.device("cuda", torch.cuda.current_device())
+    heads, head_dim, dtype = ModelConfig().num_heads, ModelConfig().head_dim, torch.bfloat16
+    refusal = native.refusal(heads, head_dim, dtype, device)
+    if refusal:
+        return f"{TORCH_ATTENTION}: {refusal}"
+    if mode != "auto":
+        return f"{mode}, forced"
+    tokens, length = 4680, 3 * 4680
+    cache = torch.zeros(1, heads, length, head_dim, dtype=dtype, device=device)
+    q = cache.narrow(2, 0, tokens)
+    ring_attention(q, cache, cache, length)
+    choice = CHOICE.made[Workload.of(q, length)]
+    times = ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in choice.seconds.items())
+    return f"{choice.backend} for {tokens} queries and {length} keys ({times})"
+
+
+def _video_codecs() -> str:
+    import av
+
+    missing = [name for name in ("libx264", "gif") if name not in av.codecs_available]
+    if missing:
+        raise RuntimeError(f"PyAV {av.__version__} has no encoder {', '.join(missing)}; reinstall av")
+    return f"PyAV {av.__version__} encodes H.264 (libx264) and GIF"
+
+
+def _model(model: str) -> str:
+    from pyrf.pipeline import StreamingPipeline
+
+    pipe = StreamingPipeline.from_pretrained(model)
+    with pipe.stream("a test") as stream:
+        frames = next(stream).frames
+    _, height, width, _ = frames.shape
+    return f"loads, and its first chunk has {len(frames)} frames of {height} x {width}"
+
+
+def report(model: str = "tiny") -> bool:
+    """Print the findings, a line each; False when something is broken."""
+    healthy = True
+    for finding in examine(model):
+        healthy &= finding.ok
+        print(f"{'ok     ' if finding.ok else 'problem'}  {finding.name}: {finding.detail}")
+        sys.stdout.flush()
+    return healthy

@@ -1,0 +1,245 @@
+"""The least time that the hardware needs for the kernels and for a chunk.
+
+An operation takes at least its floating-point operations over the peak rate, and at least its bytes over
+the bandwidth; its floor is the larger. Sizes: N tokens of a chunk, K = slots N tokens of a full window, T
+tokens of the prompt, D channels, F of the feed-forward, p time pairs of a head; elements are bfloat16 (2
+bytes). A multiply-add is two operations, and each tensor is read once and written once.
+
+    product [N, D] [D, E]   2 N D E operations; 2 (N D + D E + N E) bytes
+    ring_attention          4 N K D: q k and w v; 2 (2 N D + 2 K D): q, out, keys and values
+    cross-attention         4 N T D; 2 (2 N D + 2 T D)
+    norm_rope_append        14 N D: q and k each squared and summed (2), scaled twice (2), turned (3);
+                            12 N D: q, k and v in and out, 4 N head_dim: table, 4 D: weights
+    ema_sink_update         6 N D: keys and values blended (3), 6 N p heads: keys turned;
+                            20 N D: of keys and of values the slot and its master in and out, the evicted in
+                            (24 N D beside a float32 master, as of float16: the slot is only written)
+    norm                    5 N D; 4 N D: in and out
+    gated sum               2 N D; 6 N D: two in, one out
+    add_norm                7 N D: a gated sum and its norm; 8 N D: two in, both out, 6 D: gate, weight, shift
+
+A network call runs, in every layer: the products q, k, v, o (each D to D), `norm_rope_append`,
+`ring_attention`, the products of cross-attention q and o, its norm of q, cross-attention itself, the two
+products of the feed-forward (D to F to D), three sums and three layer norms, two of which are each of a sum
+just formed (`add_norm`); then the patches in and the head out. Biases, activations and modulations ride along
+with products and norms; the embedding of the timestep, a few vectors, is left out. The prompt's keys and
+values are made once a prompt, not a call.
+
+A chunk is the denoise calls, a clean call, which stops at the keys and values of the last layer, and one
+`ema_sink_update` a layer. Decoding to frames is another network and not counted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+from pyrf.config import PATCH, LatentSize, ModelConfig, StreamConfig
+
+ELEMENT = 2
+"""Bytes of a bfloat16."""
+
+PIXELS_PER_LATENT = 8
+"""Of a frame's height and width."""
+
+
+@dataclass(frozen=True)
+class SM:
+    """Limits of a streaming multiprocessor. The defaults are compute capability 9.0 (H100).
+
+    Attributes:
+        register_unit: registers are given out to a warp in multiples of this.
+        reserved_shared: bytes of shared memory the system takes of each block.
+    """
+
+    threads: int = 2048
+    blocks: int = 32
+    registers: int = 65536
+    register_unit: int = 256
+    shared: int = 228 * 1024
+    reserved_shared: int = 1024
+
+    def resident_blocks(self, threads: int, registers: int, shared: int) -> int:
+        """Blocks of a kernel that one SM holds at a time.
+
+        Args:
+            threads: of a block, whole warps.
+            registers: of a thread.
+            shared: bytes of a block, static and dynamic.
+        """
+        warps = -(-threads // 32)
+        warp_registers = -(-registers * 32 // self.register_unit) * self.register_unit
+        by_registers = self.registers // warp_registers // warps
+        by_shared = self.shared // (shared + self.reserved_shared)
+        return min(self.blocks, self.threads // threads, by_registers, by_shared)
+
+    def occupancy(self, threads: int, registers: int, shared: int) -> float:
+        """Part of the SM's thread slots that are in use."""
+        return self.resident_blocks(threads, registers, shared) * threads / self.threads
+
+
+@dataclass(frozen=True)
+class Device:
+    """Peak rates. The defaults are an H100 SXM: dense bfloat16, HBM3.
+
+    Attributes:
+        flops: floating-point operations a second.
+        bandwidth: bytes a second.
+    """
+
+    name: str = "H100"
+    flops: float = 989e12
+    bandwidth: float = 3.35e12
+    sm: SM = field(default_factory=SM)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an operation has to do, once or several times."""
+
+    name: str
+    flops: float
+    bytes: float
+    times: int = 1
+
+    def floor(self, device: Device) -> float:
+        """Seconds at least."""
+        return self.times * max(self.flops / device.flops, self.bytes / device.bandwidth)
+
+    def bound(self, device: Device) -> str:
+        """What keeps it from being faster."""
+        return "compute" if self.flops / device.flops >= self.bytes / device.bandwidth else "memory"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A model, a stream and a frame size: everything that the work depends on."""
+
+    model: ModelConfig
+    stream: StreamConfig
+    tokens: int
+    """Of a chunk."""
+
+    @classmethod
+    def of(cls, model: ModelConfig, stream: StreamConfig, height: int, width: int) -> Sizes:
+        """From the height and width of a frame in pixels.
+
+        Raises:
+            ValueError: when they are no whole number of tokens.
+        """
+        sides = (PIXELS_PER_LATENT * PATCH[1], PIXELS_PER_LATENT * PATCH[2])
+        if height < 1 or width < 1 or height % sides[0] or width % sides[1]:
+            raise ValueError(f"a frame must be multiples of {sides[0]} x {sides[1]}, got {height} x {width}")
+        size = LatentSize(height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
+        return cls(model, stream, stream.chunk_frames * size.tokens)
+
+    @property
+    def window(self) -> int:
+        """Tokens of a full cache."""
+        return self.stream.slots * self.tokens
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of the keys and values of all layers, masters apart."""
+        return 2 * self.model.num_layers * self.window * self.model.dim * ELEMENT
+
+
+def product(name: str, rows: int, inputs: int, outputs: int) -> Work:
+    """[rows, inputs] [inputs, outputs]."""
+    values = rows * inputs + inputs * outputs + rows * outputs
+    return Work(name, 2 * rows * inputs * outputs, ELEMENT * values)
+
+
+def attention(name: str, queries: int, keys: int, dim: int) -> Work:
+    """Of all heads, without a mask."""
+    return Work(name, 4 * queries * keys * dim, ELEMENT * 2 * (queries + keys) * dim)
+
+
+def norm_rope_append(sizes: Sizes) -> Work:
+    n, d = sizes.tokens, sizes.model.dim
+    table = 4 * n * sizes.model.head_dim
+    return Work("norm_rope_append", 14 * n * d, 6 * ELEMENT * n * d + table + 2 * ELEMENT * d)
+
+
+def ring_attention(sizes: Sizes) -> Work:
+    return attention("ring_attention", sizes.tokens, sizes.window, sizes.model.dim)
+
+
+def ema_sink_update(sizes: Sizes, *, wide_master: bool = False) -> Work:
+    n, d, model = sizes.tokens, sizes.model.dim, sizes.model
+    flops = 2 * 3 * n * d + 6 * n * model.rope_pairs[0] * model.num_heads
+    return Work("ema_sink_update", flops, 2 * (6 if wide_master else 5) * ELEMENT * n * d)
+
+
+def add_norm(sizes: Sizes) -> Work:
+    """Of a chunk's tokens, with a gate."""
+    n, d = sizes.tokens, sizes.model.dim
+    return Work("add_norm", 7 * n * d, 4 * ELEMENT * n * d + 3 * ELEMENT * d)
+
+
+def kernels(sizes: Sizes, *, wide_master: bool = False) -> list[Work]:
+    """Our kernels, one launch each, with a full window; the sink's master in 16 bits or in float32."""
+    sink = ema_sink_update(sizes, wide_master=wide_master)
+    return [sink, norm_rope_append(sizes), ring_attention(sizes), add_norm(sizes)]
+
+
+def layer(sizes: Sizes) -> list[Work]:
+    """What one layer of a network call runs."""
+    n, d, model = sizes.tokens, sizes.model.dim, sizes.model
+    square = product("", n, d, d)
+    return [
+        replace(square, name="self-attention products", times=4),
+        norm_rope_append(sizes),
+        ring_attention(sizes),
+        replace(square, name="cross-attention products", times=2),
+        attention("cross-attention", n, model.text_len, d),
+        product("feed-forward in", n, d, model.ffn_dim),
+        product("feed-forward out", n, model.ffn_dim, d),
+        replace(add_norm(sizes), times=2),
+        Work("norms", 5 * n * d, 2 * ELEMENT * n * d, times=2),
+        Work("gated sums", 2 * n * d, 3 * ELEMENT * n * d),
+    ]
+
+
+def _ends(sizes: Sizes) -> tuple[Work, Work]:
+    """The patches in and the head out."""
+    patch, model = math.prod(PATCH), sizes.model
+    return (
+        product("patches", sizes.tokens, patch * model.in_channels, model.dim),
+        product("head", sizes.tokens, model.dim, patch * model.out_channels),
+    )
+
+
+def _times(works: list[Work], times: int) -> list[Work]:
+    return [replace(work, times=work.times * times) for work in works]
+
+
+def call(sizes: Sizes) -> list[Work]:
+    """A denoise call."""
+    return [*_times(layer(sizes), sizes.model.num_layers), *_ends(sizes)]
+
+
+def clean_call(sizes: Sizes) -> list[Work]:
+    """A call that writes the cache and stops at the last layer's keys and values."""
+    square = product("self-attention products", sizes.tokens, sizes.model.dim, sizes.model.dim)
+    last = [replace(square, times=2), norm_rope_append(sizes)]
+    return [_ends(sizes)[0], *_times(layer(sizes), sizes.model.num_layers - 1), *last]
+
+
+def chunk(sizes: Sizes) -> list[Work]:
+    """A chunk in steady state, with what is done under one name in several places added up."""
+    denoise = _times(call(sizes), len(sizes.stream.denoising_steps))
+    sink = [replace(ema_sink_update(sizes), times=sizes.model.num_layers)] if sizes.stream.sink_frames else []
+    merged: dict[str, Work] = {}
+    for work in [*denoise, *clean_call(sizes), *sink]:
+        known = merged.get(work.name)
+        merged[work.name] = replace(work, times=work.times + known.times) if known else work
+    return list(merged.values())
+
+
+def total_flops(works: list[Work]) -> float:
+    return sum(work.times * work.flops for work in works)
+
+
+def total_floor(works: list[Work], device: Device) -> float:
+    """Seconds at least, one operation after another."""
+    return sum(work.floor(device) for work in works)

@@ -1,0 +1,203 @@
+"""`pyrf bench --roofline`: what a chunk costs at least, operation by operation, and what our kernels need."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from pyrf.config import ModelConfig, StreamConfig
+from pyrf.kernels.instances import Instance
+from pyrf.reports.kernels import Resources, resources
+from pyrf.reports.roofline import Device, Sizes, Work, chunk, total_floor, total_flops
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MODELS = {
+    "Wan2.1-T2V-1.3B": ModelConfig(),
+    "Wan2.1-T2V-14B": ModelConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40),
+}
+HEIGHT, WIDTH = 480, 832
+FRAMES_PER_LATENT = 4
+DTYPE = "bfloat16"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One operation of a chunk.
+
+    Attributes:
+        times: launches a chunk.
+        gflop, megabytes, floor_us: of one launch.
+        bound: "compute" or "memory".
+        registers, shared, spills: registers of a thread, bytes of a block, bytes of a thread; None where the
+            kernel is not ours or there is no compiler.
+        occupancy: part of an SM's threads that run together, or None.
+    """
+
+    name: str
+    times: int
+    gflop: float
+    megabytes: float
+    floor_us: float
+    bound: str
+    registers: int | None = None
+    shared: int | None = None
+    spills: int | None = None
+    occupancy: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelFloor:
+    """A steady chunk of one model.
+
+    Attributes:
+        tokens, window_tokens: of a chunk, and of the cache that it attends to.
+        floor_ms: one operation after another, each at its floor.
+        compute_ms: the operations alone, at the peak rate.
+        frames_per_second: frames of a chunk over the floor; no decoding, no waiting.
+        cache_gigabytes: keys and values of all layers.
+    """
+
+    model: str
+    tokens: int
+    window_tokens: int
+    tflop: float
+    floor_ms: float
+    compute_ms: float
+    frames_per_second: float
+    cache_gigabytes: float
+    lines: list[Line]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Floors of some models.
+
+    Attributes:
+        compiler: the architecture that the kernels were compiled for, or why that is unknown.
+    """
+
+    device: Device
+    height: int
+    width: int
+    compiler: str
+    models: list[ModelFloor]
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def _line(work: Work, sizes: Sizes, device: Device, found: dict[Instance, Resources]) -> Line:
+    line = Line(
+        name=work.name,
+        times=work.times,
+        gflop=work.flops / 1e9,
+        megabytes=work.bytes / 1e6,
+        floor_us=1e6 * work.floor(device) / work.times,
+        bound=work.bound(device),
+    )
+    instance = Instance.serving(work.name, DTYPE, sizes.model.num_heads, sizes.model.head_dim)
+    needs = found.get(instance) if instance else None
+    if needs is None:
+        return line
+    threads, dynamic = needs.instance.block(sizes.model.num_heads)
+    shared = needs.shared + dynamic
+    occupancy = device.sm.occupancy(threads, needs.registers, shared)
+    return replace(line, registers=needs.registers, shared=shared, spills=needs.spills, occupancy=occupancy)
+
+
+def _floor(name: str, sizes: Sizes, device: Device, found: dict[Instance, Resources]) -> ModelFloor:
+    works = chunk(sizes)
+    seconds, flops = total_floor(works, device), total_flops(works)
+    return ModelFloor(
+        model=name,
+        tokens=sizes.tokens,
+        window_tokens=sizes.window,
+        tflop=flops / 1e12,
+        floor_ms=1e3 * seconds,
+        compute_ms=1e3 * flops / device.flops,
+        frames_per_second=FRAMES_PER_LATENT * sizes.stream.chunk_frames / seconds,
+        cache_gigabytes=sizes.cache_bytes / 1e9,
+        lines=[_line(work, sizes, device, found) for work in works],
+    )
+
+
+def report(
+    models: dict[str, ModelConfig] | None = None,
+    stream: StreamConfig | None = None,
+    height: int = HEIGHT,
+    width: int = WIDTH,
+    device: Device | None = None,
+) -> Report:
+    """Floors of a steady chunk. Compiles the kernels, which takes seconds, where there is a compiler.
+
+    Args:
+        models: by name; by default both sizes of Wan2.1.
+        stream: by default that of Reward Forcing.
+        height, width: of a frame, in pixels.
+        device: by default an H100, for which the kernels are compiled in any case.
+
+    Raises:
+        ValueError: when a frame is no whole number of tokens.
+    """
+    stream, device = stream or StreamConfig(), device or Device()
+    sizes = {name: Sizes.of(m, stream, height, width) for name, m in (models or MODELS).items()}
+    try:
+        found, compiler = resources("90a"), "sm_90a"
+    except RuntimeError as error:  # no compiler, or one that fails: an old one, say
+        found, compiler = {}, f"unknown: {error}"
+    floors = [_floor(name, each, device, found) for name, each in sizes.items()]
+    return Report(device, height, width, compiler, floors)
+
+
+COLUMNS = ("operation", "launches", "GFLOP", "MB", "floor us", "bound", "ms a chunk")
+OUR_COLUMNS = ("registers", "shared KiB", "spills B", "occupancy")
+
+
+def _table(floor: ModelFloor, *, compiled: bool) -> Table:
+    from rich.table import Table
+
+    title = f"{floor.model}: a chunk of {floor.tokens} tokens, window of {floor.window_tokens}"
+    table = Table(title=title, title_justify="left", show_footer=True)
+    columns = [*COLUMNS, *(OUR_COLUMNS if compiled else ())]
+    footers = {
+        "operation": "a chunk",
+        "GFLOP": f"{1e3 * floor.tflop:,.0f}",
+        "ms a chunk": f"{floor.floor_ms:.1f}",
+    }
+    for name in columns:
+        left = name in ("operation", "bound")
+        table.add_column(name, footers.get(name, ""), justify="left" if left else "right", no_wrap=True)
+    for line in floor.lines:
+        cells = [line.name, str(line.times), f"{line.gflop:.2f}", f"{line.megabytes:.1f}"]
+        cells += [f"{line.floor_us:.1f}", line.bound, f"{line.times * line.floor_us / 1e3:.2f}"]
+        if line.registers is not None and line.shared is not None:
+            cells += [str(line.registers), f"{line.shared / 1024:.1f}", str(line.spills)]
+            cells += [f"{100 * (line.occupancy or 0):.0f} %"]
+        table.add_row(*cells)
+    return table
+
+
+def show(found: Report) -> None:
+    """Print the report as tables."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 140  # a file has no width to fit
+    device = found.device
+    console.print(
+        f"{device.name}: {device.flops / 1e12:g} TFLOP/s, {device.bandwidth / 1e12:g} TB/s; "
+        f"{found.height} x {found.width}, {DTYPE}, batch 1; kernels compiled for: {found.compiler}",
+        soft_wrap=True,
+    )
+    for floor in found.models:
+        console.print()
+        console.print(_table(floor, compiled=not found.compiler.startswith("unknown")))
+        console.print(
+            f"{floor.tflop:.1f} TFLOP a chunk: {floor.compute_ms:.1f} ms of computing alone, "
+            f"{floor.floor_ms:.1f} ms with memory, so at most {floor.frames_per_second:.1f} FPS before "
+            f"decoding; the cache takes {floor.cache_gigabytes:.2f} GB",
+            soft_wrap=True,
+        )

@@ -1,0 +1,217 @@
+"""The same app on Ray Serve: a replica a GPU or CPU share, as many as the live sessions need."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable
+from logging.config import dictConfig
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when ray is imported
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.config import (
+    AutoscalingConfig,
+    AutoscalingContext,
+    AutoscalingPolicy,
+    HTTPOptions,
+    RequestRouterConfig,
+)
+from ray.serve.context import _get_global_client
+
+from pyrf.serve.app import create_app
+from pyrf.serve.logs import log_config
+from pyrf.serve.settings import ServeSettings
+from pyrf.serve.state import state_of
+
+APP = "pyrf"
+DEPLOYMENT = "Replica"
+STORE_BYTES = 256 * 2**20
+"""Ray's object store on a machine of its own: frames are small and pass through quickly."""
+POLL_S = 1.0
+"""Seconds between looks at whether a replica is to go."""
+DRAIN_S = 600.0
+"""Seconds that the sessions of a replica which is no longer needed may go on."""
+FAREWELL_S = 15.0
+"""Seconds for the chunk under way and the last messages."""
+FILL = 0.75
+"""Share of a replica's sessions above which another replica is asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RayOptions:
+    """How many replicas there are, and what each holds.
+
+    Attributes:
+        replicas: at least.
+        max_replicas: at most.
+        gpu: whether each has a GPU to itself, else it counts as one CPU.
+    """
+
+    replicas: int = 1
+    max_replicas: int = 1
+    gpu: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.replicas <= self.max_replicas:
+            raise ValueError(
+                f"replicas must be at least 1 and at most max_replicas, got {self.replicas} and "
+                f"{self.max_replicas}"
+            )
+
+
+@serve.ingress()
+class Replica:
+    """A server in a process of Ray's. Its sessions' ids begin with its name, for the router."""
+
+    def __init__(
+        self, pipeline: dict[str, Any], model: str, settings: ServeSettings, threads: int | None, level: str
+    ) -> None:
+        dictConfig(log_config(level))
+        self._pipeline, self._model, self._threads = pipeline, model, threads
+        self._name = serve.get_replica_context().replica_id.unique_id
+        self._settings = dataclasses.replace(settings, id_prefix=f"{self._name}.")
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        self._made = create_app(self._load, model=self._model, settings=self._settings)
+        self._watch = asyncio.get_running_loop().create_task(self._drain_when_told())
+        return self._made
+
+    def _load(self) -> Any:
+        import torch
+
+        from pyrf.pipeline import StreamingPipeline
+
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+        return StreamingPipeline.from_pretrained(**self._pipeline)
+
+    def record_routing_stats(self) -> dict[str, Any]:
+        """For `SessionRouter`."""
+        return {"full": self._sessions() >= self._settings.max_sessions}
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """For `replicas_needed`."""
+        return {"sessions": float(self._sessions())}
+
+    def _sessions(self) -> int:
+        state = state_of(self._made)
+        return 0 if state is None else state.registry.info().sessions
+
+    async def _drain_when_told(self) -> None:
+        """Ray waits for the connections of a replica that is to go; it tells the replica nothing."""
+        while (left := await asyncio.to_thread(self._seconds_left)) is None:
+            await asyncio.sleep(POLL_S)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + left
+        while self._sessions() and left and loop.time() < until:
+            await asyncio.sleep(POLL_S)
+            left = await asyncio.to_thread(self._seconds_left)
+        if state := state_of(self._made):
+            await state.registry.drain()
+
+    def _seconds_left(self) -> float | None:
+        """None as long as this replica is wanted."""
+        app = replica_details()
+        if app is None or app["status"] == "DELETING":
+            return 0.0
+        replicas = app["deployments"][DEPLOYMENT]["replicas"]
+        going = any(r["replica_id"] == self._name and r["state"] == "STOPPING" for r in replicas)
+        return DRAIN_S if going else None
+
+
+def replica_details() -> dict[str, Any] | None:
+    """What Ray's controller knows of the app; None when it is gone."""
+    applications = _get_global_client().get_serve_details()["applications"]
+    details: dict[str, Any] | None = applications.get(APP)
+    return details
+
+
+def replicas_needed(context: AutoscalingContext, *, room: int) -> int:
+    """Replicas for the live sessions, none more than `FILL` full; `room` is what a replica takes."""
+    latest = (context.raw_metrics or {}).get("sessions", {}).values()
+    sessions = sum(series[-1].value for series in latest if series)
+    return max(1, math.ceil(sessions / max(1.0, FILL * room)))
+
+
+class SessionPolicy:
+    """`replicas_needed`, as Ray Serve wants it."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+
+    def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
+        wanted = replicas_needed(context, room=self._room)
+        least, most = context.capacity_adjusted_min_replicas, context.capacity_adjusted_max_replicas
+        return min(max(wanted, least), most), {}
+
+
+def application(
+    pipeline: dict[str, Any],
+    *,
+    model: str,
+    settings: ServeSettings,
+    options: RayOptions,
+    threads: int | None = None,
+    log_level: str = "info",
+) -> serve.Application:
+    """The app to be run by `serve.run`.
+
+    Args:
+        pipeline: arguments of `StreamingPipeline.from_pretrained`; each replica loads its own.
+        model: its name, for people.
+        settings: of each replica; `max_sessions` are a replica's.
+    """
+    policy = AutoscalingPolicy(
+        policy_function="pyrf.serve.ray.app:SessionPolicy", policy_kwargs={"room": settings.max_sessions}
+    )
+    deployment = serve.deployment(
+        Replica,
+        name=DEPLOYMENT,
+        ray_actor_options={"num_gpus": int(options.gpu), "num_cpus": 1},
+        max_ongoing_requests=4 * settings.max_sessions + 64,
+        graceful_shutdown_timeout_s=DRAIN_S + FAREWELL_S,
+        graceful_shutdown_wait_loop_s=0.2,
+        health_check_period_s=2,
+        request_router_config=RequestRouterConfig(
+            request_router_class="pyrf.serve.ray.router.SessionRouter", request_routing_stats_period_s=1
+        ),
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=options.replicas,
+            initial_replicas=options.replicas,
+            max_replicas=options.max_replicas,
+            metrics_interval_s=1,
+            look_back_period_s=2,
+            upscale_delay_s=2,
+            downscale_delay_s=60,
+            policy=policy,
+        ),
+    )
+    return deployment.bind(pipeline, model, settings, threads, log_level)
+
+
+def run(app: serve.Application, host: str, port: int, started: Callable[[], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C; joins the cluster that RAY_ADDRESS names, or starts one of its own."""
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False)
+    else:
+        ray.init(log_to_driver=False, include_dashboard=False, object_store_memory=STORE_BYTES)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):  # after ray.init, which sets handlers of its own
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        serve.start(http_options=HTTPOptions(host=host, port=port))
+        serve.run(app, name=APP, route_prefix="/")
+        started()
+        stop.wait()
+        serve.delete(APP)
+        serve.shutdown()
+    finally:
+        ray.shutdown()

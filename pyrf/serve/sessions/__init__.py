@@ -1,0 +1,1 @@
+"""Sessions: who streams, when, and at which rate."""

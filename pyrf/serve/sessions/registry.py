@@ -1,0 +1,257 @@
+"""All sessions of a server: who is let in, who is found again, and how everything ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from pyrf import __version__
+from pyrf.dtypes import name_of
+from pyrf.protocol import EndReason, Limits, PromptReply, ServerInfo, SessionRequest, State
+from pyrf.serve.errors import ServeError
+from pyrf.serve.ice import parse_ice_server
+from pyrf.serve.metrics import Metrics
+from pyrf.serve.sessions.chunks import SessionOptions
+from pyrf.serve.sessions.rates import RateLimit
+from pyrf.serve.sessions.scheduler import Scheduler
+from pyrf.serve.sessions.session import Session
+from pyrf.serve.sessions.viewer import FAREWELL_S
+from pyrf.serve.settings import ServeSettings
+from pyrf.streaming.lockstep import can_join
+
+if TYPE_CHECKING:
+    from pyrf.pipeline import StreamingPipeline
+
+logger = logging.getLogger(__name__)
+
+WARM_UP_CHUNKS = 2
+"""Chunks made before the first viewer comes."""
+BUSY_RETRY_S = 5.0
+"""What a full server says to wait; nobody knows when a session will end."""
+
+
+class SessionRegistry:
+    """Owns the sessions of one pipeline. Made and used on the event loop.
+
+    Args:
+        pipe: a loaded pipeline.
+        model: its name, for people.
+        settings: limits and policies.
+        metrics: where what happens is counted.
+    """
+
+    def __init__(
+        self, pipe: StreamingPipeline, model: str, settings: ServeSettings, metrics: Metrics
+    ) -> None:
+        self.pipe, self.model, self.settings, self._metrics = pipe, model, settings, metrics
+        metrics.count_states = self._count_states
+        self.draining = False
+        self._sessions: dict[str, Session] = {}
+        self._ages: dict[str, asyncio.TimerHandle] = {}
+        self._freeing: set[asyncio.Task[None]] = set()
+        self._creates = RateLimit(settings.creates_per_minute / 60, settings.creates_per_minute)
+        self._controls = RateLimit(settings.controls_per_second, 10 * settings.controls_per_second)
+        self._scheduler = Scheduler(metrics, settings.max_batch if can_join(pipe) else 1)
+
+    async def warm_up(self) -> None:
+        """Make chunks for nobody: the first of a process is slow, and no viewer should wait for that."""
+
+        def job() -> None:
+            with self.pipe.stream("warm up") as stream:
+                for _ in range(WARM_UP_CHUNKS):
+                    next(stream)
+
+        await self._scheduler.run(job)
+
+    def create(self, request: SessionRequest, address: str) -> Session:
+        """Admit a session.
+
+        Raises:
+            ServeError: 422 for what the model cannot make, 429 for an address that asks too often, 503 when
+                the server is full or shuts down.
+        """
+        height, width = self._check_size(request.height, request.width)
+        self.check_prompt(request.prompt)
+        if self.draining:
+            raise ServeError(503, "shutting_down", "the server shuts down; try again", BUSY_RETRY_S)
+        if len(self._sessions) >= self.settings.max_sessions:
+            message = f"all {self.settings.max_sessions} sessions are taken; try again later"
+            raise ServeError(503, "full", message, BUSY_RETRY_S)
+        if wait := self._creates.wait_for(address):
+            message = f"at most {self.settings.creates_per_minute:g} sessions a minute; wait {wait:.1f} s"
+            raise ServeError(429, "rate_limited", message, wait)
+        grace_s = self.settings.grace_s
+        if request.grace_s is not None:
+            grace_s = min(grace_s, request.grace_s)
+        options = SessionOptions(
+            seed=request.seed,
+            height=height,
+            width=width,
+            fps=self.pipe.fps,
+            pace=request.pace,
+            grace_s=grace_s,
+            lead_s=self.settings.lead_s,
+            buffer_chunks=self.settings.buffer_chunks,
+        )
+        session = Session(
+            self.settings.id_prefix + secrets.token_hex(8),
+            secrets.token_urlsafe(32),
+            self.pipe.stream(request.prompt, request.seed, height=height, width=width),
+            options,
+            changed=self._scheduler.wake,
+            on_end=self._on_end,
+        )
+        loop = asyncio.get_running_loop()
+        self._sessions[session.id] = session
+        self._ages[session.id] = loop.call_later(self.settings.max_session_s, session.end, "max_length")
+        self._scheduler.add(session)
+        self._metrics.started.inc()
+        self._log("session created", session, request.prompt, pace=request.pace)
+        return session
+
+    def _check_size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        try:
+            height, width = self.pipe.check_size(height, width)
+        except ValueError as error:
+            raise ServeError(422, "bad_size", str(error)) from None
+        if height * width > self.max_pixels:
+            message = f"a frame may have {self.max_pixels} pixels, got {height} x {width}; ask for fewer"
+            raise ServeError(422, "bad_size", message)
+        return height, width
+
+    @property
+    def max_pixels(self) -> int:
+        return self.settings.max_pixels or self.pipe.height * self.pipe.width
+
+    def check_prompt(self, prompt: str) -> None:
+        """Refuse a prompt that the model would not read whole.
+
+        Raises:
+            ServeError: 422.
+        """
+        if len(prompt) > self.settings.max_prompt_chars:
+            message = f"a prompt may have {self.settings.max_prompt_chars} characters, got {len(prompt)}"
+            raise ServeError(422, "bad_prompt", f"{message}; shorten it")
+        try:
+            self.pipe.check_prompt(prompt)
+        except ValueError as error:
+            raise ServeError(422, "bad_prompt", str(error)) from None
+
+    def find(self, id: str, token: str | None) -> Session:
+        """The live session of this id, for who holds its token.
+
+        Raises:
+            ServeError: 404, whether it is the session or the token that is wrong.
+        """
+        session = self._sessions.get(id)
+        expected = "" if session is None else session.token
+        right = secrets.compare_digest((token or "").encode(), expected.encode())
+        if session is None or not right:
+            raise _no_session()
+        return session
+
+    def set_prompt(self, session: Session, prompt: str, recache: bool) -> PromptReply:
+        """Switch a session's prompt.
+
+        Raises:
+            ServeError: as `check_controls` does, and 422 for a bad prompt.
+        """
+        self.check_controls(session)
+        self.check_prompt(prompt)
+        prompt_id, chunk = session.set_prompt(prompt, recache)
+        self._log("prompt changed", session, prompt, prompt_id=prompt_id, chunk=chunk)
+        return PromptReply(prompt_id=prompt_id, chunk=chunk)
+
+    def check_controls(self, session: Session) -> None:
+        """Count a control message.
+
+        Raises:
+            ServeError: 404 when the session has ended, 429 when there are too many.
+        """
+        if session.ending is not None:  # whoever still holds it: a connection that is about to be closed
+            raise _no_session()
+        if wait := self._controls.wait_for(session.id):
+            message = f"at most {self.settings.controls_per_second:g} controls a second; wait {wait:.1f} s"
+            raise ServeError(429, "rate_limited", message, wait)
+
+    def _count_states(self) -> dict[State, int]:
+        counts = Counter(session.state for session in self._sessions.values())
+        return {state: counts[state] for state in ("running", "paused", "detached")}
+
+    def info(self) -> ServerInfo:
+        pipe, s = self.pipe, self.settings
+        return ServerInfo(
+            version=__version__,
+            model=self.model,
+            backend=pipe.backend,
+            device=str(pipe.device),
+            dtype=name_of(pipe.dtype),
+            fps=pipe.fps,
+            height=pipe.height,
+            width=pipe.width,
+            frames_in_chunk=pipe.num_frames_of(2) - pipe.num_frames_of(1),
+            sessions=len(self._sessions),
+            limits=Limits(
+                max_sessions=s.max_sessions,
+                max_session_s=s.max_session_s,
+                max_video_frames=s.max_video_frames,
+                max_prompt_chars=s.max_prompt_chars,
+                max_pixels=self.max_pixels,
+                grace_s=s.grace_s,
+            ),
+            ice_servers=[parse_ice_server(text) for text in s.ice_servers],
+        )
+
+    def _on_end(self, session: Session, reason: EndReason) -> None:
+        del self._sessions[session.id]
+        self._ages.pop(session.id).cancel()
+        self._scheduler.remove(session)
+        # Closing waits for a network call under way, so not here.
+        freeing = asyncio.create_task(asyncio.to_thread(session.stream.close))
+        self._freeing.add(freeing)
+        freeing.add_done_callback(self._freeing.discard)
+        self._metrics.ended.labels(reason).inc()
+        self._log(
+            "session ended",
+            session,
+            reason=reason,
+            frames=session.frames_made,
+            dropped=session.frames_dropped,
+            seconds=round(time.monotonic() - session.created, 3),
+        )
+
+    async def drain(self) -> None:
+        """Refuse newcomers, finish the chunk under way, send what is left, and tell every viewer."""
+        if self.draining:
+            return
+        self.draining = True
+        logger.info("draining", extra={"sessions": len(self._sessions)})
+        await self._scheduler.stop()
+        sessions = list(self._sessions.values())
+        for session in sessions:
+            session.end("shutdown")
+        farewells = [asyncio.create_task(session.unwatched.wait()) for session in sessions]
+        if farewells:
+            await asyncio.wait(farewells, timeout=FAREWELL_S)
+        for farewell in farewells:
+            farewell.cancel()
+
+    async def close(self) -> None:
+        """Drain, and free everything."""
+        await self.drain()
+        await asyncio.gather(*self._freeing, return_exceptions=True)
+
+    def _log(self, event: str, session: Session, prompt: str | None = None, **extra: object) -> None:
+        if prompt is not None:
+            extra["prompt_chars"] = len(prompt)
+            if self.settings.log_prompts:
+                extra["prompt"] = prompt
+        logger.info(event, extra={"session": session.id, **extra})
+
+
+def _no_session() -> ServeError:
+    return ServeError(404, "no_session", "there is no such session, or the token is not its own")

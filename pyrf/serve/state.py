@@ -1,0 +1,41 @@
+"""What a running server holds, and how routes come by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, FastAPI
+from starlette.requests import HTTPConnection
+
+from pyrf.serve.metrics import Metrics
+from pyrf.serve.sessions.registry import SessionRegistry
+from pyrf.serve.settings import ServeSettings
+from pyrf.serve.transports.frames import FrameEncoder
+from pyrf.serve.transports.webrtc import Peers
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """What a running server holds: `app.state.server`, from the app's start to its end."""
+
+    registry: SessionRegistry
+    encoder: FrameEncoder
+    peers: Peers
+    settings: ServeSettings
+    metrics: Metrics
+
+
+def state_of(app: FastAPI) -> ServerState | None:
+    """The state of an app; None before it has started."""
+    state: ServerState | None = getattr(app.state, "server", None)
+    return state
+
+
+def running_state(connection: HTTPConnection) -> ServerState:
+    """The state of the server that a request or a WebSocket has come to."""
+    state: ServerState = connection.app.state.server
+    return state
+
+
+TheServer = Annotated[ServerState, Depends(running_state)]

@@ -1,0 +1,1 @@
+"""How frames reach a viewer, and how a viewer is heard."""

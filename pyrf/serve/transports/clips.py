@@ -1,0 +1,105 @@
+"""`POST /v1/videos`: a clip as fragmented MP4, sent while it is made."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import Executor
+from typing import Any
+
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from pyrf.serve.errors import ServeError
+from pyrf.serve.sessions.chunks import MadeChunk
+from pyrf.serve.sessions.session import Session
+from pyrf.video.encoded import LIVE_MP4, Encoder
+from pyrf.video.writer import Frames
+
+
+class _Pipe(io.RawIOBase):
+    """What the muxer writes, to be taken in pieces; it cannot seek, so the muxer never looks back."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        data, self._parts = b"".join(self._parts), []
+        return data
+
+
+class FragmentedMp4:
+    """Encodes frames to pieces of an MP4 that plays while it is still growing: a fragment a call.
+
+    Args:
+        height, width: of a frame, even.
+        fps: frames a second.
+    """
+
+    def __init__(self, height: int, width: int, fps: float) -> None:
+        self._pipe = _Pipe()
+        self._encoder = Encoder(self._pipe, LIVE_MP4, height=height, width=width, fps=fps)
+
+    def encode(self, frames: Frames) -> bytes:
+        """Append frames [T, H, W, 3], the first of them a key frame."""
+        for i, frame in enumerate(frames):
+            self._encoder.append(frame, is_key=i == 0)
+        return self._pipe.take()
+
+    def finish(self) -> bytes:
+        """End the clip."""
+        self._encoder.finish()
+        return self._pipe.take()
+
+
+async def stream_clip(session: Session, num_frames: int, executor: Executor) -> AsyncGenerator[bytes]:
+    """The pieces of a clip of `num_frames` frames; the session ends with it, or when it is not wanted.
+
+    Raises:
+        ServeError: 503 when the session ended before the clip was whole.
+    """
+    loop = asyncio.get_running_loop()
+    viewer = session.attach("clip")
+    o = session.options
+    try:
+        encoder = await loop.run_in_executor(executor, FragmentedMp4, o.height, o.width, o.fps)
+        missing = num_frames
+        while missing > 0:
+            item = await viewer.next()
+            if item is None:
+                raise ServeError(503, "interrupted", viewer.closing_message().message, 1.0)
+            if isinstance(item, MadeChunk):
+                frames = item.chunk.frames[:missing]
+                missing -= len(frames)
+                yield await loop.run_in_executor(executor, encoder.encode, frames)
+        yield await loop.run_in_executor(executor, encoder.finish)
+    finally:
+        session.end("closed")
+        session.detach(viewer)
+
+
+class ClipResponse(StreamingResponse):
+    """Sends the pieces of a clip; whatever becomes of the connection, the clip's session ends with it."""
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes]) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield first
+            async for piece in rest:
+                yield piece
+
+        super().__init__(pieces(), media_type="video/mp4")
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._rest.aclose()

@@ -1,0 +1,48 @@
+"""Control messages of a viewer, the same over a WebSocket and a data channel."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from pyrf.protocol import (
+    CONTROL,
+    CloseControl,
+    ErrorDetail,
+    ErrorMessage,
+    Message,
+    PauseControl,
+    PromptControl,
+    PromptMessage,
+    StateMessage,
+)
+from pyrf.serve.errors import ServeError, first_problem
+from pyrf.serve.sessions.registry import SessionRegistry
+from pyrf.serve.sessions.session import Session
+
+
+def answer(registry: SessionRegistry, session: Session, text: str | bytes) -> Message | None:
+    """Do what a control message asks.
+
+    Returns:
+        The reply; None after `close`, which is answered by the session's end.
+    """
+    try:
+        control = CONTROL.validate_json(text)
+    except ValidationError as error:
+        detail = ErrorDetail(code="invalid", message=first_problem(error.errors(include_input=False)))
+        return ErrorMessage(error=detail)
+    try:
+        if isinstance(control, PromptControl):
+            reply = registry.set_prompt(session, control.prompt, control.recache)
+            return PromptMessage(ref=control.ref, prompt_id=reply.prompt_id, chunk=reply.chunk)
+        registry.check_controls(session)
+    except ServeError as error:
+        return ErrorMessage(ref=control.ref, error=error.reply)
+    if isinstance(control, CloseControl):
+        session.end("closed")
+        return None
+    if isinstance(control, PauseControl):
+        session.pause()
+    else:
+        session.resume()
+    return StateMessage(ref=control.ref, state=session.state, chunk=session.chunks_started)

@@ -1,0 +1,1 @@
+"""What a viewer sees: endless streams whose prompts change."""

@@ -1,0 +1,1 @@
+"""One moving shape on a soft background."""

@@ -1,0 +1,61 @@
+"""The caption grammar: many ways to say what a scene shows."""
+
+from __future__ import annotations
+
+import random
+
+from pyrf.worlds.shapes.attributes import BACKGROUNDS, COLORS, Attributes
+
+SHAPE_WORDS = {
+    "circle": ("circle", "circle", "ball", "disc"),
+    "square": ("square", "square", "box"),
+    "triangle": ("triangle",),
+    "star": ("star",),
+}
+COLOR_WORDS = {name: (name,) for name in COLORS} | {"purple": ("purple", "purple", "violet")}
+SIZE_WORDS = {"small": ("small", "small", "little", "tiny"), "large": ("large", "large", "big", "huge")}
+SPEED_WORDS = {"slow": ("slowly", "slowly", "gently"), "fast": ("quickly", "quickly", "fast", "rapidly")}
+_GO = ("moves", "moves", "moving", "goes", "slides", "travels", "flies")
+MOTION_WORDS = {
+    "right": tuple(f"{go} {to}" for go in _GO for to in ("right", "to the right")),
+    "left": tuple(f"{go} {to}" for go in _GO for to in ("left", "to the left")),
+    "up": (*(f"{go} {to}" for go in _GO for to in ("up", "upwards")), "rises"),
+    "down": (*(f"{go} {to}" for go in _GO for to in ("down", "downwards")), "falls"),
+    "bounce": ("bounces", "bouncing", "bounces around", "bouncing around", "bounces off the walls"),
+    "still": ("stays still", "stands still", "does not move", "is still", "at rest", "is not moving"),
+    "orbit": ("orbits", "orbiting", "circles around", "goes around in circles", "moves in circles"),
+    "spin": ("spins", "spins in place", "spinning in place", "rotates", "turns in place"),
+}
+
+
+def caption(attributes: Attributes, rng: random.Random, *, named: float = 0.65) -> str:
+    """Say the attributes in one of many ways.
+
+    Args:
+        named: chance that size, and likewise background, is named at all.
+    """
+    color = rng.choice(COLOR_WORDS[attributes.color])
+    shape = rng.choice(SHAPE_WORDS[attributes.shape])
+    size = rng.choice(SIZE_WORDS[attributes.size]) + " " if rng.random() < named else ""
+    motion = rng.choice(MOTION_WORDS[attributes.motion])
+    article = rng.choice(("", "a ", "a ", "the "))
+    subject = (
+        f"{article}{size}{shape} that is {color}" if rng.random() < 0.1 else f"{article}{size}{color} {shape}"
+    )
+    if attributes.speed is not None:
+        speed = rng.choice(SPEED_WORDS[attributes.speed])
+        motion = f"{motion} {speed}" if rng.random() < 0.7 else f"{speed} {motion}"
+    sentence = f"{subject} {motion}"
+    if rng.random() >= named:
+        return sentence
+    place = f"{rng.choice(('on a', 'over a', 'against a'))} {attributes.background} background"
+    return f"{sentence} {place}" if rng.random() < 0.75 else f"{place} {sentence}"
+
+
+def vocabulary() -> list[str]:
+    """Every word that a caption can hold, sorted."""
+    phrases = [*BACKGROUNDS, "a the that is on over against background"]
+    for table in (SHAPE_WORDS, COLOR_WORDS, SIZE_WORDS, SPEED_WORDS, MOTION_WORDS):
+        for choices in table.values():
+            phrases.extend(choices)
+    return sorted({word for phrase in phrases for word in phrase.split()})

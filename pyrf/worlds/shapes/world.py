@@ -1,0 +1,94 @@
+"""The shapes world: one shape on a soft background, and the detector as its judge."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from pyrf.worlds.shapes import captions, grading
+from pyrf.worlds.shapes.attributes import (
+    BACKGROUNDS,
+    COLORS,
+    FPS,
+    HEIGHT,
+    MOTIONS,
+    SHAPES,
+    SIZES,
+    SPEEDS,
+    WIDTH,
+    Attributes,
+)
+from pyrf.worlds.shapes.scenes import Scene
+from pyrf.worlds.world import Frames, Prompt
+
+
+@dataclass(frozen=True, repr=False)
+class ShapesWorld:
+    """The part of the world that a model is trained on.
+
+    Raises:
+        ValueError: when it does not know a shape or a motion, or has none.
+    """
+
+    shapes: tuple[str, ...] = ("circle", "square", "triangle")
+    motions: tuple[str, ...] = ("right", "left", "up", "down", "bounce", "still")
+
+    name: ClassVar[str] = "shapes"
+    fps: ClassVar[int] = FPS
+    height: ClassVar[int] = HEIGHT
+    width: ClassVar[int] = WIDTH
+
+    def __post_init__(self) -> None:
+        for kind, given, known in (("shape", self.shapes, SHAPES), ("motion", self.motions, MOTIONS)):
+            unknown = [name for name in given if name not in known]
+            if unknown or not given:
+                raise ValueError(f"world knows no {kind} {unknown}; known: {', '.join(known)}")
+
+    def __repr__(self) -> str:
+        """By this name the files of older runs know the world they were made from."""
+        return f"World(shapes={self.shapes!r}, motions={self.motions!r})"
+
+    @property
+    def vocabulary(self) -> list[str]:
+        return captions.vocabulary()
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        return grading.criteria(self.motions)
+
+    def sample(self, rng: random.Random) -> Attributes:
+        """Draw attributes; a spinning circle is never drawn, since it cannot be told from a still one."""
+        motion = rng.choice(self.motions)
+        shapes = [s for s in self.shapes if not (motion == "spin" and s == "circle")]
+        return Attributes(
+            color=rng.choice(list(COLORS)),
+            shape=rng.choice(shapes or ["square"]),
+            size=rng.choice(list(SIZES)),
+            motion=motion,
+            speed=None if motion == "still" else rng.choice([*SPEEDS, None]),
+            background=rng.choice(list(BACKGROUNDS)),
+        )
+
+    def draw(self, rng: random.Random, *, open_speed: bool = False) -> Scene:
+        attributes = self.sample(rng)
+        while open_speed and not attributes.speed_is_open:
+            attributes = self.sample(rng)
+        return Scene.sample(attributes, rng)
+
+    def scene(self, seed: int) -> Scene:
+        return self.draw(random.Random(seed))
+
+    def held_out(self, count: int, *, open_speed: bool = False) -> list[Prompt]:
+        """Prompts with colours, shapes and motions in balance."""
+        movers = tuple(motion for motion in self.motions if motion != "still")
+        world = replace(self, motions=movers) if open_speed else self
+        return grading.held_out_prompts(world.shapes, world.motions, count, open_speed=open_speed)
+
+    def judge(self, frames: Frames, prompt: Prompt, /) -> dict[str, bool]:
+        """See `grading.judge`."""
+        return grading.judge(frames, prompt)
+
+    def measure(self, video: Frames, /) -> dict[str, float]:
+        """See `grading.measure`."""
+        return grading.measure(video)

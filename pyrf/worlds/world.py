@@ -1,0 +1,115 @@
+"""What a world is: scenes to learn from, prompts that were held out, and a judge of videos."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frames = NDArray[np.uint8]
+"""A clip, uint8 [T, H, W, 3]."""
+Facts = Mapping[str, str | None]
+"""Attribute -> its value; None where any value is right, as with a speed that a caption leaves open."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text and what it asks for; attributes that it does not state are not among `asks`."""
+
+    text: str
+    asks: Facts
+
+
+class Scene(Protocol):
+    """One endless video. It is a closed form of time, so any stretch can be drawn by itself."""
+
+    @property
+    def facts(self) -> Facts:
+        """All that a prompt could ask of this scene."""
+        ...
+
+    @property
+    def speed_is_open(self) -> bool:
+        """Whether it moves at a speed that its captions do not name."""
+        ...
+
+    def caption(self, rng: random.Random, /) -> str:
+        """One of many wordings, which may leave attributes out."""
+        ...
+
+    def focus(self, frame: int, /) -> tuple[int, int]:
+        """Row and column of what a close-up of this frame must hold, in pixels."""
+        ...
+
+    def render(self, start: int, frames: int, /) -> Frames:
+        """Draw the frames start .. start + frames - 1, uint8 [frames, height, width, 3]."""
+        ...
+
+
+class World(Protocol):
+    """A world is a frozen dataclass: its fields are the settings that a recipe may give.
+
+    Two worlds with the same `repr` draw the same scenes: files that are made of scenes are marked by it.
+    """
+
+    @property
+    def name(self) -> str:
+        """What recipes and messages call it."""
+        ...
+
+    @property
+    def fps(self) -> int:
+        """Frames per second."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Pixels of a frame."""
+        ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """Every word that a caption can hold."""
+        ...
+
+    @property
+    def criteria(self) -> Sequence[str]:
+        """Every name that `judge` may give, in the order of reports."""
+        ...
+
+    def draw(self, rng: random.Random, *, open_speed: bool = False) -> Scene:
+        """Draw a scene; with `open_speed`, one that moves at a speed that its captions do not name."""
+        ...
+
+    def scene(self, seed: int) -> Scene:
+        """The scene that `draw` gives first for a generator of this seed."""
+        ...
+
+    def held_out(self, count: int, *, open_speed: bool = False) -> list[Prompt]:
+        """The same prompts for the same count, from seeds that training never draws.
+
+        Args:
+            open_speed: every prompt asks for motion and none names a speed.
+        """
+        ...
+
+    def judge(self, frames: Frames, prompt: Prompt, /) -> dict[str, bool]:
+        """Say what is true of a clip.
+
+        Each attribute that the prompt asks for has a verdict under its name: whether the clip shows it. A
+        world may add criteria of its own.
+        """
+        ...
+
+
+def draw_scene(world: World, seed: int) -> tuple[Scene, random.Random]:
+    """The scene of a seed and the generator that drew it, for captions and times."""
+    rng = random.Random(seed)
+    return world.draw(rng), rng

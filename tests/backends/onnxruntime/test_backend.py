@@ -1,0 +1,190 @@
+"""The ONNX Runtime backend through the public API: what torch shows, for every kind of stream."""
+
+import gc
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pyrf
+from pyrf import cli
+from pyrf.backends.onnxruntime.backend import OnnxRuntimeRollout
+from pyrf.export.manifest import ExportError
+from pyrf.pipeline import StreamingPipeline
+from tests.support import networks
+
+RED, BLUE = "a red circle moves right", "a blue square spins"
+CHUNKS = networks.STREAM.slots + 2
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder of this module's own."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(networks.bundle(tmp_path_factory.mktemp("bundle") / "small"))
+
+
+@pytest.fixture(scope="module")
+def pipes(saved: str, cache: Path) -> tuple[StreamingPipeline, StreamingPipeline]:
+    """The bundle in torch and in ONNX Runtime, exported as it is loaded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYRF_CACHE", str(cache))
+        pipes = [StreamingPipeline.from_pretrained(saved, backend=name) for name in ("torch", "onnxruntime")]
+        yield tuple(pipes)
+
+
+def frames(pipe: StreamingPipeline, *arguments, switch=None, recache=False, **options) -> np.ndarray:
+    """All frames of a few chunks; the prompt may change in the middle."""
+    with pipe.stream(*arguments, **options) as stream:
+        parts = []
+        for i in range(CHUNKS):
+            if switch is not None and i == CHUNKS - 2:
+                stream.set_prompt(switch, recache=recache)
+            parts.append(next(stream).frames)
+    return np.concatenate(parts, axis=-4)
+
+
+def assert_same(pipes, *arguments, **options) -> np.ndarray:
+    """Rounding may move a pixel by one level, and few of them."""
+    expected, found = (frames(pipe, *arguments, **options) for pipe in pipes)
+    assert found.shape == expected.shape
+    difference = np.abs(found.astype(int) - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+    return found
+
+
+def test_the_tiny_bundle_shows_what_torch_shows(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYRF_CACHE", str(cache))
+    expected, found = (
+        pyrf.StreamingPipeline.from_pretrained("tiny", backend=name)(RED, num_frames=93, seed=1).frames
+        for name in ("torch", "onnxruntime")
+    )
+    noise = np.square(expected.astype(float) - found).mean()
+    assert 10 * np.log10(255**2 / max(noise, 1e-9)) >= 50
+
+
+def test_one_prompt(pipes) -> None:
+    assert_same(pipes, RED, 3)
+
+
+def test_a_batch_is_its_videos(pipes) -> None:
+    batch = assert_same(pipes, [RED, BLUE], [5, 6])
+    alone = frames(pipes[1], BLUE, 6)
+    # The text encoder of a batch has other matrix products, so the last bit may differ.
+    assert np.abs(batch[1].astype(int) - alone).max() <= 1
+
+
+@pytest.mark.parametrize("recache", [False, True])
+def test_a_prompt_switch(pipes, recache: bool) -> None:
+    switched = assert_same(pipes, [RED, RED], 1, switch=BLUE, recache=recache)
+    assert (switched != frames(pipes[1], [RED, RED], 1)).any()
+
+
+def test_a_video_to_continue_from(pipes) -> None:
+    video = np.random.default_rng(0).integers(0, 255, (20, 32, 48, 3), dtype=np.uint8)
+    continued = assert_same(pipes, RED, 1, video=video)
+    assert len(continued) == 4 * networks.STREAM.chunk_frames * CHUNKS  # no chunk is a stream's first
+    assert (continued[:5] != frames(pipes[1], RED, 1)[:5]).any()
+
+
+def test_other_windows_have_exports_of_their_own(saved: str, cache: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PYRF_CACHE", str(cache))
+    pipes = [
+        StreamingPipeline.from_pretrained(saved, backend=name, window_frames=4)
+        for name in ("torch", "onnxruntime")
+    ]
+    assert_same(pipes, RED, 1)
+
+
+def test_streams_of_one_pipeline_do_not_touch_each_other(pipes) -> None:
+    alone = frames(pipes[1], RED, 1)
+    with pipes[1].stream(RED, 1) as one, pipes[1].stream(BLUE, 2) as other:
+        parts = []
+        for _ in range(CHUNKS):
+            parts.append(next(one).frames)
+            next(other)
+    np.testing.assert_array_equal(np.concatenate(parts), alone)
+
+
+def test_close_frees_the_cache(pipes) -> None:
+    stream = pipes[1].stream(RED)
+    next(stream)
+    backend = weakref.ref(stream._rollout.backend.inner)
+    buffer = weakref.ref(backend().cache.keys[0])
+    stream.close()
+    gc.collect()
+    assert backend() is None
+    assert buffer() is None
+
+
+def test_verbs_out_of_order_are_refused(pipes) -> None:
+    backend = pipes[1].engine.backend(4, 6)
+    with pytest.raises(RuntimeError, match=r"start\(\)"):
+        backend.begin_chunk()
+    backend.start(1, 4, 6)
+    with pytest.raises(RuntimeError, match=r"set_prompt\(\)"):
+        backend.begin_chunk()
+    with pytest.raises(ValueError, match=r"prompt_embeds must be \[B, 8, 16\], got \[1, 3, 16\]"):
+        backend.set_prompt(torch.zeros(1, 3, 16))
+    backend.set_prompt(torch.zeros(1, 8, 16))
+    shape = (1, 2, 16, 4, 6)
+    with pytest.raises(RuntimeError, match=r"begin_chunk\(\)"):
+        backend.denoise(torch.zeros(shape), 1000.0)
+    backend.begin_chunk()
+    with pytest.raises(ValueError, match=r"latents must be \[1, 2, 16, 4, 6\]"):
+        backend.clean(torch.zeros(1, 2, 16, 4, 8))
+
+
+@pytest.fixture(scope="module")
+def exported(pipes) -> Path:
+    """The folder that the pipeline was exported to."""
+    return pipes[1].engine.backend(4, 6).graphs.folder
+
+
+def test_another_size_than_the_exports_is_refused(saved: str, exported: Path) -> None:
+    pipe = StreamingPipeline.from_pretrained(saved, backend="onnxruntime", exported=exported)
+    assert_same((pipe, pipe), RED)
+    with pytest.raises(ExportError, match="exported for frames of 32 x 48, got 64 x 48; take its height"):
+        pipe.stream(RED, height=64)
+    with pytest.raises(ExportError, match="exported for frames of 32 x 48, got 64 x 48"):
+        pipe.engine.decoder(1, 8, 6)
+    with pytest.raises(ExportError, match="exported for latents of 4 x 6, got 8 x 6"):
+        pipe.engine.backend(4, 6).start(1, 8, 6)
+
+
+def test_a_truncated_graph_is_refused(pipes, exported: Path, tmp_path: Path) -> None:
+    """Also where nobody looked at its checksum."""
+    graphs = pipes[1].engine.backend(4, 6).graphs
+    (tmp_path / "denoise.onnx").write_bytes((exported / "denoise.onnx").read_bytes()[:-1000])
+    cut = type(graphs)(tmp_path, graphs.manifest, threads=1)
+    with pytest.raises(ExportError, match=r"denoise.onnx: ONNX Runtime cannot load it"):
+        OnnxRuntimeRollout(cut).graphs["denoise"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "bfloat16"}, "computes in float32 on the CPU, got torch.bfloat16"),
+        ({"exported": "nowhere"}, "no such file; export the bundle"),
+        ({"backend": "torch", "exported": "x"}, "the torch backend reads no exported folder"),
+        ({"backend": "onnx"}, "backend must be one of torch, onnxruntime, tensorrt, got 'onnx'"),
+    ],
+)
+def test_what_cannot_work_is_refused_when_loading(saved: str, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StreamingPipeline.from_pretrained(saved, **({"backend": "onnxruntime"} | options))
+
+
+def test_the_commands_take_an_export(saved: str, exported: Path, tmp_path: Path, capsys) -> None:
+    common = ["--model", saved, "--backend", "onnxruntime", "--exported", str(exported)]
+    assert cli.run(["generate", RED, "-o", f"{tmp_path}/out.mp4", "--seconds", "1", *common]) == 0
+    assert (tmp_path / "out.mp4").is_file()
+    assert cli.run(["bench", "--chunks", "2", "--repeats", "1", "--warm-up", "1", "--json", *common]) == 0
+    assert '"backend": "onnxruntime"' in capsys.readouterr().out

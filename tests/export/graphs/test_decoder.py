@@ -1,0 +1,62 @@
+"""Exported decoders: chunk by chunk they give what torch gives of the whole."""
+
+import pytest
+import torch
+
+from pyrf.backends.onnxruntime.backend import OnnxDecoder
+from pyrf.backends.onnxruntime.sessions import GraphSet
+from pyrf.export.exporter import FolderWriter
+from pyrf.export.graphs.decoder import decoder_graphs
+from pyrf.export.manifest import ExportError, load_manifest
+from pyrf.models.codecs.wan_vae import WanVAE, build_network
+from tests.support import networks
+
+HEIGHT, WIDTH = 4, 6
+
+
+@pytest.fixture(scope="module", params=["taehv", "wan"])
+def codec(request):
+    return networks.codec() if request.param == "taehv" else wan_vae()
+
+
+def wan_vae() -> WanVAE:
+    """Every kind of layer that Wan's has, few of each: tracing takes its time."""
+    network = build_network({"base_dim": 8, "z_dim": 16, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1})
+    return WanVAE(networks.randomise(network))
+
+
+def exported(codec, folder):
+    folder.mkdir()
+    writer = FolderWriter(folder)
+    writer.add(decoder_graphs(codec, networks.STREAM.chunk_frames, HEIGHT, WIDTH), "decoder.weights")
+    writer.finish(
+        dtype="float32",
+        fp8=False,
+        model=networks.MODEL,
+        stream=networks.STREAM,
+        height=HEIGHT,
+        width=WIDTH,
+        weights="",
+    )
+    return GraphSet(folder, load_manifest(folder), threads=1)
+
+
+def test_chunk_by_chunk_equals_the_whole(codec, tmp_path):
+    graphs = exported(codec, tmp_path / "export")
+    chunk = networks.STREAM.chunk_frames
+    latents = torch.randn(
+        2, 4 * chunk, codec.latent_channels, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)
+    )
+    whole = codec.decoder().decode(latents)
+    decoder = OnnxDecoder(graphs, codec, batch=2)
+    frames = torch.cat([decoder.decode(x) for x in latents.split([chunk, 2 * chunk, chunk], 1)], 1)
+    assert frames.shape == whole.shape
+    assert (frames.int() - whole.int()).abs().max() <= 1
+    assert (frames != whole).float().mean() < 1e-3
+    with pytest.raises(ValueError, match=f"whole chunks of {chunk} latent frames, got {chunk + 1}"):
+        decoder.decode(latents[:, : chunk + 1])
+
+
+def test_a_wan_vae_with_chunks_of_one_frame_is_refused():
+    with pytest.raises(ExportError, match="2 latent frames or more"):
+        decoder_graphs(wan_vae(), 1, HEIGHT, WIDTH)

@@ -1,0 +1,157 @@
+"""The student's graphs: golden rollouts, lengths, what the clean call leaves out, what a file holds."""
+
+import onnx
+import pytest
+import torch
+
+from pyrf.backends.onnxruntime.backend import OnnxRuntimeRollout
+from pyrf.backends.onnxruntime.sessions import GraphSet
+from pyrf.backends.torch.rollout import TorchRollout
+from pyrf.config import StreamConfig
+from pyrf.export.exporter import export_student
+from pyrf.export.graphs.nodes import DOMAIN, RING_ATTENTION
+from pyrf.export.manifest import load_manifest
+from pyrf.loop.sampler import ChunkLoop, SeededNoise
+from pyrf.models.dit.model import WanModel
+from tests.support import golden, networks
+
+CHUNKS, FRAMES, HEIGHT, WIDTH = 8, 3, 8, 12
+
+
+def started(folder):
+    backend = OnnxRuntimeRollout(GraphSet(folder, load_manifest(folder), threads=1))
+    backend.start(1, HEIGHT, WIDTH)
+    return backend
+
+
+def roll_out(backend):
+    data = golden.tensors("rollout_fp32")
+    backend.set_prompt(data["prompt_embeds"])
+    draws = []
+    for chunk in range(CHUNKS):
+        draws += [data["noise"][:, chunk * FRAMES : (chunk + 1) * FRAMES]]
+        draws += [x[None] for x in data["renoise"][chunk]]
+    iterator = iter(draws)
+    loop = ChunkLoop(backend, golden.configs()[1], lambda: next(iterator))
+    return torch.stack([loop.next_chunk()[0] for _ in range(CHUNKS)])
+
+
+def test_golden_rollout(golden_export):
+    latents = roll_out(started(golden_export))
+    expected = golden.tensors("rollout_fp32")["latents"]
+    torch.testing.assert_close(latents, expected, atol=golden.TOLERANCE, rtol=0)
+
+
+def test_what_lies_behind_the_length_has_no_effect(golden_export):
+    backend = started(golden_export)
+    for buffer in (*backend.cache.keys, *backend.cache.values):
+        buffer.fill_(torch.nan)
+    latents = roll_out(backend)
+    expected = golden.tensors("rollout_fp32")["latents"]
+    torch.testing.assert_close(latents, expected, atol=golden.TOLERANCE, rtol=0)
+
+
+def test_a_wrong_length_changes_the_flow(golden_export):
+    """A runtime that ignores the length, or a caller that gives another, cannot go unnoticed."""
+    flows = []
+    for wrong in (False, True):
+        backend = started(golden_export)
+        backend.set_prompt(golden.tensors("rollout_fp32")["prompt_embeds"])
+        backend.begin_chunk()
+        if wrong:
+            backend.cache.length *= 2
+        flows.append(backend.denoise(golden.tensors("rollout_fp32")["noise"][:, :FRAMES], 1000.0))
+    assert (flows[0] - flows[1]).abs().max() > 0.01
+
+
+def test_lengths_are_those_of_the_warm_up(golden_export):
+    manifest = load_manifest(golden_export)
+    tokens = FRAMES * HEIGHT // 2 * WIDTH // 2
+    assert manifest.tokens == tokens
+    assert manifest.lengths == (tokens, 2 * tokens, 3 * tokens)
+
+
+def test_a_call_writes_its_slot_and_nothing_else(golden_export):
+    backend = started(golden_export)
+    backend.set_prompt(golden.tensors("rollout_fp32")["prompt_embeds"])
+    generator = torch.Generator().manual_seed(0)
+    for buffer in (*backend.cache.keys, *backend.cache.values):
+        buffer.normal_(generator=generator)
+    before = [x.clone() for x in (*backend.cache.keys, *backend.cache.values)]
+    backend.cache.chunk = 2  # the third of three slots
+    backend.begin_chunk()
+    backend.denoise(torch.ones(1, FRAMES, 16, HEIGHT, WIDTH), 1000.0)
+    tokens = backend.cache.tokens
+    for old, new in zip(before, (*backend.cache.keys, *backend.cache.values)):
+        torch.testing.assert_close(new[:, :, : 2 * tokens], old[:, :, : 2 * tokens], atol=0, rtol=0)
+        assert not torch.equal(new[:, :, 2 * tokens :], old[:, :, 2 * tokens :])
+
+
+def test_the_clean_call_leaves_out_what_its_keys_do_not_need(golden_export):
+    manifest, last = load_manifest(golden_export), golden.configs()[0].num_layers - 1
+    clean = onnx.load(golden_export / "clean.onnx", load_external_data=False)
+    names = {name for node in clean.graph.node for name in node.input}
+    for weight in ("self_attn.q", "self_attn.o", "cross_attn.q", "cross_attn.o", "ffn.0", "ffn.2"):
+        assert f"blocks.{last}.{weight}.weight" not in names
+        assert f"blocks.{last - 1}.{weight}.weight" in names
+    assert f"blocks.{last}.self_attn.k.weight" in names
+    assert not any(name.startswith("head.") for name in names)
+    inputs = {spec.name for spec in manifest.graphs["clean"].inputs}
+    assert f"cross_keys.{last}" not in inputs  # an input that nothing reads would be refused by an engine
+    assert inputs <= names
+
+
+@pytest.mark.parametrize("name", ["prompt", "time", "denoise", "clean"])
+def test_a_file_is_valid_and_names_what_the_manifest_says(golden_export, name):
+    path = golden_export / f"{name}.onnx"
+    onnx.checker.check_model(path)
+    model = onnx.load(path, load_external_data=False)
+    spec = load_manifest(golden_export).graphs[name]
+    assert [x.name for x in model.graph.input] == [x.name for x in spec.inputs]
+    assert [x.name for x in model.graph.output] == [x.name for x in spec.outputs]
+    for output, source in spec.aliases.items():
+        shapes = {x.name: (x.shape, x.dtype) for x in (*spec.inputs, *spec.outputs)}
+        assert shapes[output] == shapes[source]
+    assert str(golden_export.parents[3]).encode() not in path.read_bytes()
+    assert b".py" not in path.read_bytes()
+
+
+def test_ring_attention_is_one_node_a_layer_with_its_meaning_in_the_file(golden_export):
+    model = onnx.load(golden_export / "denoise.onnx", load_external_data=False)
+    nodes = [node for node in model.graph.node if node.domain == DOMAIN]
+    assert [node.op_type for node in nodes] == [RING_ATTENTION] * golden.configs()[0].num_layers
+    assert [(f.domain, f.name) for f in model.functions] == [(DOMAIN, RING_ATTENTION)]
+    assert sum(node.op_type == "TensorScatter" for node in model.graph.node) == 2 * len(nodes)
+
+
+def test_graphs_share_their_weights(golden_export):
+    stored = (golden_export / "student.weights").stat().st_size
+    parameters = sum(p.numel() for p in golden.model().parameters())
+    assert 0.8 * 4 * parameters < stored < 1.05 * 4 * parameters
+
+
+def test_a_new_network_exports_and_computes_as_torch(tmp_path):
+    """Its biases are all zero, and the exporter makes equal constants one."""
+    torch.manual_seed(0)
+    model = WanModel(networks.MODEL).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if not name.endswith("bias"):
+            parameter.data.normal_(std=0.1)
+    stream = StreamConfig()
+    manifest = export_student(model, stream, tmp_path / "new", height=HEIGHT, width=WIDTH)
+    latents = []
+    for backend in (
+        TorchRollout(model, stream),
+        OnnxRuntimeRollout(GraphSet(tmp_path / "new", manifest, threads=1)),
+    ):
+        backend.start(1, HEIGHT, WIDTH)
+        generator = torch.Generator().manual_seed(0)
+        backend.set_prompt(
+            torch.randn(1, networks.MODEL.text_len, networks.MODEL.text_dim, generator=generator)
+        )
+        loop = ChunkLoop(
+            backend, stream, SeededNoise([0], (FRAMES, networks.MODEL.in_channels, HEIGHT, WIDTH))
+        )
+        latents.append(torch.cat([loop.next_chunk() for _ in range(2)], 1))
+    assert latents[0].abs().max() > 0.1
+    torch.testing.assert_close(latents[1], latents[0], atol=golden.TOLERANCE, rtol=0)

@@ -1,0 +1,191 @@
+"""The figures of `pyrf bench`, and the benchmark scripts at toy sizes."""
+
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pyrf.config import ModelConfig, StreamConfig
+from pyrf.ops import attention_choice, native
+from pyrf.pipeline import StreamingPipeline
+from pyrf.reports import bench
+from pyrf.reports.roofline import Sizes, Work
+from tests.support import networks
+from tests.support.overlapped import overlap_decoders
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def keep_threads() -> object:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def result_of(
+    module: ModuleType,
+    options: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> dict:
+    """Run a script's main; its last line is JSON."""
+    monkeypatch.setattr(sys, "argv", [module.__name__, *options])
+    module.main()
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_figures_agree_with_each_other(random_bundle: Path) -> None:
+    pipe = StreamingPipeline.from_pretrained(str(random_bundle))
+    result = bench.run(pipe, "random", load_s=1.5, chunks=4, repeats=3, warm_up=1)
+    assert result.load_s == 1.5
+    assert result.denoise_fps > result.end_to_end_fps
+    assert result.chunk_p99_ms >= result.chunk_p50_ms
+    assert result.peak_cuda_mib is None
+    assert result.method.network_calls_per_chunk == 5
+    assert (result.method.frame_size, result.method.window_frames) == ("32 x 48", 9)
+    lines = bench.table(result)
+    assert "warm-up 1 chunks, then 3 streams of 4 chunks" in lines
+    assert "CUDA" not in lines
+    with_device = bench.table(replace(result, peak_cuda_mib=512.0))
+    assert with_device.splitlines()[-1].split() == ["peak", "CUDA", "512", "MiB"]
+
+
+def test_no_figure_for_denoising_that_overlaps(random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = StreamingPipeline.from_pretrained(str(random_bundle))
+    overlap_decoders(pipe, monkeypatch)
+    result = bench.run(pipe, "random", load_s=1.5, chunks=2, repeats=1, warm_up=0)
+    assert json.loads(json.dumps(result.to_dict()))["denoise_fps"] is None
+    lines = bench.table(result)
+    assert "end to end" in lines
+    assert "denoise only" not in lines
+
+
+def test_long_stream(
+    random_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = script("long_stream")
+    monkeypatch.setattr(module, "SPAN", 30)
+    options = ["--model", str(random_bundle), "--chunks", "111", "--threads", "1"]
+    result = result_of(module, options, monkeypatch, capsys)
+    assert result["frames"] == 9 + 110 * 12
+    assert min(result[f"{name}_chunk_ms"] for name in ("early", "fresh", "late")) > 0
+    # Not a figure of speed: a stream whose memory grew with its length would show here.
+    assert abs(result["rss_change_percent"]) < 5
+
+
+def test_reference_loop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("reference_loop")
+    monkeypatch.setattr(module, "MODEL", replace(networks.MODEL, text_len=4))
+    monkeypatch.setattr(module, "HEIGHT", 4)
+    monkeypatch.setattr(module, "WIDTH", 6)
+    result = result_of(module, ["--repeats", "2", "--threads", "1"], monkeypatch, capsys)
+    assert set(result["median_ms"]) == {"torch", "onnxruntime", "reference", "bare"}
+    assert result["latents_max_difference"] < 1e-3
+
+
+def test_cpu_ops(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("cpu_ops")
+    monkeypatch.setattr(module, "SIZES", (module.Sizes("small", 6, 2, 32, 48),))
+    results = result_of(module, ["--repeats", "1", "--threads", "1"], monkeypatch, capsys)["results"]
+    assert {"norm_rope_append", "ring_attention", "add_norm"} <= {result["op"] for result in results}
+    for case in module.cases(module.SIZES[0]):
+        ours = case.ours(1)
+        with module.plain_torch():
+            torchs = case.torchs(1)
+        torch.testing.assert_close(ours, torchs, atol=1e-5, rtol=1e-5)
+
+
+def test_full_size(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))  # it imports its neighbour
+    module = script("full_size")
+    monkeypatch.setattr(module, "MODELS", {"Wan2.1-T2V-1.3B": networks.MODEL})
+    options = ["--layers", "1", "--height", "4", "--width", "4", "--threads", "1", "--chunks", "2"]
+    result = result_of(module, options, monkeypatch, capsys)
+    assert len(result["chunk_s"]) == 2
+    assert result["dtype"] == "bfloat16"
+    assert result["peak_rss_mib"] > 50
+
+
+def test_cold_start(random_bundle: Path) -> None:
+    assert script("cold_start").cold_start(str(random_bundle)) > 0
+
+
+def test_kernels_says_what_it_cannot_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = script("kernels")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for options, code in (([], 0), (["--require-gpu"], 2)):
+        monkeypatch.setattr(sys, "argv", ["kernels", *options])
+        with pytest.raises(SystemExit) as stop:
+            module.main()
+        assert stop.value.code == code
+        text, result = capsys.readouterr().out.splitlines()
+        assert "no CUDA device" in text
+        assert json.loads(result)["timed"] is False
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kernels_times_each_op(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At toy sizes, by the wall clock, on a machine that pretends to have kernels."""
+    module = script("kernels")
+    monkeypatch.setattr(attention_choice.CHOICE, "_mode", "pyrf")
+    monkeypatch.setattr(native, "kernels", "kernels")
+    seen = []
+
+    def timer(run: Callable[[], object]) -> float:
+        seen.append((native.kernels, attention_choice.CHOICE.mode))
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    sizes = Sizes.of(networks.MODEL, StreamConfig(), 32, 48)
+    results = {
+        case.work.name: module.measure(case, timer, warm_up=1, repeats=3)
+        for case in module.cases(sizes, 2, 3, dtype, "cpu")
+    }
+    assert seen == 20 * [("kernels", "pyrf"), (None, "sdpa")]
+    assert set(results) == {
+        *("ema_sink_update", "norm_rope_append", "ring_attention", "add_norm", "bias_norm, VAE")
+    }
+    for pair in results.values():
+        for one in pair.values():
+            assert 0 < one["p10_us"] <= one["median_us"] <= one["p90_us"]
+    one = module.figures(Work("x", flops=2e9, bytes=3e6), [1e-3, 2e-3, 5e-3])
+    assert (one["median_us"], one["p90_us"]) == (2000, 5000)
+    assert (one["gigabytes_per_s"], one["tflop_per_s"]) == (1.5, 1.0)
+    module.show(results)
+    assert capsys.readouterr().out.count("\n") == 11
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kernels_at_full_size_on_fake_cuda(dtype: torch.dtype) -> None:
+    """Every op takes what the script gives it on a GPU."""
+    sizes = Sizes.of(ModelConfig(), StreamConfig(), 480, 832)
+    with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True):
+        sink, append, attention, add_norm, vae = script("kernels").cases(sizes, 30, 52, dtype, "cuda:0")
+        assert sink.run() is None
+        assert append.run().shape == (1, 12, 4680, 128)
+        assert attention.run().shape == (1, 4680, 1536)
+        assert [x.shape for x in add_norm.run()] == 2 * [(1, 4680, 1536)]
+        assert vae.run().shape == (12 * 480 * 832, 96)

@@ -1,0 +1,199 @@
+"""Whose turn it is, on a clock of the test's own and with chunks that cost what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pyrf.serve.metrics import Metrics
+from pyrf.serve.sessions import scheduler as scheduler_module
+from pyrf.serve.sessions import session as session_module
+from pyrf.serve.sessions.chunks import SessionOptions
+from pyrf.serve.sessions.scheduler import Scheduler
+from pyrf.serve.sessions.session import Session
+
+FPS, LEAD_S = 16.0, 0.5
+CHUNK = SimpleNamespace(frames=np.empty((12, 0, 0, 3), np.uint8), index=1)
+CHUNK_S = 12 / FPS
+
+
+class World:
+    """Sessions whose viewers take all at once, and a model whose chunks take `cost` seconds."""
+
+    def __init__(self, cost: float, max_batch: int = 1) -> None:
+        self.cost, self.now = cost, 0.0
+        self.scheduler = Scheduler(Metrics(), max_batch)
+        self.sessions: list[Session] = []
+        self.served: list[Session] = []
+        self.batches: list[list[Session]] = []
+
+    def add(self, pace: Any = "realtime", *, attach: bool = True, height: int = 32) -> Session:
+        options = SessionOptions(0, height, 48, FPS, pace, 30.0, LEAD_S, 2)
+        session = Session(
+            str(len(self.sessions)),
+            "",
+            SimpleNamespace(),  # type: ignore[arg-type]
+            options,
+            changed=lambda: None,
+            on_end=lambda session, reason: None,
+        )
+        self.scheduler.add(session)
+        self.sessions.append(session)
+        if attach:
+            session.attach("test")
+        return session
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            sessions, wait_s = self.scheduler._next()
+            if not sessions:
+                self.now += end - self.now if wait_s is None else max(wait_s, 1e-6)
+                continue
+            for session in sessions:
+                session.start_chunk()
+            self.now += self.cost * len(sessions)
+            for session in sessions:
+                session.finish_chunk(CHUNK, len(sessions), 0, 0)  # type: ignore[arg-type]
+                if session.viewer is not None:
+                    session.take()
+            self.served += sessions
+            self.batches.append(sessions)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, World]:
+    """Makes the modules' clock that of the world a test puts in."""
+    world: dict[str, World] = {}
+    time = SimpleNamespace(monotonic=lambda: world["world"].now if world else 0.0, time_ns=lambda: 0)
+    monkeypatch.setattr(session_module, "time", time)
+    monkeypatch.setattr(scheduler_module, "time", time)
+    return world
+
+
+def simulate(clock: dict[str, World], cost: float, act: Any, max_batch: int = 1) -> None:
+    async def main() -> None:
+        clock.clear()
+        clock["world"] = world = World(cost, max_batch)
+        act(world)
+        await world.scheduler.stop()
+        for session in world.sessions:
+            session.end("closed")
+
+    asyncio.run(main())
+
+
+@given(count=st.integers(1, 8), load=st.floats(0.05, 0.9), max_batch=st.integers(1, 4))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_viewers_never_run_dry_when_there_is_time(
+    clock: Any, count: int, load: float, max_batch: int
+) -> None:
+    def act(world: World) -> None:
+        for _ in range(count):
+            world.add()
+        world.run(60)
+        for session in world.sessions:
+            # In real time: as many frames as were played, and no more than the lead and a chunk ahead.
+            assert session.deadline >= world.now - world.cost
+            assert session.frames_made / FPS <= world.now + LEAD_S + CHUNK_S + 1e-6
+            assert session.frames_made / FPS >= world.now - CHUNK_S
+            assert session.frames_dropped == 0
+
+    simulate(clock, min(load * CHUNK_S / count, LEAD_S / count / max_batch), act, max_batch)
+
+
+@given(
+    count=st.integers(2, 8), load=st.floats(1.2, 4), paces=st.integers(0, 255), max_batch=st.integers(1, 4)
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_all_take_turns_when_there_is_not(
+    clock: Any, count: int, load: float, paces: int, max_batch: int
+) -> None:
+    def act(world: World) -> None:
+        for i in range(count):
+            world.add("max" if paces >> i & 1 else "realtime")
+        world.run(60 * CHUNK_S * load)
+        turns = [world.served.count(session) for session in world.sessions]
+        realtime = [n for n, session in zip(turns, world.sessions) if session.options.pace == "realtime"]
+        if realtime:
+            assert max(realtime) - min(realtime) <= 0.2 * max(realtime) + 3
+        # Who asks for all may get a turn more, while the others wait for theirs to be due.
+        assert max(turns) <= 2 * min(turns) + 3
+
+    simulate(clock, load * CHUNK_S / count, act, max_batch)
+
+
+def test_spare_time_goes_to_those_who_want_it(clock: dict[str, World]) -> None:
+    def act(world: World) -> None:
+        live, greedy, other = world.add(), world.add("max"), world.add("max")
+        world.run(30)
+        assert live.deadline >= world.now
+        assert live.frames_made / FPS == pytest.approx(30 + LEAD_S, abs=CHUNK_S)
+        turns = world.served.count(greedy), world.served.count(other)
+        assert abs(turns[0] - turns[1]) <= 1
+        assert sum(turns) > 30 / world.cost - 60
+
+    simulate(clock, 0.05, act)
+
+
+def test_a_newcomer_does_not_wait_for_all_others(clock: dict[str, World]) -> None:
+    def act(world: World) -> None:
+        for _ in range(16):
+            world.add()  # twice what the model can do
+        world.run(30)
+        newcomer = world.add(attach=False)
+        world.run(0.3)
+        assert newcomer in world.served[-4:]  # with its first chunk it is next
+
+    simulate(clock, 2 * CHUNK_S / 16, act)
+
+
+def test_without_a_viewer_one_chunk_is_made(clock: dict[str, World]) -> None:
+    def act(world: World) -> None:
+        session = world.add("max", attach=False)
+        world.run(10)
+        assert session.chunks_started == 1
+        session.attach("test")
+        assert session.take() is not None
+        world.run(1)
+        assert session.chunks_started > 10
+
+    simulate(clock, 0.05, act)
+
+
+def test_a_pause_does_not_have_to_be_made_up_for(clock: dict[str, World]) -> None:
+    def act(world: World) -> None:
+        session, other = world.add(), world.add()
+        world.run(5)
+        session.pause()
+        world.run(20)
+        assert session.ready_at() is None
+        made = session.frames_made
+        session.resume()
+        world.run(5)
+        assert session.frames_made - made <= (5 + LEAD_S + CHUNK_S) * FPS
+        assert other.deadline >= world.now
+
+    simulate(clock, 0.05, act)
+
+
+def test_company_has_one_size_and_no_newcomers(clock: dict[str, World]) -> None:
+    def act(world: World) -> None:
+        small = [world.add("max") for _ in range(5)]
+        large = [world.add("max", height=64) for _ in range(2)]
+        world.run(10)
+        firsts = world.batches[:7]
+        assert sorted(session.id for (session,) in firsts) == sorted(s.id for s in (*small, *large))
+        later = world.batches[7:]
+        assert max(len(batch) for batch in later) == 4
+        assert all(len({session.size for session in batch}) == 1 for batch in later)
+        turns = [world.served.count(session) for session in world.sessions]
+        assert max(turns) <= 2 * min(turns)
+
+    simulate(clock, 0.05, act, max_batch=4)

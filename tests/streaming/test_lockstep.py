@@ -1,0 +1,120 @@
+"""Streams computed together show what each shows alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pyrf.pipeline import Stream, StreamingPipeline
+from pyrf.streaming.lockstep import next_chunks
+
+RED, BLUE = "a red circle moves right", "a blue square"
+
+
+@pytest.fixture(scope="module")
+def pipe(random_bundle: Path) -> StreamingPipeline:
+    return StreamingPipeline.from_pretrained(str(random_bundle))
+
+
+def near(a: np.ndarray, b: np.ndarray) -> bool:
+    """The same up to a rounding of the last bit."""
+    return a.shape == b.shape and int(np.abs(a.astype(int) - b).max()) <= 1
+
+
+@given(data=st.data())
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_company_any_prompt_at_any_time(pipe: StreamingPipeline, data: st.DataObject) -> None:
+    """Streams join and leave, ahead or behind, and switch prompts; none of them shows it."""
+    count = data.draw(st.integers(2, 4))
+    together = [pipe.stream(RED, seed=i) for i in range(count)]
+    alone = [pipe.stream(RED, seed=i) for i in range(count)]
+    for _ in range(data.draw(st.integers(3, 6))):
+        chosen = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
+        for i in chosen:
+            if data.draw(st.booleans()):
+                recache = data.draw(st.booleans())
+                for stream in (together[i], alone[i]):
+                    stream.set_prompt(BLUE, recache=recache)
+        for i, chunk in zip(chosen, next_chunks([together[i] for i in chosen])):
+            expected = next(alone[i])
+            assert chunk is not None
+            assert (chunk.index, chunk.prompt) == (expected.index, expected.prompt)
+            assert near(chunk.frames, expected.frames)
+            assert chunk.timing.total >= chunk.timing.denoise + chunk.timing.clean > 0
+
+
+def test_batches_and_single_streams_mix(pipe: StreamingPipeline) -> None:
+    pair, single = pipe.stream([RED, BLUE], seed=[1, 2]), pipe.stream(BLUE, seed=3)
+    next(single)
+    for _ in range(4):
+        two, one = next_chunks([pair, single])
+    assert two is not None
+    assert one is not None
+    for clip, prompt, seed in zip(two.frames, (RED, BLUE), (1, 2)):
+        assert near(clip, pipe(prompt, num_frames=45, seed=seed).frames[-12:])
+    assert near(one.frames, pipe(BLUE, num_frames=57, seed=3).frames[-12:])
+
+
+def test_one_stream_is_exact(pipe: StreamingPipeline) -> None:
+    (chunk,) = next_chunks([pipe.stream(RED, seed=1)])
+    assert chunk is not None
+    assert np.array_equal(chunk.frames, pipe(RED, num_frames=9, seed=1).frames)
+
+
+def test_closed_streams_are_left_out(pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = (pipe.stream(RED, seed=i) for i in range(3))
+    first.close()
+    assert next_chunks([first, second])[0] is None
+    # One that is closed meanwhile does not stop the other, and gives no chunk.
+    original = Stream._begin_chunk
+
+    def begin(self: Stream, *arguments: object) -> object:
+        second._closed = True
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Stream, "_begin_chunk", begin)
+    chunks = next_chunks([second, third])
+    assert chunks[0] is None
+    assert chunks[1] is not None
+    assert next_chunks([first, second]) == [None, None]
+
+
+def test_all_closed_meanwhile_stops_the_calls(
+    pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = [pipe.stream(RED, seed=i) for i in range(2)]
+    original = Stream._begin_chunk
+
+    def begin(self: Stream, *arguments: object) -> object:
+        for stream in streams:
+            stream._closed = True
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Stream, "_begin_chunk", begin)
+    assert next_chunks(streams) == [None, None]
+
+
+def test_an_error_closes_all(pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = [pipe.stream(RED, seed=i) for i in range(2)]
+    next_chunks(streams)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(streams[1]._rollout.decoder, "decode", fail)
+    with pytest.raises(MemoryError):
+        next_chunks(streams)
+    assert [stream._rollout for stream in streams] == [None, None]
+    assert next_chunks(streams) == [None, None]
+
+
+def test_what_cannot_go_together(pipe: StreamingPipeline) -> None:
+    stream = pipe.stream(RED)
+    with pytest.raises(ValueError, match="one frame size"):
+        next_chunks([stream, pipe.stream(RED, height=16)])
+    with pytest.raises(ValueError, match="given twice"):
+        next_chunks([stream, stream])

@@ -1,0 +1,113 @@
+"""The stage that distils: rollouts, the reward's weight, and what is left out of training."""
+
+import math
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyrf.config import StreamConfig
+from pyrf.training.runner.trainer import Draw
+from pyrf.training.scratch.latents import LatentScenes
+from pyrf.training.scratch.networks import NetworkSettings, TextToVideo
+from pyrf.training.stages.dmd import DmdSettings, DmdStage
+from pyrf.training.stages.reward import Reward
+from pyrf.worlds.shapes.captions import vocabulary
+from pyrf.worlds.shapes.world import ShapesWorld
+from tests.support import networks
+
+BATCH = 3
+SIZES = NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2)
+SCENES = LatentScenes(ShapesWorld(), range(4), torch.zeros(4, 9, 16, 4, 6), torch.zeros(4, 6, 16, 4, 6))
+
+
+def network(seed: int) -> TextToVideo:
+    torch.manual_seed(seed)
+    model = TextToVideo(SIZES, vocabulary())
+    torch.nn.init.normal_(model.dit.head.head.weight, std=0.1)
+    return model
+
+
+def stage(reward: Reward | None = None, **settings: float) -> DmdStage:
+    return DmdStage(
+        DmdSettings(chunks=4, critic_steps=2, **settings),
+        network(0),
+        network(1),
+        network(2),
+        SCENES,
+        networks.codec(),
+        StreamConfig(shift=3.0),
+        BATCH,
+        reward,
+    )
+
+
+def gradient(trained: DmdStage, step: int = 0) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """Gradients of a student's and a critic's matrix after one batch of fixed draws."""
+    generator, rng, shared = torch.Generator().manual_seed(0), random.Random(0), random.Random(0)
+    loss, metrics = trained.loss(Draw(step, range(BATCH), generator, rng, shared))
+    loss.backward()
+    student, critic = (
+        trained.module[name].get_submodule("dit.blocks.0.ffn.0").weight.grad for name in ("student", "critic")
+    )
+    zero = torch.zeros(SIZES.ffn_dim, SIZES.dim)
+    return zero if student is None else student, zero if critic is None else critic, metrics
+
+
+def fixed(*scores: float) -> Reward:
+    return lambda frames, prompts: torch.tensor(scores)
+
+
+def test_a_step_trains_the_student_or_the_critic() -> None:
+    student, critic, _ = gradient(stage(), step=0)
+    assert student.abs().max() > 0
+    assert critic.abs().max() == 0
+    for step in (1, 2):
+        student, critic, _ = gradient(stage(), step)
+        assert student.abs().max() == 0
+        assert critic.abs().max() > 0
+
+
+def test_a_reward_of_zero_is_dmd_and_an_equal_one_scales_it() -> None:
+    plain, _, _ = gradient(stage())
+    assert torch.equal(gradient(stage(fixed(0.0, 0.0, 0.0)))[0], plain)
+    raised, _, metrics = gradient(stage(fixed(0.5, 0.5, 0.5), inverse_beta=2.0))
+    torch.testing.assert_close(raised, math.e * plain)
+    assert metrics["reward"] == 0.5
+    ignored, _, _ = gradient(stage(fixed(3.0, -1.0, 0.5), inverse_beta=0.0))
+    torch.testing.assert_close(ignored, plain)
+
+
+def test_what_cannot_be_scored_is_counted_and_not_trained_on() -> None:
+    first, _, _ = gradient(stage(fixed(0.0, math.nan, math.nan)))
+    last, _, _ = gradient(stage(fixed(math.nan, math.nan, 0.0)))
+    two, _, metrics = gradient(stage(fixed(0.0, math.nan, 0.0)))
+    assert metrics["skipped"] == 1
+    torch.testing.assert_close(two, (first + last) / 2, rtol=1e-4, atol=1e-7)
+    none, _, metrics = gradient(stage(fixed(*[math.nan] * BATCH)))
+    assert metrics["skipped"] == BATCH
+    assert "reward" not in metrics
+    assert none.abs().max() == 0
+
+
+def test_the_reward_sees_the_rollout_as_frames_and_gives_no_gradient() -> None:
+    seen: list[tuple[Tensor, list[str]]] = []
+
+    def reward(frames: Tensor, prompts: list[str]) -> Tensor:
+        seen.append((frames, prompts))
+        assert not torch.is_grad_enabled()
+        return frames.float().mean((1, 2, 3, 4))
+
+    trained = stage(reward, inverse_beta=1e-3)
+    gradient(trained)
+    [(frames, prompts)] = seen
+    assert frames.dtype == torch.uint8
+    assert list(frames.shape) == [BATCH, 33, 32, 48, 3]  # nine latent frames
+    assert len(prompts) == BATCH
+
+
+@pytest.mark.parametrize("wrong", [{"critic_steps": 0}, {"chunks": 2}, {"inverse_beta": -1.0}, {"b": 2.0}])
+def test_refuses_wrong_settings(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        DmdSettings(**wrong)

@@ -1,0 +1,74 @@
+"""Every world keeps what its protocols promise: its trainers, judges and tests know no more of it."""
+
+import random
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from pyrf.evaluation.held_out import grade
+from pyrf.worlds.choice import WORLDS, world_type
+from pyrf.worlds.world import Prompt, World, draw_scene
+
+
+@pytest.fixture(params=WORLDS)
+def world(request: pytest.FixtureRequest) -> World:
+    return WORLDS[request.param]()
+
+
+def test_a_name_is_the_worlds_own(world: World) -> None:
+    assert type(world) is world_type(world.name)
+    assert type(world)(**{f.name: getattr(world, f.name) for f in fields(world)}) == world  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no world 'ocean'; there are shapes"):
+        world_type("ocean")
+
+
+def test_scenes_are_their_seeds(world: World) -> None:
+    scene, rng = draw_scene(world, 7)
+    again = world.scene(7)
+    assert scene.facts == again.facts
+    assert (scene.render(5, 4) == again.render(0, 9)[5:]).all()
+    assert scene.render(5, 4).shape == (4, world.height, world.width, 3)
+    assert rng.random() != random.Random(7).random()
+    row, column = scene.focus(1000)
+    assert 0 <= row < world.height
+    assert 0 <= column < world.width
+
+
+def test_captions_use_the_vocabulary(world: World) -> None:
+    words, rng = set(world.vocabulary), random.Random(0)
+    for seed in range(100):
+        assert set(world.scene(seed).caption(rng).split()) <= words
+    for prompt in world.held_out(100):
+        assert set(prompt.text.split()) <= words
+
+
+def test_open_speeds_are_asked_for(world: World) -> None:
+    rng = random.Random(0)
+    assert all(world.draw(rng, open_speed=True).speed_is_open for _ in range(20))
+    assert not all(world.draw(rng).speed_is_open for _ in range(20))
+    assert all(prompt.asks["speed"] is None for prompt in world.held_out(20, open_speed=True))
+    assert world.held_out(20) == world.held_out(20)
+
+
+def test_verdicts_are_among_the_criteria_and_true_clips_are_right(world: World) -> None:
+    right = []
+    for seed in range(20):
+        scene = world.scene(seed)
+        verdicts = world.judge(scene.render(0, 81), Prompt("", scene.facts))
+        assert set(scene.facts) <= set(verdicts) <= set(world.criteria)
+        right += [verdicts[name] for name in scene.facts]
+    assert np.mean(right) > 0.95
+
+
+def test_grades_are_shares_of_those_who_ask(world: World) -> None:
+    """In the order of the criteria; what no prompt asks for is left out."""
+    prompts = world.held_out(12)
+    videos = [world.scene(seed).render(0, 40) for seed in range(12)]
+    found = grade(world, videos, prompts)
+    assert list(found) == [name for name in world.criteria if name in found]
+    for name, share in found.items():
+        held = [v[name] for v in map(world.judge, videos, prompts) if name in v]
+        assert share == pytest.approx(sum(held) / len(held))
+    asked = {name for prompt in prompts[:1] for name in prompt.asks}
+    assert asked <= set(grade(world, videos[:1], prompts[:1])) <= set(world.criteria)

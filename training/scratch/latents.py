@@ -1,0 +1,119 @@
+"""Encoded scenes of the world, made once and kept on disk for the later stages."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pyrf.config import StreamConfig
+from pyrf.evaluation.held_out import score_streams
+from pyrf.evaluation.streams import Student
+from pyrf.files import whole_file
+from pyrf.models.codecs.codec import Codec
+from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV
+from pyrf.training.runner import processes
+from pyrf.training.runner.origin import KEY, fingerprint, origin_of
+from pyrf.training.runner.trainer import Draw
+from pyrf.training.scratch.clips import WARM_LATENTS, to_tensor
+from pyrf.training.scratch.networks import TextToVideo
+from pyrf.worlds.world import World, draw_scene
+
+logger = logging.getLogger(__name__)
+
+NEAR, FAR = 9, 6
+"""Latents of the first stretch (three chunks) and of a later one (two chunks) of each scene."""
+LONGEST_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class LatentScenes:
+    """Latents of scenes.
+
+    Attributes:
+        seeds: of the scenes.
+        near: [scenes, NEAR, C, h, w] float16, from a random time.
+        far: [scenes, FAR, C, h, w] float16, up to LONGEST_SECONDS later.
+    """
+
+    world: World
+    seeds: Sequence[int]
+    near: Tensor
+    far: Tensor
+
+    def __len__(self) -> int:
+        return len(self.near)
+
+    def caption(self, index: int, rng: random.Random) -> str:
+        """A fresh wording for one scene."""
+        return self.world.scene(self.seeds[index]).caption(rng)
+
+    def of_open_speed(self) -> LatentScenes:
+        """The scenes that move, and whose captions name no speed.
+
+        Raises:
+            ValueError: when there are none.
+        """
+        chosen = [i for i, seed in enumerate(self.seeds) if self.world.scene(seed).speed_is_open]
+        if not chosen:
+            raise ValueError(f"none of {len(self)} scenes moves at an open speed; add motions or scenes")
+        return LatentScenes(self.world, [self.seeds[i] for i in chosen], self.near[chosen], self.far[chosen])
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.near.shape[2:]
+        return channels, height, width
+
+    def captions(self, draw: Draw) -> list[str]:
+        """Captions of scenes drawn at random."""
+        return [self.caption(draw.rng.randrange(len(self)), draw.rng) for _ in draw.samples]
+
+    def score(
+        self, network: TextToVideo, codec: Codec, stream: StreamConfig, count: int, sheet: Path
+    ) -> dict[str, Any]:
+        """What the world's judge says of streams, and the first two of them."""
+        student = Student(network.dit, network.text.encode, codec, stream)
+        scores, videos = score_streams(student, self.world, count, sheet)
+        return {**scores, **{f"videos/{text}": video for text, video in videos[:2]}}
+
+
+@torch.inference_mode()
+def encode_scenes(codec: TAEHV, world: World, count: int, first_seed: int, path: Path) -> LatentScenes:
+    """Encode `count` scenes, a multiple of 10, by shards of 250.
+
+    Shards that are in `path` are read back; those of another codec, world or size are made again.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    size = min(250, count)
+    origin = fingerprint(codec, world, size)
+    files = [path / f"{first_seed + start}.safetensors" for start in range(0, count, size)]
+    for i, file in enumerate(files):
+        if i % processes.world_size() != processes.rank():
+            continue
+        if not file.exists() or origin_of(file) != origin:
+            start = i * size
+            parts: dict[str, list[Tensor]] = {"near": [], "far": []}
+            for seed in range(first_seed + start, first_seed + start + size, 10):
+                clips = [draw_scene(world, s) for s in range(seed, seed + 10)]
+                begin = [rng.randrange(20 * world.fps) for _, rng in clips]
+                later = [b + rng.randrange(LONGEST_SECONDS * world.fps) for b, (_, rng) in zip(begin, clips)]
+                for name, times, latents in (("near", begin, NEAR), ("far", later, FAR)):
+                    frames = FRAMES_PER_LATENT * (WARM_LATENTS + latents)
+                    video = to_tensor([scene.render(t, frames) for (scene, _), t in zip(clips, times)])
+                    parts[name].append(codec.encode(video)[:, WARM_LATENTS:].half())
+            with whole_file(file) as temporary:
+                save_file(
+                    {name: torch.cat(latents) for name, latents in parts.items()}, temporary, {KEY: origin}
+                )
+            logger.info("encoded scenes %d..%d", first_seed + start, first_seed + start + size - 1)
+    processes.barrier()
+    shards = [load_file(file) for file in files]
+    near, far = (torch.cat([shard[k] for shard in shards])[:count] for k in ("near", "far"))
+    return LatentScenes(world, range(first_seed, first_seed + count), near, far)

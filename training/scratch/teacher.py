@@ -1,0 +1,118 @@
+"""Text encoder and bidirectional teacher by flow matching, one chunk first, then three."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from pyrf.evaluation.held_out import SHOWN, grade
+from pyrf.models.codecs.taehv import TAEHVCodec
+from pyrf.settings import Settings
+from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
+from pyrf.training.runner.trainer import Draw, Stage
+from pyrf.training.scratch.latents import NEAR, LatentScenes
+from pyrf.training.scratch.networks import TextToVideo, is_hidden
+from pyrf.video.strips import contact_sheet
+from pyrf.worlds.world import Frames, Prompt, World
+
+
+class TeacherSettings(Settings):
+    """What the teacher sees.
+
+    Attributes:
+        frames: latent frames of a sample.
+        drop: chance that a caption is left out, for classifier-free guidance.
+    """
+
+    frames: int = Field(gt=0, le=NEAR)
+    shift: float = Field(default=3.0, gt=0)
+    drop: float = Field(default=0.1, ge=0, le=1)
+    guidance_scale: float = 3.0
+    sampling_steps: int = Field(default=16, gt=0)
+    eval_prompts: int = Field(default=48, gt=0)
+
+
+class TeacherStage(Stage):
+    def __init__(
+        self,
+        settings: TeacherSettings,
+        network: TextToVideo,
+        scenes: LatentScenes,
+        codec: TAEHVCodec,
+        batch: int,
+    ) -> None:
+        self.settings, self.scenes, self.codec, self.batch = settings, scenes, codec, batch
+        self.module: TextToVideo = network
+
+    def is_hidden(self, name: str) -> bool:
+        return is_hidden(name)
+
+    def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
+        generator = draw.generator
+        x0, captions = self.draw(generator, draw.rng)
+        sigmas = shifted_sigmas(self.batch, 1, self.settings.shift, generator).expand(-1, x0.shape[1])
+        prompt = self.module.prompt(captions)
+        noise = torch.randn(x0.shape, generator=generator)
+        loss = flow_matching_loss(lambda x, t: self.module.dit(x, t[:, 0], prompt), x0, sigmas, noise).mean()
+        return loss, {}
+
+    def draw(self, generator: torch.Generator, rng: random.Random) -> tuple[Tensor, list[str]]:
+        """A batch of clean latents [B, frames, C, h, w] and captions, some of them left out."""
+        frames = self.settings.frames
+        index = torch.randint(len(self.scenes), (self.batch,), generator=generator).tolist()
+        clips = []
+        for i in index:
+            # a window of the first stretch; a single chunk may be from the later one as well
+            stretch = self.scenes.far if frames < NEAR and rng.random() < 0.4 else self.scenes.near
+            start = rng.randrange(stretch.shape[1] - frames + 1)
+            clips.append(stretch[i, start : start + frames].float())
+        captions = ["" if rng.random() < self.settings.drop else self.scenes.caption(i, rng) for i in index]
+        return torch.stack(clips), captions
+
+    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
+        assert isinstance(module, TextToVideo)
+        prompts = self.scenes.world.held_out(self.settings.eval_prompts)
+        latents = torch.cat(
+            [
+                self.sample(module, [p.text for p in prompts[i : i + 16]], i)
+                for i in range(0, len(prompts), 16)
+            ]
+        )
+        return score(self.scenes.world, latents, prompts, self.codec, folder / f"{step}.png")
+
+    def sample(self, network: TextToVideo, captions: list[str], seed: int) -> Tensor:
+        """Euler steps with classifier-free guidance: latents [B, frames, C, h, w]."""
+        s, count = self.settings, len(captions)
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(count, s.frames, *self.scenes.near.shape[2:], generator=generator)
+        u = torch.linspace(1, 0, s.sampling_steps + 1)
+        sigmas = s.shift * u / (1 + (s.shift - 1) * u)
+        prompt = network.prompt(captions + [""] * count)
+        for now, then in itertools.pairwise(sigmas):
+            v, v_empty = network.dit(torch.cat([x, x]), (1000 * now).expand(2 * count), prompt).chunk(2)
+            x = x + (then - now) * (v_empty + s.guidance_scale * (v - v_empty))
+        return x
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        assert isinstance(module, TextToVideo)
+        module.save(folder)
+
+
+def decode(latents: Tensor, codec: TAEHVCodec) -> list[Frames]:
+    """Latents [B, F, C, h, w] -> a video each, uint8 [4F - 3, H, W, 3]."""
+    return [video for part in latents.split(8) for video in codec.decoder().decode(part).numpy()]
+
+
+def score(
+    world: World, latents: Tensor, prompts: list[Prompt], codec: TAEHVCodec, sheet: Path
+) -> dict[str, float]:
+    """Judge decoded latents and draw the first of them."""
+    videos = decode(latents, codec)
+    contact_sheet([(p.text, v) for p, v in zip(prompts, videos)][:SHOWN], sheet)
+    return grade(world, videos, prompts)

@@ -1,0 +1,1 @@
+"""Training students of the published Wan models."""
