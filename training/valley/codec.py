@@ -24,6 +24,7 @@ from pyrf.training.runner.trainer import Draw, Stage, TrainSettings, train
 from pyrf.training.valley.clips import FIRST_SEED, HELD_OUT_SEED, balloon_mask, clip, edges
 from pyrf.training.valley.linear import DEVIATION, PATCH, fit, write
 from pyrf.video.strips import contact_sheet
+from pyrf.worlds.valley.attributes import NAMES
 from pyrf.worlds.valley.detector import WEIGHTS, detect
 from pyrf.worlds.valley.world import Valley
 
@@ -144,7 +145,8 @@ def score(
         at_seams.append(float(_seams(decoded - video)))
         shown = decoded.mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
         if WEIGHTS.exists():
-            right.append(detect(shown).matches(scene.attributes))
+            seen = detect(shown)
+            right.append({name: seen.shows(name, scene.facts) for name in NAMES})
         if len(rows) < 16:
             rows += [(f"{psnr[-1]:.1f} dB", true.permute(0, 2, 3, 1).numpy()), ("decoded", shown)]
     scores = {"psnr": float(np.mean(psnr)), "psnr_worst": min(psnr), "seams": float(np.mean(at_seams))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 HEIGHT, WIDTH, FPS = 192, 320, 16
 
@@ -25,6 +25,8 @@ SPEEDS: dict[str, tuple[float, float]] = {"slow": (0.6, 1.1), "fast": (2.6, 3.8)
 """Pixels a frame of the nearest ground."""
 OPEN_SPEEDS = ((0.12, 0.35), (0.35, 4.2))
 """Where a caption leaves the speed open: nearly still in a quarter of the scenes, else anything."""
+NO_BALLOON = "none"
+"""Of what a prompt asks for that wants an empty sky."""
 NAMES = ("time", "land", "season", "weather", "balloon", "path", "camera", "speed")
 """Of the attributes, in the order of `Attributes`."""
 
@@ -55,62 +57,10 @@ class Attributes:
         """The camera moves, at any speed."""
         return self.speed is None and self.camera != "still"
 
-
-@dataclass(frozen=True)
-class Choices:
-    """The part of the world that scenes are drawn from.
-
-    Attributes:
-        empty: share of the scenes without a balloon.
-
-    Raises:
-        ValueError: when a value is not known, or nothing is left to choose from.
-    """
-
-    times: tuple[str, ...] = TIMES
-    lands: tuple[str, ...] = LANDS
-    seasons: tuple[str, ...] = SEASONS
-    weathers: tuple[str, ...] = WEATHERS
-    balloons: tuple[str, ...] = tuple(BALLOONS)
-    paths: tuple[str, ...] = PATHS
-    cameras: tuple[str, ...] = CAMERAS
-    empty: float = 0.2
-
-    def __post_init__(self) -> None:
-        all_known: dict[str, tuple[str, ...]] = {
-            "times": TIMES,
-            "lands": LANDS,
-            "seasons": SEASONS,
-            "weathers": WEATHERS,
-            "balloons": tuple(BALLOONS),
-            "paths": PATHS,
-            "cameras": CAMERAS,
-        }
-        for name, known in all_known.items():
-            given = getattr(self, name)
-            unknown = [value for value in given if value not in known]
-            if unknown or not given:
-                raise ValueError(f"the valley's {name} are some of {', '.join(known)}; got {given!r}")
-        if not 0 <= self.empty <= 1:
-            raise ValueError(f"empty is a share from 0 to 1, got {self.empty!r}")
-
-    def sample(self, rng: random.Random) -> Attributes:
-        """Draw attributes. Foggy scenes and still cameras are half as frequent as the others."""
-        land = rng.choice(self.lands)
-        weathers = [w for w in self.weathers for _ in range(1 if w == "foggy" else 2)]
-        cameras = [c for c in self.cameras for _ in range(1 if c == "still" else 2)]
-        camera = rng.choice(cameras)
-        has_balloon = rng.random() >= self.empty
-        return Attributes(
-            time=rng.choice(self.times),
-            land=land,
-            season=rng.choice(self.seasons) if land in ("mountains", "hills") else None,
-            weather=rng.choice(weathers),
-            balloon=rng.choice(self.balloons) if has_balloon else None,
-            path=rng.choice(self.paths) if has_balloon else None,
-            camera=camera,
-            speed=None if camera == "still" else rng.choice((*SPEEDS, None)),
-        )
+    @property
+    def facts(self) -> dict[str, str | None]:
+        """Attribute -> value as a prompt may ask for it: None where there is nothing to ask."""
+        return {**asdict(self), "balloon": self.balloon or NO_BALLOON}
 
 
 def velocity(attributes: Attributes, rng: random.Random) -> float:

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from pyrf.worlds.valley.attributes import NAMES, Attributes
+from pyrf.worlds.valley.attributes import NAMES, NO_BALLOON, Attributes
 
 Words = dict[str, tuple[str, ...]]
 
@@ -98,7 +98,7 @@ COLORS: Words = {
 BALLOONS = (
     "balloon", "balloon", "hot air balloon", "hot air balloon", "aerostat", "hot air ballon", "air balloon",
 )  # fmt: skip
-NO_BALLOON = (
+EMPTY = (
     "no balloon", "without a balloon", "an empty sky", "nothing in the sky", "no balloons",
     "without balloons", "no balloon in sight", "nothing flies",
 )  # fmt: skip
@@ -179,7 +179,7 @@ TABLES: dict[str, tuple[Words, ...]] = {
     "land": (LANDS,),
     "season": (SEASONS, SEASON_CLAUSES),
     "weather": (WEATHERS,),
-    "balloon": (COLORS, {"none": NO_BALLOON}),
+    "balloon": (COLORS, {NO_BALLOON: EMPTY}),
     "path": (PATHS,),
     "camera": (CAMERAS,),
     "speed": (SPEEDS,),
@@ -198,8 +198,8 @@ def caption(attributes: Attributes, rng: random.Random, *, named: float = 0.85) 
 def draw_stated(attributes: Attributes, rng: random.Random, *, named: float = 0.85) -> frozenset[str]:
     """Names of the attributes that a caption is to say; at least one, of those that can be said."""
     can = sayable(attributes)
-    stated = frozenset(name for name in can if rng.random() < named)
-    return _consistent(stated or frozenset({rng.choice(can)}))
+    stated = _consistent(frozenset(name for name in can if rng.random() < named))
+    return stated or frozenset({rng.choice([name for name in can if name != "speed"])})
 
 
 def sayable(attributes: Attributes) -> tuple[str, ...]:
@@ -214,7 +214,7 @@ def _consistent(stated: frozenset[str]) -> frozenset[str]:
 
 
 def compose(attributes: Attributes, stated: frozenset[str], rng: random.Random) -> str:
-    """A caption that says the stated attributes and no others."""
+    """A caption that says the stated attributes and no others, without punctuation."""
     choose = rng.choice
     phrases = []
     place, clauses = _place(attributes, stated, rng)
@@ -224,7 +224,7 @@ def compose(attributes: Attributes, stated: frozenset[str], rng: random.Random) 
     else:
         phrases += [part for part in (flyer, place) if part]
     if "balloon" in stated and attributes.balloon is None:
-        clauses.append(choose(NO_BALLOON))
+        clauses.append(choose(EMPTY))
     if "weather" in stated:
         clauses.append(choose(WEATHERS[attributes.weather]))
     if "camera" in stated:
@@ -236,14 +236,12 @@ def compose(attributes: Attributes, stated: frozenset[str], rng: random.Random) 
     rng.shuffle(clauses)
     before = choose(BEFORE) + " " if phrases and rng.random() < 0.25 else ""
     if clauses and phrases and rng.random() < 0.25:
-        text = ", ".join([clauses[0], before + phrases[0], *phrases[1:], *clauses[1:]])
-    elif clauses and phrases and rng.random() < 0.5:
-        text = f"{before}{phrases[0]} " + ", ".join([clauses[0], *phrases[1:], *clauses[1:]])
+        text = " ".join([clauses[0], before + phrases[0], *phrases[1:], *clauses[1:]])
     else:
-        text = before + ", ".join([*phrases, *clauses])
+        text = before + " ".join([*phrases, *clauses])
     if rng.random() < 0.15:
-        text += ", " + choose(AFTER)
-    return text
+        text += " " + choose(AFTER)
+    return normalize(text)
 
 
 def _place(attributes: Attributes, stated: frozenset[str], rng: random.Random) -> tuple[str, list[str]]:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pyrf.worlds.valley.attributes import BALLOONS, FPS, HEIGHT, WIDTH, Attributes
+from pyrf.worlds.valley.attributes import BALLOONS, FPS, HEIGHT, NO_BALLOON, WIDTH
 from pyrf.worlds.valley.camera import camera_velocity
 from pyrf.worlds.valley.detector_network import CELL, CLASSES, FrameReader, half_size
+from pyrf.worlds.world import Facts, Frames
 
 WEIGHTS = Path(__file__).parent / "detector.safetensors"
 STILL = 0.08
@@ -51,13 +51,16 @@ class Detection:
     confidence: dict[str, float]
     present: float
 
-    def matches(self, wanted: Attributes) -> dict[str, bool]:
-        """Attribute -> whether the clip shows what was wanted; an open speed always matches."""
-        names = ("time", "land", "season", "weather", "balloon", "path", "camera")
-        right = {name: getattr(self, name) == getattr(wanted, name) for name in names}
-        is_fast = abs(self.speed) > FAST * FPS
-        right["speed"] = wanted.speed is None or is_fast == (wanted.speed == "fast")
-        return right
+    def shows(self, name: str, asked: Facts) -> bool:
+        """Whether the clip shows what was asked of an attribute; None asks for nothing."""
+        wanted = asked[name]
+        if wanted is None:
+            return True
+        if name == "speed":
+            return (abs(self.speed) > FAST * FPS) == (wanted == "fast")
+        if name == "balloon":
+            return (self.balloon or NO_BALLOON) == wanted
+        return bool(getattr(self, name) == wanted)
 
 
 @lru_cache(maxsize=1)
@@ -76,7 +79,7 @@ def frame_reader() -> FrameReader:
 
 
 @torch.inference_mode()
-def detect(frames: NDArray[np.uint8], network: FrameReader | None = None) -> Detection:
+def detect(frames: Frames, network: FrameReader | None = None) -> Detection:
     """Read a clip, uint8 [T, 192, 320, 3]; T of 12 or more, and surer with 80.
 
     Args:

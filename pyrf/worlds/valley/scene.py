@@ -5,9 +5,7 @@ from __future__ import annotations
 import random
 from functools import cached_property
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrf.worlds.valley.attributes import HEIGHT, WIDTH, Attributes, velocity
@@ -19,6 +17,7 @@ from pyrf.worlds.valley.ridges import Shading
 from pyrf.worlds.valley.sea import Sea
 from pyrf.worlds.valley.sky import CLOUD_PARALLAX, FOG_PARALLAX, Clouds, Disc, FogBank, Sky
 from pyrf.worlds.valley.strips import Painter, Strip, span
+from pyrf.worlds.world import Facts, Frames
 
 LONGEST_STRIP = 1024
 """Columns; a stretch that needs wider strips is drawn in parts."""
@@ -43,7 +42,22 @@ class Scene:
         self.flight = None if path is None else Flight.sample(path, self.horizon, rng)
         self._seed = rng.randrange(1 << 40)
 
-    def caption(self, rng: random.Random) -> str:
+    @property
+    def facts(self) -> Facts:
+        """All that a prompt could ask of this scene."""
+        return self.attributes.facts
+
+    @property
+    def speed_is_open(self) -> bool:
+        """Whether the camera moves at a speed that captions do not name."""
+        return self.attributes.speed_is_open
+
+    def focus(self, frame: int, /) -> tuple[int, int]:
+        """Row and column of the balloon; without one, of the middle of the nearest trees."""
+        x, y = next(iter(self.balloons(frame)), (WIDTH / 2, 150.0))
+        return min(HEIGHT - 1, max(0, int(y))), min(WIDTH - 1, max(0, int(x)))
+
+    def caption(self, rng: random.Random, /) -> str:
         """One of many wordings, which may leave attributes out."""
         return caption(self.attributes, rng)
 
@@ -63,9 +77,9 @@ class Scene:
         """Frames start_frame..start_frame + frames - 1 as uint8 [frames, 3, HEIGHT, WIDTH] on a device."""
         return self._pictures.draw(start_frame, frames, torch.device(device))
 
-    def render(self, start_frame: int, frames: int) -> NDArray[np.uint8]:
+    def render(self, start_frame: int, frames: int, /) -> Frames:
         """Frames start_frame..start_frame + frames - 1 as uint8 [frames, HEIGHT, WIDTH, 3]."""
-        return self.draw(start_frame, frames).permute(0, 2, 3, 1).contiguous().numpy()
+        return self.draw(start_frame, frames).permute(0, 2, 3, 1).contiguous().numpy()  # type: ignore[no-any-return]
 
 
 class _Pictures:

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pyrf.worlds.valley.attributes import LANDS, Choices
+from pyrf.worlds.valley.attributes import LANDS
 from pyrf.worlds.valley.camera import camera_velocity
 from pyrf.worlds.valley.scene import Scene
+from pyrf.worlds.valley.world import Valley
 
 
 @pytest.mark.parametrize("land", LANDS)
@@ -18,7 +19,7 @@ from pyrf.worlds.valley.scene import Scene
 def test_velocity_of_true_clips(land: str, camera: str, speed: str | None) -> None:
     rng = random.Random(f"{land} {camera} {speed}")
     season = rng.choice(("green", "autumn", "snowy")) if land in ("mountains", "hills") else None
-    attributes = replace(Choices().sample(rng), land=land, season=season, camera=camera, speed=speed)
+    attributes = replace(Valley().sample(rng), land=land, season=season, camera=camera, speed=speed)
     scene = Scene(attributes, rng)
     clip = torch.from_numpy(scene.render(rng.randrange(1000), 40))
     for frames in (12, 40):

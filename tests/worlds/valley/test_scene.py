@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyrf.worlds.valley.attributes import HEIGHT, LANDS, TIMES, WIDTH, Choices
+from pyrf.worlds.valley.attributes import HEIGHT, LANDS, TIMES, WIDTH
 from pyrf.worlds.valley.noise import hashed, noise
 from pyrf.worlds.valley.scene import Scene
 from pyrf.worlds.valley.world import Valley
@@ -18,7 +18,7 @@ WORLD = Valley()
 def of(seed: int, **wanted: str | None) -> Scene:
     """A scene with some of its attributes chosen."""
     rng = random.Random(seed)
-    return Scene(replace(Choices().sample(rng), **wanted), rng)
+    return Scene(replace(Valley().sample(rng), **wanted), rng)
 
 
 @pytest.mark.parametrize("seed", range(16))
@@ -122,13 +122,13 @@ def test_hashes_do_not_depend_on_their_company() -> None:
 
 def test_unknown_choices_are_refused() -> None:
     with pytest.raises(ValueError, match="lands are some of mountains"):
-        Choices(lands=("moon",))
+        Valley(lands=("moon",))
     with pytest.raises(ValueError, match="from 0 to 1"):
-        Choices(empty=2)
+        Valley(empty=2)
 
 
 def test_a_smaller_world_draws_from_its_choices_only() -> None:
-    world = Valley(Choices(lands=("sea",), weathers=("clear", "cloudy"), balloons=("red", "blue"), empty=0))
+    world = Valley(lands=("sea",), weathers=("clear", "cloudy"), balloons=("red", "blue"), empty=0)
     seen = [world.scene(seed).attributes for seed in range(60)]
     assert {a.land for a in seen} == {"sea"}
     assert {a.weather for a in seen} == {"clear", "cloudy"}

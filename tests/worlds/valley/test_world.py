@@ -1,33 +1,49 @@
-"""The world as judges use it: balanced prompts, and verdicts on what they state."""
+"""The world as judges use it: balanced prompts, and what they ask for."""
 
 from collections import Counter
 
-from pyrf.worlds.valley.attributes import BALLOONS, LANDS, TIMES
+from pyrf.worlds.valley.attributes import BALLOONS, LANDS, NAMES, SEASONS, TIMES
+from pyrf.worlds.valley.captions import normalize
 from pyrf.worlds.valley.world import Valley
 
 WORLD = Valley()
 
 
 def test_held_out_prompts_are_balanced_and_stay_the_same() -> None:
-    prompts = WORLD.held_out(80)
-    assert prompts == WORLD.held_out(80)
-    assert Counter(p.attributes.time for p in prompts) == dict.fromkeys(TIMES, 20)
-    assert Counter(p.attributes.land for p in prompts) == dict.fromkeys(LANDS, 20)
-    assert Counter(p.attributes.balloon for p in prompts) == dict.fromkeys((*BALLOONS, None), 16)
-    assert all(p.text and p.stated for p in prompts)
+    prompts = WORLD.held_out(400)
+    assert prompts == WORLD.held_out(400)
+    for name, values, fewest in (
+        ("time", TIMES, 80),
+        ("land", LANDS, 80),
+        ("balloon", (*BALLOONS, "none"), 60),
+    ):
+        found = Counter(prompt.asks[name] for prompt in prompts if name in prompt.asks)
+        assert set(found) == set(values)
+        assert min(found.values()) >= fewest
 
 
-def test_other_seeds_give_other_prompts() -> None:
-    assert WORLD.held_out(10) != WORLD.held_out(10, seed=78)
+def test_prompts_have_words_and_ask_for_something() -> None:
+    for prompt in WORLD.held_out(100):
+        assert prompt.text == normalize(prompt.text) != ""
+        assert prompt.asks
+        assert set(prompt.asks) <= set(NAMES)
+        assert None not in prompt.asks.values()
 
 
-def test_attributes_of_prompts_fit_together() -> None:
-    for prompt in WORLD.held_out(200):
-        a = prompt.attributes
-        assert (a.season is None) == (a.land in ("dunes", "sea"))
-        assert (a.path is None) == (a.balloon is None)
-        assert (a.speed is None) == (a.camera == "still")
+def test_what_prompts_ask_for_fits_together() -> None:
+    for prompt in WORLD.held_out(300):
+        asks = prompt.asks
+        if asks.get("land") in ("dunes", "sea"):
+            assert "season" not in asks
+        if asks.get("balloon") == "none":
+            assert "path" not in asks
+        if asks.get("camera") == "still":
+            assert "speed" not in asks
+        assert asks.get("season") in (None, *SEASONS)
 
 
-def test_size_and_rate() -> None:
-    assert (WORLD.name, WORLD.fps, WORLD.height, WORLD.width) == ("valley", 16, 192, 320)
+def test_facts_name_every_attribute() -> None:
+    for seed in range(50):
+        scene = WORLD.scene(seed)
+        assert tuple(scene.facts) == NAMES
+        assert (scene.facts["balloon"] == "none") == (scene.flight is None)
