@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -24,7 +25,9 @@ FAST = 1.7
 HOVER = 0.25
 """Pixels a frame below which a balloon hovers."""
 SEEN = 0.4
-"""Probability from which a cell of the map shows a balloon."""
+"""Mean probability of nine cells of the map from which they show a balloon."""
+TRACK = 24
+"""Frames that a balloon is followed."""
 
 
 @dataclass(frozen=True)
@@ -124,17 +127,18 @@ def detect(frames: Frames, network: FrameReader | None = None) -> Detection:
 
 def _balloon(chances: Tensor, confidence: dict[str, float]) -> tuple[str | None, str | None, float]:
     """Colour, path, and share of frames with a balloon; chances [T, 1 + colours, rows, columns]."""
-    colors = chances[:, 1:]
-    best = colors.amax((1, 2, 3))
+    # a balloon fills several cells: a lonely one is something else
+    colors = F.avg_pool2d(chances[:, 1:], 3, stride=1, padding=1)
+    best = colors.sum(1).amax((1, 2))
     is_seen = best > SEEN
     present = float(is_seen.float().mean())
     if present < 0.3:
         confidence["balloon"] = confidence["path"] = 1 - float(best.mean())
         return None, None, present
-    weight = (colors * (colors > SEEN)).sum((0, 2, 3))
+    weight = (colors * (colors > 0.5 * SEEN)).sum((0, 2, 3))
     color = int(weight.argmax())
     confidence["balloon"] = float(weight[color] / weight.sum())
-    velocity = _balloon_velocity(colors[:, color], is_seen)
+    velocity = _balloon_velocity(colors[:, color])
     if velocity is None:
         confidence["path"] = 0.0
         return list(BALLOONS)[color], None, present
@@ -150,27 +154,41 @@ def _balloon(chances: Tensor, confidence: dict[str, float]) -> tuple[str | None,
     return list(BALLOONS)[color], path, present
 
 
-def _balloon_velocity(chance: Tensor, is_seen: Tensor) -> tuple[float, float] | None:
-    """Pixels a frame right and down: the median over pairs of frames. None when it is seen too seldom.
+def _balloon_velocity(chance: Tensor) -> tuple[float, float] | None:
+    """Pixels a frame right and down, of one colour; None when it is seen too seldom.
 
-    chance: [T, rows, columns]. Medians do not mind a balloon that leaves and comes in at the other side.
+    chance: [T, rows, columns]. It is followed for up to TRACK frames at a time from where it is seen best, so
+    that a second one, which comes in while the first leaves, does not matter; of those the median counts.
     """
+    slopes = []
+    for part in chance.split(TRACK):
+        places = _follow(part)
+        if len(places) < 5:
+            continue
+        time, x, y = torch.tensor(places, dtype=torch.float64).T
+        time = time - time.mean()
+        slopes.append((torch.stack([(time * x).sum(), (time * y).sum()]) / time.square().sum()) * CELL)
+    if not slopes:
+        return None
+    right, down = torch.stack(slopes).median(0).values.tolist()
+    return right, down
+
+
+def _follow(chance: Tensor) -> list[tuple[int, float, float]]:
+    """Frames and middles (x, y), in cells, of what is brightest, from its best frame on to both ends."""
     frames, rows, columns = chance.shape
     y, x = torch.meshgrid(torch.arange(rows).float(), torch.arange(columns).float(), indexing="ij")
+    start = int(chance.amax((1, 2)).argmax())
+    top = int(chance[start].argmax())
     places = []
-    for time in range(frames):
-        if not is_seen[time]:
-            continue
-        top = int(chance[time].argmax())
-        near = ((x - x.flatten()[top]).abs() <= 3) & ((y - y.flatten()[top]).abs() <= 3)
-        weight = chance[time].clamp(min=0.02) * near - 0.02 * near
-        total = weight.sum()
-        places.append((time, float((weight * x).sum() / total), float((weight * y).sum() / total)))
-    lag = max(4, min(24, frames // 2))
-    at = {time: (px, py) for time, px, py in places}
-    pairs = [(at[t], at[t + lag]) for t in at if t + lag in at]
-    if not pairs:
-        return None
-    steps = torch.tensor([[after[0] - before[0], after[1] - before[1]] for before, after in pairs])
-    right, down = (steps.median(0).values * CELL / lag).tolist()
-    return right, down
+    for times in (range(start, frames), range(start - 1, -1, -1)):
+        at_x, at_y = x.flatten()[top], y.flatten()[top]
+        for time in times:
+            near = ((x - at_x).abs() <= 3.5) & ((y - at_y).abs() <= 3.5)
+            weight = chance[time] * near
+            if float(weight.max()) < 0.5 * SEEN:
+                continue
+            weight = (weight - 0.1).clamp(min=0)
+            at_x, at_y = (weight * x).sum() / weight.sum(), (weight * y).sum() / weight.sum()
+            places.append((time, float(at_x), float(at_y)))
+    return places
