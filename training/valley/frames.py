@@ -49,17 +49,21 @@ class LabelledFrames:
 
 
 def balloon_map(scene: Scene, time: int) -> Tensor:
-    """Where the balloon's middle is: uint8 [24, 40]. Its rim, and a balloon behind the ground, are unsure."""
+    """Where the balloon's middle is: uint8 [24, 40]. Its rim, and a balloon behind the ground, are unsure.
+
+    A middle a little off the screen counts at the nearest place on it.
+    """
     rows, columns = HEIGHT // CELL, WIDTH // CELL
     y, x = torch.meshgrid(
         torch.arange(rows) * CELL + CELL / 2, torch.arange(columns) * CELL + CELL / 2, indexing="ij"
     )
     labels = torch.zeros(rows, columns, dtype=torch.uint8)
     for at_x, at_y in scene.balloons(time):
-        distance = ((x - at_x).square() + (y - at_y).square()).sqrt()
+        near_x, near_y = min(WIDTH - 4.0, max(4.0, at_x)), max(4.0, at_y)
+        distance = ((x - near_x).square() + (y - near_y).square()).sqrt()
         labels[distance < 19] = UNSURE
-        is_seen = 0 < at_x < WIDTH and 0 < at_y < scene.horizon + 36
-        if is_seen:
+        off_screen = max(abs(near_x - at_x), abs(near_y - at_y))
+        if off_screen < 13 and at_y < scene.horizon + 44:
             labels[distance < 10] = MAP_CLASSES.index(scene.attributes.balloon)
     return labels
 

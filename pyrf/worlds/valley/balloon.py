@@ -46,32 +46,32 @@ class Flight:
         y = rng.uniform(radius + 4, 0.62 * horizon)
         share = rng.random()
         if path in ("left", "right"):
-            return cls(path, radius, share, y, rng.uniform(0.5, 0.9), _turn(rng), WIDTH + 0.7 * radius)
+            return cls(path, radius, share, y, rng.uniform(0.5, 0.9), _turn(rng), WIDTH + 0.5 * radius)
         ridge = horizon + 42  # of the nearest ground, about
         return cls(
             path,
             radius,
             x,
             share if path in ("rise", "sink") else y,
-            rng.uniform(0.42, 0.7),
+            rng.uniform(0.5, 0.8),
             _turn(rng),
-            ridge + 1.1 * radius,
+            ridge + 0.9 * radius,
         )
 
     def at(self, time: float) -> list[tuple[float, float]]:
         """Middles of the envelope at a frame, pixels; the second, if any, is at the other side."""
-        bob = 1.5 * math.sin(2 * math.pi / 84 * time + self.phase)
+        bob = 1.2 * math.sin(2 * math.pi / 84 * time + self.phase)
         if self.path in ("left", "right"):
             way = self.x * self.period + (1 if self.path == "right" else -1) * self.speed * time
-            x = way % self.period - 0.35 * self.radius
+            x = way % self.period - 0.25 * self.radius
             both = [(x, self.y + bob), (x + self.period, self.y + bob), (x - self.period, self.y + bob)]
             return [place for place in both if -self.radius < place[0] < WIDTH + self.radius]
         if self.path in ("rise", "sink"):
             way = self.y * self.period + (1 if self.path == "sink" else -1) * self.speed * time
-            y = way % self.period - 0.55 * self.radius
+            y = way % self.period - 0.45 * self.radius
             both = [(self.x + bob, y), (self.x + bob, y - self.period), (self.x + bob, y + self.period)]
             return [place for place in both if -_BELOW * self.radius < place[1] < self.period + self.radius]
-        return [(self.x + 0.6 * bob, self.y + 1.4 * bob)]
+        return [(self.x + 0.6 * bob, self.y + bob)]
 
 
 def _turn(rng: random.Random) -> float:
