@@ -72,7 +72,7 @@ def load_codec(folder: Path) -> TAEHV:
     """The codec that a stage exported to `folder`."""
     network = TAEHV(TAEHVConfig.from_dict(json.loads((folder / "config.json").read_text())))
     network.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def main() -> None:

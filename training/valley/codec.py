@@ -27,6 +27,7 @@ from pyrf.video.strips import contact_sheet
 from pyrf.worlds.valley.attributes import NAMES
 from pyrf.worlds.valley.detector import WEIGHTS, detect
 from pyrf.worlds.valley.world import Valley
+from pyrf.worlds.world import Frames
 
 CONFIG = TAEHVConfig(
     latent_channels=24,
@@ -133,9 +134,11 @@ def _spread(latents: Tensor) -> Tensor:
 @torch.no_grad()
 def score(
     network: TAEHV, world: Valley, clips: int, frames: int
-) -> tuple[dict[str, float], list[tuple[str, np.ndarray]]]:
+) -> tuple[dict[str, float], list[tuple[str, Frames]]]:
     """Mean PSNR of held-out clips, what the detector reads on their reconstructions, and pictures."""
-    psnr, at_seams, right, rows = [], [], [], []
+    psnr, at_seams = [], []
+    right: list[dict[str, bool]] = []
+    rows: list[tuple[str, Frames]] = []
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + clips):
         scene, _, true = clip(world, seed, frames)
         video = true.float() / 255

@@ -114,7 +114,8 @@ def fit(world: Valley, clips: int, first_seed: int, latents: int) -> LinearCodec
     turn, _ = torch.linalg.qr(torch.randn(latents, latents, generator=torch.Generator().manual_seed(0)))
     keep = torch.eye(KEPT)[:latents]
     mix = turn @ torch.diag(scale) @ keep
-    return LinearCodec(mean, space, *bases, mix, keep.T @ torch.diag(1 / scale) @ turn.T)
+    pair, pairs = bases
+    return LinearCodec(mean, space, pair, pairs, mix, keep.T @ torch.diag(1 / scale) @ turn.T)
 
 
 @torch.no_grad()

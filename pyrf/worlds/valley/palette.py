@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -41,21 +41,19 @@ class Hour:
 
     def tinted(self, tint: Tensor) -> Hour:
         """The hour of one scene: `tint` is added to the sky, and a third of it to the lights."""
-        return Hour(
-            *(
-                (color + tint * share).clamp(0, 1.1)
-                for color, share in (
-                    (self.top, 1.0),
-                    (self.middle, 1.0),
-                    (self.low, 1.0),
-                    (self.glow, 0.3),
-                    (self.disc, 0.3),
-                    (self.light, 0.3),
-                    (self.shade, 0.3),
-                )
-            ),
-            self.strength,
-            self.wide,
+
+        def near(color: Tensor, share: float) -> Tensor:
+            return (color + tint * share).clamp(0, 1.1)
+
+        return replace(
+            self,
+            top=near(self.top, 1),
+            middle=near(self.middle, 1),
+            low=near(self.low, 1),
+            glow=near(self.glow, 0.3),
+            disc=near(self.disc, 0.3),
+            light=near(self.light, 0.3),
+            shade=near(self.shade, 0.3),
         )
 
 
@@ -125,9 +123,15 @@ class Ground:
     snow: float
 
     def tinted(self, tint: Tensor) -> Ground:
-        colors = ((c + tint).clamp(0, 1) for c in (self.rock, self.grass, self.wood))
-        crowns = ((c + 0.6 * tint).clamp(0, 1) for c in (self.leaf, self.other_leaf))
-        return Ground(*colors, *crowns, self.snow)
+        """The ground of one scene: `tint` is added to it, and three fifths of it to the crowns."""
+        return replace(
+            self,
+            rock=(self.rock + tint).clamp(0, 1),
+            grass=(self.grass + tint).clamp(0, 1),
+            wood=(self.wood + tint).clamp(0, 1),
+            leaf=(self.leaf + 0.6 * tint).clamp(0, 1),
+            other_leaf=(self.other_leaf + 0.6 * tint).clamp(0, 1),
+        )
 
 
 GROUNDS = {

@@ -92,10 +92,10 @@ class Shading:
 
     def _blend(self, colors: tuple[Tensor, Tensor], lit: Tensor) -> Tensor:
         """Between a colour's shaded and lit form: lit [...] -> [3, ...]."""
-        return _column(colors[1]) + _column(colors[0] - colors[1]) * lit
+        return _column(colors[1], lit) + _column(colors[0] - colors[1], lit) * lit
 
     def _hazed(self, color: Tensor, share: Tensor | float) -> Tensor:
-        return color + (_column(self.light.haze) - color) * share
+        return color + (_column(self.light.haze, color) - color) * share
 
     def _depth_haze(self, below: Tensor) -> Tensor:
         """Haze that grows from the ridge down, towards the foot."""
@@ -220,9 +220,9 @@ class Shading:
         return (rows * 0.55 * (bend + 0.4 * (noise(rows / 4.5, seed + 1, linear=True) - 0.5))).float()
 
 
-def _column(color: Tensor) -> Tensor:
-    """[3] -> [3, 1, 1, 1]."""
-    return color[:, None, None, None]
+def _column(color: Tensor, like: Tensor) -> Tensor:
+    """[3] -> [3, 1, 1, 1] on the device of `like`."""
+    return color.to(like.device)[:, None, None, None]
 
 
 def _patches(

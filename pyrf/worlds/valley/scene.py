@@ -79,7 +79,7 @@ class Scene:
 
     def render(self, start_frame: int, frames: int, /) -> Frames:
         """Frames start_frame..start_frame + frames - 1 as uint8 [frames, HEIGHT, WIDTH, 3]."""
-        return self.draw(start_frame, frames).permute(0, 2, 3, 1).contiguous().numpy()  # type: ignore[no-any-return]
+        return self.draw(start_frame, frames).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 class _Pictures:
