@@ -1,0 +1,313 @@
+"""The caption grammar: many ways to say what a scene shows, any part of it, in any order."""
+
+from __future__ import annotations
+
+import random
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from pyrf.worlds.valley.attributes import NAMES, NO_BALLOON, Attributes
+
+Words = dict[str, tuple[str, ...]]
+
+TIMES: Words = {
+    "dawn": (
+        "at dawn", "at sunrise", "dawn", "sunrise", "at daybreak", "in the early morning", "at first light",
+        "in the morning", "as the sun rises", "the sun is rising", "in the morning light", "morning",
+    ),
+    "noon": (
+        "at noon", "at midday", "noon", "midday", "daytime", "at noontime", "at high noon", "by day",
+        "in bright daylight", "in broad daylight", "in full sun", "in the afternoon", "in the midday sun",
+    ),
+    "dusk": (
+        "at dusk", "at sunset", "dusk", "sunset", "at sundown", "in the evening", "at twilight", "evening",
+        "as the sun sets", "the sun is setting", "in the evening light", "under a setting sun",
+    ),
+    "night": (
+        "at night", "by night", "night", "at midnight", "at nighttime", "in the dead of night", "in the dark",
+        "under the moon", "in moonlight", "under the stars", "moonlit", "starlit", "late at night",
+    ),
+}  # fmt: skip
+LANDS: Words = {
+    "mountains": (
+        "mountains", "mountains", "peaks", "a mountain range", "jagged peaks", "mountain tops", "the alps",
+        "an alpine valley", "rocky mountains", "high mountains", "summits", "cliffs", "a mountain landscape",
+    ),
+    "hills": (
+        "hills", "hills", "rolling hills", "meadows", "countryside", "gentle hills", "a hilly landscape",
+        "fields", "grassland", "farmland", "a hillside", "pastures",
+    ),
+    "dunes": (
+        "dunes", "dunes", "a desert", "sand dunes", "the desert", "desert dunes", "sands", "the sahara",
+        "a sandy desert", "a desert landscape", "mesas",
+    ),
+    "sea": (
+        "the sea", "the sea", "the ocean", "an ocean", "a coast", "the shore", "a beach", "the seaside",
+        "a bay", "water", "ocean waves", "a sea", "the coastline", "a seascape", "islands",
+    ),
+}  # fmt: skip
+SEASONS: Words = {
+    "green": (
+        "green",
+        "green",
+        "summer",
+        "grassy",
+        "lush",
+        "spring",
+        "verdant",
+        "leafy",
+        "springtime",
+        "summery",
+    ),
+    "autumn": ("autumn", "autumn", "fall", "golden", "autumnal", "orange", "october"),
+    "snowy": ("snowy", "snowy", "winter", "snow covered", "white", "frozen", "icy", "wintry"),
+}
+SEASON_CLAUSES: Words = {
+    "green": ("in summer", "in spring", "in june", "covered in grass", "summertime", "springtime"),
+    "autumn": (
+        "in autumn",
+        "in fall",
+        "in autumn colors",
+        "with autumn leaves",
+        "in october",
+        "autumn foliage",
+    ),
+    "snowy": ("in winter", "in the snow", "covered in snow", "under snow", "with snow", "wintertime"),
+}
+WEATHERS: Words = {
+    "clear": (
+        "clear sky", "under a clear sky", "cloudless", "no clouds", "clear", "fair weather", "clear weather",
+        "a cloudless sky", "with clear air", "without a cloud", "clear skies", "sunny weather",
+    ),
+    "cloudy": (
+        "with clouds", "cloudy", "drifting clouds", "clouds drift by", "clouds in the sky", "a cloudy sky",
+        "with drifting clouds", "under clouds", "white clouds", "partly cloudy", "overcast",
+    ),
+    "foggy": (
+        "in fog", "foggy", "misty", "in the mist", "fog", "mist", "hazy", "in haze", "with fog",
+        "in dense fog", "through the fog", "foggy weather", "murky",
+    ),
+}  # fmt: skip
+COLORS: Words = {
+    "red": ("red", "red", "red", "scarlet", "crimson"),
+    "yellow": ("yellow", "yellow", "yellow", "lemon"),
+    "blue": ("blue", "blue", "blue", "azure"),
+    "purple": ("purple", "purple", "purple", "violet", "lilac"),
+}
+BALLOONS = (
+    "balloon", "balloon", "hot air balloon", "hot air balloon", "aerostat", "hot air ballon", "air balloon",
+)  # fmt: skip
+EMPTY = (
+    "no balloon", "without a balloon", "an empty sky", "nothing in the sky", "no balloons",
+    "without balloons", "no balloon in sight", "nothing flies",
+)  # fmt: skip
+_GO = (
+    "drifts", "drifting", "floats", "floating", "flies", "flying", "moves", "moving", "glides", "sails",
+    "travels", "gliding", "heads",
+)  # fmt: skip
+PATHS: Words = {
+    "left": tuple(f"{go} {to}" for go in _GO for to in ("left", "to the left", "leftward")),
+    "right": tuple(f"{go} {to}" for go in _GO for to in ("right", "to the right", "rightward")),
+    "rise": (
+        "rises", "rising", "climbs", "climbing", "ascends", "ascending", "goes up", "lifts off", "takes off",
+        "floats up", "moves up", "floating upward", "soars up",
+    ),
+    "sink": (
+        "sinks", "sinking", "descends", "descending", "comes down", "lands", "landing", "goes down",
+        "floats down", "moves down", "floating downward", "lowers",
+    ),
+    "hover": (
+        "hovers", "hovering", "hangs still", "hangs in the air", "stays in place", "floats in place", "hangs",
+        "stands in the air", "hanging", "stays where it is", "hovers in place", "hovers in the air",
+    ),
+}  # fmt: skip
+CAMERAS: Words = {
+    "right": (
+        "the camera pans right", "panning right", "the camera moves right", "camera moves to the right",
+        "flying right", "moving right", "tracking right", "pan right", "camera right", "traveling right",
+        "the view slides to the right", "the camera goes right", "the camera flies to the right",
+    ),
+    "left": (
+        "the camera pans left", "panning left", "the camera moves left", "camera moves to the left",
+        "flying left", "moving left", "tracking left", "pan left", "camera left", "traveling left",
+        "the view slides to the left", "the camera goes left", "the camera flies to the left",
+    ),
+    "still": (
+        "the camera is still", "still camera", "static camera", "the camera does not move", "fixed camera",
+        "static shot", "a still shot", "the camera stands still", "locked camera", "no camera motion",
+        "the camera is not moving", "the view stays still",
+    ),
+}  # fmt: skip
+SPEEDS: Words = {
+    "slow": (
+        "slowly",
+        "slowly",
+        "gently",
+        "slow",
+        "at a slow pace",
+        "calmly",
+        "leisurely",
+        "at low speed",
+        "steadily and slowly",
+    ),
+    "fast": (
+        "fast",
+        "fast",
+        "quickly",
+        "rapidly",
+        "swiftly",
+        "at high speed",
+        "at a fast pace",
+        "speedily",
+        "very fast",
+    ),
+}
+BEFORE = (
+    "a video of", "a cinematic video of", "a shot of", "a cinematic shot of", "a clip of", "footage of",
+    "a view of", "a beautiful view of", "a scene with", "an animation of", "a wide shot of", "a landscape of",
+    "a picture of", "show me", "an illustration of", "a movie of", "a calm scene of", "a poster of",
+)  # fmt: skip
+AFTER = (
+    "cinematic", "beautiful", "high quality", "4k", "flat design", "illustration", "peaceful", "detailed",
+    "scenic", "animated", "vector art", "stunning", "dreamy", "relaxing", "artistic", "hd",
+)  # fmt: skip
+_OVER = ("over", "above", "over", "above", "in front of", "near", "across", "and", "with", "behind it")
+
+TABLES: dict[str, tuple[Words, ...]] = {
+    "time": (TIMES,),
+    "land": (LANDS,),
+    "season": (SEASONS, SEASON_CLAUSES),
+    "weather": (WEATHERS,),
+    "balloon": (COLORS, {NO_BALLOON: EMPTY}),
+    "path": (PATHS,),
+    "camera": (CAMERAS,),
+    "speed": (SPEEDS,),
+}
+
+
+def caption(attributes: Attributes, rng: random.Random, *, named: float = 0.85) -> str:
+    """Say a scene, or a part of it, in one of many ways.
+
+    Args:
+        named: chance that an attribute is said, each by itself.
+    """
+    return compose(attributes, draw_stated(attributes, rng, named=named), rng)
+
+
+def draw_stated(attributes: Attributes, rng: random.Random, *, named: float = 0.85) -> frozenset[str]:
+    """Names of the attributes that a caption is to say; at least one, of those that can be said."""
+    can = sayable(attributes)
+    stated = _consistent(frozenset(name for name in can if rng.random() < named))
+    return stated or frozenset({rng.choice([name for name in can if name != "speed"])})
+
+
+def sayable(attributes: Attributes) -> tuple[str, ...]:
+    """Names of the attributes that have words: no season by the sea, no speed that is left open."""
+    unsaid = {name for name in ("season", "path", "speed") if getattr(attributes, name) is None}
+    return tuple(name for name in NAMES if name not in unsaid)
+
+
+def _consistent(stated: frozenset[str]) -> frozenset[str]:
+    """A speed is the camera's: it is said with its direction only."""
+    return stated - {"speed"} if "camera" not in stated else stated
+
+
+def compose(attributes: Attributes, stated: frozenset[str], rng: random.Random) -> str:
+    """A caption that says the stated attributes and no others, without punctuation."""
+    choose = rng.choice
+    phrases = []
+    place, clauses = _place(attributes, stated, rng)
+    flyer = _flyer(attributes, stated, rng)
+    if flyer and place and rng.random() < 0.7:
+        phrases.append(f"{flyer} {choose(_OVER[:6])} {place}")
+    else:
+        phrases += [part for part in (flyer, place) if part]
+    if "balloon" in stated and attributes.balloon is None:
+        clauses.append(choose(EMPTY))
+    if "weather" in stated:
+        clauses.append(choose(WEATHERS[attributes.weather]))
+    if "camera" in stated:
+        move = choose(CAMERAS[attributes.camera])
+        if "speed" in stated and attributes.speed is not None:
+            speed = choose(SPEEDS[attributes.speed])
+            move = f"{move} {speed}" if rng.random() < 0.75 else f"{speed} {move}"
+        clauses.append(move)
+    rng.shuffle(clauses)
+    before = choose(BEFORE) + " " if phrases and rng.random() < 0.25 else ""
+    if clauses and phrases and rng.random() < 0.25:
+        text = " ".join([clauses[0], before + phrases[0], *phrases[1:], *clauses[1:]])
+    else:
+        text = before + " ".join([*phrases, *clauses])
+    if rng.random() < 0.15:
+        text += " " + choose(AFTER)
+    return normalize(text)
+
+
+def _place(attributes: Attributes, stated: frozenset[str], rng: random.Random) -> tuple[str, list[str]]:
+    """The land with the words before it; and clauses of time and season that are said apart."""
+    clauses = []
+    land = rng.choice(LANDS[attributes.land]) if "land" in stated else ""
+    words = []
+    if "season" in stated and attributes.season is not None:
+        if land and rng.random() < 0.7 and not land.startswith(("a ", "an ", "the ")):
+            words.append(rng.choice(SEASONS[attributes.season]))
+        elif rng.random() < 0.5 or not land:
+            clauses.append(rng.choice(SEASON_CLAUSES[attributes.season]))
+        else:
+            clauses.append(rng.choice(SEASONS[attributes.season]))
+    if "time" in stated:
+        clauses.append(rng.choice(TIMES[attributes.time]))
+    return " ".join([*words, land]).strip() if land else "", clauses
+
+
+def _flyer(attributes: Attributes, stated: frozenset[str], rng: random.Random) -> str:
+    """The balloon with its colour and path, as far as they are said; empty when neither is."""
+    says_color = "balloon" in stated and attributes.balloon is not None
+    says_path = "path" in stated and attributes.path is not None
+    if not (says_color or says_path):
+        return ""
+    parts = [rng.choice(("a", "a", "a", "the", "one", ""))]
+    if says_color and attributes.balloon is not None:
+        parts.append(rng.choice(COLORS[attributes.balloon]))
+    parts.append(rng.choice(BALLOONS))
+    if says_path and attributes.path is not None:
+        parts.append(rng.choice(PATHS[attributes.path]))
+    return " ".join(part for part in parts if part)
+
+
+def normalize(text: str) -> str:
+    """Lower case, one space between words, no punctuation: what a word-level tokenizer is given."""
+    text = unicodedata.normalize("NFKC", text).lower()
+    text = re.sub("['\u2019]", "", text)
+    return " ".join(re.sub(r"[^\w]|_", " ", text).split())
+
+
+def vocabulary() -> list[str]:
+    """Every word that a caption can hold, sorted."""
+    phrases: list[str] = ["a", "an", "the", "one", *BALLOONS, *BEFORE, *AFTER, *_OVER]
+    for tables in TABLES.values():
+        for table in tables:
+            for choices in table.values():
+                phrases.extend(choices)
+    return sorted(_words(phrases))
+
+
+def words_by_attribute() -> dict[str, dict[str, tuple[str, ...]]]:
+    """Attribute -> value -> the phrases that mean it, each once, the plainest first.
+
+    "filler" holds what changes nothing, before and after a caption.
+    """
+    listed: dict[str, dict[str, tuple[str, ...]]] = {}
+    for name, tables in TABLES.items():
+        values: dict[str, tuple[str, ...]] = {}
+        for table in tables:
+            for value, phrases in table.items():
+                values[value] = tuple(dict.fromkeys((*values.get(value, ()), *phrases)))
+        listed[name] = values
+    listed["filler"] = {"before": BEFORE, "after": AFTER}
+    return listed
+
+
+def _words(phrases: Iterable[str]) -> set[str]:
+    return {word for phrase in phrases for word in normalize(phrase).split()}

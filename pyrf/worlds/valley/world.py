@@ -1,0 +1,174 @@
+"""The world as trainings, judges and pages use it: scenes, words, held-out prompts, a verdict on a clip."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from pyrf.worlds.valley import captions
+from pyrf.worlds.valley.attributes import (
+    BALLOONS,
+    CAMERAS,
+    FPS,
+    HEIGHT,
+    LANDS,
+    NAMES,
+    PATHS,
+    SEASONS,
+    SPEEDS,
+    TIMES,
+    WEATHERS,
+    WIDTH,
+    Attributes,
+)
+from pyrf.worlds.valley.detector import detect
+from pyrf.worlds.valley.scene import Scene
+from pyrf.worlds.world import Frames, Prompt
+
+EVERYTHING_SAID = 0.65
+"""Share of the held-out prompts that say all there is to say."""
+HELD_OUT_SEED = 77
+
+
+@dataclass(frozen=True)
+class Valley:
+    """Layered landscapes under a moving camera, with a hot air balloon.
+
+    Attributes:
+        times, lands, seasons, weathers, balloons, paths, cameras: the part of the world that scenes and
+            prompts are drawn from.
+        empty: share of the scenes without a balloon.
+
+    Raises:
+        ValueError: when a value is not known, or nothing is left to choose from.
+    """
+
+    times: tuple[str, ...] = TIMES
+    lands: tuple[str, ...] = LANDS
+    seasons: tuple[str, ...] = SEASONS
+    weathers: tuple[str, ...] = WEATHERS
+    balloons: tuple[str, ...] = tuple(BALLOONS)
+    paths: tuple[str, ...] = PATHS
+    cameras: tuple[str, ...] = CAMERAS
+    empty: float = 0.2
+
+    name: ClassVar[str] = "valley"
+    fps: ClassVar[int] = FPS
+    height: ClassVar[int] = HEIGHT
+    width: ClassVar[int] = WIDTH
+
+    def __post_init__(self) -> None:
+        all_known = {
+            "times": TIMES,
+            "lands": LANDS,
+            "seasons": SEASONS,
+            "weathers": WEATHERS,
+            "balloons": tuple(BALLOONS),
+            "paths": PATHS,
+            "cameras": CAMERAS,
+        }
+        for name, known in all_known.items():
+            given = getattr(self, name)
+            if not given or not set(given) <= set(known):
+                raise ValueError(f"the valley's {name} are some of {', '.join(known)}; got {given!r}")
+        if not 0 <= self.empty <= 1:
+            raise ValueError(f"empty is a share from 0 to 1, got {self.empty!r}")
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """Every word that a caption can hold, sorted."""
+        return captions.vocabulary()
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """Every name that `judge` may give."""
+        return (*NAMES, "frozen")
+
+    def sample(self, rng: random.Random) -> Attributes:
+        """Draw attributes. Foggy scenes and still cameras are half as frequent as the others."""
+        land = rng.choice(self.lands)
+        weathers = [w for w in self.weathers for _ in range(1 if w == "foggy" else 2)]
+        cameras = [c for c in self.cameras for _ in range(1 if c == "still" else 2)]
+        camera = rng.choice(cameras)
+        has_balloon = rng.random() >= self.empty
+        return Attributes(
+            time=rng.choice(self.times),
+            land=land,
+            season=rng.choice(self.seasons) if land in ("mountains", "hills") else None,
+            weather=rng.choice(weathers),
+            balloon=rng.choice(self.balloons) if has_balloon else None,
+            path=rng.choice(self.paths) if has_balloon else None,
+            camera=camera,
+            speed=None if camera == "still" else rng.choice((*SPEEDS, None)),
+        )
+
+    def draw(self, rng: random.Random, *, open_speed: bool = False) -> Scene:
+        """Draw a scene; with `open_speed`, one whose camera moves at a speed that captions do not name."""
+        attributes = self.sample(rng)
+        while open_speed and not attributes.speed_is_open:
+            attributes = self.sample(rng)
+        return Scene(attributes, rng)
+
+    def scene(self, seed: int) -> Scene:
+        """The scene of a seed; the same seed gives the same scene for ever."""
+        return self.draw(random.Random(seed))
+
+    def held_out(self, count: int, *, open_speed: bool = False) -> list[Prompt]:
+        """Prompts in which each attribute's values come equally often, from seeds that no scene has."""
+        world = self
+        if open_speed:
+            movers = tuple(camera for camera in self.cameras if camera != "still")
+            world = replace(self, cameras=movers)
+        columns = world._columns(count)
+        prompts = []
+        for number in range(count):
+            attributes = _fitting({name: column[number] for name, column in columns.items()})
+            rng = random.Random(f"held out {HELD_OUT_SEED} {number}")
+            stated = captions.draw_stated(attributes, rng, named=1 if rng.random() < EVERYTHING_SAID else 0.7)
+            stated = (stated | {"camera"}) - {"speed"} if open_speed else stated
+            asks = {name: attributes.facts[name] for name in NAMES if name in stated}
+            asks |= {"speed": None} if open_speed else {}
+            prompts.append(Prompt(captions.compose(attributes, stated, rng), asks))
+        return prompts
+
+    def _columns(self, count: int) -> dict[str, list[str | None]]:
+        values: dict[str, Sequence[str | None]] = {
+            "time": self.times,
+            "land": self.lands,
+            "season": self.seasons,
+            "weather": self.weathers,
+            "balloon": (*self.balloons, None) if self.empty else self.balloons,
+            "path": self.paths,
+            "camera": self.cameras,
+            "speed": tuple(SPEEDS),
+        }
+        columns = {}
+        for name, choices in values.items():
+            column = [choices[number % len(choices)] for number in range(count)]
+            random.Random(f"held out {HELD_OUT_SEED} {name}").shuffle(column)
+            columns[name] = column
+        return columns
+
+    def judge(self, frames: Frames, prompt: Prompt, /) -> dict[str, bool]:
+        """Whether a clip, uint8 [T, 192, 320, 3], shows each attribute that the prompt asks for.
+
+        "frozen" says that the camera was asked to move and stands still.
+        """
+        seen = detect(frames)
+        verdicts = {name: seen.shows(name, prompt.asks) for name in NAMES if name in prompt.asks}
+        if prompt.asks.get("camera") in ("right", "left"):
+            verdicts["frozen"] = seen.camera == "still"
+        return verdicts
+
+
+def _fitting(values: dict[str, str | None]) -> Attributes:
+    """Attributes from values drawn each by itself: what cannot go together is left out."""
+    if values["land"] not in ("mountains", "hills"):
+        values["season"] = None
+    if values["balloon"] is None:
+        values["path"] = None
+    if values["camera"] == "still":
+        values["speed"] = None
+    return Attributes(**values)  # type: ignore[arg-type]

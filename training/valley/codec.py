@@ -1,0 +1,216 @@
+"""Trains the valley's codec: 16 pixels a side and 4 frames for each latent, from a linear codec on.
+
+Run or resume with: python -m pyrf.training.valley.codec --out runs/valley/codec
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pyrf.files import whole_file
+from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, TAEHVConfig
+from pyrf.training.runner.trainer import Draw, Stage, TrainSettings, train
+from pyrf.training.valley.clips import FIRST_SEED, HELD_OUT_SEED, balloon_mask, clip, edges
+from pyrf.training.valley.linear import DEVIATION, PATCH, fit, write
+from pyrf.video.strips import contact_sheet
+from pyrf.worlds.valley.attributes import NAMES
+from pyrf.worlds.valley.detector import WEIGHTS, detect
+from pyrf.worlds.valley.world import Valley
+from pyrf.worlds.world import Frames
+
+CONFIG = TAEHVConfig(
+    latent_channels=24,
+    encoder_width=112,
+    decoder_widths=(128, 128, 112, 144),
+    blocks=2,
+    patch_size=PATCH,
+    upscale=(False, False, False),
+)
+FRAMES = 12
+CROP = (128, 160)
+"""Rows and columns of the windows that are trained on."""
+NOISE = 0.08
+"""Largest deviation of the noise on latents, which a network's own errors resemble."""
+
+
+class CodecStage(Stage):
+    """`start` holds the weights to go on from.
+
+    Args:
+        freeze_encoder: sharpen the decoder only, so that latents keep their meaning.
+    """
+
+    def __init__(
+        self, world: Valley, batch: int, start: dict[str, Tensor], *, freeze_encoder: bool = False
+    ) -> None:
+        self.world, self.batch = world, batch
+        self.module: TAEHV = TAEHV(CONFIG).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module.load_state_dict(start)
+        self.module.encoder.requires_grad_(not freeze_encoder)
+
+    def is_hidden(self, name: str) -> bool:
+        last = len(self.module.encoder) - 1, len(self.module.decoder) - 1
+        return not name.startswith(("encoder.0.", f"encoder.{last[0]}.", "decoder.1.", f"decoder.{last[1]}."))
+
+    def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
+        parts = [self._window(draw.rng) for _ in range(self.batch)]
+        video, weight = (torch.stack(tensors) for tensors in zip(*parts))
+        latents = self.module.encode(video)
+        penalty = _spread(latents)
+        # half of the steps decode from the middle, with no memory, as a stream's first chunk does
+        skip = draw.step % 2
+        latents, kept = latents[:, skip:], slice(FRAMES_PER_LATENT * skip, None)
+        level = NOISE * torch.rand(len(latents), 1, 1, 1, 1, generator=draw.generator)
+        noise = torch.randn(latents.shape, generator=draw.generator)
+        error = self.module.decode(latents + level * noise) - video[:, kept]
+        weight = weight[:, kept]
+        loss = (weight * (error.abs() + 8 * error.square())).mean() + 0.02 * penalty
+        mean_square = (error.detach().square() * (weight > 0)).sum() / (weight > 0).sum() / 3
+        return loss, {"penalty": float(penalty.detach()), "psnr": -10 * float(torch.log10(mean_square))}
+
+    def _window(self, rng: random.Random) -> tuple[Tensor, Tensor]:
+        """A window of a new clip, [FRAMES, 3, *CROP] in 0..1, and the weight of its pixels.
+
+        It is the one of three with the most edges and balloons. Where a cell at its rim misses its
+        neighbours, it weighs nothing.
+        """
+        scene, first, frames = clip(self.world, rng.randrange(FIRST_SEED, 2 * FIRST_SEED), FRAMES)
+        video = frames.float() / 255
+        weight = 1 + 5 * F.max_pool2d(edges(video)[:, 0], 3, 1, 1).clamp(max=0.7)[:, None]
+        weight = weight + 2 * balloon_mask(scene, first, FRAMES, *frames.shape[2:])
+        height, width = frames.shape[2] // PATCH, frames.shape[3] // PATCH
+        rows, columns = CROP[0] // PATCH, CROP[1] // PATCH
+        richness = F.avg_pool2d(weight.mean((0, 1))[None, None], PATCH)[0, 0]
+        tried = [(rng.randint(0, height - rows), rng.randint(0, width - columns)) for _ in range(3)]
+        row, column = max(tried, key=lambda at: float(richness[at[0] :, at[1] :][:rows, :columns].sum()))
+        if row > 0:
+            weight[:, :, PATCH * row : PATCH * (row + 1)] = 0
+        if row < height - rows:
+            weight[:, :, PATCH * (row + rows - 1) : PATCH * (row + rows)] = 0
+        if column > 0:
+            weight[..., PATCH * column : PATCH * (column + 1)] = 0
+        if column < width - columns:
+            weight[..., PATCH * (column + columns - 1) : PATCH * (column + columns)] = 0
+        window = (
+            ...,
+            slice(PATCH * row, PATCH * row + CROP[0]),
+            slice(PATCH * column, PATCH * column + CROP[1]),
+        )
+        video, weight = video[window], weight[window]
+        return (video.flip(-1), weight.flip(-1)) if rng.random() < 0.5 else (video, weight)
+
+    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
+        assert isinstance(module, TAEHV)
+        scores, rows = score(module, self.world, clips=24, frames=24)
+        contact_sheet(rows, folder / f"codec_{step}.png", columns=3)
+        return scores
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        assert isinstance(module, TAEHV)
+        with whole_file(folder / "config.json") as temporary:
+            temporary.write_text(json.dumps(module.config.to_dict(), indent=2))
+        state: dict[str, Tensor] = {k: v.contiguous().clone() for k, v in module.state_dict().items()}
+        with whole_file(folder / "diffusion_pytorch_model.safetensors") as temporary:
+            save_file(state, temporary)
+
+
+def _spread(latents: Tensor) -> Tensor:
+    """A penalty on channels whose mean leaves 0, or whose deviation exceeds the start's."""
+    channels = latents.movedim(2, 0).flatten(1)
+    return channels.mean(1).square().mean() + (channels.std(1) - 1.6 * DEVIATION).relu().square().mean()
+
+
+@torch.no_grad()
+def score(
+    network: TAEHV, world: Valley, clips: int, frames: int
+) -> tuple[dict[str, float], list[tuple[str, Frames]]]:
+    """Mean PSNR of held-out clips, what the detector reads on their reconstructions, and pictures."""
+    psnr, at_seams = [], []
+    right: list[dict[str, bool]] = []
+    rows: list[tuple[str, Frames]] = []
+    for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + clips):
+        scene, _, true = clip(world, seed, frames)
+        video = true.float() / 255
+        decoded = network.decode(network.encode(video[None]))[0].clamp(0, 1)
+        error = (decoded - video).square()
+        psnr.append(-10 * float(torch.log10(error.mean())))
+        at_seams.append(float(_seams(decoded - video)))
+        shown = decoded.mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+        if WEIGHTS.exists():
+            seen = detect(shown)
+            right.append({name: seen.shows(name, scene.facts) for name in NAMES})
+        if len(rows) < 16:
+            rows += [(f"{psnr[-1]:.1f} dB", true.permute(0, 2, 3, 1).numpy()), ("decoded", shown)]
+    scores = {"psnr": float(np.mean(psnr)), "psnr_worst": min(psnr), "seams": float(np.mean(at_seams))}
+    names = right[0] if right else ()
+    return scores | {name: float(np.mean([r[name] for r in right])) for name in names}, rows
+
+
+def _seams(error: Tensor) -> Tensor:
+    """Steps of the error across the borders of cells, over its steps elsewhere; 1 without tiles."""
+    step = (error[..., 1:] - error[..., :-1]).abs()
+    across = step[..., PATCH - 1 :: PATCH].mean()
+    return across / step.mean()
+
+
+def starting_weights(world: Valley, folder: Path, clips: int) -> dict[str, Tensor]:
+    """The linear codec as a network's weights, made once and kept in `folder`."""
+    file = folder / "linear.safetensors"
+    if not file.exists():
+        network = TAEHV(CONFIG)
+        write(fit(world, clips, FIRST_SEED, CONFIG.latent_channels), network)
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(file) as temporary:
+            save_file(dict(network.state_dict()), temporary)
+    return load_file(file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints, logs and weights")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--lr", type=float, default=1.5e-4, help="of AdamW")
+    parser.add_argument("--encoder-scale", type=float, default=0.4, help="factor on the encoder's rate")
+    parser.add_argument("--linear-clips", type=int, default=400, help="that the linear codec is fitted to")
+    parser.add_argument("--start", type=Path, help="weights to start from in place of the linear codec")
+    parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder only")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    world, folder = Valley(), arguments.out
+
+    def build() -> Stage:
+        if arguments.start is not None:
+            start = load_file(arguments.start)
+        else:
+            start = starting_weights(world, folder, arguments.linear_clips)
+        return CodecStage(world, arguments.batch, start, freeze_encoder=arguments.freeze_encoder)
+
+    settings = TrainSettings(
+        steps=arguments.steps,
+        batch=arguments.batch,
+        adam_lr=arguments.lr,
+        lr_scale={} if arguments.freeze_encoder else {"encoder": arguments.encoder_scale},
+        betas=(0.9, 0.99),
+        decay=0.5,
+        ema=0.99,
+        compile=False,
+        log_steps=25,
+        eval_minutes=15,
+    )
+    train(build, settings, folder)
+
+
+if __name__ == "__main__":
+    main()

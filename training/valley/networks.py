@@ -1,0 +1,35 @@
+"""The valley's text-to-video network: sizes, and what it starts from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from pyrf.training.scratch.networks import NetworkSettings, TextToVideo
+from pyrf.worlds.valley.captions import vocabulary
+
+
+class ValleyNetworkSettings(NetworkSettings):
+    """Sizes of the network. 4 * in_channels numbers of noise in a token need twice as much width."""
+
+    in_channels: int = 24
+    out_channels: int = 24
+    text_len: int = 48
+
+
+SMALL = {"dim": 192, "ffn_dim": 768, "num_heads": 6, "num_layers": 6}
+
+
+def new_network() -> TextToVideo:
+    """A network with random weights, of the size that two cores can train and stream."""
+    return TextToVideo(ValleyNetworkSettings(**SMALL), vocabulary())
+
+
+def load(folder: Path) -> TextToVideo:
+    """The network that a stage saved to `folder`."""
+    settings = ValleyNetworkSettings(**json.loads((folder / "network.json").read_text()))
+    network = TextToVideo(settings, vocabulary())
+    network.load_state_dict(load_file(folder / "network.safetensors"))
+    return network
