@@ -34,7 +34,7 @@ def test_a_bundle_of_another_size_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_world_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["eval", "--world", "ocean"]) == 2
-    assert capfd.readouterr().err == "error: no world 'ocean'; there are shapes\n"
+    assert capfd.readouterr().err == "error: no world 'ocean'; there are shapes, valley\n"
 
 
 def test_it_needs_no_training() -> None:

@@ -234,7 +234,7 @@ def put(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         ("world/motions", ["zigzag"], r"world: world knows no motion \['zigzag'\]"),
         ("world/motion", ["left"], "world: unknown key 'motion'; did you mean 'motions'"),
         ("world", 3, "world: give the name of a world, or a mapping .*, got 3"),
-        ("world/name", "ocean", "world: no world 'ocean'; there are shapes"),
+        ("world/name", "ocean", "world: no world 'ocean'; there are shapes, valley"),
         ("stages/codec/codec/crop", 72, r"stages\.codec\.codec\.crop must be at most 64"),
         ("stream/sink_frames", 2, r"stream: sink_frames must be 0 or chunk_frames \(3\), got 2"),
         ("stages/chunk/network/num_heads", 5, "dim must split into heads"),

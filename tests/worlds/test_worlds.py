@@ -19,7 +19,7 @@ def world(request: pytest.FixtureRequest) -> World:
 def test_a_name_is_the_worlds_own(world: World) -> None:
     assert type(world) is world_type(world.name)
     assert type(world)(**{f.name: getattr(world, f.name) for f in fields(world)}) == world  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no world 'ocean'; there are shapes"):
+    with pytest.raises(ValueError, match="no world 'ocean'; there are shapes, valley"):
         world_type("ocean")
 
 
