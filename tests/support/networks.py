@@ -1,6 +1,7 @@
 """Small models with seeded random weights, for tests of files and of the pipeline."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -13,6 +14,7 @@ from pyrf.models.dit.model import WanModel
 from pyrf.models.text.encoder import TextEncoder
 from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
 
+Network = TypeVar("Network", bound=nn.Module)
 WORDS = ("a", "red", "blue", "circle", "square", "moves", "right", "left", "spins")
 MODEL = ModelConfig(
     dim=24, ffn_dim=48, num_heads=2, num_layers=2, text_len=8, text_dim=16, freq_dim=32, rope_theta=100.0
@@ -30,7 +32,7 @@ TEXT = UMT5Config(
 )
 
 
-def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
+def randomise(network: Network, seed: int = 0) -> Network:
     """Fill every parameter, also those that start at zero, so that each one matters to the output."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(network.named_parameters()):
@@ -43,9 +45,7 @@ def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def dit(config: ModelConfig = MODEL, seed: int = 0) -> WanModel:
-    network = randomise(WanModel(config), seed)
-    assert isinstance(network, WanModel)
-    return network
+    return randomise(WanModel(config), seed)
 
 
 def tokenizer() -> Tokenizer:
