@@ -4,7 +4,7 @@
     pyrf bench --model /tmp/wan-1.3B --device cuda --dtype bfloat16
 
 Network and codec have the sizes of the published ones, and take as long. The text encoder is one small layer
-with rows of the right size: it runs once a prompt.
+with rows of the right size: it runs once per prompt.
 """
 
 from __future__ import annotations

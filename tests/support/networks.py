@@ -59,16 +59,12 @@ def tokenizer() -> Tokenizer:
 
 
 def text_encoder(seed: int = 0) -> TextEncoder:
-    network = randomise(UMT5Encoder(TEXT), seed)
-    assert isinstance(network, UMT5Encoder)
-    return TextEncoder(network, tokenizer(), MODEL.text_len)
+    return TextEncoder(randomise(UMT5Encoder(TEXT), seed), tokenizer(), MODEL.text_len)
 
 
 def codec(seed: int = 0) -> TAEHVCodec:
     config = TAEHVConfig(encoder_width=8, decoder_widths=(12, 8, 8, 8), blocks=1)
-    network = randomise(TAEHV(config), seed)
-    assert isinstance(network, TAEHV)
-    return TAEHVCodec(network, fps=12.0)
+    return TAEHVCodec(randomise(TAEHV(config), seed), fps=12.0)
 
 
 def bundle(path: Path) -> Path:
