@@ -1,4 +1,4 @@
-"""TensorRT beside torch on one GPU, in one run: parity first, then frames a second. For an H100, run once.
+"""TensorRT beside torch on one GPU, in one run: parity first, then frames per second. For an H100, run once.
 
     python benchmarks/h100.py Wan-AI/Wan2.1-T2V-1.3B-Diffusers --student rewardforcing.pt | tee h100.json
 
@@ -211,7 +211,7 @@ def time_in_turns(
 
 
 def summary(times: dict[str, list[float]], frames: int) -> dict[str, dict[str, float]]:
-    """Frames a second at the median chunk, and its percentiles in milliseconds."""
+    """Frames per second at the median chunk, and its percentiles in milliseconds."""
     return {
         name: {
             "fps": 1e3 * frames / statistics.median(values),

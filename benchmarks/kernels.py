@@ -94,7 +94,7 @@ def cases(sizes: Sizes, size: LatentSize, dtype: torch.dtype, device: str) -> li
 
 
 def vae_norm(pixels: int) -> Work:
-    """Bias (1 operation a value), RMS norm (5) and SiLU (4) of each pixel's channels: one in, one out."""
+    """Bias (1 operation per value), RMS norm (5) and SiLU (4) of each pixel's channels: one in, one out."""
     values = pixels * VAE_CHANNELS
     return Work("bias_norm, VAE", 10 * values, ELEMENT * (2 * values + 2 * VAE_CHANNELS))
 

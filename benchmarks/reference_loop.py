@@ -33,6 +33,7 @@ from pyrf.config import PATCH, LatentSize, ModelConfig, StreamConfig
 from pyrf.export.exporter import export_student
 from pyrf.loop.sampler import ChunkLoop
 from pyrf.machine import processor
+from pyrf.models.dit.layers import Block
 from pyrf.models.dit.model import WanModel
 from pyrf.models.dit.packed_linear import pack_linears
 
@@ -74,7 +75,7 @@ class BareChunk:
         weight = self.model.patch_embedding.weight.flatten(1)
         F.linear(self.patches, weight, self.model.patch_embedding.bias)
 
-    def _block(self, block: torch.nn.Module) -> None:
+    def _block(self, block: Block) -> None:
         for linear in (block.self_attn.q, block.self_attn.k, block.self_attn.v, block.self_attn.o):
             linear(self.x)
         F.scaled_dot_product_attention(self.q, self.k, self.k)

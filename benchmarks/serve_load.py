@@ -68,10 +68,7 @@ async def measure_viewers(client: AsyncClient, count: int, seconds: float) -> di
     """Aggregate FPS and frame intervals in real time, and aggregate FPS as fast as can be."""
     result: dict[str, Any] = {"viewers": count}
     for pace in ("realtime", "max"):
-        sessions = [
-            await client.create_session(PROMPT, seed=i, pace=pace)  # type: ignore[arg-type]
-            for i in range(count)
-        ]
+        sessions = [await client.create_session(PROMPT, seed=i, pace=pace) for i in range(count)]
         start = time.perf_counter()
         players = await asyncio.gather(*(watch(session, start + seconds) for session in sessions))
         elapsed = time.perf_counter() - start
@@ -249,7 +246,7 @@ async def measure(url: str, server: psutil.Process, arguments: argparse.Namespac
 
 def tables(result: dict[str, Any]) -> str:
     """The result as tables for docs/serving.md."""
-    viewers = [
+    viewers: list[tuple[str, ...]] = [
         ("viewers", "real time, FPS in all", "interval p50, ms", "p99, ms", "pace max, FPS in all"),
         ("---",) * 5,
     ]

@@ -15,7 +15,7 @@ from pyrf.loop.sampler import Call, ChunkLoop
 from pyrf.streaming.chunk import Chunk, Clock, Timing
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.prompts import PromptSource
-from pyrf.video.files import Frames
+from pyrf.video.writer import Frames
 
 
 class ClosedError(Exception):

@@ -103,7 +103,9 @@ def test_a_bundle_with_the_wan_vae(tmp_path: Path) -> None:
     assert isinstance(loaded, WanVAE)
     assert {p.dtype for p in loaded.network.encoder.parameters()} == {torch.float32}
     assert {p.dtype for p in loaded.network.decoder.parameters()} == {torch.bfloat16}
-    assert same(load_bundle(path).codec().network.state_dict(), codec.network.state_dict())
+    whole = load_bundle(path).codec()
+    assert isinstance(whole, WanVAE)
+    assert same(whole.network.state_dict(), codec.network.state_dict())
     assert same(AutoencoderKLWan.from_pretrained(path / "vae").state_dict(), codec.network.state_dict())
 
 

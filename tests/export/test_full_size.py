@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 import psutil
@@ -93,7 +94,7 @@ def tell(capsys: pytest.CaptureFixture[str], result: dict[str, object]) -> None:
 
 
 def test_the_student_exports_within_24_gib(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result: dict[str, object] = {}
+    result: dict[str, Any] = {}
     with peak_memory(result):
         model = random_student(ModelConfig().num_layers)
         start = time.perf_counter()
@@ -109,7 +110,7 @@ def test_the_student_exports_within_24_gib(tmp_path: Path, capsys: pytest.Captur
     assert float(str(result["peak_gib"])) < 24
 
 
-def build(folder: Path, name: str, lengths: tuple[int, ...] = ()) -> dict[str, object]:
+def build(folder: Path, name: str, lengths: tuple[int, ...] = ()) -> dict[str, Any]:
     """Compile a graph for SM89: seconds, MiB, and the layers that the network is made of."""
     pytest.importorskip("tensorrt_rtx", reason="needs the wheel tensorrt-rtx")
     request = BuildRequest(str(folder / f"{name}.onnx"), str(folder / f"{name}.plan"), lengths)
@@ -119,7 +120,8 @@ def build(folder: Path, name: str, lengths: tuple[int, ...] = ()) -> dict[str, o
 
 
 def test_two_layers_of_the_student_become_engines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder, result = tmp_path / "export", {}
+    folder = tmp_path / "export"
+    result: dict[str, Any] = {}
     with peak_memory(result):
         start = time.perf_counter()
         export_student(random_student(2), STREAM, folder, LatentSize(HEIGHT, WIDTH))
@@ -133,7 +135,7 @@ def test_two_layers_of_the_student_become_engines(tmp_path: Path, capsys: pytest
 
 
 def test_the_vae_decoder_becomes_engines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result: dict[str, object] = {}
+    result: dict[str, Any] = {}
     with peak_memory(result):
         with unfilled():
             network = build_network(dict(AutoencoderKLWan().config))

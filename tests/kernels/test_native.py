@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pyrf import _native
+import pyrf._native as _native
 from pyrf.ops import native
 from tests.kernels import emulator
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def result_of(
     options: list[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> dict:
+) -> dict[str, Any]:
     """Run a script's main; its last line is JSON."""
     monkeypatch.setattr(sys, "argv", [module.__name__, *options])
     module.main()
@@ -56,6 +57,7 @@ def test_figures_agree_with_each_other(random_bundle: Path) -> None:
     pipe = StreamingPipeline.from_pretrained(str(random_bundle))
     result = bench.run(pipe, "random", load_s=1.5, chunks=4, repeats=3, warm_up=1)
     assert result.load_s == 1.5
+    assert result.denoise_fps is not None
     assert result.denoise_fps > result.end_to_end_fps
     assert result.chunk_p99_ms >= result.chunk_p50_ms
     assert result.peak_cuda_mib is None

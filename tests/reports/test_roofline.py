@@ -59,14 +59,15 @@ ATTENTIONS = (
 def test_torch_counts_the_same_products(clean: bool) -> None:
     """One call with a full window. Torch counts products and attentions; norms and sums are not counted."""
     model, stream = SMALL.model, SMALL.stream
-    size, kind = LatentSize(4, 6), {"dtype": torch.float32, "device": "cpu"}
+    size, dtype = LatentSize(4, 6), torch.float32
     assert stream.chunk_frames * size.tokens == SMALL.tokens
-    cache = SinkRingCache(model, stream, batch=1, size=size, **kind)
+    cache = SinkRingCache(model, stream, batch=1, size=size, dtype=dtype, device="cpu")
     for _ in range(stream.slots):
         cache.begin_chunk()
         cache.commit()
     cache.begin_chunk()
-    network, attention = WanModel(model).eval(), CachedAttention(cache, ChunkRope(model, size, **kind))
+    network = WanModel(model).eval()
+    attention = CachedAttention(cache, ChunkRope(model, size, dtype=dtype, device="cpu"))
     latents = torch.zeros(1, stream.chunk_frames, model.in_channels, *size)
     counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(ATTENTIONS, attention_flops))
     with torch.no_grad():

@@ -45,7 +45,10 @@ def test_any_company_any_prompt_at_any_time(pipe: StreamingPipeline, data: st.Da
             assert chunk is not None
             assert (chunk.index, chunk.prompt) == (expected.index, expected.prompt)
             assert near(chunk.frames, expected.frames)
-            assert chunk.timing.total >= chunk.timing.denoise + chunk.timing.clean > 0
+            denoise, clean = chunk.timing.denoise, chunk.timing.clean
+            assert denoise is not None
+            assert clean is not None
+            assert chunk.timing.total >= denoise + clean > 0
 
 
 def test_batches_and_single_streams_mix(pipe: StreamingPipeline) -> None:
@@ -106,7 +109,9 @@ def test_an_error_closes_all(pipe: StreamingPipeline, monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(streams[1]._state._decoder, "decode", fail)
+    state = streams[1]._state
+    assert state is not None
+    monkeypatch.setattr(state._decoder, "decode", fail)
     with pytest.raises(MemoryError):
         next_chunks(streams)
     assert [stream._state for stream in streams] == [None, None]

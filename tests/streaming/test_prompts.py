@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pyrf.pipeline import StreamingPipeline
@@ -53,7 +55,7 @@ def test_a_stream_follows_its_timeline(
     ],
 )
 def test_a_timeline_is_checked_before_anything_is_computed(
-    pipe: StreamingPipeline, timeline: dict, message: str
+    pipe: StreamingPipeline, timeline: dict[Any, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         pipe.stream(RED, timeline=timeline)

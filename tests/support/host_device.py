@@ -6,6 +6,7 @@ writes too early over what is still to be read, gets wrong results.
 
 import ctypes
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import onnxruntime
 import torch
@@ -58,7 +59,8 @@ class HostDevice:
 
     def capture(self, stream, enqueue):
         self.captures += 1
-        recorded, stream.recording = [], True
+        recorded: list[Any] = []
+        stream.recording = True
         stream.give, give = recorded.append, stream.give
         try:
             enqueue()

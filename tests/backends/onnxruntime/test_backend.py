@@ -1,7 +1,9 @@
 """The ONNX Runtime backend through the public API: what torch shows, for every kind of stream."""
 
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,12 +33,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def pipes(saved: str, cache: Path) -> tuple[StreamingPipeline, StreamingPipeline]:
+def pipes(saved: str, cache: Path) -> Iterator[tuple[StreamingPipeline, StreamingPipeline]]:
     """The bundle in torch and in ONNX Runtime, exported as it is loaded."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYRF_CACHE", str(cache))
-        pipes = [StreamingPipeline.from_pretrained(saved, backend=name) for name in ("torch", "onnxruntime")]
-        yield tuple(pipes)
+        eager, exported = (
+            StreamingPipeline.from_pretrained(saved, backend=name) for name in ("torch", "onnxruntime")
+        )
+        yield eager, exported
 
 
 def frames(pipe: StreamingPipeline, *arguments, switch=None, recache=False, **options) -> np.ndarray:
@@ -117,14 +121,16 @@ def test_close_frees_the_cache(pipes) -> None:
     stream = pipes[1].stream(RED)
     next(stream)
     rollout = weakref.ref(stream._state.rollout)
-    buffer = weakref.ref(rollout().cache.keys[0])
+    buffer = weakref.ref(stream._state.rollout.cache.keys[0])
     stream.close()
     assert rollout() is None
     assert buffer() is None
 
 
 def opened(pipe: StreamingPipeline) -> OnnxRuntimeRollout:
-    return pipe.model.backend.open(1, LatentSize(4, 6), torch.zeros(1, 8, 16))
+    rollout = pipe.model.backend.open(1, LatentSize(4, 6), torch.zeros(1, 8, 16))
+    assert isinstance(rollout, OnnxRuntimeRollout)
+    return rollout
 
 
 def test_verbs_out_of_order_are_refused(pipes) -> None:
@@ -174,7 +180,7 @@ def test_a_truncated_graph_is_refused(pipes, exported: Path, tmp_path: Path) -> 
         ({"backend": "onnx"}, "backend must be one of torch, onnxruntime, tensorrt, got 'onnx'"),
     ],
 )
-def test_what_cannot_work_is_refused_when_loading(saved: str, options: dict, message: str) -> None:
+def test_what_cannot_work_is_refused_when_loading(saved: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         StreamingPipeline.from_pretrained(saved, **({"backend": "onnxruntime"} | options))
 

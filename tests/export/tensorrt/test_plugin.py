@@ -6,6 +6,7 @@ No TensorRT here has `tensorrt.plugin` (RTX's wheel has an empty one), so a stan
 import ctypes
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import onnx
 import pytest
@@ -46,7 +47,7 @@ class Plugin:
     """What is used of `tensorrt.plugin`."""
 
     TensorDesc = Desc
-    AutoTuneCombination = tuple
+    AutoTuneCombination: Any = tuple
     SymInt32 = int
 
     def __init__(self):
@@ -108,7 +109,7 @@ def check(plugin, kernels, dtype, head_dim, length, heads=2, queries=40, capacit
     name, _, launched, numbers = plugin.functions["aot_impl"](*inputs, None, None)
     device, valid = _Device(), torch.tensor([length])
     # TensorRT's order: inputs, numbers, outputs.
-    fields = [(f"p{i}", ctypes.c_uint64) for i in range(4)]
+    fields: list[tuple[str, Any]] = [(f"p{i}", ctypes.c_uint64) for i in range(4)]
     fields += [(f"n{i}", ctypes.c_int32) for i in range(3)] + [("out", ctypes.c_uint64)]
     arguments = type("Arguments", (ctypes.Structure,), {"_fields_": fields})
     pointers = [device.pointer(x) for x in (q, keys, values, valid)]
@@ -120,8 +121,8 @@ def check(plugin, kernels, dtype, head_dim, length, heads=2, queries=40, capacit
     if length == 0:  # no valid length: nothing is written
         assert out.isnan().all()
         return
-    seen = (x[:, :, :length].double() for x in (keys, values))
-    expected = F.scaled_dot_product_attention(q.double(), *seen).transpose(1, 2).flatten(2)
+    seen_keys, seen_values = (x[:, :, :length].double() for x in (keys, values))
+    expected = F.scaled_dot_product_attention(q.double(), seen_keys, seen_values).transpose(1, 2).flatten(2)
     error = (out.double() - expected).norm() / expected.norm()
     assert error < {torch.bfloat16: 3e-3, torch.float16: 4e-4}[dtype]
 

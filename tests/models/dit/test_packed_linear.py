@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from pyrf.backends.torch.backend import TorchBackend
-from pyrf.models.dit import packed_linear
 from pyrf.models.dit.layers import gelu_tanh
 from pyrf.models.dit.model import WanModel
 from pyrf.models.dit.packed_linear import PackedLinear, pack_linears, packs_here
@@ -69,7 +68,7 @@ def test_the_torch_backend_packs_what_gains(config, dtype, packed):
 
 
 def test_another_processor_keeps_torchs_linears(monkeypatch):
-    monkeypatch.setattr(packed_linear.torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     network = model()
     pack_linears(network)
     assert not any(isinstance(module, PackedLinear) for module in network.modules())

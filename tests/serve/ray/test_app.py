@@ -199,7 +199,7 @@ def test_sigterm_tells_every_viewer_and_exits_0(cluster: Cluster) -> None:
 
 
 @pytest.mark.slow
-def test_live_sessions_bring_a_second_replica() -> None:
+def test_live_sessions_bring_a_second_replica(cluster: Cluster) -> None:
     async def main() -> None:
         async with cluster.client() as client:
             sessions = [await client.create_session(RED) for _ in range(ROOM)]

@@ -42,6 +42,13 @@ def tensors_of(folder: Path, stage: Line, chosen: TrainSettings) -> dict[str, to
     return training._weights() | training.optimizers.state()
 
 
+def weight(stage: Line, part: str) -> torch.Tensor:
+    """Of the student or the critic."""
+    found = stage.module[part].weight
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
 def run(folder: Path, kill_at: int | None, turns: bool) -> None:
     torch.set_num_threads(1)
     before: Any = functools.partial(die, step=kill_at) if kill_at is not None else lambda draw: None
@@ -212,26 +219,33 @@ def test_learning_rates_of_parts(tmp_path: Path) -> None:
 
 
 def test_the_average_begins_at_its_step_and_is_what_is_evaluated(tmp_path: Path) -> None:
-    stage, seen = Line(), []
-    stage.before = lambda draw: seen.append(stage.module["student"].weight.detach().clone())
+    stage = Line()
+    seen: list[torch.Tensor] = []
+
+    def before(draw: Draw) -> None:
+        seen.append(weight(stage, "student").detach().clone())
+
+    stage.before = before
     train(lambda: stage, settings(steps=4, ema=0.75, ema_start=2), tmp_path)
-    trained = stage.module["student"].weight
+    trained = weight(stage, "student")
     after_two, after_three = seen[2:]
     expected = after_two.lerp(after_three, 0.25).lerp(trained, 0.25)
     (evaluated,) = stage.evaluated
     torch.testing.assert_close(evaluated["student.weight"], expected)
-    assert torch.equal(evaluated["critic.weight"], stage.module["critic"].weight)
+    assert torch.equal(evaluated["critic.weight"], weight(stage, "critic"))
 
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(tmp_path: Path) -> None:
     """A skipped step leaves everything as it was; too many in a row end the run."""
     bad = {1: math.nan, 2: math.inf, 4: math.nan}
-    stage, seen = Line(before=lambda draw: bad.get(draw.step)), []
-    original = stage.before
-    stage.before = lambda draw: (
-        seen.append(stage.module["student"].weight.detach().clone()),
-        original(draw),
-    )[1]  # type: ignore[func-returns-value]
+    stage = Line()
+    seen: list[torch.Tensor] = []
+
+    def before(draw: Draw) -> float | None:
+        seen.append(weight(stage, "student").detach().clone())
+        return bad.get(draw.step)
+
+    stage.before = before
     train(lambda: stage, settings(steps=6, max_skips=2), tmp_path)
     same = [torch.equal(a, b) for a, b in itertools.pairwise(seen)]
     assert same == [False, True, True, False, True]
@@ -246,7 +260,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(tmp_path: Path) -> No
 def test_weights_that_are_not_finite_are_neither_kept_nor_exported(tmp_path: Path) -> None:
     def spoil(draw: Draw) -> None:
         if draw.step == 2:
-            stage.module["student"].weight.data.fill_(math.nan)
+            weight(stage, "student").data.fill_(math.nan)
 
     stage = Line(before=spoil)
     with pytest.raises(DivergedError, match=r"step 3 is not kept, .*: module/student\.weight is not finite"):
@@ -257,7 +271,7 @@ def test_weights_that_are_not_finite_are_neither_kept_nor_exported(tmp_path: Pat
     assert not (tmp_path / "exported").exists()
 
     def spoil_all(draw: Draw) -> None:
-        late.module["critic"].weight.data.fill_(math.inf)
+        weight(late, "critic").data.fill_(math.inf)
 
     late = Line(before=spoil_all)
     with pytest.raises(DivergedError, match="critic"):

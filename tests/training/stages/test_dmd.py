@@ -2,6 +2,7 @@
 
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def network(seed: int) -> ScratchTextToVideo:
     return model
 
 
-def stage(reward: Reward | None = None, **settings: float) -> DmdStage:
+def stage(reward: Reward | None = None, **settings: Any) -> DmdStage:
     return DmdStage(
         DmdSettings(chunks=4, critic_steps=2, **settings),
         teacher=network(0),
@@ -109,6 +110,6 @@ def test_the_reward_sees_the_rollout_as_frames_and_gives_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"critic_steps": 0}, {"chunks": 2}, {"inverse_beta": -1.0}, {"b": 2.0}])
-def test_refuses_wrong_settings(wrong: dict[str, float]) -> None:
+def test_refuses_wrong_settings(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         DmdSettings(**wrong)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from pyrf import cli
+from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import LatentSize
 from pyrf.training.kinds import load_scratch_recipe
 from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
@@ -65,7 +66,7 @@ def test_a_plain_bfloat16_sink_stands_still_where_the_exact_one_moves() -> None:
     dit = dit.to(torch.bfloat16).eval()
     stream = recipe.stream
     changed = {}
-    for kind in (study.TorchRollout, PlainSinkRollout):
+    for kind in (TorchRollout, PlainSinkRollout):
         prompt = torch.zeros(1, dit.config.text_len, dit.config.text_dim)
         rollout = kind(dit, stream, 1, LatentSize(4, 6), prompt)
         generator = torch.Generator().manual_seed(0)
@@ -76,7 +77,7 @@ def test_a_plain_bfloat16_sink_stands_still_where_the_exact_one_moves() -> None:
                 first = rollout.cache.values[0][:, :, : rollout.cache.tokens].clone()
         last = rollout.cache.values[0][:, :, : rollout.cache.tokens]
         changed[kind] = float((last != first).float().mean())
-    assert changed[study.TorchRollout] > 0.9
+    assert changed[TorchRollout] > 0.9
     assert changed[PlainSinkRollout] < 0.75
 
 
