@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pyrf.worlds.valley.attributes import BALLOONS, FPS, HEIGHT, NO_BALLOON, WIDTH
 from pyrf.worlds.valley.camera import camera_velocity
-from pyrf.worlds.valley.detector_network import CELL, CLASSES, FrameReader, half_size
+from pyrf.worlds.valley.detector_network import CLASSES, FrameReader, half_size
+from pyrf.worlds.valley.tracking import balloon_velocity
 from pyrf.worlds.world import Facts, Frames
 
 WEIGHTS = Path(__file__).parent / "detector.safetensors"
@@ -26,8 +27,6 @@ HOVER = 0.25
 """Pixels a frame below which a balloon hovers."""
 SEEN = 0.4
 """Mean probability of nine cells of the map from which they show a balloon."""
-TRACK = 24
-"""Frames that a balloon is followed."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def detect(frames: Frames, network: FrameReader | None = None) -> Detection:
         values[name] = classes[int(chance.argmax())]
         confidence[name] = float(chance.max())
     chances = torch.cat([map_logits for _, map_logits in parts]).softmax(1)
-    balloon, path, present = _balloon(chances, confidence)
+    balloon, path, present = _balloon(clip, chances, confidence)
     velocity, confidence["camera"] = camera_velocity(clip)
     camera = "still" if abs(velocity) < STILL else ("right" if velocity > 0 else "left")
     confidence["speed"] = confidence["camera"]
@@ -125,8 +124,13 @@ def detect(frames: Frames, network: FrameReader | None = None) -> Detection:
     )
 
 
-def _balloon(chances: Tensor, confidence: dict[str, float]) -> tuple[str | None, str | None, float]:
-    """Colour, path, and share of frames with a balloon; chances [T, 1 + colours, rows, columns]."""
+def _balloon(
+    clip: Tensor, chances: Tensor, confidence: dict[str, float]
+) -> tuple[str | None, str | None, float]:
+    """Colour, path, and share of frames with a balloon.
+
+    clip: uint8 [T, H, W, 3]; chances: [T, 1 + colours, rows, columns].
+    """
     # a balloon fills several cells: a lonely one is something else
     colors = F.avg_pool2d(chances[:, 1:], 3, stride=1, padding=1)
     best = colors.sum(1).amax((1, 2))
@@ -138,7 +142,7 @@ def _balloon(chances: Tensor, confidence: dict[str, float]) -> tuple[str | None,
     weight = (colors * (colors > 0.5 * SEEN)).sum((0, 2, 3))
     color = int(weight.argmax())
     confidence["balloon"] = float(weight[color] / weight.sum())
-    velocity = _balloon_velocity(colors[:, color])
+    velocity = balloon_velocity(clip, colors[:, color], 0.5 * SEEN)
     if velocity is None:
         confidence["path"] = 0.0
         return list(BALLOONS)[color], None, present
@@ -152,43 +156,3 @@ def _balloon(chances: Tensor, confidence: dict[str, float]) -> tuple[str | None,
     margin = abs(max(abs(right), abs(down)) - HOVER)
     confidence["path"] = min(1.0, 0.5 + 2 * margin)
     return list(BALLOONS)[color], path, present
-
-
-def _balloon_velocity(chance: Tensor) -> tuple[float, float] | None:
-    """Pixels a frame right and down, of one colour; None when it is seen too seldom.
-
-    chance: [T, rows, columns]. It is followed for up to TRACK frames at a time from where it is seen best, so
-    that a second one, which comes in while the first leaves, does not matter; of those the median counts.
-    """
-    slopes = []
-    for part in chance.split(TRACK):
-        places = _follow(part)
-        if len(places) < 5:
-            continue
-        time, x, y = torch.tensor(places, dtype=torch.float64).T
-        time = time - time.mean()
-        slopes.append((torch.stack([(time * x).sum(), (time * y).sum()]) / time.square().sum()) * CELL)
-    if not slopes:
-        return None
-    right, down = torch.stack(slopes).median(0).values.tolist()
-    return right, down
-
-
-def _follow(chance: Tensor) -> list[tuple[int, float, float]]:
-    """Frames and middles (x, y), in cells, of what is brightest, from its best frame on to both ends."""
-    frames, rows, columns = chance.shape
-    y, x = torch.meshgrid(torch.arange(rows).float(), torch.arange(columns).float(), indexing="ij")
-    start = int(chance.amax((1, 2)).argmax())
-    top = int(chance[start].argmax())
-    places = []
-    for times in (range(start, frames), range(start - 1, -1, -1)):
-        at_x, at_y = x.flatten()[top], y.flatten()[top]
-        for time in times:
-            near = ((x - at_x).abs() <= 3.5) & ((y - at_y).abs() <= 3.5)
-            weight = chance[time] * near
-            if float(weight.max()) < 0.5 * SEEN:
-                continue
-            weight = (weight - 0.1).clamp(min=0)
-            at_x, at_y = (weight * x).sum() / weight.sum(), (weight * y).sum() / weight.sum()
-            places.append((time, float(at_x), float(at_y)))
-    return places

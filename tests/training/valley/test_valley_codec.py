@@ -1,0 +1,84 @@
+"""The codec's start: a linear codec, and a network that does the same; and a step from there."""
+
+import random
+
+import pytest
+import torch
+
+from pyrf.models.codecs.taehv import TAEHV, TAEHVConfig
+from pyrf.training.runner.trainer import Draw
+from pyrf.training.valley.clips import HELD_OUT_SEED, balloon_mask, clip
+from pyrf.training.valley.codec import CONFIG, CROP, FRAMES, CodecStage
+from pyrf.training.valley.linear import LinearCodec, fit, write
+from pyrf.worlds.valley.world import Valley
+
+WORLD = Valley()
+
+
+@pytest.fixture(scope="module")
+def linear() -> LinearCodec:
+    return fit(WORLD, 8, 10**7, CONFIG.latent_channels)
+
+
+@pytest.fixture(scope="module")
+def network(linear: LinearCodec) -> TAEHV:
+    network = TAEHV(CONFIG)
+    write(linear, network)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def video() -> torch.Tensor:
+    return clip(WORLD, HELD_OUT_SEED, FRAMES)[2].float()[None] / 255
+
+
+def psnr(decoded: torch.Tensor, video: torch.Tensor) -> float:
+    return -10 * float(torch.log10((decoded - video).square().mean()))
+
+
+def test_the_linear_codec_is_good_and_its_latents_are_small(linear: LinearCodec, video: torch.Tensor) -> None:
+    latents = linear.encode(video)
+    assert latents.shape == (1, FRAMES // 4, CONFIG.latent_channels, 12, 20)
+    assert 0.3 < float(latents.std()) < 1
+    assert psnr(linear.decode(latents), video) > 26
+
+
+@torch.no_grad()
+def test_the_network_starts_as_the_linear_codec(
+    linear: LinearCodec, network: TAEHV, video: torch.Tensor
+) -> None:
+    latents = network.encode(video)
+    assert float((latents - linear.encode(video)).std()) < 0.1
+    reached = psnr(network.decode(latents), video)
+    assert reached > psnr(linear.decode(linear.encode(video)), video) - 2
+
+
+def test_other_networks_are_refused(linear: LinearCodec) -> None:
+    with pytest.raises(ValueError, match="a patch of 16"):
+        write(linear, TAEHV(TAEHVConfig(24, 64, (64, 64, 64, 64), 2, 16, (False, False, False))))
+
+
+def test_a_step_has_a_gradient_in_every_weight(network: TAEHV) -> None:
+    stage = CodecStage(WORLD, 1, network.state_dict())
+    draw = Draw(0, range(1), torch.Generator().manual_seed(0), random.Random(0), random.Random(0))
+    loss, metrics = stage.loss(draw)
+    loss.backward()
+    assert metrics["psnr"] > 20
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in stage.module.parameters())
+
+
+def test_windows_weigh_what_has_its_neighbours(network: TAEHV) -> None:
+    stage = CodecStage(WORLD, 1, network.state_dict())
+    for seed in range(4):
+        video, weight = stage._window(random.Random(seed))
+        assert video.shape == (FRAMES, 3, *CROP)
+        assert weight.shape == (FRAMES, 1, *CROP)
+        assert 0.4 < float((weight > 0).float().mean()) <= 1
+
+
+def test_the_balloon_mask_covers_the_balloon() -> None:
+    scene = next(s for s in map(WORLD.scene, range(100)) if s.facts["path"] == "hover")
+    mask = balloon_mask(scene, 10, 1, WORLD.height, WORLD.width)
+    (x, y), *_ = scene.balloons(10)
+    assert mask[0, 0, int(y), int(x)] == 1
+    assert 900 < float(mask.sum()) < 2200
