@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pyrf.config import ModelConfig, StreamConfig
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.ops import attention_choice, native
 from pyrf.pipeline import StreamingPipeline
 from pyrf.reports import bench
@@ -164,7 +164,7 @@ def test_kernels_times_each_op(
     sizes = Sizes.of(networks.MODEL, StreamConfig(), 32, 48)
     results = {
         case.work.name: module.measure(case, timer, warm_up=1, repeats=3)
-        for case in module.cases(sizes, 2, 3, dtype, "cpu")
+        for case in module.cases(sizes, LatentSize(4, 6), dtype, "cpu")
     }
     assert seen == 20 * [("kernels", "pyrf"), (None, "sdpa")]
     assert set(results) == {
@@ -185,7 +185,8 @@ def test_kernels_at_full_size_on_fake_cuda(dtype: torch.dtype) -> None:
     """Every op takes what the script gives it on a GPU."""
     sizes = Sizes.of(ModelConfig(), StreamConfig(), 480, 832)
     with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True):
-        sink, append, attention, add_norm, vae = script("kernels").cases(sizes, 30, 52, dtype, "cuda:0")
+        cases = script("kernels").cases(sizes, LatentSize(60, 104), dtype, "cuda:0")
+        sink, append, attention, add_norm, vae = cases
         assert sink.run() is None
         assert append.run().shape == (1, 12, 4680, 128)
         assert attention.run().shape == (1, 4680, 1536)
