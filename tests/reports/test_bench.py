@@ -185,9 +185,8 @@ def test_kernels_at_full_size_on_fake_cuda(dtype: torch.dtype) -> None:
     """Every op takes what the script gives it on a GPU."""
     sizes = Sizes.of(ModelConfig(), StreamConfig(), 480, 832)
     with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True):
-        sink, append, attention, add_norm, vae = script("kernels").cases(
-            sizes, LatentSize(60, 104), dtype, "cuda:0"
-        )
+        cases = script("kernels").cases(sizes, LatentSize(60, 104), dtype, "cuda:0")
+        sink, append, attention, add_norm, vae = cases
         assert sink.run() is None
         assert append.run().shape == (1, 12, 4680, 128)
         assert attention.run().shape == (1, 4680, 1536)
