@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyrf.models.codecs.taehv import TAEHV, TAEHVConfig
-from pyrf.training.runner.trainer import Draw
+from pyrf.training.runner.stage import Draw
 from pyrf.training.valley.clips import HELD_OUT_SEED, balloon_mask, clip
 from pyrf.training.valley.codec import CONFIG, CROP, FRAMES, CodecStage
 from pyrf.training.valley.linear import LinearCodec, fit, write

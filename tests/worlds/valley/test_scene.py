@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from pyrf.worlds.valley.world import Valley
 WORLD = Valley()
 
 
-def of(seed: int, **wanted: str | None) -> Scene:
+def of(seed: int, **wanted: Any) -> Scene:
     """A scene with some of its attributes chosen."""
     rng = random.Random(seed)
     return Scene(replace(Valley().sample(rng), **wanted), rng)
