@@ -35,7 +35,7 @@ def time_in_turns(peers: dict[str, Callable[[], object]], repeats: int) -> Times
 
 
 def tiny_chunks(repeats: int) -> tuple[Times, float, int]:
-    """Chunks of the bundled model, prompt to frames; the largest difference of a pixel; frames a chunk."""
+    """Chunks of the bundled model, prompt to frames; the largest difference of a pixel; frames per chunk."""
     pipes = {
         name: StreamingPipeline.from_pretrained("tiny", backend=name) for name in ("torch", "onnxruntime")
     }

@@ -13,7 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -76,11 +76,13 @@ def cases(sizes: Sizes) -> Iterator[Case]:
     slot = torch.tensor(WINDOW - 1)
 
     def append(i: int) -> object:
-        return norm_rope_append(*rows[i, :3], *vectors[i, :2], EPS, rope, slot, *caches[i])
+        (q, k, v), (norm_q, norm_k), (keys, values) = rows[i, :3], vectors[i, :2], caches[i]
+        return norm_rope_append(q, k, v, norm_q, norm_k, EPS, rope, slot, keys, values)
 
     def attend(i: int) -> object:
         q = rows[i, 0].unflatten(-1, (heads, head_dim)).transpose(1, 2)
-        return ring_attention(q, *caches[i], WINDOW * tokens)
+        keys, values = caches[i]
+        return ring_attention(q, keys, values, WINDOW * tokens)
 
     def sum_and_norm(i: int) -> object:
         gate, weight, shift = vectors[i]
@@ -113,8 +115,9 @@ def timed(case: Case, repeats: int) -> tuple[float, float]:
     """Median microseconds of a call by us and by torch."""
     times: tuple[list[float], list[float]] = ([], [])
     for repeat in range(repeats + 1):
-        for run, setting, found in zip((case.ours, case.torchs), (nullcontext, plain_torch), times):
-            with setting():
+        settings: tuple[AbstractContextManager[None], ...] = (nullcontext(), plain_torch())
+        for run, setting, found in zip((case.ours, case.torchs), settings, times):
+            with setting:
                 start = time.perf_counter()
                 for layer in range(LAYERS):
                     run(layer)

@@ -18,10 +18,9 @@ import torch
 from random_wan import random_transformer
 
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.config import StreamConfig
-from pyrf.loop.sampler import ChunkLoop, SeededNoise
+from pyrf.config import LatentSize, StreamConfig
 from pyrf.machine import peak_rss_mib, processor
-from pyrf.reports.roofline_table import MODELS
+from pyrf.models.wan21 import MODELS
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -45,11 +44,9 @@ def main() -> None:
     if arguments.layers is not None:
         config = replace(config, num_layers=arguments.layers)
     model = random_transformer(config, DTYPES[arguments.dtype], device)
-    backend = TorchRollout(model, stream)
-    backend.start(1, arguments.height, arguments.width)
-    backend.set_prompt(torch.randn(1, config.text_len, config.text_dim, device=device))
-    shape = (stream.chunk_frames, config.in_channels, arguments.height, arguments.width)
-    loop = ChunkLoop(backend, stream, SeededNoise([0], shape, device))
+    size = LatentSize(arguments.height, arguments.width)
+    prompt = torch.randn(1, config.text_len, config.text_dim, device=device)
+    loop = TorchRollout(model, stream, 1, size, prompt).loop([0])
     ready_s = time.perf_counter() - start
     seconds = []
     for _ in range(arguments.chunks):

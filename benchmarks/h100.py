@@ -1,4 +1,4 @@
-"""TensorRT beside torch on one GPU, in one run: parity first, then frames a second. For an H100, run once.
+"""TensorRT beside torch on one GPU, in one run: parity first, then frames per second. For an H100, run once.
 
     python benchmarks/h100.py Wan-AI/Wan2.1-T2V-1.3B-Diffusers --student rewardforcing.pt | tee h100.json
 
@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -26,13 +27,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrf.backends.base import Rollout
-from pyrf.backends.torch.rollout import TorchBackend, TorchRollout
+from pyrf.backends.base import Backend
+from pyrf.backends.torch.backend import TorchBackend
+from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.bundle import load_bundle
 from pyrf.config import LatentSize
-from pyrf.loop.cache import SinkRingCache
-from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from pyrf.machine import percentile
+from pyrf.models.codecs.codec import latent_size
 from pyrf.models.dit.model import PromptCache
 from pyrf.pipeline import StreamingPipeline
 
@@ -69,27 +70,31 @@ class CapturedTorchRollout(TorchRollout):
         capture: records a call.
     """
 
-    def __init__(self, engine: TorchBackend, wrap: Wrap, capture: Capture) -> None:
-        super().__init__(engine.model, engine.stream)
-        self._wrap, self._capture = wrap, capture
-
-    def _begin(self, cache: SinkRingCache, size: LatentSize) -> None:
-        super()._begin(cache, size)
-        self._latents = torch.zeros(self._shape, device=self.device)
-        self._calls: dict[tuple[object, ...], tuple[Callable[[], None], Any] | None] = {}
+    def __init__(
+        self,
+        backend: TorchBackend,
+        batch: int,
+        size: LatentSize,
+        prompt_embeds: Tensor,
+        *,
+        wrap: Wrap,
+        capture: Capture,
+    ) -> None:
         self._fixed: PromptCache | None = None
-        self._forward = self._wrap(self.model.forward)
-        self._write_cache = self._wrap(self.model.write_cache)
+        super().__init__(backend.model, backend.stream, batch, size, prompt_embeds)
+        self._forward, self._write_cache = wrap(self.model.forward), wrap(self.model.write_cache)
+        self._capture = capture
+        self._latents = torch.zeros(batch, *self.shape, device=self.device)
+        self._calls: dict[tuple[object, ...], tuple[Callable[[], None], Any] | None] = {}
 
     def _encode_prompt(self, prompt_embeds: Tensor) -> None:
         super()._encode_prompt(prompt_embeds)
-        assert self._prompt is not None
         if self._fixed is None:
-            self._fixed = PromptCache(*(tuple(x.clone() for x in part) for part in self._prompt))
-        for fixed, new in zip(self._fixed, self._prompt):
+            self._fixed = PromptCache(*(tuple(x.clone() for x in part) for part in self.prompt))
+        for fixed, new in zip(self._fixed, self.prompt):
             for to, source in zip(fixed, new):
                 to.copy_(source)
-        self._prompt = self._fixed
+        self.prompt = self._fixed
 
     def _run(self, key: tuple[object, ...], call: Callable[[], Any]) -> Any:
         if key not in self._calls:
@@ -103,33 +108,30 @@ class CapturedTorchRollout(TorchRollout):
 
     def _set(self, latents: Tensor) -> int:
         """Fill in what a call reads; the cache's length, which is fixed in a graph."""
-        assert self.cache is not None
         self._latents.copy_(latents)
         self.rope.at(self.cache.frame_positions)
         return self.cache.length
 
     def _predict(self, latents: Tensor, timestep: float) -> Tensor:
         length, time = self._set(latents), self.time(timestep)
-        attention, prompt = self.in_force
-        call = partial(self._forward, self._latents, time, prompt, attention=attention)
+        call = partial(self._forward, self._latents, time, self.prompt, attention=self.attention)
         return self._run(("denoise", timestep, length), call).clone()
 
     def _write(self, latents: Tensor) -> None:
         length, time = self._set(latents), self.time(0.0)
-        attention, prompt = self.in_force
-        call = partial(self._write_cache, self._latents, time, prompt, attention=attention)
+        call = partial(self._write_cache, self._latents, time, self.prompt, attention=self.attention)
         self._run(("clean", length), call)
 
 
 class CapturedTorchBackend(TorchBackend):
     """See `CapturedTorchRollout`."""
 
-    def __init__(self, engine: TorchBackend, wrap: Wrap, capture: Capture = capture_on_gpu) -> None:
-        super().__init__(engine.model, engine.codec, engine.stream)
+    def __init__(self, backend: TorchBackend, wrap: Wrap, capture: Capture = capture_on_gpu) -> None:
+        super().__init__(backend.model, backend.codec, backend.stream)
         self._wrap, self._capture = wrap, capture
 
-    def backend(self, height: int, width: int) -> TorchRollout:
-        return CapturedTorchRollout(self, self._wrap, self._capture)
+    def open(self, batch: int, size: LatentSize, prompt_embeds: Tensor) -> TorchRollout:
+        return CapturedTorchRollout(self, batch, size, prompt_embeds, wrap=self._wrap, capture=self._capture)
 
 
 def load(name: str, model: str, **options: Any) -> StreamingPipeline:
@@ -141,18 +143,25 @@ def load(name: str, model: str, **options: Any) -> StreamingPipeline:
     if name == "plugin":
         from pyrf.backends.tensorrt.backend import TensorRTBackend, plans_on_gpu
         from pyrf.backends.tensorrt.cuda import CudaDevice
-        from pyrf.backends.tensorrt.runtime import load_tensorrt
         from pyrf.export.tensorrt.engines import BuildOptions
+        from pyrf.export.tensorrt.library import load_tensorrt
 
         opened = plans_on_gpu(load_tensorrt(), CudaDevice(pipe.device), BuildOptions(plugin=True))
         bundle = load_bundle(model, student=options["student"])
-        pipe.engine = TensorRTBackend(
-            bundle, pipe.codec, dtype=pipe.dtype, open_plans=opened, exported=exported
+        use_backend(
+            pipe,
+            TensorRTBackend(bundle, pipe.codec, dtype=pipe.dtype, open_plans=opened, exported=exported),
         )
     if name in ("graph", "compile"):
-        assert isinstance(pipe.engine, TorchBackend)
-        pipe.engine = CapturedTorchBackend(pipe.engine, as_it_is if name == "graph" else compile_whole)
+        assert isinstance(pipe.model.backend, TorchBackend)
+        wrap = as_it_is if name == "graph" else compile_whole
+        use_backend(pipe, CapturedTorchBackend(pipe.model.backend, wrap))
     return pipe
+
+
+def use_backend(pipe: StreamingPipeline, backend: Backend) -> None:
+    """Let another backend compute the pipeline's next streams."""
+    pipe.model = replace(pipe.model, backend=backend)
 
 
 def synchronize(pipe: StreamingPipeline) -> None:
@@ -162,14 +171,9 @@ def synchronize(pipe: StreamingPipeline) -> None:
 
 @torch.inference_mode()
 def latent_chunks(pipe: StreamingPipeline) -> Callable[[], Tensor]:
-    """A stream of latents from PROMPT and seed 0, a chunk a call."""
-    stride, stream = pipe.codec.spatial_stride, pipe.stream_config
-    height, width = pipe.height // stride, pipe.width // stride
-    backend: Rollout = pipe.engine.backend(height, width)
-    backend.start(1, height, width)
-    backend.set_prompt(pipe.text_encoder.encode([PROMPT]))
-    shape = (stream.chunk_frames, pipe.codec.latent_channels, height, width)
-    loop = ChunkLoop(backend, stream, SeededNoise([0], shape, pipe.device))
+    """A stream of latents from PROMPT and seed 0, a chunk per call."""
+    size = latent_size(pipe.height, pipe.width, pipe.codec)
+    loop = pipe.model.backend.open(1, size, pipe.text_encoder.encode([PROMPT])).loop([0])
 
     def next_chunk() -> Tensor:
         with torch.inference_mode():
@@ -207,7 +211,7 @@ def time_in_turns(
 
 
 def summary(times: dict[str, list[float]], frames: int) -> dict[str, dict[str, float]]:
-    """Frames a second at the median chunk, and its percentiles in milliseconds."""
+    """Frames per second at the median chunk, and its percentiles in milliseconds."""
     return {
         name: {
             "fps": 1e3 * frames / statistics.median(values),
@@ -227,7 +231,7 @@ def table(title: str, rows: dict[str, dict[str, float]]) -> str:
 def measure(pipes: dict[str, StreamingPipeline], *, warm_up: int, repeats: int) -> dict[str, Any]:
     """Parity and times of several pipelines of one model, the first the reference."""
     pipe = next(iter(pipes.values()))
-    frames = pipe.num_frames_of(2) - pipe.num_frames_of(1)
+    frames = pipe.model.frames_in_chunk
     errors = parity(pipes)
     denoise = time_in_turns({name: latent_chunks(p) for name, p in pipes.items()}, warm_up, repeats)
     streams = {name: p.stream(PROMPT, seed=0) for name, p in pipes.items()}

@@ -24,11 +24,11 @@ from torch import Tensor
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.rope import chunk_turn, rope_table
 from pyrf.machine import percentile
+from pyrf.models.wan21 import HEIGHT, LATENTS, MODELS, WIDTH
 from pyrf.ops import add_norm, bias_norm, ema_sink_update, native, norm_rope_append, ring_attention
 from pyrf.ops.attention_choice import set_attention
 from pyrf.ops.ema_sink_update import MASTER_DTYPES
-from pyrf.reports.roofline import ELEMENT, PIXELS_PER_LATENT, Device, Sizes, Work, kernels
-from pyrf.reports.roofline_table import FRAMES_PER_LATENT, HEIGHT, MODELS, WIDTH
+from pyrf.reports.roofline import ELEMENT, Ceiling, Sizes, Work, kernels
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 MISSING = 2
@@ -52,7 +52,8 @@ def cases(sizes: Sizes, size: LatentSize, dtype: torch.dtype, device: str) -> li
         size: of the latents.
     """
     model, stream, tokens = sizes.model, sizes.stream, sizes.tokens
-    head_dim, pixels = model.head_dim, sizes.tokens * FRAMES_PER_LATENT * (2 * PIXELS_PER_LATENT) ** 2
+    head_dim = model.head_dim
+    pixels = sizes.tokens * LATENTS.temporal_stride * (2 * LATENTS.spatial_stride) ** 2
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, device=device).to(dtype)
@@ -64,16 +65,21 @@ def cases(sizes: Sizes, size: LatentSize, dtype: torch.dtype, device: str) -> li
     rope = rope_table(model, range(stream.chunk_frames), size, device=device)
     turn = chunk_turn(model, stream.chunk_frames, dtype=torch.float32, device=device)
     slot = torch.full((), stream.slots - 1, device=device)
-    masters = [
+    key_master, value_master = (
         torch.zeros(1, model.num_heads, tokens, head_dim, dtype=MASTER_DTYPES[dtype], device=device)
         for _ in range(2)
-    ]
+    )
     y, residual = draw(1, tokens, model.dim), draw(1, tokens, model.dim)
     gate, weight, shift = (draw(model.dim) for _ in range(3))
     frames, vae_weight, vae_bias = draw(pixels, VAE_CHANNELS), draw(VAE_CHANNELS), draw(VAE_CHANNELS)
     sink, append, attention, sum_and_norm = kernels(sizes, wide_master=MASTER_DTYPES[dtype] == torch.float32)
     return [
-        Case(sink, lambda: ema_sink_update(keys, values, *masters, slot, turn, tokens, stream.sink_alpha)),
+        Case(
+            sink,
+            lambda: ema_sink_update(
+                keys, values, key_master, value_master, slot, turn, tokens, stream.sink_alpha
+            ),
+        ),
         Case(
             append,
             lambda: norm_rope_append(q, k, v, norm_q, norm_k, model.eps, rope, slot, keys, values),
@@ -88,7 +94,7 @@ def cases(sizes: Sizes, size: LatentSize, dtype: torch.dtype, device: str) -> li
 
 
 def vae_norm(pixels: int) -> Work:
-    """Bias (1 operation a value), RMS norm (5) and SiLU (4) of each pixel's channels: one in, one out."""
+    """Bias (1 operation per value), RMS norm (5) and SiLU (4) of each pixel's channels: one in, one out."""
     values = pixels * VAE_CHANNELS
     return Work("bias_norm, VAE", 10 * values, ELEMENT * (2 * values + 2 * VAE_CHANNELS))
 
@@ -145,7 +151,7 @@ def figures(work: Work, seconds: list[float]) -> dict[str, float]:
         "p90_us": 1e6 * percentile(seconds, 90),
         "gigabytes_per_s": work.bytes / median / 1e9,
         "tflop_per_s": work.flops / median / 1e12,
-        "of_the_floor": work.floor(Device()) / median,
+        "of_the_floor": work.floor(Ceiling()) / median,
     }
 
 
@@ -190,7 +196,7 @@ def main() -> None:
         print(json.dumps({**vars(arguments), "timed": False, "reason": reason}))
         raise SystemExit(MISSING if arguments.require_gpu else 0)
 
-    size = LatentSize(HEIGHT // PIXELS_PER_LATENT, WIDTH // PIXELS_PER_LATENT)
+    size = LatentSize(HEIGHT // LATENTS.spatial_stride, WIDTH // LATENTS.spatial_stride)
     set_attention("pyrf")
     results = {
         case.work.name: measure(case, EventTimer(), arguments.warm_up, arguments.repeats)

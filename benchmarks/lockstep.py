@@ -3,7 +3,7 @@
     python benchmarks/lockstep.py --threads 1
 
 Streams of one pipeline, past their warm-up, make chunks by `next_chunks`, in turns with streams of the other
-counts. The figure is the median of process CPU time (all threads) and of wall time, a stream and chunk.
+counts. The figure is the median of process CPU time (all threads) and of wall time, per stream and chunk.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
                 spent = time.process_time() - cpu, time.perf_counter() - wall
                 times[count].append((1e3 * spent[0] / count, 1e3 * spent[1] / count))
     result = []
-    print(f"{'streams':>8}{'CPU ms':>10}{'wall ms':>10}   a stream and chunk")
+    print(f"{'streams':>8}{'CPU ms':>10}{'wall ms':>10}   per stream and chunk")
     for count, pairs in times.items():
         cpu_ms, wall_ms = (statistics.median(values) for values in zip(*pairs))
         result.append({"streams": count, "cpu_ms": cpu_ms, "wall_ms": wall_ms})

@@ -21,19 +21,26 @@ from pyrf.evaluation.scores.motion import QUARTER, _change, _contrast, _speed, r
 NUM_CLIPS = 30
 NUM_FRAMES = 33
 BATCH = 16
-FARNEBACK = {"pyr_scale": 0.5, "levels": 3, "winsize": 9, "iterations": 2, "poly_n": 5, "poly_sigma": 1.1}
+Method = Callable[[Any, Any], Any]
+"""The flow from one grey picture to another, pixels (x, y): float32 [H, W, 2]."""
 
 
-def methods() -> dict[str, Callable[[Any, Any], Any]]:
-    def dis(preset: int) -> Callable[[Any, Any], Any]:
-        flow = cv2.DISOpticalFlow_create(preset)
+def methods() -> dict[str, Method]:
+    def dis(preset: int) -> Method:
+        flow: Any = cv2.DISOpticalFlow.create(preset)  # its types leave out that the flow may be None
         return lambda a, b: flow.calc(a, b, None)
+
+    def farneback(a: Any, b: Any) -> Any:
+        flow = np.empty((*a.shape, 2), np.float32)
+        return cv2.calcOpticalFlowFarneback(
+            a, b, flow, pyr_scale=0.5, levels=3, winsize=9, iterations=2, poly_n=5, poly_sigma=1.1, flags=0
+        )
 
     return {
         "DIS ultrafast": dis(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST),
         "DIS fast": dis(cv2.DISOPTICAL_FLOW_PRESET_FAST),
         "DIS medium": dis(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM),
-        "Farneback": lambda a, b: cv2.calcOpticalFlowFarneback(a, b, None, flags=0, **FARNEBACK),
+        "Farneback": farneback,
     }
 
 

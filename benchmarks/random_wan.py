@@ -4,7 +4,7 @@
     pyrf bench --model /tmp/wan-1.3B --device cuda --dtype bfloat16
 
 Network and codec have the sizes of the published ones, and take as long. The text encoder is one small layer
-with rows of the right size: it runs once a prompt.
+with rows of the right size: it runs once per prompt.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -26,11 +27,13 @@ from pyrf.models.codecs.wan_vae import WanVAE, build_network
 from pyrf.models.dit.model import WanModel
 from pyrf.models.text.encoder import TextEncoder
 from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
-from pyrf.reports.roofline_table import HEIGHT, MODELS, WIDTH
+from pyrf.models.wan21 import HEIGHT, MODELS, WIDTH
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @torch.no_grad()
-def fill(network: nn.Module, dtype: torch.dtype, device: str) -> nn.Module:
+def fill(network: Network, dtype: torch.dtype, device: str) -> Network:
     """Give an `unfilled` network random weights that keep the scale of what passes."""
     network = network.to(dtype).to_empty(device=device).requires_grad_(False)
     generator = torch.Generator(device).manual_seed(0)
@@ -46,17 +49,18 @@ def random_transformer(config: ModelConfig, dtype: torch.dtype, device: str) -> 
     """A network whose weights exist in `dtype` only, never in a wider one."""
     with unfilled():
         model = WanModel(config)
-    filled = fill(model, dtype, device)
-    assert isinstance(filled, WanModel)
-    return filled
+    return fill(model, dtype, device)
 
 
 def random_codec(name: str, device: str) -> Codec:
     """In float32, as it is published."""
+    if name == "taehv":
+        with unfilled():
+            small = TAEHV(TAEHVConfig())
+        return TAEHVCodec(fill(small, torch.float32, device))
     with unfilled():
-        network = TAEHV(TAEHVConfig()) if name == "taehv" else build_network(dict(AutoencoderKLWan().config))
-    filled = fill(network, torch.float32, device)
-    return TAEHVCodec(filled) if name == "taehv" else WanVAE(filled)
+        large = build_network(dict(AutoencoderKLWan().config))
+    return WanVAE(fill(large, torch.float32, device))
 
 
 def random_text_encoder(config: ModelConfig, device: str) -> TextEncoder:

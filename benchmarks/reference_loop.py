@@ -3,7 +3,7 @@
     python benchmarks/reference_loop.py --threads 2
 
 Times steady chunks (full window) of one 36 M model in one process, taking turns:
-  torch        ChunkLoop on TorchRollout, the linears packed as the torch engine packs them
+  torch        ChunkLoop on TorchRollout, the linears packed as the torch backend packs them
   onnxruntime  ChunkLoop on OnnxRuntimeRollout, which packs weights and fuses on its own
   reference    tests/reference: un-rotated keys, rolled, cloned and rotated anew in every layer of every call
   bare         the linears and attentions of our calls alone, with torch, on tensors of the same shapes
@@ -26,13 +26,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyrf.backends.base import Rollout
-from pyrf.backends.onnxruntime.backend import OnnxRuntimeRollout
+from pyrf.backends.onnxruntime.rollout import OnnxRuntimeRollout
 from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.config import PATCH, ModelConfig, StreamConfig
+from pyrf.config import PATCH, LatentSize, ModelConfig, StreamConfig
 from pyrf.export.exporter import export_student
 from pyrf.loop.sampler import ChunkLoop
 from pyrf.machine import processor
+from pyrf.models.dit.layers import Block
 from pyrf.models.dit.model import WanModel
 from pyrf.models.dit.packed_linear import pack_linears
 
@@ -74,7 +75,7 @@ class BareChunk:
         weight = self.model.patch_embedding.weight.flatten(1)
         F.linear(self.patches, weight, self.model.patch_embedding.bias)
 
-    def _block(self, block: torch.nn.Module) -> None:
+    def _block(self, block: Block) -> None:
         for linear in (block.self_attn.q, block.self_attn.k, block.self_attn.v, block.self_attn.o):
             linear(self.x)
         F.scaled_dot_product_attention(self.q, self.k, self.k)
@@ -85,10 +86,11 @@ class BareChunk:
         block.ffn[2](self.hidden)
 
 
-def exported(model: WanModel, folder: Path, threads: int) -> OnnxRuntimeRollout:
-    """The model's graphs, loaded by ONNX Runtime."""
-    manifest = export_student(model, STREAM, folder, height=HEIGHT, width=WIDTH)
-    return OnnxRuntimeRollout(GraphSet(folder, manifest, threads))
+def exported(model: WanModel, folder: Path, threads: int, prompt: Tensor) -> OnnxRuntimeRollout:
+    """A stream of the model's graphs, loaded by ONNX Runtime."""
+    size = LatentSize(HEIGHT, WIDTH)
+    manifest = export_student(model, STREAM, folder, size)
+    return OnnxRuntimeRollout(GraphSet(folder, manifest, threads), 1, size, prompt)
 
 
 def build(folder: Path, threads: int, seed: int = 0) -> tuple[dict[str, Callable[[], Tensor]], BareChunk]:
@@ -106,16 +108,14 @@ def build(folder: Path, threads: int, seed: int = 0) -> tuple[dict[str, Callable
     shape = (1, STREAM.chunk_frames, CHANNELS, HEIGHT, WIDTH)
     noise = [torch.randn(shape, generator=generator) for _ in STREAM.denoising_steps]
 
-    def loop(backend: Rollout) -> Callable[[], Tensor]:
-        backend.start(1, HEIGHT, WIDTH)
-        backend.set_prompt(prompt)
+    def loop(rollout: Rollout) -> Callable[[], Tensor]:
         drawn = itertools.cycle(noise)
-        return ChunkLoop(backend, STREAM, lambda: next(drawn)).next_chunk
+        return ChunkLoop(rollout, STREAM, lambda: next(drawn)).next_chunk
 
     reference = ReferenceLoop(weights, MODEL, STREAM, prompt, HEIGHT, WIDTH)
     loops = {
-        "torch": loop(TorchRollout(packed, STREAM)),
-        "onnxruntime": loop(exported(model, folder / "export", threads)),
+        "torch": loop(TorchRollout(packed, STREAM, 1, LatentSize(HEIGHT, WIDTH), prompt)),
+        "onnxruntime": loop(exported(model, folder / "export", threads, prompt)),
         "reference": lambda: reference.next_chunk(noise[0], noise[1:]),
     }
     return loops, BareChunk(model, STREAM, HEIGHT, WIDTH)

@@ -15,22 +15,18 @@ import asyncio
 import json
 import random
 import socket
-import string
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import psutil
-import schemathesis
 import torch
-from hypothesis import HealthCheck, given, settings
+from serve_nonsense import fuzz_http, fuzz_websocket
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
 
 from pyrf.client import AsyncClient, AsyncSession, SessionLostError
 from pyrf.machine import percentile, processor
@@ -72,10 +68,7 @@ async def measure_viewers(client: AsyncClient, count: int, seconds: float) -> di
     """Aggregate FPS and frame intervals in real time, and aggregate FPS as fast as can be."""
     result: dict[str, Any] = {"viewers": count}
     for pace in ("realtime", "max"):
-        sessions = [
-            await client.create_session(PROMPT, seed=i, pace=pace)  # type: ignore[arg-type]
-            for i in range(count)
-        ]
+        sessions = [await client.create_session(PROMPT, seed=i, pace=pace) for i in range(count)]
         start = time.perf_counter()
         players = await asyncio.gather(*(watch(session, start + seconds) for session in sessions))
         elapsed = time.perf_counter() - start
@@ -177,70 +170,6 @@ async def measure_cycles(client: AsyncClient, server: psutil.Process, count: int
     return {"cycles": count, "rss_mib": after / 2**20, "rss_growth_percent": 100 * (after / before - 1)}
 
 
-def nonsense(rng: random.Random) -> str | bytes:
-    """A message that a viewer should not send, or should not send like this."""
-    kind = rng.randrange(4)
-    if kind == 0:
-        return rng.randbytes(rng.randrange(200))
-    if kind == 1:
-        return "".join(rng.choices(string.printable, k=rng.randrange(200)))
-    values = [None, True, -1, 1e308, "", "x" * 3000, [], {}, "prompt", "pause", "resume", PROMPT]
-    keys = ["type", "prompt", "ref", "recache", "x"]
-    message = {key: rng.choice(values) for key in keys if rng.random() < 0.5}
-    return json.dumps(message if kind == 2 else [message])
-
-
-async def fuzz_websocket(client: AsyncClient, url: str, count: int) -> bool:
-    """Send nonsense to a session: whether it lives, and shows frames."""
-    rng = random.Random(0)
-    session = await client.create_session(PROMPT)
-    created = session.created
-    path = f"{url.replace('http', 'ws')}/v1/sessions/{created.id}/ws?format=jpeg&token={created.token}"
-    async with connect(path, max_queue=None, compression=None) as connection:
-
-        async def read() -> None:
-            with suppress(ConnectionClosed):
-                async for _ in connection:
-                    pass
-
-        reading = asyncio.create_task(read())
-        for _ in range(count):
-            await connection.send(nonsense(rng))
-        await connection.close()
-        await reading
-    await session.resume()
-    alive = (await anext(session)).header.frame >= 0
-    await session.close()
-    return alive
-
-
-def fuzz_http(url: str, count: int) -> dict[str, int]:
-    """Requests made up from the OpenAPI page: how many, and how many server errors."""
-    schema = schemathesis.openapi.from_url(f"{url}/openapi.json").exclude(path="/v1/videos")
-    operations = [found.ok() for found in schema.get_all_operations()]
-    seen = {"requests": 0, "server_errors": 0}
-    for operation in operations:
-
-        @given(operation.as_strategy())
-        @settings(
-            max_examples=max(1, count // len(operations)),
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        )
-        def send(case: schemathesis.Case) -> None:
-            response = case.call()
-            seen["requests"] += 1
-            seen["server_errors"] += response.status_code in range(500, 503)
-            if response.status_code == 201:
-                created = response.json()
-                headers = {"Authorization": f"Bearer {created['token']}"}
-                httpx.delete(f"{url}/v1/sessions/{created['id']}", headers=headers)
-
-        send()
-    return seen
-
-
 async def measure_kill(url: str, server: psutil.Process, seconds: float) -> dict[str, Any]:
     """What two viewers see, one on each replica, when a replica is killed, and when the next one can come."""
     lost = asyncio.Event()
@@ -315,47 +244,50 @@ async def measure(url: str, server: psutil.Process, arguments: argparse.Namespac
         return result
 
 
-def table(result: dict[str, Any]) -> str:
-    """The result as rows for docs/serving.md."""
-    first, prompts = result["first_frame_ms"], result["prompt_to_picture_chunks"]
-    rows = [
-        ("first frame of a new session", f"p50 {first['p50']:.0f} ms, max {first['max']:.0f} ms"),
-        ("prompt to picture", f"p50 {prompts['p50']:.2f}, max {prompts['max']:.2f} chunks"),
+def tables(result: dict[str, Any]) -> str:
+    """The result as tables for docs/serving.md."""
+    viewers: list[tuple[str, ...]] = [
+        ("viewers", "real time, FPS in all", "interval p50, ms", "p99, ms", "pace max, FPS in all"),
+        ("---",) * 5,
     ]
     for row in result["viewers"]:
-        rows.append(
-            (
-                f"{row['viewers']} viewers",
-                f"{row['realtime_fps']:.1f} FPS in all, frame interval p50 {row['interval_p50_ms']:.1f} ms, "
-                f"p99 {row['interval_p99_ms']:.1f} ms; {row['max_fps']:.1f} FPS with pace max",
-            )
-        )
-    lost, cycles, fuzz = result["deaf"], result["cycles"], result["fuzz"]
-    rows += [
+        figures = ("realtime_fps", "interval_p50_ms", "interval_p99_ms", "max_fps")
+        viewers.append((str(row["viewers"]), *(f"{row[figure]:.1f}" for figure in figures)))
+    first, prompts = result["first_frame_ms"], result["prompt_to_picture_chunks"]
+    lost, cycles, fuzz, kill = (result[name] for name in ("deaf", "cycles", "fuzz", "kill"))
+    others = [
+        ("what", "result"),
+        ("---", "---"),
+        ("first frame of a new session", f"p50 {first['p50']:.0f} ms, max {first['max']:.0f} ms"),
+        ("prompt to picture", f"p50 {prompts['p50']:.2f}, max {prompts['max']:.2f} chunks"),
         (
             "one viewer beside one that never reads",
-            f"frame interval p99 {lost['interval_p99_ms']:.1f} ms, {lost['dropped_of_lively']} frames "
-            f"dropped; {lost['dropped_of_deaf']} of the other, RSS {lost['rss_growth_percent']:+.1f} %",
+            f"interval p99 {lost['interval_p99_ms']:.1f} ms, {lost['dropped_of_lively']} frames dropped",
         ),
         (
-            f"{cycles['cycles']} sessions begun and left",
+            "the one that never reads",
+            f"{lost['dropped_of_deaf']} frames dropped, RSS {lost['rss_growth_percent']:+.1f} %",
+        ),
+        (
+            f"{cycles['cycles']:,} sessions begun and left",
             f"RSS {cycles['rss_growth_percent']:+.1f} % to {cycles['rss_mib']:.0f} MiB",
         ),
         (
-            f"{fuzz['websocket_messages']} WebSocket messages and {fuzz['requests']} requests of nonsense",
-            f"{fuzz['server_errors']} server errors, session {'alive' if fuzz['session_alive'] else 'DEAD'}",
+            f"{fuzz['websocket_messages']:,} WebSocket messages of nonsense",
+            f"session {'alive' if fuzz['session_alive'] else 'DEAD'}",
+        ),
+        (f"{fuzz['requests']:,} requests of nonsense", f"{fuzz['server_errors']} server errors"),
+        ("a Ray replica is killed: its viewer is told", f"after {kill['told_ms'][0]:.0f} ms"),
+        (
+            "the viewer of the other replica",
+            f"{kill['viewers_left']} of 2 goes on, interval p99 {kill['interval_p99_ms']:.1f} ms",
+        ),
+        (
+            "a new session's first frame after that",
+            f"{kill['next_session_ms']:.0f} ms, {kill['next_sessions_lost']} lost before it",
         ),
     ]
-    kill = result["kill"]
-    rows.append(
-        (
-            "kill -9 of one of two Ray replicas",
-            f"its viewer told after {kill['told_ms'][0]:.0f} ms; {kill['viewers_left']} of 2 goes on, frame "
-            f"interval p99 {kill['interval_p99_ms']:.1f} ms; a new session's first frame after "
-            f"{kill['next_session_ms']:.0f} ms, {kill['next_sessions_lost']} lost before it",
-        )
-    )
-    return "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return "\n\n".join("\n".join(f"| {' | '.join(row)} |" for row in table) for table in (viewers, others))
 
 
 @contextmanager
@@ -390,7 +322,7 @@ def main() -> None:
     with serving(*base, "--max-sessions", "64", "--creates-per-minute", "1000000") as (url, server):
         result = asyncio.run(measure(url, server, arguments)) | {"kill": kill}
     method = {**vars(arguments), "processor": processor(), "torch": torch.__version__}
-    print(table(result))
+    print(tables(result))
     print(json.dumps({"method": method, **result}))
 
 

@@ -1,6 +1,7 @@
 // Host side of add_norm: check, fill the parameters, launch.
-#include "add_norm.cuh"
+#include <algorithm>
 
+#include "add_norm.cuh"
 #include "launch.h"
 
 namespace {
@@ -19,41 +20,47 @@ int with_width(int64_t dim, Run run) {
 
 }  // namespace
 
-extern "C" int pyrf_add_norm(int dtype, const void* y, const void* residual, const void* gate,
-                             const void* bias, const void* weight, const void* shift, double eps, int rms,
-                             int silu, void* sum, void* normed, int64_t rows, int64_t dim, void* stream) {
+extern "C" int pyrf_add_norm(pyrf_view y, pyrf_view residual, pyrf_view gate, pyrf_view bias,
+                             pyrf_view weight, pyrf_view shift, double eps, int rms, int silu, pyrf_view sum,
+                             pyrf_view normed, void* stream) {
   using namespace pyrf;
   Check check("add_norm");
-  check.dtype(dtype);
+  check.dimensions("y", y, std::max(y.dimensions, 1));
+  if (!check.ok()) return check.status();
+  const int dtype = y.dtype;
+  const Shape shape(y.shape, y.shape + y.dimensions);
+  const int64_t dim = shape.back();
+  int64_t rows = 1;
+  for (int i = 0; i + 1 < y.dimensions; ++i) rows *= shape[i];
+  check.elements(dtype);
   check.range("rows", rows, 1, kMaxRows);
   check.range("dim", dim, kVector, 5120);
   check.that(dim % kVector == 0, "dim must be a multiple of 8, got %d", static_cast<int>(dim));
   check.that(eps >= 0.0, "eps must not be negative, got %g", eps);
-  check.pointer("y", y);
-  check.optional("residual", residual);
-  check.optional("gate", gate);
-  check.optional("bias", bias);
-  check.optional("weight", weight);
-  check.optional("shift", shift);
-  check.optional("sum", sum);
-  check.optional("normed", normed);
-  check.that(residual != nullptr || weight != nullptr, "residual or weight must be given");
-  check.that(shift == nullptr || weight != nullptr, "shift must come with a weight");
-  check.that((sum != nullptr) == (residual != nullptr),
-             "sum must be given where residual is, and only there");
-  check.that((normed != nullptr) == (weight != nullptr),
-             "normed must be given where weight is, and only there");
+  check.contiguous("y", y, dtype, shape);
+  check.optional("residual", residual, dtype, shape);
+  check.optional("gate", gate, dtype, {dim});
+  check.optional("bias", bias, dtype, {dim});
+  check.optional("weight", weight, dtype, {dim});
+  check.optional("shift", shift, dtype, {dim});
+  check.optional("sum", sum, dtype, shape);
+  check.optional("normed", normed, dtype, shape);
+  const bool adds = residual.address != nullptr, norms = weight.address != nullptr;
+  check.that(adds || norms, "residual or weight must be given");
+  check.that(norms || shift.address == nullptr, "shift must come with a weight");
+  check.that((sum.address != nullptr) == adds, "sum must be given where residual is, and only there");
+  check.that((normed.address != nullptr) == norms, "normed must be given where weight is, and only there");
   if (!check.ok()) return check.status();
 
   AddNormParams params{};
-  params.y = y;
-  params.residual = residual;
-  params.gate = gate;
-  params.bias = bias;
-  params.weight = weight;
-  params.shift = shift;
-  params.sum = sum;
-  params.normed = normed;
+  params.y = y.address;
+  params.residual = residual.address;
+  params.gate = gate.address;
+  params.bias = bias.address;
+  params.weight = weight.address;
+  params.shift = shift.address;
+  params.sum = sum.address;
+  params.normed = normed.address;
   params.rows = rows;
   params.vectors = static_cast<int>(dim / kVector);
   params.inverse_dim = 1.0f / static_cast<float>(dim);

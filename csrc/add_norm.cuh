@@ -84,14 +84,6 @@ PYRF_DEVICE void load_parameter(const AddNormParams& params, const void* paramet
   }
 }
 
-// The sum over the lanes of a row; every lane of the warp must call.
-template <int kLanes>
-PYRF_DEVICE float row_sum(float x) {
-#pragma unroll
-  for (int lanes = kLanes / 2; lanes > 0; lanes /= 2) x += ptx::shuffle_xor(x, lanes);
-  return x;
-}
-
 template <class T>
 PYRF_DEVICE float channel_sum(uint4 words) {
   float x[kVector], sum = 0.0f;
@@ -112,8 +104,7 @@ PYRF_DEVICE float distance_sum(uint4 words, float mean) {
 }
 
 PYRF_DEVICE float silu(float x) {
-  constexpr float kLog2E = 1.4426950408889634f;
-  return x * ptx::reciprocal(1.0f + ptx::exp2(-kLog2E * x));
+  return x * ptx::reciprocal(1.0f + ptx::exp2(-static_cast<float>(kLog2E) * x));
 }
 
 // words = residual + gate words + bias, rounded and stored.

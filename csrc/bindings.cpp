@@ -1,9 +1,10 @@
-// Python bindings of the native module. Knows no torch: tensors come as addresses, sizes and strides.
+// Python bindings of the native module. Knows no torch: a tensor comes as a tuple of its address, dtype,
+// shape and strides, or as None.
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
-#include <array>
-#include <cmath>
+#include <stdexcept>
+#include <type_traits>
+#include <vector>
 
 #include "cpu/ops.h"
 #ifdef PYRF_CUDA_ARCHS
@@ -11,6 +12,36 @@
 #endif
 
 namespace py = pybind11;
+
+namespace pybind11::detail {
+
+template <>
+struct type_caster<pyrf_view> {
+  PYBIND11_TYPE_CASTER(pyrf_view, const_name("tuple[int, int, tuple[int, ...], tuple[int, ...]] | None"));
+
+  bool load(handle from, bool) {
+    value = {};
+    if (from.is_none()) return true;
+    if (!isinstance<tuple>(from) || len(from) != 4) return false;
+    const auto view = reinterpret_borrow<tuple>(from);
+    if (!isinstance<tuple>(view[2]) || !isinstance<tuple>(view[3])) return false;
+    const tuple shape = view[2], strides = view[3];
+    if (shape.size() != strides.size()) return false;
+    for (const tuple& sizes : {shape, strides})
+      for (const handle size : sizes) sizes_.push_back(size.cast<int64_t>());
+    value.address = reinterpret_cast<void*>(view[0].cast<uintptr_t>());
+    value.dtype = view[1].cast<int>();
+    value.dimensions = static_cast<int>(shape.size());
+    value.shape = sizes_.data();
+    value.strides = sizes_.data() + shape.size();
+    return true;
+  }
+
+ private:
+  std::vector<int64_t> sizes_;  // lives until the call has returned
+};
+
+}  // namespace pybind11::detail
 
 namespace {
 
@@ -29,106 +60,35 @@ py::dict build_info() {
   return info;
 }
 
-using Strides3 = std::array<int64_t, 3>;
-using Strides4 = std::array<int64_t, 4>;
-
-template <class T>
-T* at(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
-// Of [batch, tokens, heads * head_dim] and of [batch, heads, tokens, head_dim].
-pyrf::Strides tokens_first(const Strides3& given, int64_t head_dim) { return {given[0], head_dim, given[1]}; }
-pyrf::Strides heads_first(const Strides4& given) { return {given[0], given[1], given[2]}; }
-
-void bind_cpu_ops(py::module_ m) {
-  m.def(
-      "add_norm",
-      [](uintptr_t y, uintptr_t residual, uintptr_t gate, uintptr_t bias, uintptr_t weight, uintptr_t shift,
-         double eps, bool rms, uintptr_t sum, uintptr_t normed, int64_t rows, int64_t dim, int threads) {
-        pyrf::cpu::add_norm(
-            {at<float>(y), at<float>(residual), at<float>(gate), at<float>(bias), at<float>(weight),
-             at<float>(shift), at<float>(sum), at<float>(normed), rows, dim, static_cast<float>(eps), rms},
-            threads);
-      },
-      py::call_guard<py::gil_scoped_release>());
-  m.def(
-      "norm_rope_append",
-      [](uintptr_t q, Strides3 q_strides, uintptr_t k, Strides3 k_strides, uintptr_t v, Strides3 v_strides,
-         uintptr_t norm_q, uintptr_t norm_k, double eps, uintptr_t rope, uintptr_t keys,
-         Strides4 keys_strides, uintptr_t values, Strides4 values_strides, uintptr_t q_out, int64_t batch,
-         int64_t heads, int64_t tokens, int64_t head_dim, int threads) {
-        pyrf::cpu::norm_rope_append(
-            {at<float>(q), at<float>(k), at<float>(v), at<float>(norm_q), at<float>(norm_k), at<float>(rope),
-             at<float>(keys), at<float>(values), at<float>(q_out), tokens_first(q_strides, head_dim),
-             tokens_first(k_strides, head_dim), tokens_first(v_strides, head_dim), heads_first(keys_strides),
-             heads_first(values_strides), batch, heads, tokens, head_dim, static_cast<float>(eps)},
-            threads);
-      },
-      py::call_guard<py::gil_scoped_release>());
-  m.def("serves_ring_attention", &pyrf::cpu::serves_ring_attention);
-  m.def(
-      "ring_attention",
-      [](uintptr_t q, Strides4 q_strides, uintptr_t keys, Strides4 keys_strides, uintptr_t values,
-         Strides4 values_strides, uintptr_t out, int64_t batch, int64_t heads, int64_t queries,
-         int64_t length, int64_t head_dim, int threads) {
-        const float scale_log2 = static_cast<float>(1.4426950408889634 / std::sqrt(head_dim));
-        pyrf::cpu::ring_attention(
-            {at<float>(q), at<float>(keys), at<float>(values), at<float>(out), heads_first(q_strides),
-             heads_first(keys_strides), heads_first(values_strides), batch, heads, queries, length, head_dim,
-             scale_log2},
-            threads);
-      },
-      py::call_guard<py::gil_scoped_release>());
+void bind_loops(py::module_ m) {
+  const py::call_guard<py::gil_scoped_release> unlocked;
+  m.def("add_norm", &pyrf_cpu_add_norm, unlocked);
+  m.def("norm_rope_append", &pyrf_cpu_norm_rope_append, unlocked);
+  m.def("ring_attention", &pyrf_cpu_ring_attention, unlocked);
+  m.def("serves_ring_attention", &pyrf_cpu_serves_ring_attention);
 }
 
 #ifdef PYRF_CUDA_ARCHS
-void raise_unless_ok(int status) {
-  if (status == PYRF_OK) return;
-  if (status == PYRF_BAD_ARGUMENT) throw py::value_error(pyrf_last_error());
-  throw std::runtime_error(pyrf_last_error());
+// A stream is an address in Python; everything else is what it is.
+template <class T>
+using InPython = std::conditional_t<std::is_same_v<T, void*>, uintptr_t, T>;
+
+template <class T>
+T in_c(InPython<T> x) {
+  if constexpr (std::is_same_v<T, void*>) {
+    return reinterpret_cast<void*>(x);
+  } else {
+    return x;
+  }
 }
 
-void bind_ops(py::module_& m) {
-  m.def("add_norm", [](int dtype, uintptr_t y, uintptr_t residual, uintptr_t gate, uintptr_t bias,
-                       uintptr_t weight, uintptr_t shift, double eps, bool rms, bool silu, uintptr_t sum,
-                       uintptr_t normed, int64_t rows, int64_t dim, uintptr_t stream) {
-    raise_unless_ok(pyrf_add_norm(dtype, at<void>(y), at<void>(residual), at<void>(gate), at<void>(bias),
-                                  at<void>(weight), at<void>(shift), eps, rms, silu, at<void>(sum),
-                                  at<void>(normed), rows, dim, at<void>(stream)));
+template <class... Arguments>
+void bind_kernel(py::module_& m, const char* name, int (*launch)(Arguments...)) {
+  m.def(name, [launch](InPython<Arguments>... arguments) {
+    const int status = launch(in_c<Arguments>(arguments)...);
+    if (status == PYRF_BAD_ARGUMENT) throw py::value_error(pyrf_last_error());
+    if (status != PYRF_OK) throw std::runtime_error(pyrf_last_error());
   });
-  m.def("ema_sink_update", [](int dtype, uintptr_t keys, Strides4 keys_strides, uintptr_t values,
-                              Strides4 values_strides, uintptr_t key_master, Strides4 key_master_strides,
-                              uintptr_t value_master, Strides4 value_master_strides, uintptr_t slot,
-                              uintptr_t turn, int64_t batch, int64_t heads, int64_t capacity, int64_t tokens,
-                              int64_t head_dim, int64_t time_pairs, double alpha, uintptr_t stream) {
-    raise_unless_ok(pyrf_ema_sink_update(
-        dtype, at<void>(keys), keys_strides.data(), at<void>(values), values_strides.data(),
-        at<void>(key_master), key_master_strides.data(), at<void>(value_master), value_master_strides.data(),
-        at<int64_t>(slot), at<float>(turn), batch, heads, capacity, tokens, head_dim, time_pairs, alpha,
-        at<void>(stream)));
-  });
-  m.def(
-      "norm_rope_append",
-      [](int dtype, uintptr_t q, Strides3 q_strides, uintptr_t k, Strides3 k_strides, uintptr_t v,
-         Strides3 v_strides, uintptr_t norm_q, uintptr_t norm_k, double eps, uintptr_t rope, uintptr_t slot,
-         uintptr_t keys, Strides4 keys_strides, uintptr_t values, Strides4 values_strides, uintptr_t q_out,
-         int64_t batch, int64_t heads, int64_t capacity, int64_t tokens, int64_t head_dim, uintptr_t stream) {
-        raise_unless_ok(pyrf_norm_rope_append(
-            dtype, at<void>(q), q_strides.data(), at<void>(k), k_strides.data(), at<void>(v),
-            v_strides.data(), at<void>(norm_q), at<void>(norm_k), eps, at<float>(rope), at<int64_t>(slot),
-            at<void>(keys), keys_strides.data(), at<void>(values), values_strides.data(), at<void>(q_out),
-            batch, heads, capacity, tokens, head_dim, at<void>(stream)));
-      });
-  m.def("ring_attention",
-        [](int dtype, uintptr_t q, Strides4 q_strides, uintptr_t keys, Strides4 keys_strides,
-           uintptr_t values, Strides4 values_strides, uintptr_t out, int64_t batch, int64_t heads,
-           int64_t capacity, int64_t queries, int64_t length, int64_t head_dim, uintptr_t stream) {
-          raise_unless_ok(pyrf_ring_attention(dtype, at<void>(q), q_strides.data(), at<void>(keys),
-                                              keys_strides.data(), at<void>(values), values_strides.data(),
-                                              at<void>(out), batch, heads, capacity, queries, length,
-                                              head_dim, at<void>(stream)));
-        });
 }
 #endif
 
@@ -139,10 +99,14 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
       "Native part of pyrf. The kernels, with the arguments of csrc/pyrf.h, are there when CUDA was built.";
   m.def("build_info", build_info,
         "How this module was built: compiler, build type, C++ standard, and for which CUDA architectures.");
-  bind_cpu_ops(m.def_submodule("cpu", "Ops on a CPU in float32, with the arguments of csrc/cpu/ops.h."));
+  m.attr("DTYPES") = py::dict(py::arg("bfloat16") = +PYRF_BF16, py::arg("float16") = +PYRF_FP16,
+                              py::arg("float32") = +PYRF_FP32, py::arg("int16") = +PYRF_INT16,
+                              py::arg("int64") = +PYRF_INT64);
+  bind_loops(m.def_submodule("cpu", "Ops on a CPU in float32, with the arguments of csrc/cpu/ops.h."));
 #ifdef PYRF_CUDA_ARCHS
-  m.attr("BF16") = static_cast<int>(PYRF_BF16);
-  m.attr("FP16") = static_cast<int>(PYRF_FP16);
-  bind_ops(m);
+  bind_kernel(m, "add_norm", &pyrf_add_norm);
+  bind_kernel(m, "ema_sink_update", &pyrf_ema_sink_update);
+  bind_kernel(m, "norm_rope_append", &pyrf_norm_rope_append);
+  bind_kernel(m, "ring_attention", &pyrf_ring_attention);
 #endif
 }

@@ -3,11 +3,28 @@
 #include <cinttypes>
 #include <cstdarg>
 #include <cstdio>
+#include <string>
 
 namespace pyrf {
 namespace {
 
 thread_local char last_error[512];
+
+const char* dtype_name(int dtype) {
+  const char* const names[] = {"bfloat16", "float16", "float32", "int16", "int64"};
+  return dtype >= PYRF_BF16 && dtype <= PYRF_INT64 ? names[dtype] : "of an unknown dtype";
+}
+
+std::string text(const Shape& shape) {
+  std::string words;
+  for (const int64_t size : shape) words += (words.empty() ? "" : ", ") + std::to_string(size);
+  return "[" + words + "]";
+}
+
+// A dimension's stride; 0 for a size of 1, where frameworks put anything.
+int64_t stride(const pyrf_view& x, int dimension) {
+  return x.shape[dimension] == 1 ? 0 : x.strides[dimension];
+}
 
 }  // namespace
 
@@ -29,35 +46,28 @@ void Check::that(bool holds, const char* format, ...) {
   status_ = fail(PYRF_BAD_ARGUMENT, "%s: %s", op_, text);
 }
 
-void Check::dtype(int given) {
-  that(given == PYRF_BF16 || given == PYRF_FP16, "dtype must be %d (bfloat16) or %d (float16), got %d",
-       PYRF_BF16, PYRF_FP16, given);
-}
-
-void Check::head_dim(int64_t given) {
-  that(given == 64 || given == 128, "head_dim must be 64 or 128, got %" PRId64, given);
-}
-
 void Check::range(const char* name, int64_t given, int64_t low, int64_t high) {
   that(given >= low && given <= high, "%s must lie in %" PRId64 "..%" PRId64 ", got %" PRId64, name, low,
        high, given);
 }
 
-void Check::pointer(const char* name, const void* given, int64_t alignment) {
-  that(given != nullptr, "%s must be a device pointer, got null", name);
-  const int64_t past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(given) % alignment);
-  that(past == 0, "%s must be aligned to %" PRId64 " bytes, got an address %" PRId64 " bytes past", name,
-       alignment, past);
+void Check::dimensions(const char* name, const pyrf_view& x, int count) {
+  that(x.address != nullptr || x.dimensions > 0, "%s must be a device pointer, got null", name);
+  that(x.dimensions == count, "%s must have %d dimensions, got %d", name, count, x.dimensions);
 }
 
-void Check::optional(const char* name, const void* given) {
-  if (given != nullptr) pointer(name, given);
+void Check::elements(int dtype) {
+  that(dtype == PYRF_BF16 || dtype == PYRF_FP16, "dtype must be %d (bfloat16) or %d (float16), got %d",
+       PYRF_BF16, PYRF_FP16, dtype);
 }
 
-void Check::sizes(int64_t batch, int64_t heads, int64_t capacity) {
-  range("batch", batch, 1, kMaxGrid);
-  range("heads", heads, 1, kMaxGrid);
-  range("capacity", capacity, 1, kMaxTokens);
+void Check::cache(const pyrf_view& keys) {
+  elements(keys.dtype);
+  that(keys.shape[3] == 64 || keys.shape[3] == 128, "head_dim must be 64 or 128, got %" PRId64,
+       keys.shape[3]);
+  range("batch", keys.shape[0], 1, kMaxGrid);
+  range("heads", keys.shape[1], 1, kMaxGrid);
+  range("capacity", keys.shape[2], 1, kMaxTokens);
 }
 
 void Check::slots(int64_t capacity, int64_t tokens) {
@@ -66,39 +76,62 @@ void Check::slots(int64_t capacity, int64_t tokens) {
        "capacity must be a multiple of a slot's %" PRId64 " tokens, got %" PRId64, tokens, capacity);
 }
 
-int64_t Check::stride(const char* name, const int64_t* given, int dimension, int64_t size) {
-  if (size == 1 || !ok()) return 0;  // frameworks put anything there
-  that(given[dimension] >= 0 && given[dimension] % 8 == 0,
-       "%s must have strides of whole 16 bytes (multiples of 8 elements), got %" PRId64 " in dimension %d",
-       name, given[dimension], dimension);
-  return given[dimension];
-}
-
-void Check::last_stride(const char* name, const int64_t* given, int dimension) {
-  that(given != nullptr, "%s must come with its strides, got null", name);
+void Check::tensor(const char* name, const pyrf_view& x, int dtype, const Shape& shape, int64_t alignment) {
+  that(x.address != nullptr, "%s must be a device pointer, got null", name);
+  const int64_t past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(x.address) % alignment);
+  that(past == 0, "%s must be aligned to %" PRId64 " bytes, got an address %" PRId64 " bytes past", name,
+       alignment, past);
+  that(x.dtype == dtype, "%s must be %s, got %s", name, dtype_name(dtype), dtype_name(x.dtype));
   if (!ok()) return;
-  that(given[dimension] == 1, "%s must be contiguous in its last dimension (stride 1), got stride %" PRId64,
-       name, given[dimension]);
+  const Shape given(x.shape, x.shape + x.dimensions);
+  if (given != shape) that(false, "%s must be %s, got %s", name, text(shape).c_str(), text(given).c_str());
 }
 
-Strides Check::heads_first(const char* name, const int64_t* given, int64_t batch, int64_t heads,
-                           int64_t tokens) {
-  last_stride(name, given, 3);
-  return {stride(name, given, 0, batch), stride(name, given, 1, heads), stride(name, given, 2, tokens)};
+void Check::scalar(const char* name, const pyrf_view& x, int dtype) {
+  tensor(name, x, dtype, {}, sizeof(int64_t));
 }
 
-Strides Check::written(const char* name, const int64_t* given, int64_t batch, int64_t heads, int64_t tokens) {
-  const Strides strides = heads_first(name, given, batch, heads, tokens);
-  const bool expanded = (batch > 1 && strides.batch == 0) || (heads > 1 && strides.head == 0) ||
-                        (tokens > 1 && strides.token == 0);
-  that(!expanded, "%s is written and must not be expanded, got a stride of 0", name);
+void Check::contiguous(const char* name, const pyrf_view& x, int dtype, const Shape& shape) {
+  tensor(name, x, dtype, shape, kAlignment);
+  int64_t expected = 1;
+  for (int i = x.dimensions - 1; ok() && i >= 0; expected *= x.shape[i--])
+    that(x.shape[i] == 1 || x.strides[i] == expected,
+         "%s must be contiguous, got stride %" PRId64 " in dimension %d", name, x.strides[i], i);
+}
+
+void Check::optional(const char* name, const pyrf_view& x, int dtype, const Shape& shape) {
+  if (x.address != nullptr) contiguous(name, x, dtype, shape);
+}
+
+void Check::strided(const char* name, const pyrf_view& x, int dtype, const Shape& shape) {
+  tensor(name, x, dtype, shape, kAlignment);
+  const int last = x.dimensions - 1;
+  if (!ok()) return;
+  that(x.strides[last] == 1, "%s must be contiguous in its last dimension (stride 1), got stride %" PRId64,
+       name, x.strides[last]);
+  for (int i = 0; i < last; ++i)
+    that(stride(x, i) >= 0 && stride(x, i) % 8 == 0,
+         "%s must have strides of whole 16 bytes (multiples of 8 elements), got %" PRId64 " in dimension %d",
+         name, stride(x, i), i);
+}
+
+Strides Check::heads_first(const char* name, const pyrf_view& x, int dtype, const Shape& shape) {
+  strided(name, x, dtype, shape);
+  return ok() ? Strides{stride(x, 0), stride(x, 1), stride(x, 2)} : Strides{};
+}
+
+Strides Check::written(const char* name, const pyrf_view& x, int dtype, const Shape& shape) {
+  const Strides strides = heads_first(name, x, dtype, shape);
+  for (int i = 0; ok() && i < 3; ++i)
+    that(x.shape[i] == 1 || x.strides[i] != 0, "%s is written and must not be expanded, got a stride of 0",
+         name);
   return strides;
 }
 
-Strides Check::tokens_first(const char* name, const int64_t* given, int64_t batch, int64_t tokens,
+Strides Check::tokens_first(const char* name, const pyrf_view& x, int dtype, const Shape& shape,
                             int64_t head_dim) {
-  last_stride(name, given, 2);
-  return {stride(name, given, 0, batch), head_dim, stride(name, given, 1, tokens)};
+  strided(name, x, dtype, shape);
+  return ok() ? Strides{stride(x, 0), head_dim, stride(x, 1)} : Strides{};
 }
 
 }  // namespace pyrf

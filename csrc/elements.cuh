@@ -1,4 +1,4 @@
-// Eight 16-bit elements, the unit of every access to global memory, as floats.
+// Eight channels, the unit of every access to global memory, as floats; and what the kernels do to them.
 #pragma once
 
 #include "params.h"
@@ -23,6 +23,25 @@ template <class T>
 PYRF_DEVICE uint4 pack(const float (&x)[kVector]) {
   return make_uint4(ptx::pack<T>(x[0], x[1]), ptx::pack<T>(x[2], x[3]), ptx::pack<T>(x[4], x[5]),
                     ptx::pack<T>(x[6], x[7]));
+}
+
+PYRF_DEVICE void load_floats(const float* from, float (&x)[kVector]) {
+#pragma unroll
+  for (int i = 0; i < kVector; i += 4) {
+    const uint4 words = ptx::load16(from + i);
+    x[i] = ptx::bits_float(words.x);
+    x[i + 1] = ptx::bits_float(words.y);
+    x[i + 2] = ptx::bits_float(words.z);
+    x[i + 3] = ptx::bits_float(words.w);
+  }
+}
+
+// The sum over the lanes of a row, 32 or 16; every lane of the warp must call.
+template <int kLanes>
+PYRF_DEVICE float row_sum(float x) {
+#pragma unroll
+  for (int lanes = kLanes / 2; lanes > 0; lanes /= 2) x += ptx::shuffle_xor(x, lanes);
+  return x;
 }
 
 // The adjacent channels 2i and 2i + 1 as a complex number, times cosine + i sine.

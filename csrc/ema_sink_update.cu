@@ -2,37 +2,34 @@
 #include "ema_sink_update.cuh"
 #include "launch.h"
 
-extern "C" int pyrf_ema_sink_update(int dtype, void* keys, const int64_t* keys_strides, void* values,
-                                    const int64_t* values_strides, void* key_master,
-                                    const int64_t* key_master_strides, void* value_master,
-                                    const int64_t* value_master_strides, const int64_t* slot,
-                                    const float* turn, int64_t batch, int64_t heads, int64_t capacity,
-                                    int64_t tokens, int64_t head_dim, int64_t time_pairs, double alpha,
-                                    void* stream) {
+extern "C" int pyrf_ema_sink_update(pyrf_view keys, pyrf_view values, pyrf_view key_master,
+                                    pyrf_view value_master, pyrf_view slot, pyrf_view turn, int64_t tokens,
+                                    double alpha, void* stream) {
   using namespace pyrf;
   Check check("ema_sink_update");
-  check.dtype(dtype);
-  check.head_dim(head_dim);
-  check.sizes(batch, heads, capacity);
+  check.dimensions("keys", keys, 4);
+  check.dimensions("turn", turn, 2);
+  if (!check.ok()) return check.status();
+  const int dtype = keys.dtype, master_dtype = dtype == PYRF_BF16 ? PYRF_INT16 : PYRF_FP32;
+  const int64_t batch = keys.shape[0], heads = keys.shape[1], capacity = keys.shape[2];
+  const int64_t head_dim = keys.shape[3], time_pairs = turn.shape[0];
+  const Shape cache{batch, heads, capacity, head_dim}, sink{batch, heads, tokens, head_dim};
+  check.cache(keys);
   check.slots(capacity, tokens);
   check.range("batch * heads", batch * heads, 1, kMaxGrid);
   check.range("time_pairs", time_pairs, 0, head_dim / 2);
   check.that(alpha >= 0.0 && alpha <= 1.0, "alpha must lie in [0, 1], got %g", alpha);
-  check.pointer("keys", keys);
-  check.pointer("values", values);
-  check.pointer("key_master", key_master);
-  check.pointer("value_master", value_master);
-  check.pointer("slot", slot, sizeof *slot);
-  check.pointer("turn", turn);
+  check.scalar("slot", slot, PYRF_INT64);
+  check.contiguous("turn", turn, PYRF_FP32, {time_pairs, 2});
 
   EmaSinkParams params{};
-  params.halves[0] = {keys, key_master, check.written("keys", keys_strides, batch, heads, capacity),
-                      check.written("key_master", key_master_strides, batch, heads, tokens)};
-  params.halves[1] = {values, value_master, check.written("values", values_strides, batch, heads, capacity),
-                      check.written("value_master", value_master_strides, batch, heads, tokens)};
+  params.halves[0] = {keys.address, key_master.address, check.written("keys", keys, dtype, cache),
+                      check.written("key_master", key_master, master_dtype, sink)};
+  params.halves[1] = {values.address, value_master.address, check.written("values", values, dtype, cache),
+                      check.written("value_master", value_master, master_dtype, sink)};
   if (!check.ok()) return check.status();
-  params.slot = slot;
-  params.turn = turn;
+  params.slot = static_cast<const int64_t*>(slot.address);
+  params.turn = static_cast<const float*>(turn.address);
   params.heads = static_cast<int>(heads);
   params.tokens = static_cast<int>(tokens);
   params.slots = static_cast<int>(capacity / tokens);

@@ -55,15 +55,7 @@ struct Master<Fp16> {
   static constexpr int kBytes = 4;
 
   static PYRF_DEVICE void load(const void* master, uint4, float (&x)[kVector]) {
-    const float* from = static_cast<const float*>(master);
-#pragma unroll
-    for (int i = 0; i < kVector; i += 4) {
-      const uint4 words = ptx::load16(from + i);
-      x[i] = ptx::bits_float(words.x);
-      x[i + 1] = ptx::bits_float(words.y);
-      x[i + 2] = ptx::bits_float(words.z);
-      x[i + 3] = ptx::bits_float(words.w);
-    }
+    load_floats(static_cast<const float*>(master), x);
   }
 
   static PYRF_DEVICE uint4 store(void* master, const float (&x)[kVector]) {

@@ -2,49 +2,45 @@
 #include "launch.h"
 #include "norm_rope_append.cuh"
 
-extern "C" int pyrf_norm_rope_append(int dtype, const void* q, const int64_t* q_strides, const void* k,
-                                     const int64_t* k_strides, const void* v, const int64_t* v_strides,
-                                     const void* norm_q, const void* norm_k, double eps, const float* rope,
-                                     const int64_t* slot, void* keys, const int64_t* keys_strides,
-                                     void* values, const int64_t* values_strides, void* q_out, int64_t batch,
-                                     int64_t heads, int64_t capacity, int64_t tokens, int64_t head_dim,
-                                     void* stream) {
+extern "C" int pyrf_norm_rope_append(pyrf_view q, pyrf_view k, pyrf_view v, pyrf_view norm_q,
+                                     pyrf_view norm_k, double eps, pyrf_view rope, pyrf_view slot,
+                                     pyrf_view keys, pyrf_view values, pyrf_view q_out, void* stream) {
   using namespace pyrf;
   Check check("norm_rope_append");
-  check.dtype(dtype);
-  check.head_dim(head_dim);
-  check.sizes(batch, heads, capacity);
+  check.dimensions("q", q, 3);
+  check.dimensions("keys", keys, 4);
+  if (!check.ok()) return check.status();
+  const int dtype = keys.dtype;
+  const int64_t batch = keys.shape[0], heads = keys.shape[1], capacity = keys.shape[2];
+  const int64_t head_dim = keys.shape[3], tokens = q.shape[1], dim = heads * head_dim;
+  const Shape chunk{batch, tokens, dim}, cache{batch, heads, capacity, head_dim};
+  check.cache(keys);
   check.slots(capacity, tokens);
-  check.range("heads * head_dim", heads * head_dim, 1, kNormMaxDim);
+  check.range("heads * head_dim", dim, 1, kNormMaxDim);
   check.that(eps >= 0.0, "eps must not be negative, got %g", eps);
-  check.pointer("q", q);
-  check.pointer("k", k);
-  check.pointer("v", v);
-  check.pointer("norm_q", norm_q);
-  check.pointer("norm_k", norm_k);
-  check.pointer("rope", rope);
-  check.pointer("slot", slot, sizeof *slot);
-  check.pointer("keys", keys);
-  check.pointer("values", values);
-  check.pointer("q_out", q_out);
+  check.contiguous("norm_q", norm_q, dtype, {dim});
+  check.contiguous("norm_k", norm_k, dtype, {dim});
+  check.contiguous("rope", rope, PYRF_FP32, {tokens, head_dim / 2, 2});
+  check.scalar("slot", slot, PYRF_INT64);
+  check.contiguous("q_out", q_out, dtype, {batch, tokens, heads, head_dim});
 
   NormRopeParams params{};
-  params.q_strides = check.tokens_first("q", q_strides, batch, tokens, head_dim);
-  params.k_strides = check.tokens_first("k", k_strides, batch, tokens, head_dim);
-  params.v_strides = check.tokens_first("v", v_strides, batch, tokens, head_dim);
-  params.keys_strides = check.written("keys", keys_strides, batch, heads, capacity);
-  params.values_strides = check.written("values", values_strides, batch, heads, capacity);
+  params.q_strides = check.tokens_first("q", q, dtype, chunk, head_dim);
+  params.k_strides = check.tokens_first("k", k, dtype, chunk, head_dim);
+  params.v_strides = check.tokens_first("v", v, dtype, chunk, head_dim);
+  params.keys_strides = check.written("keys", keys, dtype, cache);
+  params.values_strides = check.written("values", values, dtype, cache);
   if (!check.ok()) return check.status();
-  params.q = q;
-  params.k = k;
-  params.v = v;
-  params.norm_q = norm_q;
-  params.norm_k = norm_k;
-  params.rope = rope;
-  params.slot = slot;
-  params.keys = keys;
-  params.values = values;
-  params.q_out = q_out;
+  params.q = q.address;
+  params.k = k.address;
+  params.v = v.address;
+  params.norm_q = norm_q.address;
+  params.norm_k = norm_k.address;
+  params.rope = static_cast<const float*>(rope.address);
+  params.slot = static_cast<const int64_t*>(slot.address);
+  params.keys = keys.address;
+  params.values = values.address;
+  params.q_out = q_out.address;
   params.heads = static_cast<int>(heads);
   params.tokens = static_cast<int>(tokens);
   params.slots = static_cast<int>(capacity / tokens);

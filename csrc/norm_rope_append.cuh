@@ -12,12 +12,6 @@ inline constexpr int kNormMaxWarps = kNormMaxThreads / 32;
 inline constexpr int kNormSharedBytes = 2 * kNormMaxWarps * sizeof(float);
 static_assert(kNormMaxWarps <= 32, "one warp adds the sums of all warps");
 
-PYRF_DEVICE float warp_sum(float x) {
-#pragma unroll
-  for (int lanes = 16; lanes > 0; lanes /= 2) x += ptx::shuffle_xor(x, lanes);
-  return x;
-}
-
 template <class T>
 PYRF_DEVICE float square_sum(uint4 words) {
   float x[kVector];
@@ -33,16 +27,16 @@ PYRF_DEVICE void block_sum(float& a, float& b) {
   const ptx::Shared sums_a = ptx::shared_memory();
   const ptx::Shared sums_b = sums_a + kNormMaxWarps * sizeof(float);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  a = warp_sum(a);
-  b = warp_sum(b);
+  a = row_sum<32>(a);
+  b = row_sum<32>(b);
   if (lane == 0) {
     ptx::store_shared(sums_a + warp * sizeof(float), ptx::float_bits(a));
     ptx::store_shared(sums_b + warp * sizeof(float), ptx::float_bits(b));
   }
   ptx::sync_threads();
   const bool has_sum = lane < warps;
-  a = warp_sum(has_sum ? ptx::bits_float(ptx::load_shared(sums_a + lane * sizeof(float))) : 0.0f);
-  b = warp_sum(has_sum ? ptx::bits_float(ptx::load_shared(sums_b + lane * sizeof(float))) : 0.0f);
+  a = row_sum<32>(has_sum ? ptx::bits_float(ptx::load_shared(sums_a + lane * sizeof(float))) : 0.0f);
+  b = row_sum<32>(has_sum ? ptx::bits_float(ptx::load_shared(sums_b + lane * sizeof(float))) : 0.0f);
 }
 
 // x * scale * weight, turned by the token's table.
@@ -56,18 +50,6 @@ PYRF_DEVICE uint4 norm_and_turn(uint4 words, float scale, const void* weights, c
 #pragma unroll
   for (int i = 0; i < kVector; i += 2) turn_pair(x[i], x[i + 1], rope[i], rope[i + 1]);
   return pack<T>(x);
-}
-
-// Cosines and sines of four pairs.
-PYRF_DEVICE void load_rope(const float* table, float (&rope)[kVector]) {
-#pragma unroll
-  for (int i = 0; i < kVector; i += 4) {
-    const uint4 words = ptx::load16(table + i);
-    rope[i] = ptx::bits_float(words.x);
-    rope[i + 1] = ptx::bits_float(words.y);
-    rope[i + 2] = ptx::bits_float(words.z);
-    rope[i + 3] = ptx::bits_float(words.w);
-  }
 }
 
 // Grid: (tokens, batch). Threads: one for 8 channels, rounded up to whole warps; two blocks of the widest
@@ -101,8 +83,8 @@ __global__ void __launch_bounds__(kNormMaxThreads, 2) norm_rope_append_kernel(co
   const uint16_t* norm_q = static_cast<const uint16_t*>(params.norm_q) + channel;
   const uint16_t* norm_k = static_cast<const uint16_t*>(params.norm_k) + channel;
   const int64_t row = (static_cast<int64_t>(batch) * params.tokens + token) * params.heads + head;
-  float rope[kVector];
-  load_rope(params.rope + token * kHeadDim + within, rope);
+  float rope[kVector];  // cosines and sines of four pairs
+  load_floats(params.rope + token * kHeadDim + within, rope);
   ptx::store16(static_cast<uint16_t*>(params.q_out) + row * kHeadDim + within,
                norm_and_turn<T>(q_words, q_scale, norm_q, rope));
   if (place < 0) return;

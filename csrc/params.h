@@ -5,6 +5,16 @@
 
 namespace pyrf {
 
+inline constexpr double kLog2E = 1.4426950408889634;
+
+// log2(e) / sqrt(head_dim), by which scores are multiplied: the softmax is taken in base 2. By Newton's
+// method, as the plugin needs it while it is compiled.
+constexpr float scale_log2(int64_t head_dim) {
+  double root = static_cast<double>(head_dim);
+  for (int step = 0; step < 16; ++step) root = 0.5 * (root + static_cast<double>(head_dim) / root);
+  return static_cast<float>(kLog2E / root);
+}
+
 // Strides of [batch, heads, tokens, head_dim], the last of which is 1.
 struct Strides {
   int64_t batch, head, token;
@@ -72,8 +82,8 @@ struct RingAttentionParams {
   Strides q_strides, keys_strides, values_strides;
   int heads;
   int queries;
-  int length;        // valid keys, at least 1
-  float scale_log2;  // log2(e) / sqrt(head_dim): the softmax is taken in base 2
+  int length;  // valid keys, at least 1
+  float scale_log2;
 };
 
 }  // namespace pyrf

@@ -2,37 +2,35 @@
 #include "launch.h"
 #include "ring_attention.cuh"
 
-extern "C" int pyrf_ring_attention(int dtype, const void* q, const int64_t* q_strides, const void* keys,
-                                   const int64_t* keys_strides, const void* values,
-                                   const int64_t* values_strides, void* out, int64_t batch, int64_t heads,
-                                   int64_t capacity, int64_t queries, int64_t length, int64_t head_dim,
-                                   void* stream) {
+extern "C" int pyrf_ring_attention(pyrf_view q, pyrf_view keys, pyrf_view values, int64_t length,
+                                   pyrf_view out, void* stream) {
   using namespace pyrf;
   Check check("ring_attention");
-  check.dtype(dtype);
-  check.head_dim(head_dim);
-  check.sizes(batch, heads, capacity);
+  check.dimensions("q", q, 4);
+  check.dimensions("keys", keys, 4);
+  if (!check.ok()) return check.status();
+  const int dtype = keys.dtype;
+  const int64_t batch = keys.shape[0], heads = keys.shape[1], capacity = keys.shape[2];
+  const int64_t head_dim = keys.shape[3], queries = q.shape[2];
+  const Shape cache{batch, heads, capacity, head_dim};
+  check.cache(keys);
   check.range("queries", queries, 1, kMaxTokens);
   check.range("length", length, 1, capacity);
-  check.pointer("q", q);
-  check.pointer("keys", keys);
-  check.pointer("values", values);
-  check.pointer("out", out);
+  check.contiguous("out", out, dtype, {batch, queries, heads * head_dim});
 
   RingAttentionParams params{};
-  params.q_strides = check.heads_first("q", q_strides, batch, heads, queries);
-  params.keys_strides = check.heads_first("keys", keys_strides, batch, heads, capacity);
-  params.values_strides = check.heads_first("values", values_strides, batch, heads, capacity);
+  params.q_strides = check.heads_first("q", q, dtype, {batch, heads, queries, head_dim});
+  params.keys_strides = check.heads_first("keys", keys, dtype, cache);
+  params.values_strides = check.heads_first("values", values, dtype, cache);
   if (!check.ok()) return check.status();
-  params.q = q;
-  params.keys = keys;
-  params.values = values;
-  params.out = out;
+  params.q = q.address;
+  params.keys = keys.address;
+  params.values = values.address;
+  params.out = out.address;
   params.heads = static_cast<int>(heads);
   params.queries = static_cast<int>(queries);
   params.length = static_cast<int>(length);
-  constexpr double kLog2E = 1.4426950408889634;
-  params.scale_log2 = static_cast<float>(kLog2E / std::sqrt(static_cast<double>(head_dim)));
+  params.scale_log2 = scale_log2(head_dim);
   return dispatch(dtype, head_dim, [&](auto type, auto dim) {
     using Tile = RingTile<decltype(dim)::value>;
     const dim3 grid(static_cast<unsigned>((queries + Tile::kQueries - 1) / Tile::kQueries),

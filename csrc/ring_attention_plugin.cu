@@ -1,11 +1,14 @@
 // ring_attention as TensorRT calls a plugin's kernel: every pointer and number a parameter of its own, inputs
-// first and the output last. Not part of the native module: `pyrf.export.tensorrt.plugin` compiles it to PTX, and
-// TensorRT keeps that in the engine.
+// first and the output last. Not part of the native module: `pyrf.export.tensorrt.plugin` compiles it to PTX,
+// and TensorRT keeps that in the engine.
 //
 // The length is read on the device, so one engine and one CUDA graph serve all lengths of the cache.
 #include "ring_attention.cuh"
 
 namespace pyrf {
+
+template <int kHeadDim>
+constexpr float kScaleLog2 = scale_log2(kHeadDim);
 
 template <class T, int kHeadDim>
 PYRF_DEVICE void attend(const void* q, const void* keys, const void* values, const int64_t* length, int heads,
@@ -25,18 +28,17 @@ PYRF_DEVICE void attend(const void* q, const void* keys, const void* values, con
   params.heads = heads;
   params.queries = queries;
   params.length = static_cast<int>(valid);
-  constexpr float kLog2E = 1.44269504f;
-  params.scale_log2 = kLog2E * (kHeadDim == 64 ? 0.125f : 0.0883883476f);
+  params.scale_log2 = kScaleLog2<kHeadDim>;
   ring_attention_block<T, kHeadDim>(params);
 }
 
 }  // namespace pyrf
 
-#define PYRF_PLUGIN(name, type, head_dim)                                                                  \
-  extern "C" __global__ void __launch_bounds__(pyrf::RingTile<head_dim>::kThreads)                         \
-      name##_##head_dim(const void* q, const void* keys, const void* values, const int64_t* length,        \
-                        int32_t heads, int32_t queries, int32_t capacity, void* out) {                     \
-    pyrf::attend<pyrf::type, head_dim>(q, keys, values, length, heads, queries, capacity, out);            \
+#define PYRF_PLUGIN(name, type, head_dim)                                                           \
+  extern "C" __global__ void __launch_bounds__(pyrf::RingTile<head_dim>::kThreads)                  \
+      name##_##head_dim(const void* q, const void* keys, const void* values, const int64_t* length, \
+                        int32_t heads, int32_t queries, int32_t capacity, void* out) {              \
+    pyrf::attend<pyrf::type, head_dim>(q, keys, values, length, heads, queries, capacity, out);     \
   }
 
 PYRF_PLUGIN(pyrf_ring_attention_bfloat16, Bf16, 64)

@@ -1,15 +1,18 @@
 """A stream in a window, made in this process; what you type becomes the prompt. Needs matplotlib."""
 
 import argparse
+from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.animation import FuncAnimation
 from matplotlib.widgets import TextBox
+from numpy.typing import NDArray
 
 import pyrf
 
 
-def frames(stream):
+def frames(stream: pyrf.Stream) -> Iterator[NDArray[np.uint8]]:
     """One frame at a time; a chunk is computed when the one before has been shown."""
     for chunk in stream:
         yield from chunk.frames
@@ -39,6 +42,6 @@ with pipe.stream(arguments.prompt) as stream:
         save_count=int(2 * pipe.fps),
     )
     if arguments.save:
-        animation.save(arguments.save, writer="pillow", fps=pipe.fps)
+        animation.save(arguments.save, writer="pillow", fps=round(pipe.fps))
     else:
         plt.show()

@@ -1,6 +1,8 @@
 """An app of your own with pyrf's server inside, and a page that embeds its stream."""
 
 import argparse
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import uvicorn
 from fastapi import FastAPI
@@ -33,8 +35,16 @@ parser.add_argument("--port", type=int, default=8000)
 arguments = parser.parse_args()
 
 video = create_app(lambda: pyrf.StreamingPipeline.from_pretrained(arguments.model), model=arguments.model)
-# A mounted app is not started by itself: the outer one does it.
-app = FastAPI(lifespan=lambda _: video.router.lifespan_context(video))
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """A mounted app is not started by itself: the outer one does it."""
+    async with video.router.lifespan_context(video):
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
 app.mount("/video", video)
 
 

@@ -1,8 +1,11 @@
 """A Gradio app: the picture changes as it is made, a new prompt acts at the next chunk. Needs gradio."""
 
 import argparse
+from collections.abc import Iterator
 
 import gradio as gr
+import numpy as np
+from numpy.typing import NDArray
 
 import pyrf
 
@@ -11,10 +14,10 @@ parser.add_argument("--model", default="tiny")
 parser.add_argument("--port", type=int, default=7860)
 arguments = parser.parse_args()
 pipe = pyrf.StreamingPipeline.from_pretrained(arguments.model)
-streams: dict[str, pyrf.Stream] = {}  # of each browser tab
+streams: dict[str | None, pyrf.Stream] = {}  # of each browser tab
 
 
-def show(prompt: str, request: gr.Request):
+def show(prompt: str, request: gr.Request) -> Iterator[NDArray[np.uint8]]:
     """A frame after the other, until the tab is closed or Stop is pressed."""
     with pipe.stream(prompt) as stream:
         streams[request.session_hash] = stream

@@ -1,0 +1,1 @@
+"""A bundle for other runtimes: ONNX graphs, and TensorRT's engines of them."""

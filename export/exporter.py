@@ -8,24 +8,17 @@ from pathlib import Path
 import torch
 
 from pyrf.bundle.bundle import Bundle
-from pyrf.config import ModelConfig, StreamConfig
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.dtypes import dtype_of, name_of
+from pyrf.export.errors import ExportError
+from pyrf.export.fingerprint import bundle_fingerprint, package_versions
 from pyrf.export.graphs.decoder import decoder_graphs
-from pyrf.export.graphs.fp8 import calibrate
+from pyrf.export.graphs.fp8 import fp8_inputs
 from pyrf.export.graphs.student import student_graphs
 from pyrf.export.graphs.text_encoder import text_graphs
 from pyrf.export.graphs.trace import TracedGraph, graph_spec, write_graphs
-from pyrf.export.manifest import (
-    GRAPHS,
-    MANIFEST,
-    ExportError,
-    GraphSpec,
-    Manifest,
-    Report,
-    file_entry,
-    fingerprint,
-    package_versions,
-)
+from pyrf.export.manifest import GRAPHS, MANIFEST, GraphSpec, Manifest, file_entry
+from pyrf.export.options import Check, Report
 from pyrf.files import whole_folder
 from pyrf.models.codecs.codec import latent_size
 from pyrf.models.dit.model import WanModel
@@ -38,7 +31,7 @@ CALIBRATION_PROMPTS = (
 )
 
 
-class FolderWriter:
+class ExportWriter:
     """Fills an empty folder with graphs, and with the manifest at the end."""
 
     def __init__(self, folder: Path) -> None:
@@ -58,8 +51,7 @@ class FolderWriter:
         fp8: bool,
         model: ModelConfig,
         stream: StreamConfig,
-        height: int,
-        width: int,
+        size: LatentSize,
         weights: str,
     ) -> Manifest:
         """Write the manifest."""
@@ -68,8 +60,8 @@ class FolderWriter:
             fp8=fp8,
             model=model,
             stream=stream,
-            height=height,
-            width=width,
+            height=size.height,
+            width=size.width,
             weights=weights,
             versions=package_versions(),
             graphs={name: self.graphs[name] for name in GRAPHS if name in self.graphs},
@@ -87,6 +79,7 @@ def export_onnx(
     height: int | None = None,
     width: int | None = None,
     device: str | torch.device = "cpu",
+    check: Check | None = None,
     report: Report = lambda _: None,
 ) -> Manifest:
     """Export a bundle as ONNX graphs: student, text encoder and decoder (see `pyrf.export.manifest`).
@@ -100,10 +93,11 @@ def export_onnx(
             the rest in bfloat16. Scales come from rollouts of `CALIBRATION_PROMPTS` in bfloat16.
         device: where these rollouts run.
         height, width: of a frame in pixels; by default the bundle's.
+        check: looks at the graphs before the folder gets its name; when it raises, nothing is left.
         report: told what begins.
 
     Raises:
-        ValueError: when an argument does not fit.
+        ValueError: when an argument does not fit, or the check finds the graphs wrong.
         OSError: when the folder exists, or cannot be written.
     """
     if dtype not in PRECISIONS:
@@ -112,17 +106,17 @@ def export_onnx(
     dtype = "bfloat16" if fp8 else dtype
     torch_dtype, stream, config = dtype_of(dtype), bundle.stream_config, bundle.model_config
     with whole_folder(folder) as temporary:
-        writer = FolderWriter(temporary)
+        writer = ExportWriter(temporary)
         codec = bundle.codec(torch_dtype)
-        rows, columns = latent_size(
+        size = latent_size(
             bundle.height if height is None else height,
             bundle.width if width is None else width,
             codec,
         )
         report("fingerprint of the weights")
-        weights = fingerprint(bundle)
+        weights = bundle_fingerprint(bundle)
         report("the decoder")
-        writer.add(decoder_graphs(codec, stream.chunk_frames, rows, columns), "decoder.weights")
+        writer.add(decoder_graphs(codec, stream.chunk_frames, size), "decoder.weights")
         del codec
         report("the text encoder")
         text_encoder = bundle.text_encoder(torch_dtype)
@@ -133,46 +127,45 @@ def export_onnx(
         if fp8:
             report("calibration")
             model = bundle.transformer(torch_dtype, device)
-            largest = calibrate(model, stream, prompts, rows, columns)
+            largest = fp8_inputs(model, stream, prompts, size)
             del model
         report("the student")
         model = bundle.transformer(torch_dtype)
-        writer.add(student_graphs(model, stream, rows, columns, fp8_inputs=largest), "student.weights")
+        writer.add(student_graphs(model, stream, size, fp8_inputs=largest), "student.weights")
         del model
         report("the manifest")
-        return writer.finish(
+        manifest = writer.finish(
             dtype=dtype,
             fp8=fp8,
             model=config,
             stream=stream,
-            height=rows,
-            width=columns,
+            size=size,
             weights=weights,
         )
+        if check is not None:
+            check(temporary)
+    return manifest
 
 
-def export_student(
-    model: WanModel, stream: StreamConfig, folder: Path, *, height: int, width: int
-) -> Manifest:
+def export_student(model: WanModel, stream: StreamConfig, folder: Path, size: LatentSize) -> Manifest:
     """Export a student alone, without text encoder and decoder; no bundle owns its weights.
 
     Args:
         model: on the CPU, in the dtype to export.
         folder: to be written; must not exist.
-        height, width: of the latents.
+        size: of the latents.
 
     Raises:
         OSError: when the folder exists, or cannot be written.
     """
     with whole_folder(folder) as temporary:
-        writer = FolderWriter(temporary)
-        writer.add(student_graphs(model, stream, height, width), "student.weights")
+        writer = ExportWriter(temporary)
+        writer.add(student_graphs(model, stream, size), "student.weights")
         return writer.finish(
             dtype=name_of(model.dtype),
             fp8=False,
             model=model.config,
             stream=stream,
-            height=height,
-            width=width,
+            size=size,
             weights="",
         )

@@ -19,27 +19,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pyrf.bundle.bundle import Bundle
-from pyrf.bundle.weights import weight_files
-from pyrf.config import ModelConfig, StreamConfig
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
+from pyrf.export.errors import ExportError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-GRAPHS = ("text", "prompt", "time", "denoise", "clean", "decoder_first", "decoder_next")
-
-
-Report = Callable[[str], None]
-"""Told in a few words what begins or happens."""
-
-
-class ExportError(ValueError):
-    """An export is missing, damaged, or made for something else."""
+STUDENT = ("prompt", "time", "denoise", "clean")
+DECODER = ("decoder_first", "decoder_next")
+GRAPHS = ("text", *STUDENT, *DECODER)
+"""Every graph that a folder may hold, by name."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +72,7 @@ class Manifest:
         fp8: whether the matrix products of the blocks are float8 between quantise and dequantise nodes.
         model, stream: the student, and how it streams.
         height, width: of the latents.
-        weights: `fingerprint` of what was exported.
+        weights: `bundle_fingerprint` of what was exported; empty for a student that belongs to no bundle.
         versions: of the packages that exported it.
         graphs: by the names of `GRAPHS`; the text encoder or the decoder may have been left out.
         files: size in bytes and SHA-256 of every file.
@@ -99,9 +91,14 @@ class Manifest:
     format: int = FORMAT
 
     @property
+    def size(self) -> LatentSize:
+        """Of the latents."""
+        return LatentSize(self.height, self.width)
+
+    @property
     def tokens(self) -> int:
         """Tokens of a chunk."""
-        return self.stream.chunk_frames * (self.height // 2) * (self.width // 2)
+        return self.stream.chunk_frames * self.size.tokens
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -172,25 +169,3 @@ def load_manifest(folder: str | Path, *, check_content: bool = True) -> Manifest
         if check_content and file_entry(path) != (size, digest):
             raise ExportError(f"{path} is damaged (its SHA-256 has changed); export the bundle again")
     return manifest
-
-
-def fingerprint(bundle: Bundle) -> str:
-    """SHA-256 over the files that a bundle is read from; what else lies beside them does not matter.
-
-    Raises:
-        CheckpointError: when a file of weights is missing, or an index of shards damaged.
-    """
-    paths = bundle.layout.files(dit_weights=bundle.student is None)
-    if bundle.student is not None:
-        paths += weight_files(bundle.student)
-    digest = hashlib.sha256()
-    for path in paths:
-        size, content = file_entry(path)
-        name = path.relative_to(bundle.path) if path.is_relative_to(bundle.path) else path.name
-        digest.update(f"{name} {size} {content}\n".encode())
-    return digest.hexdigest()
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide what an export looks like."""
-    return {name: version(name) for name in ("pyrf", "torch", "onnx", "onnxscript")}

@@ -13,14 +13,9 @@ from pathlib import Path
 
 from pyrf.bundle.bundle import Bundle
 from pyrf.config import StreamConfig
-from pyrf.export.manifest import (
-    FORMAT,
-    ExportError,
-    Manifest,
-    fingerprint,
-    load_manifest,
-    package_versions,
-)
+from pyrf.export.errors import ExportError
+from pyrf.export.fingerprint import bundle_fingerprint, package_versions
+from pyrf.export.manifest import FORMAT, Manifest, load_manifest
 from pyrf.extras import needs
 
 logger = logging.getLogger(__name__)
@@ -50,7 +45,7 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
         from pyrf.export.exporter import export_onnx
     key = {
         "format": FORMAT,
-        "weights": fingerprint(bundle),
+        "weights": bundle_fingerprint(bundle),
         "stream": asdict(bundle.stream_config),
         "size": [height, width],
         "dtype": dtype,
@@ -97,7 +92,7 @@ def check_export(folder: Path, bundle: Bundle, *, dtype: str) -> Manifest:
         "dtype": (manifest.dtype, dtype),
         "network": (manifest.model, bundle.model_config),
         "stream": (_cut(manifest.stream), _cut(bundle.stream_config)),
-        "weights": (manifest.weights, fingerprint(bundle)),
+        "weights": (manifest.weights, bundle_fingerprint(bundle)),
     }
     for name, (found, wanted) in differences.items():
         if found != wanted:

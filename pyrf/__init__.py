@@ -8,21 +8,21 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pyrf.config import ModelConfig as ModelConfig
     from pyrf.config import StreamConfig as StreamConfig
-    from pyrf.pipeline import Chunk as Chunk
-    from pyrf.pipeline import Stream as Stream
     from pyrf.pipeline import StreamingPipeline as StreamingPipeline
-    from pyrf.pipeline import Timing as Timing
+    from pyrf.streaming.chunk import Chunk as Chunk
+    from pyrf.streaming.chunk import Timing as Timing
+    from pyrf.streaming.stream import Stream as Stream
     from pyrf.video.files import Video as Video
 
 # Public name -> the module that holds it; imported at first use, so that `import pyrf` needs no torch.
 _HOMES = {
-    "Chunk": "pyrf.pipeline",
+    "Chunk": "pyrf.streaming.chunk",
     "ModelConfig": "pyrf.config",
-    "Stream": "pyrf.pipeline",
+    "Stream": "pyrf.streaming.stream",
     "StreamConfig": "pyrf.config",
     "StreamingPipeline": "pyrf.pipeline",
-    "Timing": "pyrf.pipeline",
-    "Video": "pyrf.video",
+    "Timing": "pyrf.streaming.chunk",
+    "Video": "pyrf.video.files",
 }
 
 __all__ = ["__version__", *_HOMES]

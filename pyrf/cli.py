@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import suppress
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -38,9 +38,6 @@ TERMINATED = 143
 # In what words torch, on any device and system, says it in place of a MemoryError.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
-# The base of all errors in how a command is called; typer has no public name for it.
-UsageError = cast(type[typer.BadParameter], typer.BadParameter.__bases__[0])
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -65,7 +62,7 @@ def run(arguments: list[str]) -> int:
     """Run a command and return its exit code; a user's error is one line on stderr, without a traceback."""
     try:
         code = app(arguments, prog_name="pyrf", standalone_mode=False)
-    except UsageError as error:
+    except typer.TyperException as error:  # in how a command is called
         message = f"{error.format_message()} (see pyrf --help)"
     except (ValueError, OSError) as error:
         message = str(error)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
-from typing import NamedTuple, Self, TypeGuard
+from typing import NamedTuple, Self
+
+from pyrf.checks import check_positive, check_whole, is_number
 
 PATCH = (1, 2, 2)
 """Latent frames, rows and columns a token covers, the same in every Wan model."""
@@ -12,42 +13,11 @@ PATCH = (1, 2, 2)
 MAX_SEED = 2**63 - 1
 """Of a stream's noise."""
 
-MAX_SIZE = 2**20
-"""No dimension of a network, a stream or a frame is larger."""
-
 MIN_FPS, MAX_FPS = 1e-3, 1e5
 """Frames a second that a video may have."""
 
 MAX_WINDOW_FRAMES = 4096
 """Latent frames that a chunk may see; 17 minutes at Wan's rate, far more than any cache holds."""
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is an int or float, no bool, and finite in float32."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 3.4e38
-
-
-def check_whole(name: str, value: object, least: int = 1, most: int = MAX_SIZE) -> None:
-    """Refuse what is not a whole number of `least`..`most`.
-
-    Raises:
-        ValueError: naming it.
-    """
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise ValueError(f"{name} must be a whole number, got {value!r}")
-    if not least <= int(value) <= most:
-        bound = f"at least {least}" if int(value) < least else f"at most {most}"
-        raise ValueError(f"{name} must be {bound}, got {value}")
-
-
-def check_positive(name: str, value: object) -> None:
-    """Refuse what is not a finite number above 0.
-
-    Raises:
-        ValueError: naming it.
-    """
-    if not is_number(value) or value <= 0:
-        raise ValueError(f"{name} must be a positive number, got {value!r}")
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self, overload
@@ -13,10 +12,16 @@ import torch
 
 from pyrf.backends.choice import check_backend, load_backend
 from pyrf.bundle.bundle import Bundle, load_bundle
+from pyrf.checks import check_device, check_whole
+from pyrf.config import StreamConfig
 from pyrf.dtypes import dtype_of, name_of
-from pyrf.models.codecs.codec import latent_size
-from pyrf.models.text.encoder import clean_prompt
-from pyrf.streaming.stream import Chunk, Prompt, Stream, Timing, as_int
+from pyrf.models.codecs.codec import Codec
+from pyrf.models.text.encoder import TextEncoder
+from pyrf.streaming.chunk import Chunk, Timing
+from pyrf.streaming.model import StreamModel
+from pyrf.streaming.prompts import Prompt
+from pyrf.streaming.source import whole_chunks
+from pyrf.streaming.stream import Stream
 from pyrf.video.files import Video
 from pyrf.video.writer import Frames
 
@@ -32,8 +37,8 @@ class StreamingPipeline:
     they may run side by side. Make one by `from_pretrained`.
 
     Attributes:
-        fps: frames a second of what it makes.
-        height, width: of a frame, unless a stream asks for others.
+        backend: the name of who computes.
+        model: what its streams share.
     """
 
     def __init__(
@@ -49,14 +54,19 @@ class StreamingPipeline:
         self.dtype = dtype
         self.device = device
         self.model_config = bundle.model_config
-        self.stream_config = bundle.stream_config
-        self.height: int = bundle.height
-        self.width: int = bundle.width
         # The text encoder's activations may leave the range of float16; its rows do not.
         text_dtype = torch.bfloat16 if dtype == torch.float16 else dtype
-        self.text_encoder = bundle.text_encoder(dtype=text_dtype, device=device)
-        self.codec = bundle.codec(dtype=dtype, device=device)
-        self.engine = load_backend(backend, bundle, self.codec, dtype=dtype, device=device, exported=exported)
+        text_encoder = bundle.text_encoder(dtype=text_dtype, device=device)
+        codec = bundle.codec(dtype=dtype, device=device)
+        self.model = StreamModel(
+            text_encoder,
+            codec,
+            load_backend(backend, bundle, codec, dtype=dtype, device=device, exported=exported),
+            bundle.stream_config,
+            device,
+            bundle.height,
+            bundle.width,
+        )
 
     @classmethod
     def from_pretrained(
@@ -98,7 +108,33 @@ class StreamingPipeline:
 
     @property
     def fps(self) -> float:
-        return self.codec.fps
+        """Frames per second of what it makes."""
+        return self.model.fps
+
+    @property
+    def height(self) -> int:
+        """Of a frame in pixels, unless a stream asks for another."""
+        return self.model.height
+
+    @property
+    def width(self) -> int:
+        """Of a frame in pixels, unless a stream asks for another."""
+        return self.model.width
+
+    @property
+    def stream_config(self) -> StreamConfig:
+        """How streams are cut into chunks."""
+        return self.model.stream_config
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """Prompts to rows."""
+        return self.model.text_encoder
+
+    @property
+    def codec(self) -> Codec:
+        """Frames to latents and back."""
+        return self.model.codec
 
     @overload
     def __call__(
@@ -141,8 +177,7 @@ class StreamingPipeline:
 
         See `stream` for the other arguments and the errors.
         """
-        if as_int(num_frames, "num_frames") < 1:
-            raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+        check_whole("num_frames", num_frames, most=None)
         stream = self.stream(prompt, seed, height=height, width=width, image=image, video=video)
         parts: list[Frames] = []
         with stream:
@@ -162,6 +197,7 @@ class StreamingPipeline:
         width: int | None = None,
         image: Frames | None = None,
         video: Frames | None = None,
+        timeline: Mapping[int, Prompt] | None = None,
     ) -> Stream:
         """Start an endless stream of chunks; nothing is computed before the first is asked for.
 
@@ -172,78 +208,30 @@ class StreamingPipeline:
             height, width: of a frame in pixels; by default the model's.
             image: uint8 [H, W, 3] to continue from, as if it had stood still until now.
             video: uint8 [T, H, W, 3] to continue from; whole chunks of its end are used.
+            timeline: prompts that take effect at later chunks, by the chunk's index.
 
         Raises:
             ValueError: when an argument has the wrong kind, size or number, or a prompt is empty or too long.
         """
         height, width = self.check_size(height, width)
-        start = self._check_start(image, video, height, width)
-        return Stream(self, prompt, seed, height, width, start)
+        start = whole_chunks(self.model, image, video, height, width)
+        return Stream(self.model, prompt, seed, height, width, start, timeline or {})
 
     def check_prompt(self, prompt: str) -> None:
-        """Refuse a prompt that the text encoder would not see whole.
-
-        Raises:
-            ValueError: when it is no string, empty, or longer than the model's text rows.
-        """
-        if not isinstance(prompt, str):
-            raise ValueError(
-                f"a prompt must be a string, got {type(prompt).__name__}; say what to show in words"
-            )
-        text = clean_prompt(prompt)
-        if not text:
-            raise ValueError("the prompt is empty; say what to show in words")
-        if self.text_encoder.tokenizer.encode(text).overflowing:
-            raise ValueError(
-                f"the prompt has {len(text.split())} words, which is more than the "
-                f"{self.text_encoder.text_len} tokens that this model reads; shorten it"
-            )
+        """Refuse a prompt that the text encoder would not see whole, see `StreamModel.check_prompt`."""
+        self.model.check_prompt(prompt)
 
     def check_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
-        """The size of a frame, the model's where not given.
-
-        Raises:
-            ValueError: when it does not split into the network's patches, is too large, or is not that of
-                `exported`.
-        """
-        height = self.height if height is None else as_int(height, "height")
-        width = self.width if width is None else as_int(width, "width")
-        self.engine.check_size(*latent_size(height, width, self.codec))
-        return height, width
+        """The size of a frame, the model's where not given, see `StreamModel.check_size`."""
+        return self.model.check_size(height, width)
 
     def num_frames_of(self, chunks: int) -> int:
         """Frames that the first `chunks` chunks of a stream have."""
-        latent_frames = chunks * self.stream_config.chunk_frames
-        return 1 + self.codec.temporal_stride * (latent_frames - 1)
+        return self.model.num_frames_of(chunks)
 
     def num_chunks_of(self, num_frames: int) -> int:
         """Chunks that a stream needs for its first `num_frames` frames."""
-        latent_frames = 1 + math.ceil((num_frames - 1) / self.codec.temporal_stride)
-        return math.ceil(latent_frames / self.stream_config.chunk_frames)
-
-    def _check_start(
-        self, image: Frames | None, video: Frames | None, height: int, width: int
-    ) -> Frames | None:
-        """The start of a stream as whole chunks of frames [T, H, W, 3]."""
-        if image is not None and video is not None:
-            raise ValueError("give an image or a video to start from, not both")
-        name, given = ("image", image) if video is None else ("video", video)
-        if given is None:
-            return None
-        frames = np.asarray(given)
-        axes = "[H, W, 3]" if name == "image" else "[T, H, W, 3]"
-        if frames.dtype != np.uint8 or frames.ndim != axes.count(",") + 1 or not frames.size:
-            raise ValueError(f"{name} must be uint8 {axes}, got {frames.dtype} {list(frames.shape)}")
-        if frames.shape[-3:] != (height, width, 3):
-            raise ValueError(
-                f"{name} must have the size of the stream, {height} x {width} x 3, "
-                f"got {' x '.join(map(str, frames.shape[-3:]))}; scale it first"
-            )
-        frames = frames.reshape(-1, height, width, 3)
-        chunks = max(1, self.num_chunks_of(len(frames) + 1) - 1)  # as many whole ones as there are
-        wanted = self.num_frames_of(chunks)
-        held = np.repeat(frames[:1], max(0, wanted - len(frames)), axis=0)
-        return np.concatenate([held, frames[-wanted:]])
+        return self.model.num_chunks_of(num_frames)
 
 
 def _check_dtype(dtype: str | torch.dtype, backend: str) -> torch.dtype:
@@ -253,23 +241,3 @@ def _check_dtype(dtype: str | torch.dtype, backend: str) -> torch.dtype:
     if name == "float16" and backend != "tensorrt":
         raise ValueError("dtype float16 is for the tensorrt backend alone; give float32 or bfloat16")
     return dtype_of(name)
-
-
-def check_device(device: str | torch.device) -> torch.device:
-    """The device of a name.
-
-    Raises:
-        ValueError: when there is no such device.
-    """
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ValueError(f"device must be cpu, cuda, cuda:1, ..., got {device!r}") from None
-    if chosen.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be cpu, cuda, cuda:1, ..., got {str(chosen)!r}")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device {str(chosen)!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices; "
-            "use device 'cpu', or install a CUDA build of torch"
-        )
-    return chosen

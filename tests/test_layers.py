@@ -34,21 +34,6 @@ ORDER = (
 )
 """Rooms and modules of `pyrf`, bottom up; those of one line do not import each other."""
 
-NOT_YET = {"checks"}
-KNOWN = {
-    ("pyrf.loop.sampler", "pyrf.models.dit.attention"),
-    ("pyrf.loop.sampler", "pyrf.models.dit.model"),
-    ("pyrf.streaming.lockstep", "pyrf.pipeline"),
-    ("pyrf.streaming.stream", "pyrf.pipeline"),
-    ("pyrf.export.graphs.fp8", "pyrf.backends.torch.rollout"),
-    ("pyrf.export.targets", "pyrf.backends.onnxruntime.parity"),
-    ("pyrf.export.tensorrt.target", "pyrf.backends.tensorrt.cuda"),
-    ("pyrf.export.tensorrt.target", "pyrf.backends.tensorrt.rollout"),
-    ("pyrf.export.tensorrt.target", "pyrf.backends.tensorrt.runtime"),
-    ("pyrf.export.targets", "pyrf.export.tensorrt.target"),
-}
-"""Imports that still go up or around; none may be added."""
-
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 
 
@@ -85,7 +70,7 @@ def room(module: str) -> str:
 
 
 def test_every_room_has_its_place() -> None:
-    assert {room(module) for module in MODULES} == set(LEVEL) - NOT_YET
+    assert {room(module) for module in MODULES} == set(LEVEL)
 
 
 @pytest.mark.parametrize("name", LEVEL)
@@ -97,7 +82,6 @@ def test_imports_go_down(name: str) -> None:
         for line, target in imports(path)
         if target not in ("pyrf", "pyrf._native")
         and room(target) != name
-        and (module, target) not in KNOWN
         and LEVEL[room(target)] >= LEVEL[name]
     ]
     assert not up, "\n".join(up)
@@ -106,7 +90,7 @@ def test_imports_go_down(name: str) -> None:
 def test_no_circles() -> None:
     """Not even between the modules of one room."""
     graph = {
-        module: {t for _, t in imports(path) if t in MODULES and t != module and (module, t) not in KNOWN}
+        module: {t for _, t in imports(path) if t in MODULES and t != module}
         for module, path in MODULES.items()
     }
     while leaves := [module for module, targets in graph.items() if not targets & graph.keys()]:

@@ -35,11 +35,13 @@ def file_of(module: str) -> Path | None:
 
 @cache
 def body_of(module: str) -> list[ast.stmt]:
-    """Top-level statements of a module, those under an `if` or a `with` included."""
+    """Top-level statements of a module, those under an `if`, `try` or `with` included."""
     file = file_of(module)
     assert file is not None, f"{module} is no module of pyrf"
     statements = ast.parse(file.read_text()).body
-    return [inner for s in statements for inner in (s.body if isinstance(s, ast.If | ast.With) else [s])]
+    return [
+        inner for s in statements for inner in (s.body if isinstance(s, ast.If | ast.Try | ast.With) else [s])
+    ]
 
 
 def public_names(module: str) -> list[str]:
@@ -126,9 +128,9 @@ def described(module: str, name: str) -> Iterator[str]:
 
 
 def options(command: Any, path: str) -> Iterator[str]:
-    """A command's arguments and flags with their defaults, then those of the commands below it."""
-    yield f"{path}"
-    for parameter in command.params:
+    """A command's arguments and sorted flags with their defaults, then the commands below it."""
+    yield path
+    for parameter in sorted(command.params, key=lambda p: p.opts if p.opts[0].startswith("-") else []):
         flags = "/".join([*parameter.opts, *parameter.secondary_opts])
         told = parameter.default if isinstance(parameter.default, str | int | float | Path) else None
         default = "" if told is None else f" = {told}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,28 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pyrf.bundle.bundle import BundleError
-from pyrf.bundle.hub import find_bundle
-from pyrf.evaluation.scores.settings import VideoAlignSettings, single_scores
-from pyrf.training.recipe import AnyRecipe, Recipe, WanDmdRecipe, WanRecipe
-from pyrf.training.wan import memory
+from pyrf.training.needs import FileNeed, MemoryRow, NetworkSize
+from pyrf.training.recipe import Recipe
 
 GIB = 2**30
-HUB_ID = r"[\w.-]+/[\w.-]+"
-
-
-@dataclass(frozen=True)
-class FileNeed:
-    """A file or bundle that a stage reads.
-
-    Attributes:
-        there: whether it is on this machine, in the hub's cache included.
-    """
-
-    stage: str
-    what: str
-    name: str
-    there: bool
 
 
 @dataclass(frozen=True)
@@ -39,7 +20,7 @@ class StagePlan:
     """One stage in numbers.
 
     Attributes:
-        global_batch: samples of a step; `micro_batches` of `batch` in each process.
+        global_batch: samples of a step: `micro_batches` of `batch` in each process.
         samples: of the whole stage.
         networks: parameters by network, of the whole.
         memory: of the fullest GPU, by part.
@@ -52,8 +33,8 @@ class StagePlan:
     micro_batches: int
     global_batch: int
     samples: int
-    networks: dict[str, memory.NetworkSize]
-    memory: list[memory.Row]
+    networks: dict[str, NetworkSize]
+    memory: list[MemoryRow]
     host_bytes: int
 
     @property
@@ -62,7 +43,7 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DryRun:
     """A whole recipe in numbers."""
 
     processes: int
@@ -77,8 +58,8 @@ class Plan:
         return values
 
 
-def plan(recipe: AnyRecipe, processes: int, folder: Path | None = None) -> Plan:
-    """Build the networks of a recipe on the meta device and count.
+def plan(recipe: Recipe, processes: int, folder: Path | None = None) -> DryRun:
+    """Count what each stage of a recipe needs.
 
     Args:
         processes: GPUs, or processes on a CPU.
@@ -91,74 +72,25 @@ def plan(recipe: AnyRecipe, processes: int, folder: Path | None = None) -> Plan:
     for name, stage in recipe.stages.items():
         micro = stage.train.accumulate(processes)
         whole = stage.train.batch * micro * processes
-        networks: dict[str, memory.NetworkSize] = {}
-        rows: list[memory.Row] = []
-        host = 0
-        if isinstance(recipe, WanRecipe):
-            wan = recipe.stages[name]
-            networks = {k: memory.network_size(n.config, processes) for k, n in wan.networks.items()}
-            rows = memory.memory_rows(recipe, wan, networks)
-            host = memory.text_encoder_parameters() * memory.HALF
-        steps, batch = stage.train.steps, stage.train.batch
-        stages.append(StagePlan(name, steps, batch, micro, whole, steps * whole, networks, rows, host))
-        files += _files(recipe, name, folder)
-    return Plan(processes, stages, files)
+        needs = recipe.needs(name, processes, folder)
+        stages.append(
+            StagePlan(
+                stage=name,
+                steps=stage.train.steps,
+                batch=stage.train.batch,
+                micro_batches=micro,
+                global_batch=whole,
+                samples=stage.train.steps * whole,
+                networks=needs.networks,
+                memory=needs.memory,
+                host_bytes=needs.host_bytes,
+            )
+        )
+        files += needs.files
+    return DryRun(processes, stages, files)
 
 
-def _files(recipe: AnyRecipe, name: str, folder: Path | None) -> list[FileNeed]:
-    """What a stage reads."""
-    if isinstance(recipe, Recipe):
-        stage = recipe.stages[name]
-        before = {"init": getattr(stage, "init", None), "teacher": getattr(stage, "teacher", None)}
-        known = {what: other for what, other in before.items() if isinstance(other, str)}
-        return [
-            FileNeed(name, f"{what}: stage", other, folder is not None and (folder / other).exists())
-            for what, other in known.items()
-        ]
-    wan = recipe.stages[name]
-    needs = [
-        FileNeed(name, "prompts", str(recipe.prompts), recipe.prompts.is_file()),
-        FileNeed(name, "text encoder, VAE", recipe.codec, _has_bundle(recipe.codec)),
-    ]
-    for what, network in wan.networks.items():
-        needs.append(FileNeed(name, f"{what}: bundle", network.bundle, _has_bundle(network.bundle)))
-        if network.weights is not None:
-            needs.append(FileNeed(name, f"{what}: weights", network.weights, _has_file(network.weights)))
-    if isinstance(wan, WanDmdRecipe):
-        for reward in single_scores(wan.dmd.reward):
-            if isinstance(reward, VideoAlignSettings):
-                for part in (reward.checkpoint, reward.base):
-                    needs.append(FileNeed(name, "reward", str(part), part.is_dir()))
-    elif folder is not None:
-        made = len(list((folder / name / "paths").glob("*.safetensors")))
-        label = f"{made} of {wan.ode.paths} shards of paths; the others are made"
-        needs.append(FileNeed(name, "paths", label, made == wan.ode.paths))
-    return needs
-
-
-def _has_bundle(name: str) -> bool:
-    if not re.fullmatch(HUB_ID, name) or Path(name).is_dir():
-        try:
-            return find_bundle(name).is_dir()
-        except BundleError:
-            return False
-    from huggingface_hub import try_to_load_from_cache
-
-    return any(
-        isinstance(try_to_load_from_cache(name, file), str) for file in ("model_index.json", "config.json")
-    )
-
-
-def _has_file(name: str) -> bool:
-    match = re.fullmatch(rf"({HUB_ID})/(.+)", name)
-    if Path(name).is_file() or not match:
-        return Path(name).is_file()
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(*match.groups()), str)
-
-
-def show(name: str, counted: Plan, console: Console) -> None:
+def show(name: str, counted: DryRun, console: Console) -> None:
     """Print a plan as tables."""
     steps = Table("stage", "steps", "micro-batches", "global batch", "samples", title=f"{name}: steps")
     for stage in counted.stages:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from pyrf.training.recipe import AnyRecipe, Recipe, RecipeError
+from pyrf.training.recipe import Recipe, RecipeError
 from pyrf.training.runner import processes
-from pyrf.training.runner.trainer import Stage, train
+from pyrf.training.runner.trainer import train
 
 logger = logging.getLogger(__name__)
 
 
-def run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
+def run_stage(recipe: Recipe, name: str, folder: Path) -> None:
     """Run or resume one stage, if it is not done; it reads the stages before it from `folder`.
 
     Raises:
@@ -23,7 +23,7 @@ def run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
     """
     if name not in recipe.stages:
         raise RecipeError(f"the recipe has no stage {name!r}; its stages are {', '.join(recipe.stages)}")
-    on_gpus = not isinstance(recipe, Recipe) and torch.cuda.is_available()
+    on_gpus = recipe.default_device().type == "cuda"
     if on_gpus and recipe.processes > 1 and not processes.under_torchrun():
         raise RecipeError(
             f"{recipe.processes} GPUs need torchrun: torchrun --nproc-per-node {recipe.processes} "
@@ -32,21 +32,11 @@ def run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
     processes.launch(recipe.processes, _run_stage, recipe, name, folder)
 
 
-def _run_stage(recipe: AnyRecipe, name: str, folder: Path) -> None:
+def _run_stage(recipe: Recipe, name: str, folder: Path) -> None:
     """`run_stage` in one of its processes."""
     settings = recipe.stages[name].train
     settings.accumulate(processes.world_size())  # refuse a wrong number of processes before loading anything
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(settings.seed)
     logger.info("stage %s: %d steps in %s", name, settings.steps, folder / name)
-
-    def build() -> Stage:
-        if isinstance(recipe, Recipe):
-            from pyrf.training.scratch.build import build_stage
-
-            return build_stage(recipe, name, folder)
-        from pyrf.training.wan.build import build_stage as build_wan_stage
-
-        return build_wan_stage(recipe, name, folder)
-
-    train(build, settings, folder / name)
+    train(lambda: recipe.build_stage(name, folder), settings, folder / name)

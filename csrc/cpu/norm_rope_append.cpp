@@ -27,25 +27,34 @@ void norm_rotate(const float* x, const float* weight, const float* rope, float e
 }
 
 }  // namespace
+}  // namespace pyrf::cpu
 
-void norm_rope_append(const NormRope& p, int threads) {
-  const int64_t rows = p.batch * p.tokens, dim = p.heads * p.head_dim;
+void pyrf_cpu_norm_rope_append(pyrf_view q, pyrf_view k, pyrf_view v, pyrf_view norm_q, pyrf_view norm_k,
+                               double eps, pyrf_view rope, pyrf_view slot, pyrf_view keys, pyrf_view values,
+                               pyrf_view q_out, int threads) {
+  using namespace pyrf::cpu;
+  const int64_t batch = keys.shape[0], heads = keys.shape[1], head_dim = keys.shape[3], tokens = q.shape[1];
+  const int64_t rows = batch * tokens, dim = heads * head_dim;
+  const int64_t place = *static_cast<const int64_t*>(slot.address) * tokens;  // of the chunk in the cache
+  const int64_t key_head = keys.strides[1], value_head = values.strides[1];
   threads = threads_for(3 * rows * dim, threads);
 
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (int64_t row = 0; row < rows; ++row) {
-    const int64_t b = row / p.tokens, t = row % p.tokens;
-    const float* rope = p.rope + t * p.head_dim;
-    const float* q = p.q + b * p.q_strides.batch + t * p.q_strides.token;
-    const float* k = p.k + b * p.k_strides.batch + t * p.k_strides.token;
-    const float* v = p.v + b * p.v_strides.batch + t * p.v_strides.token;
-    float* keys = p.keys + b * p.keys_strides.batch + t * p.keys_strides.token;
-    float* values = p.values + b * p.values_strides.batch + t * p.values_strides.token;
-    norm_rotate(q, p.norm_q, rope, p.eps, p.heads, p.head_dim, p.q_out + row * dim, p.head_dim);
-    norm_rotate(k, p.norm_k, rope, p.eps, p.heads, p.head_dim, keys, p.keys_strides.head);
-    for (int64_t head = 0; head < p.heads; ++head)
-      std::memcpy(values + head * p.values_strides.head, v + head * p.head_dim, p.head_dim * sizeof(float));
+    const int64_t b = row / tokens, t = row % tokens;
+    const auto projected = [b, t](const pyrf_view& x) {
+      return floats(x) + b * x.strides[0] + t * x.strides[1];
+    };
+    const auto cached = [b, t, place](const pyrf_view& x) {
+      return floats(x) + b * x.strides[0] + (place + t) * x.strides[2];
+    };
+    const float* table = floats(rope) + t * head_dim;
+    const float epsilon = static_cast<float>(eps);
+    norm_rotate(projected(q), floats(norm_q), table, epsilon, heads, head_dim, floats(q_out) + row * dim,
+                head_dim);
+    norm_rotate(projected(k), floats(norm_k), table, epsilon, heads, head_dim, cached(keys), key_head);
+    for (int64_t head = 0; head < heads; ++head)
+      std::memcpy(cached(values) + head * value_head, projected(v) + head * head_dim,
+                  head_dim * sizeof(float));
   }
 }
-
-}  // namespace pyrf::cpu

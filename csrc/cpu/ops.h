@@ -1,63 +1,35 @@
-// The ops on a CPU, in float32. Shapes, strides and what may be null are as in pyrf.h, pointers host memory.
-// Nothing is checked here: `pyrf/ops` does. Up to `threads` of OpenMP's threads work; results do not depend
-// on how many.
+// The ops on a CPU, in float32. The arguments are those of pyrf.h, in host memory, with a number of threads
+// in place of the stream. Nothing is checked here: `pyrf/ops` does. Up to `threads` of OpenMP's threads work;
+// results do not depend on how many.
 #pragma once
 
-#include <cstdint>
-
 #include "../params.h"
+#include "../view.h"
+
+extern "C" {
+
+// Without the activation: `silu` must be 0.
+void pyrf_cpu_add_norm(pyrf_view y, pyrf_view residual, pyrf_view gate, pyrf_view bias, pyrf_view weight,
+                       pyrf_view shift, double eps, int rms, int silu, pyrf_view sum, pyrf_view normed,
+                       int threads);
+
+void pyrf_cpu_norm_rope_append(pyrf_view q, pyrf_view k, pyrf_view v, pyrf_view norm_q, pyrf_view norm_k,
+                               double eps, pyrf_view rope, pyrf_view slot, pyrf_view keys, pyrf_view values,
+                               pyrf_view q_out, int threads);
+
+// Whether ring_attention has loops for this machine (x86 with AVX-512) and these heads (multiples of 32).
+bool pyrf_cpu_serves_ring_attention(int64_t head_dim);
+
+// Only where it serves.
+void pyrf_cpu_ring_attention(pyrf_view q, pyrf_view keys, pyrf_view values, int64_t length, pyrf_view out,
+                             int threads);
+}
 
 namespace pyrf::cpu {
 
-struct AddNorm {
-  const float* y;         // [rows, D]
-  const float* residual;  // [rows, D]
-  const float* gate;      // [D]
-  const float* bias;      // [D]
-  const float* weight;    // [D]
-  const float* shift;     // [D]
-  float* sum;             // [rows, D]
-  float* normed;          // [rows, D]
-  int64_t rows, dim;
-  float eps;
-  bool rms;
-};
+inline float* floats(const pyrf_view& x) { return static_cast<float*>(x.address); }
 
-// Without the activation.
-void add_norm(const AddNorm& p, int threads);
-
-struct NormRope {
-  const float* q;                           // [batch, tokens, D]
-  const float* k;                           // [batch, tokens, D]
-  const float* v;                           // [batch, tokens, D]
-  const float* norm_q;                      // [D]
-  const float* norm_k;                      // [D]
-  const float* rope;                        // [tokens, head_dim / 2, 2] cosine and sine
-  float* keys;                              // [batch, heads, tokens, head_dim], the slot to write
-  float* values;                            // [batch, heads, tokens, head_dim], the slot to write
-  float* q_out;                             // [batch, tokens, D] contiguous
-  Strides q_strides, k_strides, v_strides;  // head = head_dim
-  Strides keys_strides, values_strides;
-  int64_t batch, heads, tokens, head_dim;
-  float eps;
-};
-
-void norm_rope_append(const NormRope& p, int threads);
-
-struct RingAttention {
-  const float* q;       // [batch, heads, queries, head_dim]
-  const float* keys;    // [batch, heads, length, head_dim]
-  const float* values;  // [batch, heads, length, head_dim]
-  float* out;           // [batch, queries, heads * head_dim] contiguous
-  Strides q_strides, keys_strides, values_strides;
-  int64_t batch, heads, queries, length, head_dim;
-  float scale_log2;  // log2(e) / sqrt(head_dim): the softmax is taken in base 2
-};
-
-// Whether ring_attention has loops for this machine (x86 with AVX-512) and these heads (multiples of 32).
-bool serves_ring_attention(int64_t head_dim);
-
-// Only where it serves.
-void ring_attention(const RingAttention& p, int threads);
+// Of [batch, heads, tokens, head_dim].
+inline Strides heads_first(const pyrf_view& x) { return {x.strides[0], x.strides[1], x.strides[2]}; }
 
 }  // namespace pyrf::cpu

@@ -3,15 +3,17 @@
 #include <vector>
 
 #include "attention_rows.h"
+#include "ops.h"
 
-namespace pyrf::cpu {
+using namespace pyrf::cpu;
+
 namespace {
 
 constexpr int64_t kThreadWork = 1'000'000;  // multiplications that are worth a thread, about 20 us
 
 }  // namespace
 
-bool serves_ring_attention([[maybe_unused]] int64_t head_dim) {
+bool pyrf_cpu_serves_ring_attention([[maybe_unused]] int64_t head_dim) {
 #ifdef PYRF_AVX512
   static const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
@@ -22,7 +24,22 @@ bool serves_ring_attention([[maybe_unused]] int64_t head_dim) {
 }
 
 #ifdef PYRF_AVX512
-void ring_attention(const RingAttention& p, int threads) {
+void pyrf_cpu_ring_attention(pyrf_view q, pyrf_view keys, pyrf_view values, int64_t length, pyrf_view out,
+                             int threads) {
+  RingAttention p;
+  p.q = floats(q);
+  p.keys = floats(keys);
+  p.values = floats(values);
+  p.out = floats(out);
+  p.q_strides = heads_first(q);
+  p.keys_strides = heads_first(keys);
+  p.values_strides = heads_first(values);
+  p.batch = q.shape[0];
+  p.heads = q.shape[1];
+  p.queries = q.shape[2];
+  p.length = length;
+  p.head_dim = q.shape[3];
+  p.scale_log2 = pyrf::scale_log2(p.head_dim);
   const int64_t all = p.batch * p.heads, work = 2 * all * p.queries * p.length * p.head_dim;
   threads = static_cast<int>(std::clamp<int64_t>(work / kThreadWork, 1, threads));
   // Every part packs its head's keys anew, so heads are cut only where whole ones leave threads idle.
@@ -45,7 +62,5 @@ void ring_attention(const RingAttention& p, int threads) {
   }
 }
 #else
-void ring_attention(const RingAttention&, int) {}
+void pyrf_cpu_ring_attention(pyrf_view, pyrf_view, pyrf_view, int64_t, pyrf_view, int) {}
 #endif
-
-}  // namespace pyrf::cpu

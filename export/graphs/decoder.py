@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pyrf.config import LatentSize
 from pyrf.dtypes import dtype_of
+from pyrf.export.errors import ExportError
 from pyrf.export.graphs.trace import TracedGraph, graph_spec, trace
-from pyrf.export.manifest import ExportError
 from pyrf.models.codecs import taehv
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.codecs.taehv import MemoryBlock, TAEHVCodec
@@ -58,13 +59,13 @@ class _WanVAEStep(nn.Module):
         return frames, [cache[place] for place in self.places]
 
 
-def decoder_graphs(codec: Codec, chunk_frames: int, height: int, width: int) -> dict[str, TracedGraph]:
+def decoder_graphs(codec: Codec, chunk_frames: int, size: LatentSize) -> dict[str, TracedGraph]:
     """Trace the decoder's step at batch 1.
 
     Args:
         codec: on the CPU, its decoder in the dtype to export.
         chunk_frames: latent frames of a chunk.
-        height, width: of the latents.
+        size: of the latents.
 
     Returns:
         "decoder_first" and "decoder_next".
@@ -72,7 +73,7 @@ def decoder_graphs(codec: Codec, chunk_frames: int, height: int, width: int) -> 
     Raises:
         ExportError: for a Wan VAE with chunks of one latent frame.
     """
-    latents = torch.zeros(1, chunk_frames, codec.latent_channels, height, width)
+    latents = torch.zeros(1, chunk_frames, codec.latent_channels, *size)
     step = _TAEHVStep(codec) if isinstance(codec, TAEHVCodec) else _WanVAEStep(codec, latents)
     outputs = ["frames", "memory_out.*"]
     first = trace(step, {"latents": latents}, outputs)

@@ -8,61 +8,45 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.config import StreamConfig
+from pyrf.config import LatentSize, StreamConfig
 from pyrf.export.graphs.trace import TracedGraph
-from pyrf.loop.sampler import ChunkLoop, SeededNoise
+from pyrf.loop.sampler import SeededNoise
+from pyrf.models.dit.calibration import largest_inputs
 from pyrf.models.dit.model import WanModel
+from pyrf.models.dit.rollout import ModelRollout
 
 LARGEST = 448.0
 """The largest value of float8 e4m3."""
 _LINEAR = re.compile(r"(blocks\.\d+\.(?:self_attn|cross_attn|ffn)\.\w+)\.weight")
-_CROSS_KV = re.compile(r"cross_attn\.[kv]$")
 
 
-def calibrate(
-    model: WanModel, stream: StreamConfig, prompts: Sequence[Tensor], height: int, width: int
+def fp8_inputs(
+    model: WanModel, stream: StreamConfig, prompts: Sequence[Tensor], size: LatentSize
 ) -> dict[str, float]:
     """The largest magnitude that enters each linear of the blocks, over rollouts past the first eviction.
 
     Args:
         model: the student.
         stream: how it streams.
-        prompts: prompt_embeds [1, text_len, text_dim], one a rollout.
-        height, width: of the latents.
+        prompts: prompt_embeds [1, text_len, text_dim], one per rollout.
+        size: of the latents.
 
     Returns:
-        By the linear's name, such as "blocks.0.ffn.2".
+        See `largest_inputs`.
     """
-    largest: dict[str, float] = {}
+    shape = (stream.chunk_frames, model.config.in_channels, *size)
 
-    def watch(name: str) -> object:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            largest[name] = max(largest.get(name, 0.0), float(inputs[0].abs().max()))
-
-        return hook
-
-    hooks = [
-        module.register_forward_pre_hook(watch(name))  # type: ignore[arg-type]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith("blocks.") and not _CROSS_KV.search(name)
-    ]
-    backend = TorchRollout(model, stream)
-    shape = (stream.chunk_frames, model.config.in_channels, height, width)
-    try:
+    @torch.no_grad()
+    def roll_out() -> None:
         for seed, prompt_embeds in enumerate(prompts):
-            backend.start(1, height, width)
-            backend.set_prompt(prompt_embeds)
-            loop = ChunkLoop(backend, stream, SeededNoise([seed], shape, model.device))
+            rollout = ModelRollout(model, stream, model.encode_prompt(prompt_embeds.to(model.device)), size)
+            draw, last = SeededNoise([seed], shape, model.device), len(stream.denoising_steps) - 1
             for _ in range(stream.slots + 1):
-                loop.next_chunk()
-    finally:
-        backend.close()
-        for hook in hooks:
-            hook.remove()
-    return largest
+                rollout.next_chunk(draw, last)
+
+    return largest_inputs(model, roll_out)
 
 
 def quantise(graph: TracedGraph, largest: Mapping[str, float]) -> None:
@@ -72,7 +56,7 @@ def quantise(graph: TracedGraph, largest: Mapping[str, float]) -> None:
 
     Args:
         graph: changed in place.
-        largest: from `calibrate`.
+        largest: from `fp8_inputs`.
     """
     activations: dict[str, ir.Value] = {}
     for node in list(graph.model.graph):

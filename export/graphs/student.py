@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrf.config import PATCH, StreamConfig
+from pyrf.config import LatentSize, StreamConfig
 from pyrf.export.graphs.fp8 import quantise
 from pyrf.export.graphs.nodes import ring_attention_node, write_slot_node
 from pyrf.export.graphs.trace import Arguments, TracedGraph, trace, without_outputs
@@ -117,8 +117,7 @@ class TimeCall(_Call):
 def student_graphs(
     model: WanModel,
     stream: StreamConfig,
-    height: int,
-    width: int,
+    size: LatentSize,
     *,
     fp8_inputs: Mapping[str, float] | None = None,
 ) -> dict[str, TracedGraph]:
@@ -127,15 +126,15 @@ def student_graphs(
     Args:
         model: on the CPU, in the dtype to export.
         stream: how it streams.
-        height, width: of the latents.
-        fp8_inputs: from `pyrf.export.graphs.fp8.calibrate`, for float8 products; None: none.
+        size: of the latents.
+        fp8_inputs: from `pyrf.export.graphs.fp8.fp8_inputs`, for float8 products; None: none.
 
     Returns:
         "prompt", "time", "denoise" and "clean".
     """
     config = model.config
     layers, chunk = range(config.num_layers), stream.chunk_frames
-    tokens = chunk * (height // PATCH[1]) * (width // PATCH[2])
+    tokens = chunk * size.tokens
     modulation = torch.zeros(6 * len(layers) + 2, config.dim, dtype=model.dtype)
 
     def each_layer(length: int) -> list[Tensor]:
@@ -143,7 +142,7 @@ def student_graphs(
         return [torch.zeros(shape, dtype=model.dtype) for _ in layers]
 
     call: Arguments = {
-        "latents": torch.zeros(1, chunk, config.in_channels, height, width),
+        "latents": torch.zeros(1, chunk, config.in_channels, *size),
         "modulation": modulation,
         "rope": torch.zeros(tokens, config.head_dim // 2, 2),
         "position": torch.zeros(1, dtype=torch.int64),

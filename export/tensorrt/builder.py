@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pyrf.export.manifest import ExportError
-from pyrf.extras import MissingExtraError, needs
+from pyrf.export.errors import ExportError
+from pyrf.export.tensorrt.library import make_logger, tensorrt_on
+from pyrf.extras import MissingExtraError
 from pyrf.files import whole_file
 
 WORKER = (sys.executable, "-m", "pyrf.export.tensorrt.builder")
@@ -151,22 +152,12 @@ def main(
     values = json.loads(sys.stdin.read())
     request = BuildRequest(**{**values, "lengths": tuple(values["lengths"])})
     try:
-        module = _tensorrt(request.device) if trt is None else trt
+        module = tensorrt_on(request.device) if trt is None else trt
         result: dict[str, Any] = asdict(_Build(module, request, configure).run())
     except (ExportError, MissingExtraError) as error:
         result = {"error": str(error)}
     with whole_file(answer) as temporary:
         temporary.write_text(json.dumps(result))
-
-
-def _tensorrt(device: int) -> Any:
-    """The package tensorrt, about to build on a GPU."""
-    with needs("tensorrt", "building engines"):
-        from cuda.bindings import runtime
-
-        trt = importlib.import_module("tensorrt")
-    runtime.cudaSetDevice(device)
-    return trt
 
 
 class _Build:
@@ -279,21 +270,6 @@ class _Build:
 
     def _last_error(self) -> str:
         return self.lines[-1] if self.lines else "it gives no reason"
-
-
-def make_logger(trt: Any) -> tuple[Any, list[str]]:
-    """A logger for TensorRT, and the list that its warnings and errors go to."""
-    lines: list[str] = []
-
-    class Logger(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.WARNING:
-                lines.append(" ".join(message.split()))
-
-    return Logger(), lines
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pyrf.export.manifest import Report
+from pyrf.export.options import Report
 from pyrf.files import whole_file
 
 MAGIC = b"pyrf engine 1\n"

@@ -6,8 +6,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pyrf.export.manifest import ExportError, Manifest, Report
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import Manifest
+from pyrf.export.options import Report
 from pyrf.export.tensorrt.builder import TIME_LIMIT, WORKER, BuildReport, BuildRequest, build_engine
 from pyrf.export.tensorrt.cache import EngineCache, EngineKey
 
@@ -22,7 +25,7 @@ def arch_of(compute_capability: str) -> str:
 
 
 @dataclass(frozen=True)
-class Target:
+class EngineTarget:
     """The TensorRT and the GPU that engines are for.
 
     Attributes:
@@ -32,6 +35,11 @@ class Target:
 
     runtime: str
     compute_capability: str
+
+    @classmethod
+    def of(cls, trt: Any, compute_capability: str) -> EngineTarget:
+        """Of the package tensorrt in use, and a GPU."""
+        return cls(f"{trt.__name__} {trt.__version__}", compute_capability)
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class EngineFolder:
         self,
         folder: str | Path,
         manifest: Manifest,
-        target: Target,
+        target: EngineTarget,
         options: BuildOptions | None = None,
         report: Report = lambda _: None,
     ) -> None:
@@ -101,7 +109,7 @@ class EngineFolder:
             weights=manifest.weights,
             dtype=manifest.dtype + ("+fp8" if manifest.fp8 else ""),
             geometry=(
-                f"{manifest.height} x {manifest.width} latents, chunk {stream.chunk_frames}, "
+                f"{manifest.size.height} x {manifest.size.width} latents, chunk {stream.chunk_frames}, "
                 f"window {stream.window_frames}"
             ),
             runtime=self.target.runtime,

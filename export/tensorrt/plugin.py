@@ -11,14 +11,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pyrf.export.errors import ExportError
 from pyrf.export.graphs.nodes import DOMAIN, RING_ATTENTION
-from pyrf.export.manifest import ExportError
+from pyrf.export.tensorrt.library import TENSORRT_DTYPES
 from pyrf.kernels.instances import RING_QUERIES, Instance
 from pyrf.kernels.nvcc import SOURCES, compile_kernel
 
 PLUGIN = f"{DOMAIN}::{RING_ATTENTION}"
 SOURCE = "ring_attention_plugin.cu"
-DTYPES = {"HALF": "float16", "BF16": "bfloat16"}
 
 
 def compile_ptx(arch: str) -> str:
@@ -57,7 +57,7 @@ def register(plugin: Any, ptx: str) -> None:
     def implement(q: Any, keys: Any, values: Any, length: Any, outputs: Any, tactic: Any) -> Any:
         batch, heads, queries, head_dim = (size.constant_value() for size in q.shape_expr)
         capacity = keys.shape_expr[2].constant_value()
-        dtype = DTYPES.get(q.dtype.name, "")
+        dtype = TENSORRT_DTYPES.get(q.dtype.name, "")
         instance = Instance.serving("ring_attention", dtype, heads, head_dim)
         if instance is None:
             raise ExportError(

@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pyrf.backends.tensorrt.cuda import CudaDevice
-from pyrf.backends.tensorrt.rollout import DECODER, STUDENT
-from pyrf.backends.tensorrt.runtime import load_tensorrt, target
+import torch
+
 from pyrf.bundle.bundle import Bundle
-from pyrf.export.manifest import ExportError, Report, load_manifest
-from pyrf.export.targets import ExportOptions, to_onnx
-from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import DECODER, STUDENT, load_manifest
+from pyrf.export.onnx_target import to_onnx
+from pyrf.export.options import ExportOptions, Report
+from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, EngineTarget
+from pyrf.export.tensorrt.library import load_tensorrt
 
-DTYPES = ("bfloat16", "float16", "fp8")
+TENSORRT_PRECISIONS = ("bfloat16", "float16", "fp8")
 
 
 def to_tensorrt(bundle: Bundle, out: Path, options: ExportOptions, report: Report) -> list[str]:
-    """Write ONNX graphs, and build their engines beside them (a `pyrf.export.targets.Target`)."""
+    """Write ONNX graphs, and build their engines beside them (an `ExportTarget`)."""
     trt = load_tensorrt()
-    if options.dtype not in DTYPES:
-        raise ExportError(f"for TensorRT, --dtype must be one of {', '.join(DTYPES)}, got {options.dtype!r}")
-    gpu = CudaDevice(options.device)
+    if options.dtype not in TENSORRT_PRECISIONS:
+        raise ExportError(
+            f"for TensorRT, --dtype must be one of {', '.join(TENSORRT_PRECISIONS)}, got {options.dtype!r}"
+        )
+    target = target_of(trt, options.device)
     rows = to_onnx(bundle, out, options, report)
-    build = BuildOptions(device=gpu.index)
-    engines = EngineFolder(out, load_manifest(out), target(trt, gpu.compute_capability), build, report)
-    return rows + build_engines(engines, report)
+    build = BuildOptions(device=options.device.index or 0)
+    return rows + build_engines(EngineFolder(out, load_manifest(out), target, build, report), report)
+
+
+def target_of(trt: Any, device: torch.device) -> EngineTarget:
+    """What engines built by a TensorRT on a GPU are good for.
+
+    Raises:
+        ExportError: when the device is no GPU, or torch cannot ask it.
+    """
+    if device.type != "cuda":
+        raise ExportError(f"TensorRT needs a CUDA device, got {str(device)!r}; give --device cuda")
+    try:
+        major, minor = torch.cuda.get_device_capability(device.index or 0)
+    except (RuntimeError, AssertionError) as error:
+        raise ExportError(f"torch finds no usable NVIDIA GPU ({error}); install the driver") from error
+    return EngineTarget.of(trt, f"{major}.{minor}")
 
 
 def build_engines(engines: EngineFolder, report: Report) -> list[str]:

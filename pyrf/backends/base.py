@@ -1,9 +1,10 @@
-"""What every backend of a stream shares: the cache, the order of verbs, prompt changes and recache."""
+"""What every backend offers, and what the rollouts of all backends share: cache, order of verbs, recache."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,79 +12,52 @@ from torch import Tensor
 
 from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.loop.cache import SinkRingCache
+from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from pyrf.models.codecs.codec import StreamingDecoder
 
 
 class Rollout(ABC):
-    """Computes the calls of one stream.
+    """Computes the calls of one stream, from `Backend.open`.
+
+    A subclass puts the first prompt in force before its constructor returns.
 
     Args:
         model: sizes of the student.
         stream: how the stream is cut.
+        batch: videos made together.
+        size: of the latents.
+        dtype: of the cache.
+        device: of the cache, and where latents are expected.
 
     Attributes:
-        cache: of the stream under way, None before `start` and after `close`.
+        shape: of a chunk of one video, [F, C, H, W].
     """
 
-    def __init__(self, model: ModelConfig, stream: StreamConfig) -> None:
-        self.model_config, self.stream = model, stream
-        self.cache: SinkRingCache | None = None
-        self._prompted = False
-        self._recent: deque[Tensor] = deque()
+    def __init__(
+        self,
+        model: ModelConfig,
+        stream: StreamConfig,
+        batch: int,
+        size: LatentSize,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.model_config, self.stream, self.batch = model, stream, batch
+        self.dtype, self.device = dtype, device
+        self.shape = (stream.chunk_frames, model.in_channels, *size)
+        self.cache = SinkRingCache(model, stream, batch=batch, size=size, dtype=dtype, device=device)
+        self._recent: deque[Tensor] = deque(maxlen=stream.slots)
 
-    @property
-    @abstractmethod
-    def dtype(self) -> torch.dtype:
-        """Of the cache."""
-
-    @property
-    @abstractmethod
-    def device(self) -> torch.device:
-        """Of the cache, and where latents are expected."""
-
-    def start(self, batch: int, height: int, width: int) -> None:
-        """Begin a new stream: an empty cache and no prompt.
-
-        Args:
-            batch: videos made together.
-            height, width: of the latents, even.
+    def loop(self, seeds: Sequence[int]) -> ChunkLoop:
+        """The stream's chunks, from noise of these seeds, one per video.
 
         Raises:
-            ValueError: when a size is not one the backend takes.
+            ValueError: when the number of seeds is not the batch's.
         """
-        size = LatentSize(height, width)
-        self.close()
-        self._shape = (batch, self.stream.chunk_frames, self.model_config.in_channels, height, width)
-        self.cache = SinkRingCache(
-            self.model_config,
-            self.stream,
-            batch=batch,
-            size=size,
-            dtype=self.dtype,
-            device=self.device,
-        )
-        self._begin(self.cache, size)
-
-    def close(self) -> None:
-        """Let go of the stream's memory."""
-        self.cache = None
-        self._prompted = False
-        self._recent.clear()
-
-    def _started(self) -> SinkRingCache:
-        if self.cache is None:
-            raise RuntimeError("the backend has no stream: call start() first")
-        return self.cache
-
-    def _ready(self, latents: Tensor) -> None:
-        """Refuse a call that may not come, or whose latents do not fit."""
-        cache = self._started()
-        if not self._prompted:
-            raise RuntimeError("the stream has no prompt: call start(), then set_prompt()")
-        if not cache.open:
-            raise RuntimeError("the cache has no chunk under way: call begin_chunk() first")
-        if latents.shape != self._shape:
-            raise ValueError(f"latents must be {list(self._shape)}, got {list(latents.shape)}")
+        if len(seeds) != self.batch:
+            raise ValueError(f"seeds must be {self.batch}, one per video, got {len(seeds)}")
+        return ChunkLoop(self, self.stream, SeededNoise(seeds, self.shape, self.device))
 
     @torch.inference_mode()
     def set_prompt(self, prompt_embeds: Tensor, recache: bool = False) -> None:
@@ -96,21 +70,18 @@ class Rollout(ABC):
                 follows the new prompt sooner. The sink, the memory of the stream's beginning, stays.
 
         Raises:
-            RuntimeError: before `start`, or inside a chunk.
+            RuntimeError: inside a chunk.
             ValueError: when the shape does not fit.
         """
-        cache = self._started()
-        if cache.open:
-            raise RuntimeError(f"chunk {cache.chunk} is under way: the prompt changes between chunks")
-        batch = self._shape[0]
-        if len(prompt_embeds) not in (1, batch):
-            raise ValueError(f"prompt_embeds must hold 1 or {batch} prompts, got {len(prompt_embeds)}")
+        if self.cache.open:
+            raise RuntimeError(f"chunk {self.cache.chunk} is under way: the prompt changes between chunks")
+        if len(prompt_embeds) not in (1, self.batch):
+            raise ValueError(f"prompt_embeds must hold 1 or {self.batch} prompts, got {len(prompt_embeds)}")
         self._encode_prompt(prompt_embeds.to(self.device))
-        self._prompted = True
         if recache:
-            chunks = cache.ring_chunks
+            chunks = self.cache.ring_chunks
             for chunk, latents in zip(chunks, list(self._recent)[-len(chunks) :]):
-                with cache.rewrite(chunk):
+                with self.cache.rewrite(chunk):
                     self._write(latents)
 
     @torch.inference_mode()
@@ -118,19 +89,16 @@ class Rollout(ABC):
         """Make room for the next chunk; the one it overwrites goes into the sink.
 
         Raises:
-            RuntimeError: before `start` and `set_prompt`, or inside a chunk.
+            RuntimeError: inside a chunk.
         """
-        cache = self._started()
-        if not self._prompted:
-            raise RuntimeError("the stream has no prompt: call start(), then set_prompt()")
-        cache.begin_chunk()
+        self.cache.begin_chunk()
 
     @torch.inference_mode()
     def denoise(self, latents: Tensor, timestep: float) -> Tensor:
         """A denoise call of the current chunk.
 
         Args:
-            latents: [B, chunk_frames, C, H, W].
+            latents: [B, F, C, H, W].
             timestep: in 0..1000.
 
         Returns:
@@ -140,7 +108,7 @@ class Rollout(ABC):
             RuntimeError: outside a chunk.
             ValueError: when the shape does not fit the stream.
         """
-        self._ready(latents)
+        self._check(latents)
         return self._predict(latents, timestep)
 
     @torch.inference_mode()
@@ -149,16 +117,22 @@ class Rollout(ABC):
 
         Takes and raises what `denoise` does.
         """
-        self._ready(latents)
+        self._check(latents)
         self._write(latents)
         self.end_chunk(latents)
+
+    def _check(self, latents: Tensor) -> None:
+        """Refuse a call that may not come, or whose latents do not fit."""
+        if not self.cache.open:
+            raise RuntimeError("the cache has no chunk under way: call begin_chunk() first")
+        expected = (self.batch, *self.shape)
+        if latents.shape != expected:
+            raise ValueError(f"latents must be {list(expected)}, got {list(latents.shape)}")
 
     def end_chunk(self, latents: Tensor) -> None:
         """End the chunk under way, whose clean latents are written."""
         self._recent.append(latents)
-        if len(self._recent) > self.stream.slots:
-            self._recent.popleft()
-        self._started().commit()
+        self.cache.commit()
 
     def reopen_chunk(self) -> None:
         """Put the last chunk under way again, as `begin_chunk` left it, to make it under another prompt.
@@ -166,12 +140,8 @@ class Rollout(ABC):
         Raises:
             RuntimeError: before the first chunk, or inside a chunk.
         """
-        self._started().reopen()
+        self.cache.reopen()
         self._recent.pop()
-
-    @abstractmethod
-    def _begin(self, cache: SinkRingCache, size: LatentSize) -> None:
-        """Make ready for a stream with this new cache."""
 
     @abstractmethod
     def _encode_prompt(self, prompt_embeds: Tensor) -> None:
@@ -198,7 +168,7 @@ class PendingFrames(Protocol):
 class OverlappedDecoder(StreamingDecoder, Protocol):
     """A decoder that works while the network goes on with the next chunk.
 
-    Its backend does not wait for the GPU either, and can make a chunk again (`Rollout.reopen_chunk`).
+    Its rollouts do not wait for the GPU either, and can make a chunk again (`Rollout.reopen_chunk`).
     """
 
     def begin(self, latents: Tensor) -> PendingFrames:
@@ -207,9 +177,9 @@ class OverlappedDecoder(StreamingDecoder, Protocol):
 
 
 class Backend(Protocol):
-    """A model loaded for one backend; its streams share the weights."""
+    """A model loaded for one way to compute it; its streams share the weights."""
 
-    def check_size(self, height: int, width: int) -> None:
+    def check_size(self, size: LatentSize) -> None:
         """Refuse latents of a size that the backend has no graphs for and can make none.
 
         Raises:
@@ -217,10 +187,19 @@ class Backend(Protocol):
         """
         ...
 
-    def backend(self, height: int, width: int) -> Rollout:
-        """A backend for a stream of latents of this size; `start` it next."""
+    def open(self, batch: int, size: LatentSize, prompt_embeds: Tensor) -> Rollout:
+        """Begin a stream; its memory is freed with the rollout.
+
+        Args:
+            batch: videos made together.
+            size: of their latents.
+            prompt_embeds: [B, text_len, text_dim], or [1, ...] for all videos.
+
+        Raises:
+            ValueError: when a size is not one the backend takes, or the shape does not fit.
+        """
         ...
 
-    def decoder(self, batch: int, height: int, width: int) -> StreamingDecoder:
+    def decoder(self, batch: int, size: LatentSize) -> StreamingDecoder:
         """The decoder of a stream of latents of this size."""
         ...

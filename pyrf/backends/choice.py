@@ -27,7 +27,7 @@ def check_backend(name: str, exported: str | Path | None) -> None:
             "choose onnxruntime or tensorrt"
         )
     if name == "tensorrt":
-        from pyrf.backends.tensorrt.runtime import load_tensorrt
+        from pyrf.export.tensorrt.library import load_tensorrt
 
         load_tensorrt()
 
@@ -53,7 +53,7 @@ def load_backend(
         ValueError: when the backend lacks a package, or does not take the dtype, device or folder.
     """
     if name == "torch":
-        from pyrf.backends.torch.rollout import TorchBackend
+        from pyrf.backends.torch.backend import TorchBackend
 
         return TorchBackend(bundle.transformer(dtype=dtype, device=device), codec, bundle.stream_config)
     if name == "tensorrt":

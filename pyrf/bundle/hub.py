@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-_REPO = r"[\w.-]+/[\w.-]+"
+from pyrf.bundle.json_file import BundleError
+
+_HUB_ID = r"[\w.-]+/[\w.-]+"
 _STUDENT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 _CONFIGS = (
     "model_index.json",
@@ -21,36 +23,36 @@ _CONFIGS = (
 _WEIGHTS = (
     "vae/*.safetensors",
     "text_encoder/*.safetensors",
-    "Wan2.1_VAE.pth",
+    "Wan?.?_VAE.pth",
     "models_t5_umt5-xxl-enc-bf16.pth",
 )
 _DIT_WEIGHTS = ("transformer/*.safetensors", "diffusion_pytorch_model*.safetensors")
-
-
-class BundleError(ValueError):
-    """A bundle that cannot be found, read or written. The message says what to do."""
 
 
 def find_bundle(name: str | Path, *, revision: str | None = None, dit_weights: bool = True) -> Path:
     """The directory of a bundle, downloaded when it is a hub id that is not in the hub's cache.
 
     Args:
-        name: "tiny" (the bundle in the package), a directory, or a hub id "owner/name".
+        name: a bundle in the package ("tiny"), a directory, or a hub id "owner/name".
         revision: branch, tag or commit of a hub id.
         dit_weights: False leaves the transformer's weights on the hub, for when a student replaces them.
 
     Raises:
         BundleError: when there is no such bundle, or the hub cannot be reached.
     """
-    if str(name) == "tiny":
-        path = Path(str(importlib.resources.files("pyrf"))) / "assets" / "tiny"
-        if not (path / "model_index.json").is_file():
-            raise BundleError(f"the bundled model is missing from {path}; install pyrf again")
-        return path
+    assets = Path(str(importlib.resources.files("pyrf"))) / "assets"
+    bundled = sorted(path.parent.name for path in assets.glob("*/model_index.json"))
+    if str(name) in bundled:
+        return assets / name
     if name and Path(name).is_dir():
         return Path(name)
-    if isinstance(name, Path) or not re.fullmatch(_REPO, name):
-        raise BundleError(f"no bundle {str(name)!r}: give 'tiny', a directory, or a hub id 'owner/name'")
+    if isinstance(name, Path) or not re.fullmatch(_HUB_ID, name):
+        if not bundled:
+            raise BundleError(
+                f"no bundle {str(name)!r}, and the bundled model is missing from {assets}; install pyrf again"
+            )
+        known = ", ".join(map(repr, bundled))
+        raise BundleError(f"no bundle {str(name)!r}: give {known}, a directory, or a hub id 'owner/name'")
 
     patterns = [*_CONFIGS, *_WEIGHTS, *(_DIT_WEIGHTS if dit_weights else ())]
 
@@ -70,7 +72,7 @@ def find_student(name: str | Path) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    match = re.fullmatch(rf"({_REPO})/(.+)", str(name))
+    match = re.fullmatch(rf"({_HUB_ID})/(.+)", str(name))
     if isinstance(name, Path) or not match or not name.endswith(_STUDENT_SUFFIXES):
         raise BundleError(f"no student {str(name)!r}: give a file, or 'owner/name/file.pt' on the hub")
     repo, file = match.groups()
@@ -81,6 +83,28 @@ def find_student(name: str | Path) -> Path:
         return hf_hub_download(repo, file)
 
     return _fetch(download, repo, file=file)
+
+
+def has_bundle(name: str) -> bool:
+    """Whether `find_bundle` would download nothing: a bundle is on this machine, or in the hub's cache."""
+    if re.fullmatch(_HUB_ID, name) and not Path(name).is_dir():
+        return any(_is_cached(name, file) for file in ("model_index.json", "config.json"))
+    try:
+        return find_bundle(name).is_dir()
+    except BundleError:
+        return False
+
+
+def has_student(name: str) -> bool:
+    """Whether `find_student` would download nothing."""
+    match = re.fullmatch(rf"({_HUB_ID})/(.+)", name)
+    return Path(name).is_file() or (match is not None and _is_cached(*match.groups()))
+
+
+def _is_cached(repo: str, file: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repo, file), str)
 
 
 def _fetch(

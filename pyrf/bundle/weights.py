@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,13 @@ WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod."
 
 STUDENT_ENTRIES = ("generator_ema", "generator", "model")
 """Where a training checkpoint keeps the student, best first: the averaged weights sample best."""
+
+
+class Placement(NamedTuple):
+    """Where loaded weights go."""
+
+    dtype: torch.dtype = torch.float32
+    device: str | torch.device = "cpu"
 
 
 class CheckpointError(ValueError):

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 def bench(
     model: ModelOption = "tiny",
     student: StudentOption = None,
-    chunks: Annotated[int | None, typer.Option(help="Chunks a stream; by default 5 seconds of them.")] = None,
+    chunks: Annotated[
+        int | None, typer.Option(help="Chunks per stream; by default 5 seconds of them.")
+    ] = None,
     seconds: Annotated[float | None, typer.Option(help="Length of a stream, instead of --chunks.")] = None,
     repeats: Annotated[int, typer.Option(help="Timed streams.")] = 5,
     warm_up: Annotated[int, typer.Option(help="Chunks of an untimed stream before them.")] = 4,

@@ -52,9 +52,9 @@ def _world(name: str, recipe: str | None) -> World:
 
         return world_type(name)()
     require_training()
-    from pyrf.training.recipe import load_recipe
+    from pyrf.training.kinds import load_scratch_recipe
 
-    return load_recipe(recipe).world
+    return load_scratch_recipe(recipe).world
 
 
 @app.command()
@@ -72,13 +72,13 @@ def study(
     import logging
 
     require_training()
-    from pyrf.training.recipe import load_recipe
+    from pyrf.training.kinds import load_scratch_recipe
     from pyrf.training.study.report import table, write_report
     from pyrf.training.study.study import StudySettings, run_study
 
     settings = StudySettings(prompts, seconds, seeds)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    results = dict(run_study(load_recipe(recipe), out, settings))
+    results = dict(run_study(load_scratch_recipe(recipe), out, settings))
     write_report(results, settings, page)
     typer.echo(table({variant.name: columns for variant, columns in results.items()}))
     typer.echo(f"written to {page}")

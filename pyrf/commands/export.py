@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,12 @@ from pyrf.commands.options import (
     WidthOption,
     WindowOption,
 )
+from pyrf.extras import needs
+
+if TYPE_CHECKING:
+    from pyrf.backends.onnxruntime.parity import Parity
+    from pyrf.bundle.bundle import Bundle
+    from pyrf.export.options import Check, Report
 
 
 def export(
@@ -30,14 +36,13 @@ def export(
     width: WidthOption = None,
     window: WindowOption = None,
     student: StudentOption = None,
-    check: Annotated[
-        int, typer.Option(help="Chunks to compare with torch afterwards, on this CPU; 0: none.")
-    ] = 4,
+    check: Annotated[int, typer.Option(help="Chunks to compare with torch, on this CPU; 0: none.")] = 4,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Write a model as graphs for one frame size, and compare them with torch. The device calibrates fp8; for
-    tensorrt it is the GPU that engines are built for."""
-    from pyrf.export.targets import TARGETS, ExportOptions
+    """Write a model as graphs for one frame size, and compare them with torch; those too far from it are not
+    written. The device calibrates fp8; for tensorrt it is the GPU that engines are built for."""
+    from pyrf.export.options import ExportOptions
+    from pyrf.export.targets import TARGETS
 
     if to not in TARGETS:
         raise ValueError(f"--to must be one of {', '.join(TARGETS)}, got {to!r}")
@@ -46,7 +51,7 @@ def export(
     from dataclasses import replace
 
     from pyrf.bundle.bundle import load_bundle
-    from pyrf.pipeline import check_device
+    from pyrf.checks import check_device
 
     bundle = load_bundle(model, student=student)
     if window is not None:
@@ -56,8 +61,29 @@ def export(
     def report(stage: str) -> None:
         typer.echo(f"{time.perf_counter() - start:7.1f} s  {stage}", err=True)
 
-    options = ExportOptions(dtype, height, width, check_device(device), check)
+    found: list[Parity] = []
+    options = ExportOptions(
+        dtype=dtype,
+        height=height,
+        width=width,
+        device=check_device(device),
+        check=_parity_check(bundle, check, found, report) if check else None,
+    )
     rows = TARGETS[to](bundle, out, options, report)
-    for row in rows:
+    for row in [*rows, *(f"{'parity':14} of {parity}" for parity in found)]:
         typer.echo(row)
     typer.echo(f"{out}: written in {time.perf_counter() - start:.1f} s")
+
+
+def _parity_check(bundle: Bundle, chunks: int, found: list[Parity], report: Report) -> Check:
+    """Compare graphs with torch, keep what was found, and refuse those that are too far from it."""
+
+    with needs("onnx", "exporting"):
+        from pyrf.backends.onnxruntime.parity import measure_parity
+
+    def check(folder: Path) -> None:
+        report("parity")
+        found.append(measure_parity(bundle, folder, chunks))
+        found[-1].check()
+
+    return check

@@ -25,6 +25,7 @@ from pyrf.commands.options import (
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
+    from pyrf.streaming.model import StreamModel
     from pyrf.video.writer import Frames
 
 
@@ -101,28 +102,20 @@ def generate(
         exported=exported,
     )
     num_frames = max(1, round(seconds * pipe.fps))
-    last_chunk = _last_chunk(pipe, num_frames, continues=image is not None)
-    for switch in switches:
-        pipe.check_prompt(switch.prompt)
-        if switch.seconds * pipe.fps > last_chunk:
-            latest = math.floor(1e3 * last_chunk / pipe.fps) / 1e3
-            raise ValueError(
-                f"--at {switch.seconds:g} comes too late: a prompt changes where a chunk starts, "
-                f"in this video last at {latest:.10g} seconds"
-            )
+    timeline = _timeline(pipe.model, switches, num_frames, continues=image is not None)
     opening = None if image is None else _read_opening(pipe, image, height, width)
     load_s = time.perf_counter() - start
 
     start = time.perf_counter()
     with (
-        pipe.stream(prompt, seed=seed, height=height, width=width, video=opening) as stream,
+        pipe.stream(
+            prompt, seed=seed, height=height, width=width, video=opening, timeline=timeline
+        ) as stream,
         open_writer(output, pipe.fps) as writer,
         _Progress(num_frames) as progress,
     ):
         first_s = math.nan
         while writer.num_frames < num_frames:
-            while switches and switches[0].seconds * pipe.fps <= writer.num_frames:
-                stream.prompt = switches.pop(0).prompt
             frames = next(stream).frames[: num_frames - writer.num_frames]
             if not writer.num_frames:
                 first_s = time.perf_counter() - start
@@ -136,12 +129,27 @@ def generate(
     )
 
 
-def _last_chunk(pipe: StreamingPipeline, num_frames: int, *, continues: bool) -> int:
-    """The frame at which the last chunk of a video starts; one that continues another has no short chunk."""
-    chunk_frames = pipe.num_frames_of(2) - pipe.num_frames_of(1)
-    first = chunk_frames if continues else pipe.num_frames_of(1)
-    later = math.ceil(max(0, num_frames - first) / chunk_frames)
-    return first + (later - 1) * chunk_frames if later else 0
+def _timeline(
+    model: StreamModel, switches: list[Switch], num_frames: int, *, continues: bool
+) -> dict[int, str]:
+    """The chunks at which prompts begin; of several at one chunk the last counts.
+
+    Raises:
+        ValueError: when a prompt is not good, or comes after the last chunk has started.
+    """
+    last = model.chunk_of_frame(num_frames, continues=continues) - 1
+    timeline = {}
+    for switch in switches:
+        model.check_prompt(switch.prompt)
+        chunk = model.chunk_of_frame(switch.seconds * model.fps, continues=continues)
+        if chunk > last:
+            latest = math.floor(1e3 * model.start_of_chunk(last, continues=continues) / model.fps) / 1e3
+            raise ValueError(
+                f"--at {switch.seconds:g} comes too late: a prompt changes where a chunk starts, "
+                f"in this video last at {latest:.10g} seconds"
+            )
+        timeline[chunk] = switch.prompt
+    return timeline
 
 
 def _read_opening(pipe: StreamingPipeline, path: Path, height: int | None, width: int | None) -> Frames:

@@ -32,7 +32,7 @@ SERVER_MODULES = (
     "aiortc",
     "prometheus_client",
     "pydantic",
-    "httpx",
+    "opentelemetry",
 )
 
 FLAGGED = {field.name: field for field in fields(ServeSettings) if field.metadata["flag"]}

@@ -12,7 +12,7 @@ import typer
 from pyrf.extras import require
 
 if TYPE_CHECKING:
-    from pyrf.training.recipe import AnyRecipe
+    from pyrf.training.recipe import Recipe
 
 
 def train(
@@ -31,7 +31,7 @@ def train(
             "--processes",
             "--gpus",
             min=1,
-            help="Processes to train with, one a GPU; by default the recipe's, under torchrun torchrun's.",
+            help="Processes to train with, one per GPU; by default the recipe's, under torchrun torchrun's.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -41,9 +41,9 @@ def train(
 ) -> None:
     """Train by a recipe; the same command resumes. All of tiny's stages done, its bundle is OUT/bundle."""
     require_training()
-    from pyrf.training.recipe import load_any_recipe
+    from pyrf.training.kinds import load_recipe
 
-    chosen = load_any_recipe(recipe)
+    chosen = load_recipe(recipe)
     if processes is not None:
         chosen.processes = processes
     if dry_run:
@@ -54,7 +54,7 @@ def train(
     _train(chosen, stage, out)
 
 
-def _dry_run(name: str, recipe: AnyRecipe, out: Path | None, as_json: bool) -> None:
+def _dry_run(name: str, recipe: Recipe, out: Path | None, as_json: bool) -> None:
     from rich.console import Console
 
     from pyrf.training.dry_run import plan, show
@@ -66,20 +66,18 @@ def _dry_run(name: str, recipe: AnyRecipe, out: Path | None, as_json: bool) -> N
         show(name, counted, Console())
 
 
-def _train(recipe: AnyRecipe, stages: list[str] | None, out: Path) -> None:
+def _train(recipe: Recipe, stages: list[str] | None, out: Path) -> None:
     import logging
 
-    from pyrf.training.recipe import Recipe
     from pyrf.training.run import run_stage
-    from pyrf.training.scratch.ship import ship_latest
 
     speaks = os.environ.get("RANK", "0") == "0"
     level = logging.INFO if speaks else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(message)s")
     for name in stages or recipe.stages:
         run_stage(recipe, name, out)
-    if isinstance(recipe, Recipe) and stages is None and speaks:
-        bundle = ship_latest(recipe, out)
+    if stages is None and speaks:
+        bundle = recipe.make_bundle(out)
         if bundle is not None:
             typer.echo(f"{bundle}: try it with pyrf generate PROMPT --model {bundle} -o out.mp4")
 

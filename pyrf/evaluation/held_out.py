@@ -11,7 +11,7 @@ import numpy as np
 from pyrf.bundle.bundle import load_bundle
 from pyrf.evaluation.streams import Student, batches, make_videos
 from pyrf.video.strips import contact_sheet
-from pyrf.worlds.world import Frames, Prompt, World
+from pyrf.worlds.world import Frames, World, WorldPrompt
 
 TitledVideo = tuple[str, Frames]
 """A prompt and its video."""
@@ -23,7 +23,7 @@ FEWEST_FRAMES = 9
 """Without motion to see, a clip cannot be judged."""
 
 
-def grade(world: World, videos: Sequence[Frames], prompts: Sequence[Prompt]) -> dict[str, float]:
+def grade(world: World, videos: Sequence[Frames], prompts: Sequence[WorldPrompt]) -> dict[str, float]:
     """Share of the videos for which a criterion holds, among those that are judged on it.
 
     A criterion that no prompt asks for is left out.

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import StreamConfig
-from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from pyrf.models.codecs.codec import Codec, latent_size
 from pyrf.models.dit.model import WanModel
-from pyrf.worlds.world import Frames, Prompt, World
+from pyrf.worlds.world import Frames, World, WorldPrompt
 
 BATCH = 16
 """Prompts that are streamed side by side."""
@@ -32,7 +31,7 @@ class Student:
     encode: Callable[[list[str]], Tensor]
     codec: Codec
     stream: StreamConfig
-    backend: type[TorchRollout] = TorchRollout
+    rollout: type[TorchRollout] = TorchRollout
 
 
 @torch.no_grad()
@@ -41,12 +40,8 @@ def make_videos(
 ) -> Frames:
     """One video per caption at the world's size and rate, streamed side by side: uint8 [B, T, H, W, 3]."""
     codec, stream = student.codec, student.stream
-    height, width = latent_size(world.height, world.width, codec)
-    backend = student.backend(student.dit, stream)
-    backend.start(len(captions), height, width)
-    backend.set_prompt(student.encode(captions))
-    shape = (stream.chunk_frames, codec.latent_channels, height, width)
-    loop = ChunkLoop(backend, stream, SeededNoise(seeds, shape))
+    size = latent_size(world.height, world.width, codec)
+    loop = student.rollout(student.dit, stream, len(captions), size, student.encode(captions)).loop(seeds)
     decoder = codec.decoder()
     frames_in_chunk = codec.temporal_stride * stream.chunk_frames
     chunks = math.ceil((seconds * world.fps + codec.temporal_stride - 1) / frames_in_chunk)
@@ -54,7 +49,7 @@ def make_videos(
     return torch.cat(frames, dim=1)[:, : round(seconds * world.fps)].numpy()
 
 
-def batches(prompts: list[Prompt]) -> Iterator[tuple[range, list[Prompt]]]:
+def batches(prompts: list[WorldPrompt]) -> Iterator[tuple[range, list[WorldPrompt]]]:
     """Prompts that are streamed together, and their numbers."""
     for start in range(0, len(prompts), BATCH):
         part = prompts[start : start + BATCH]

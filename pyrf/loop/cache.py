@@ -37,9 +37,10 @@ class SinkRingCache:
         chunk: index of the chunk under way, or of the next one.
         open: whether a chunk is under way.
         slot: int64 scalar on the device, the slot of the current chunk; always the same tensor.
+        tokens: of a chunk, the size of a slot.
         length: valid tokens, the current chunk included.
         order: inside `rewrite`, int64 slots that the chunk sees, its own the last; else None.
-        keys, values: one view a layer.
+        keys, values: one view per layer.
         key_masters, value_masters: what `ema_sink_update` keeps beside the sink, if anything.
 
     Raises:
@@ -60,7 +61,6 @@ class SinkRingCache:
             raise ValueError(f"batch must be at least 1, got {batch}")
         self.stream = stream
         self.tokens = stream.chunk_frames * size.tokens
-        """Tokens of a chunk, the size of a slot."""
         self.has_sink = stream.sink_frames > 0
         shape = (model.num_layers, batch, model.num_heads, stream.slots * self.tokens, model.head_dim)
         sink_shape = (*shape[:3], self.tokens, model.head_dim)

@@ -1,4 +1,4 @@
-"""The chunk loop: a few denoise calls and one clean call a chunk; the same for inference and training.
+"""The chunk loop: a few denoise calls and one clean call per chunk; the same for every backend.
 
 A denoise call predicts clean latents; between calls fresh noise is added at the next, lower level.
 The clean call, at timestep 0, then writes the keys and values that later chunks will see.
@@ -7,23 +7,22 @@ The clean call, at timestep 0, then writes the keys and values that later chunks
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from pyrf.config import LatentSize, StreamConfig
-from pyrf.loop.cache import SinkRingCache
-from pyrf.loop.rope import ChunkRope, rope_table
+from pyrf.config import StreamConfig
 from pyrf.loop.schedule import FlowSchedule, add_noise, to_x0
-from pyrf.models.dit.attention import Attention, CachedAttention, PrefixAttention
-from pyrf.models.dit.model import PromptCache, WanModel
 
 Predict = Callable[[Tensor, float], Tensor]
 """Noisy latents [B, F, C, H, W] and a timestep to the flow."""
 Draw = Callable[[], Tensor]
 """Fresh Gaussian noise for a chunk, [B, F, C, H, W]."""
+Call = Literal["denoise", "clean"]
+"""A kind of network call."""
+Watch = Callable[[Call], None]
+"""Called before each call of a chunk; what it raises gives the chunk up."""
 
 
 class FewStepSampler:
@@ -38,32 +37,38 @@ class FewStepSampler:
 
     def __init__(self, stream: StreamConfig) -> None:
         schedule = FlowSchedule(stream.shift)
-        warped = schedule.warp(stream.denoising_steps)
+        warped = schedule.listed(stream.denoising_steps)
         self.timesteps: list[float] = warped.tolist()
-        self._sigmas = schedule.sigma(warped)
+        self.sigmas = schedule.sigma(warped)
 
-    def noisy(self, predict: Predict, noise: Tensor, draw: Draw, step: int) -> Tensor:
-        """Run the calls before ``step``, from pure noise: the latents that call ``step`` takes."""
-        x = noise
-        for i in range(step):
-            x = add_noise(self.x0(predict, x, i), draw(), self._sigmas[i + 1])
-        return x
+    def noisy(self, predict: Predict, latents: Tensor, draw: Draw, step: int, first: int = 0) -> Tensor:
+        """Run the calls ``first`` .. ``step - 1``.
 
-    def x0(self, predict: Predict, x: Tensor, step: int) -> Tensor:
+        Args:
+            latents: as noisy as call ``first`` takes them; call 0 takes pure noise.
+
+        Returns:
+            The latents that call ``step`` takes.
+        """
+        for i in range(first, step):
+            latents = add_noise(self.x0(predict, latents, i), draw(), self.sigmas[i + 1])
+        return latents
+
+    def x0(self, predict: Predict, latents: Tensor, step: int) -> Tensor:
         """Call ``step``: noisy latents to predicted clean ones."""
-        return to_x0(x, predict(x, self.timesteps[step]), self._sigmas[step])
+        return to_x0(latents, predict(latents, self.timesteps[step]), self.sigmas[step])
 
-    def sample(self, predict: Predict, noise: Tensor, draw: Draw) -> Tensor:
-        """All calls: noise [B, F, C, H, W] to clean latents."""
+    def sample(self, predict: Predict, latents: Tensor, draw: Draw, first: int = 0) -> Tensor:
+        """All calls from ``first`` on: latents as noisy as that call takes them to clean ones."""
         last = len(self.timesteps) - 1
-        return self.x0(predict, self.noisy(predict, noise, draw, last), last)
+        return self.x0(predict, self.noisy(predict, latents, draw, last, first), last)
 
 
 class SeededNoise:
     """Noise by seed, the same on every device and in every batch.
 
     Args:
-        seeds: one a video. Each has its own generator, on the CPU.
+        seeds: one per video. Each has its own generator, on the CPU.
         shape: of one video's draw, [F, C, H, W].
         device: where draws go.
     """
@@ -80,6 +85,26 @@ class SeededNoise:
         if torch.device(self.device).type == "cuda":
             noise = noise.pin_memory()  # else the copy waits for all that the GPU was given before
         return noise.to(self.device, non_blocking=True)
+
+
+class ChunkStart(Protocol):
+    """What a chunk starts from. `from_noise` is text to video; given frames would make video to video."""
+
+    def __call__(self, draw: Draw) -> tuple[Tensor, int]:
+        """Start the next chunk.
+
+        Args:
+            draw: the stream's noise.
+
+        Returns:
+            Latents [B, F, C, H, W], and the denoise call that takes latents as noisy as these.
+        """
+        ...
+
+
+def from_noise(draw: Draw) -> tuple[Tensor, int]:
+    """Start from noise alone, at the first call (a `ChunkStart`)."""
+    return draw(), 0
 
 
 class ChunkCalls(Protocol):
@@ -102,35 +127,54 @@ class ChunkCalls(Protocol):
         ...
 
 
+def _unwatched(_: Call) -> None:
+    """Nobody watches the calls."""
+
+
 class ChunkLoop:
     """An endless stream of latent chunks.
 
     Args:
-        backend: already started, its prompt set.
+        calls: who computes them.
         stream: how the stream is cut.
         draw: noise, usually a `SeededNoise`; a chunk draws first its start, then once between calls.
+        start: what a chunk starts from.
     """
 
-    def __init__(self, backend: ChunkCalls, stream: StreamConfig, draw: Draw) -> None:
-        self.backend, self.stream, self.draw = backend, stream, draw
+    def __init__(
+        self, calls: ChunkCalls, stream: StreamConfig, draw: Draw, start: ChunkStart = from_noise
+    ) -> None:
+        self.calls, self.stream, self.draw, self.start = calls, stream, draw, start
         self.sampler = FewStepSampler(stream)
+        self._started: tuple[Tensor, int] | None = None
         self._drawn: list[Tensor] = []
 
-    def next_chunk(self) -> Tensor:
+    def next_chunk(self, watch: Watch = _unwatched) -> Tensor:
         """Make the next chunk: clean latents [B, F, C, H, W] float32."""
-        self.backend.begin_chunk()
-        self._drawn = []
-        return self._compute(self._fresh)
+        self.calls.begin_chunk()
+        self._started, self._drawn = self.start(self.draw), []
+        return self._compute(*self._started, self._fresh, watch)
 
-    def redo_chunk(self) -> Tensor:
-        """Make the last chunk again from the same noise: the prompt has changed since."""
-        self.backend.reopen_chunk()
-        return self._compute(iter(self._drawn).__next__)
+    def redo_chunk(self, watch: Watch = _unwatched) -> Tensor:
+        """Make the last chunk again from the same start and noise: the prompt has changed since.
 
-    def _compute(self, draw: Draw) -> Tensor:
-        latents = self.sampler.sample(self.backend.denoise, draw(), draw)
-        self.backend.clean(latents)
-        return latents
+        Raises:
+            RuntimeError: when there is none yet.
+        """
+        self.calls.reopen_chunk()
+        if self._started is None:
+            raise RuntimeError("redo_chunk() comes after next_chunk()")
+        return self._compute(*self._started, iter(self._drawn).__next__, watch)
+
+    def _compute(self, latents: Tensor, first: int, draw: Draw, watch: Watch) -> Tensor:
+        def predict(noisy: Tensor, timestep: float) -> Tensor:
+            watch("denoise")
+            return self.calls.denoise(noisy, timestep)
+
+        clean = self.sampler.sample(predict, latents, draw, first)
+        watch("clean")
+        self.calls.clean(clean)
+        return clean
 
     def _fresh(self) -> Tensor:
         self._drawn.append(self.draw())
@@ -152,96 +196,5 @@ class ChunkLoop:
                 f"got {list(latents.shape)}"
             )
         for chunk in latents.split(frames, 1):
-            self.backend.begin_chunk()
-            self.backend.clean(chunk)
-
-
-class TrainingRollout:
-    """A stream in training: the loop, cache, evictions and sink of inference, with a gradient.
-
-    Of each chunk only one call carries the gradient, and only through the chunk itself: what it sees
-    of earlier chunks is a constant copy, so that checkpointing may read it again later.
-
-    Args:
-        model: the student.
-        stream: how the stream is cut.
-        prompt: from ``model.encode_prompt``; its gradient, if any, is kept.
-        size: of the latents.
-        checkpointing: compute the call with the gradient again in the backward, to save memory.
-    """
-
-    def __init__(
-        self,
-        model: WanModel,
-        stream: StreamConfig,
-        prompt: PromptCache,
-        *,
-        size: LatentSize,
-        checkpointing: bool = False,
-    ) -> None:
-        self.model, self.prompt, self.checkpointing = model, prompt, checkpointing
-        self.batch = prompt.keys[0].shape[0]
-        # Of computation: a sharded model's weights may be kept in another dtype.
-        dtype, device = prompt.keys[0].dtype, prompt.keys[0].device
-        self.sampler = FewStepSampler(stream)
-        self.cache = SinkRingCache(
-            model.config,
-            stream,
-            batch=self.batch,
-            size=size,
-            dtype=dtype,
-            device=device,
-        )
-        self.size = size
-        self.attention = CachedAttention(
-            self.cache, ChunkRope(model.config, size, dtype=dtype, device=device)
-        )
-
-    def _predict(self, attention: Attention) -> Predict:
-        def predict(x: Tensor, timestep: float) -> Tensor:
-            timesteps = torch.full((self.batch,), timestep, device=x.device)
-            return self.model(x, timesteps, self.prompt, attention=attention)
-
-        return predict
-
-    def _rope(self) -> Tensor:
-        """The chunk's rotations in memory of their own, which the backward reads again."""
-        positions, cache = self.cache.frame_positions, self.cache.keys[0]
-        return rope_table(self.model.config, positions, self.size, dtype=cache.dtype, device=cache.device)
-
-    def next_chunk(self, draw: Draw, exit_step: int) -> Tensor:
-        """Roll one chunk out and stop after call ``exit_step``, the one that carries the gradient.
-
-        Args:
-            draw: noise, [B, F, C, H, W] a draw.
-            exit_step: 0 .. calls - 1; the last is inference's.
-
-        Returns:
-            The clean latents that call predicts, [B, F, C, H, W].
-
-        Raises:
-            ValueError: when there is no such step.
-        """
-        steps = len(self.sampler.timesteps)
-        if not 0 <= exit_step < steps:
-            raise ValueError(f"exit_step must lie in 0..{steps - 1}, got {exit_step}")
-        differentiable = torch.is_grad_enabled()
-        with torch.no_grad():
-            self.cache.begin_chunk()
-            predict = self._predict(self.attention)
-            x = self.sampler.noisy(predict, draw(), draw, exit_step)
-            if differentiable:
-                predict = self._predict(PrefixAttention(self._rope(), self.cache.snapshot()))
-        if self.checkpointing:
-            x0 = checkpoint(self.sampler.x0, predict, x, exit_step, use_reentrant=False)
-        else:
-            x0 = self.sampler.x0(predict, x, exit_step)
-        with torch.no_grad():
-            self.model.write_cache(
-                x0.detach(),
-                torch.zeros(self.batch, device=x0.device),
-                self.prompt,
-                attention=self.attention,
-            )
-            self.cache.commit()
-        return x0
+            self.calls.begin_chunk()
+            self.calls.clean(chunk)

@@ -17,7 +17,7 @@ captured graph serves every chunk.
 On CUDA devices the native module's kernels serve bfloat16 and float16 with a head_dim of 64 or 128 (rows of
 a multiple of 8 channels, up to 5120), and attention is theirs or torch's, whichever is faster
 (`set_attention`). On a CPU its loops serve float32, all but `ema_sink_update`; attention with AVX-512 and a
-head_dim of whole 32. All else is plain torch.
+head_dim that is a multiple of 32. All else is plain torch.
 """
 
 from pyrf.ops.add_norm import add_norm, bias_norm, gated_sum

@@ -90,37 +90,18 @@ def _given(outputs: tuple[Tensor | None, ...]) -> list[Tensor]:
 
 
 def _run_cpu(args: Args) -> list[Tensor]:
-    y = args.y
-    if native.cpu is None or y.dtype != torch.float32 or args.silu:
+    if native.cpu is None or args.y.dtype != torch.float32 or args.silu:
         return _run(args)
     outputs = _empty(args)
-    native.cpu.add_norm(
-        *(0 if x is None else x.data_ptr() for x in args[:6]),
-        args.eps,
-        args.rms,
-        *(0 if x is None else x.data_ptr() for x in outputs),
-        y.numel() // max(y.shape[-1], 1),
-        y.shape[-1],
-        torch.get_num_threads(),
-    )
+    native.run_on_cpu("add_norm", *args, *outputs)
     return _given(outputs)
 
 
 def _run_cuda(args: Args) -> list[Tensor]:
-    y = args.y
-    if not native.serve_rows(y):
+    if not native.serve_rows(args.y):
         return _run(args)
     outputs = _empty(args)
-    native.launch(
-        "add_norm",
-        y.device,
-        native.DTYPES[y.dtype],
-        *(0 if x is None else x.data_ptr() for x in args[:6]),
-        *args[6:],
-        *(0 if x is None else x.data_ptr() for x in outputs),
-        y.numel() // y.shape[-1],
-        y.shape[-1],
-    )
+    native.launch("add_norm", args.y.device, *args, *outputs)
     return _given(outputs)
 
 

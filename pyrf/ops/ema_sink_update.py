@@ -19,7 +19,6 @@ from pyrf.ops.library import (
     define,
     expect,
     expect_cache,
-    expect_contiguous,
     expect_slot,
     locate,
     read_slot,
@@ -110,30 +109,7 @@ def _run_cuda(args: Args) -> None:
     if not native.serve(args.keys):
         _run(args)
         return
-    keys, values, key_master, value_master, slot, turn, tokens, alpha = args
-    expect_contiguous("turn", turn)
-    assert key_master is not None
-    assert value_master is not None
-    native.launch(
-        "ema_sink_update",
-        keys.device,
-        native.DTYPES[keys.dtype],
-        keys.data_ptr(),
-        keys.stride(),
-        values.data_ptr(),
-        values.stride(),
-        key_master.data_ptr(),
-        key_master.stride(),
-        value_master.data_ptr(),
-        value_master.stride(),
-        slot.data_ptr(),
-        turn.data_ptr(),
-        *keys.shape[:3],
-        tokens,
-        keys.shape[3],
-        len(turn),
-        alpha,
-    )
+    native.launch("ema_sink_update", args.keys.device, *args)
 
 
 _op = define(

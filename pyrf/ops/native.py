@@ -6,6 +6,7 @@ heads of a size that no published model has; on a CPU every dtype but float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -13,11 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-DTYPES = {torch.bfloat16: 0, torch.float16: 1}
-"""What the kernels compute in, with its number in `csrc/pyrf.h`."""
+DTYPE_NUMBERS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2, torch.int16: 3, torch.int64: 4}
+"""The dtypes of `csrc/view.h` with their numbers."""
+KERNEL_DTYPES = (torch.bfloat16, torch.float16)
+"""What the kernels compute in."""
 HEAD_DIMS = (64, 128)
 MAX_CHANNELS = 5120
 """Of all heads together, what one block of norm_rope_append takes, and a row of add_norm."""
+HEAD_DIM_UNIT = 32
+"""Channels of a head that the CPU's attention takes at a time."""
 CAPABILITY = (8, 0)
 """The oldest compute capability that the kernels are built for."""
 
@@ -44,7 +49,7 @@ def _capability(device: torch.device) -> tuple[int, int]:
 def _device_refusal(dtype: torch.dtype, device: torch.device) -> str | None:
     if kernels is None:
         return "pyrf is built without CUDA kernels"
-    if dtype not in DTYPES:
+    if dtype not in KERNEL_DTYPES:
         return f"pyrf's kernels compute in bfloat16 and float16, got {dtype}"
     if _capability(device) < CAPABILITY:
         oldest, given = ("{}.{}".format(*pair) for pair in (CAPABILITY, _capability(device)))
@@ -69,9 +74,10 @@ def cpu_attention_refusal(head_dim: int, dtype: torch.dtype) -> str | None:
         return "pyrf's native module is not built"
     if dtype != torch.float32:
         return f"pyrf's attention on a CPU computes in float32, got {dtype}"
+    if not cpu.serves_ring_attention(HEAD_DIM_UNIT):
+        return "pyrf's attention on a CPU needs an x86 CPU with AVX-512, and a build by GCC 12 or newer"
     if not cpu.serves_ring_attention(head_dim):
-        needs = "an x86 CPU with AVX-512, a build by GCC 12 or newer, and a head_dim of whole 32"
-        return f"pyrf's attention on a CPU needs {needs}, got {head_dim}"
+        return f"pyrf's attention on a CPU takes a head_dim that is a multiple of 32, got {head_dim}"
     return None
 
 
@@ -87,17 +93,29 @@ def serve_rows(rows: Tensor) -> bool:
     return fits and _device_refusal(rows.dtype, rows.device) is None
 
 
+def as_views(arguments: Iterable[object]) -> Iterator[object]:
+    """Arguments as the native module takes them: a tensor as its address, dtype, shape and strides."""
+    for x in arguments:
+        yield (x.data_ptr(), DTYPE_NUMBERS[x.dtype], x.shape, x.stride()) if isinstance(x, Tensor) else x
+
+
 def launch(kernel: str, device: torch.device, *arguments: object) -> None:
     """Launch a kernel on the current stream of a device, which need not be the current device.
 
     Args:
         kernel: its name, that of the op.
-        device: where all pointers point.
-        arguments: those of `csrc/pyrf.h`, strides as tuples, without the stream.
+        device: of all tensors.
+        arguments: those of `csrc/pyrf.h`, without the stream: the op's, then its outputs.
 
     Raises:
         ValueError: when the kernel does not take an argument; nothing is launched then.
         RuntimeError: when CUDA refuses the launch.
     """
     with torch.cuda.device(device):
-        getattr(kernels, kernel)(*arguments, torch.cuda.current_stream().cuda_stream)
+        stream = torch.cuda.current_stream().cuda_stream
+        getattr(kernels, kernel)(*as_views(arguments), stream)
+
+
+def run_on_cpu(op: str, *arguments: object) -> None:
+    """Run a loop of the native module on torch's threads; arguments as those of `launch`."""
+    getattr(cpu, op)(*as_views(arguments), torch.get_num_threads())

@@ -17,7 +17,6 @@ from pyrf.ops.library import (
     expect_contiguous,
     expect_slot,
     locate,
-    read_slot,
     write_slot,
 )
 
@@ -102,69 +101,17 @@ def _run(args: Args) -> Tensor:
 def _run_cpu(args: Args) -> Tensor:
     if native.cpu is None or args.keys.dtype != torch.float32:
         return _run(args)
-    q, k, v, norm_q, norm_k, eps, rope, slot, keys, values = args
+    locate(args.slot, args.q.shape[1], args.keys.shape[2])  # refuses a slot outside the cache
     out = _empty(args)
-    batch, tokens, heads, head_dim = out.shape
-    place = locate(slot, tokens, keys.shape[2])
-    assert isinstance(place, int), "a slot on the host is read there, and its view is written"
-    own_keys, own_values = (read_slot(x, place, tokens) for x in (keys, values))
-    native.cpu.norm_rope_append(
-        q.data_ptr(),
-        q.stride(),
-        k.data_ptr(),
-        k.stride(),
-        v.data_ptr(),
-        v.stride(),
-        norm_q.data_ptr(),
-        norm_k.data_ptr(),
-        eps,
-        rope.data_ptr(),
-        own_keys.data_ptr(),
-        keys.stride(),
-        own_values.data_ptr(),
-        values.stride(),
-        out.data_ptr(),
-        batch,
-        heads,
-        tokens,
-        head_dim,
-        torch.get_num_threads(),
-    )
+    native.run_on_cpu("norm_rope_append", *args, out)
     return out.transpose(1, 2)
 
 
 def _run_cuda(args: Args) -> Tensor:
     if not native.serve(args.keys):
         return _run(args)
-    q, k, v, norm_q, norm_k, eps, rope, slot, keys, values = args
     out = _empty(args)
-    batch, tokens, heads, head_dim = out.shape
-    native.launch(
-        "norm_rope_append",
-        keys.device,
-        native.DTYPES[keys.dtype],
-        q.data_ptr(),
-        q.stride(),
-        k.data_ptr(),
-        k.stride(),
-        v.data_ptr(),
-        v.stride(),
-        norm_q.data_ptr(),
-        norm_k.data_ptr(),
-        eps,
-        rope.data_ptr(),
-        slot.data_ptr(),
-        keys.data_ptr(),
-        keys.stride(),
-        values.data_ptr(),
-        values.stride(),
-        out.data_ptr(),
-        batch,
-        heads,
-        keys.shape[2],
-        tokens,
-        head_dim,
-    )
+    native.launch("norm_rope_append", args.keys.device, *args, out)
     return out.transpose(1, 2)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -45,27 +44,8 @@ def _sdpa(args: Args) -> Tensor:
 
 
 def _kernel(args: Args) -> Tensor:
-    q, keys, values, length = args
-    batch, heads, queries, head_dim = q.shape
     out = _empty(args)
-    native.launch(
-        "ring_attention",
-        q.device,
-        native.DTYPES[q.dtype],
-        q.data_ptr(),
-        q.stride(),
-        keys.data_ptr(),
-        keys.stride(),
-        values.data_ptr(),
-        values.stride(),
-        out.data_ptr(),
-        batch,
-        heads,
-        keys.shape[2],
-        queries,
-        length,
-        head_dim,
-    )
+    native.launch("ring_attention", args.q.device, *args, out)
     return out
 
 
@@ -73,26 +53,11 @@ _BACKENDS = {"pyrf": _kernel, "sdpa": _sdpa}
 
 
 def _run_cpu(args: Args) -> Tensor:
-    q, keys, values, length = args
+    q = args.q
     if CHOICE.mode == "sdpa" or q.stride(3) != 1 or native.cpu_attention_refusal(q.shape[3], q.dtype):
         return _sdpa(args)
-    batch, heads, queries, head_dim = q.shape
     out = _empty(args)
-    native.cpu.ring_attention(
-        q.data_ptr(),
-        q.stride(),
-        keys.data_ptr(),
-        keys.stride(),
-        values.data_ptr(),
-        values.stride(),
-        out.data_ptr(),
-        batch,
-        heads,
-        queries,
-        length,
-        head_dim,
-        torch.get_num_threads(),
-    )
+    native.run_on_cpu("ring_attention", *args, out)
     return out
 
 

@@ -187,7 +187,7 @@ def table(result: Result) -> str:
         f"model {m.model}{student}, {m.dtype}, {m.frame_size} at {m.fps:g} fps, codec {m.codec}",
         f"device {m.device}; {m.threads} threads, torch {m.torch}, backend {m.backend}{exported}",
         f"chunk {m.chunk_frames} latent frames, window {m.window_frames}, "
-        f"{m.network_calls_per_chunk} network calls a chunk, batch 1",
+        f"{m.network_calls_per_chunk} network calls per chunk, batch 1",
         f"warm-up {m.warm_up_chunks} chunks, then {m.repeats} streams of {m.chunks} chunks; medians",
         "",
         f"end to end     {result.end_to_end_fps:9.1f} FPS  prompt, network, decoding, frames on the host",

@@ -106,12 +106,14 @@ def _cuda() -> str:
 
 
 def _attention() -> str:
-    """What serves the cached attention; on a CUDA device timed at the size of a 480 x 832 chunk of Wan."""
+    """What serves the cached attention; on a CUDA device timed at the size of a chunk of Wan2.1."""
     import torch
 
-    from pyrf.config import ModelConfig
+    from pyrf.config import ModelConfig, StreamConfig
+    from pyrf.models.wan21 import HEIGHT, WIDTH
     from pyrf.ops import native, ring_attention
     from pyrf.ops.attention_choice import CHOICE, Workload
+    from pyrf.reports.roofline import Sizes
 
     mode = CHOICE.mode
     if not torch.cuda.is_available():
@@ -127,13 +129,13 @@ def _attention() -> str:
         return f"{TORCH_ATTENTION}: {refusal}"
     if mode != "auto":
         return f"{mode}, forced"
-    tokens, length = 4680, 3 * 4680
-    cache = torch.zeros(1, heads, length, head_dim, dtype=dtype, device=device)
-    q = cache.narrow(2, 0, tokens)
-    ring_attention(q, cache, cache, length)
-    choice = CHOICE.made[Workload.of(q, length)]
+    sizes = Sizes.of(ModelConfig(), StreamConfig(), HEIGHT, WIDTH)
+    cache = torch.zeros(1, heads, sizes.window, head_dim, dtype=dtype, device=device)
+    q = cache.narrow(2, 0, sizes.tokens)
+    ring_attention(q, cache, cache, sizes.window)
+    choice = CHOICE.made[Workload.of(q, sizes.window)]
     times = ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in choice.seconds.items())
-    return f"{choice.backend} for {tokens} queries and {length} keys ({times})"
+    return f"{choice.backend} for {sizes.tokens} queries and {sizes.window} keys ({times})"
 
 
 def _video_codecs() -> str:
@@ -156,7 +158,7 @@ def _model(model: str) -> str:
 
 
 def report(model: str = "tiny") -> bool:
-    """Print the findings, a line each; False when something is broken."""
+    """Print the findings, one per line; False when something is broken."""
     healthy = True
     for finding in examine(model):
         healthy &= finding.ok

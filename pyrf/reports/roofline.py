@@ -22,7 +22,7 @@ A network call runs, in every layer: the products q, k, v, o (each D to D), `nor
 products of the feed-forward (D to F to D), three sums and three layer norms, two of which are each of a sum
 just formed (`add_norm`); then the patches in and the head out. Biases, activations and modulations ride along
 with products and norms; the embedding of the timestep, a few vectors, is left out. The prompt's keys and
-values are made once a prompt, not a call.
+values are made once per prompt, not per call.
 
 A chunk is the denoise calls, a clean call, which stops at the keys and values of the last layer, and one
 `ema_sink_update` a layer. Decoding to frames is another network and not counted.
@@ -34,12 +34,10 @@ import math
 from dataclasses import dataclass, field, replace
 
 from pyrf.config import PATCH, LatentSize, ModelConfig, StreamConfig
+from pyrf.models.wan21 import LATENTS, LatentGeometry
 
 ELEMENT = 2
 """Bytes of a bfloat16."""
-
-PIXELS_PER_LATENT = 8
-"""Of a frame's height and width."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +76,12 @@ class SM:
 
 
 @dataclass(frozen=True)
-class Device:
+class Ceiling:
     """Peak rates. The defaults are an H100 SXM: dense bfloat16, HBM3.
 
     Attributes:
-        flops: floating-point operations a second.
-        bandwidth: bytes a second.
+        flops: floating-point operations per second.
+        bandwidth: bytes per second.
     """
 
     name: str = "H100"
@@ -101,11 +99,11 @@ class Work:
     bytes: float
     times: int = 1
 
-    def floor(self, device: Device) -> float:
+    def floor(self, device: Ceiling) -> float:
         """Seconds at least."""
         return self.times * max(self.flops / device.flops, self.bytes / device.bandwidth)
 
-    def bound(self, device: Device) -> str:
+    def bound(self, device: Ceiling) -> str:
         """What keeps it from being faster."""
         return "compute" if self.flops / device.flops >= self.bytes / device.bandwidth else "memory"
 
@@ -120,16 +118,23 @@ class Sizes:
     """Of a chunk."""
 
     @classmethod
-    def of(cls, model: ModelConfig, stream: StreamConfig, height: int, width: int) -> Sizes:
-        """From the height and width of a frame in pixels.
+    def of(
+        cls,
+        model: ModelConfig,
+        stream: StreamConfig,
+        height: int,
+        width: int,
+        latents: LatentGeometry = LATENTS,
+    ) -> Sizes:
+        """From the height and width of a frame in pixels, and what a latent frame stands for.
 
         Raises:
             ValueError: when they are no whole number of tokens.
         """
-        sides = (PIXELS_PER_LATENT * PATCH[1], PIXELS_PER_LATENT * PATCH[2])
+        sides = (latents.spatial_stride * PATCH[1], latents.spatial_stride * PATCH[2])
         if height < 1 or width < 1 or height % sides[0] or width % sides[1]:
             raise ValueError(f"a frame must be multiples of {sides[0]} x {sides[1]}, got {height} x {width}")
-        size = LatentSize(height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
+        size = LatentSize(height // latents.spatial_stride, width // latents.spatial_stride)
         return cls(model, stream, stream.chunk_frames * size.tokens)
 
     @property
@@ -240,6 +245,6 @@ def total_flops(works: list[Work]) -> float:
     return sum(work.times * work.flops for work in works)
 
 
-def total_floor(works: list[Work], device: Device) -> float:
+def total_floor(works: list[Work], device: Ceiling) -> float:
     """Seconds at least, one operation after another."""
     return sum(work.floor(device) for work in works)

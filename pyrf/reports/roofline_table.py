@@ -7,18 +7,13 @@ from typing import TYPE_CHECKING
 
 from pyrf.config import ModelConfig, StreamConfig
 from pyrf.kernels.instances import Instance
+from pyrf.models.wan21 import HEIGHT, LATENTS, MODELS, WIDTH
 from pyrf.reports.kernels import Resources, resources
-from pyrf.reports.roofline import Device, Sizes, Work, chunk, total_floor, total_flops
+from pyrf.reports.roofline import Ceiling, Sizes, Work, chunk, total_floor, total_flops
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-MODELS = {
-    "Wan2.1-T2V-1.3B": ModelConfig(),
-    "Wan2.1-T2V-14B": ModelConfig(dim=5120, ffn_dim=13824, num_heads=40, num_layers=40),
-}
-HEIGHT, WIDTH = 480, 832
-FRAMES_PER_LATENT = 4
 DTYPE = "bfloat16"
 
 
@@ -27,7 +22,7 @@ class Line:
     """One operation of a chunk.
 
     Attributes:
-        times: launches a chunk.
+        times: launches per chunk.
         gflop, megabytes, floor_us: of one launch.
         bound: "compute" or "memory".
         registers, shared, spills: registers of a thread, bytes of a block, bytes of a thread; None where the
@@ -71,14 +66,14 @@ class ModelFloor:
 
 
 @dataclass(frozen=True)
-class Report:
+class RooflineTable:
     """Floors of some models.
 
     Attributes:
         compiler: the architecture that the kernels were compiled for, or why that is unknown.
     """
 
-    device: Device
+    device: Ceiling
     height: int
     width: int
     compiler: str
@@ -88,7 +83,7 @@ class Report:
         return asdict(self)
 
 
-def _line(work: Work, sizes: Sizes, device: Device, found: dict[Instance, Resources]) -> Line:
+def _line(work: Work, sizes: Sizes, device: Ceiling, found: dict[Instance, Resources]) -> Line:
     line = Line(
         name=work.name,
         times=work.times,
@@ -107,7 +102,7 @@ def _line(work: Work, sizes: Sizes, device: Device, found: dict[Instance, Resour
     return replace(line, registers=needs.registers, shared=shared, spills=needs.spills, occupancy=occupancy)
 
 
-def _floor(name: str, sizes: Sizes, device: Device, found: dict[Instance, Resources]) -> ModelFloor:
+def _floor(name: str, sizes: Sizes, device: Ceiling, found: dict[Instance, Resources]) -> ModelFloor:
     works = chunk(sizes)
     seconds, flops = total_floor(works, device), total_flops(works)
     return ModelFloor(
@@ -117,7 +112,7 @@ def _floor(name: str, sizes: Sizes, device: Device, found: dict[Instance, Resour
         tflop=flops / 1e12,
         floor_ms=1e3 * seconds,
         compute_ms=1e3 * flops / device.flops,
-        frames_per_second=FRAMES_PER_LATENT * sizes.stream.chunk_frames / seconds,
+        frames_per_second=LATENTS.temporal_stride * sizes.stream.chunk_frames / seconds,
         cache_gigabytes=sizes.cache_bytes / 1e9,
         lines=[_line(work, sizes, device, found) for work in works],
     )
@@ -128,8 +123,8 @@ def report(
     stream: StreamConfig | None = None,
     height: int = HEIGHT,
     width: int = WIDTH,
-    device: Device | None = None,
-) -> Report:
+    device: Ceiling | None = None,
+) -> RooflineTable:
     """Floors of a steady chunk. Compiles the kernels, which takes seconds, where there is a compiler.
 
     Args:
@@ -141,17 +136,17 @@ def report(
     Raises:
         ValueError: when a frame is no whole number of tokens.
     """
-    stream, device = stream or StreamConfig(), device or Device()
+    stream, device = stream or StreamConfig(), device or Ceiling()
     sizes = {name: Sizes.of(m, stream, height, width) for name, m in (models or MODELS).items()}
     try:
         found, compiler = resources("90a"), "sm_90a"
     except RuntimeError as error:  # no compiler, or one that fails: an old one, say
         found, compiler = {}, f"unknown: {error}"
     floors = [_floor(name, each, device, found) for name, each in sizes.items()]
-    return Report(device, height, width, compiler, floors)
+    return RooflineTable(device, height, width, compiler, floors)
 
 
-COLUMNS = ("operation", "launches", "GFLOP", "MB", "floor us", "bound", "ms a chunk")
+COLUMNS = ("operation", "launches", "GFLOP", "MB", "floor us", "bound", "ms/chunk")
 OUR_COLUMNS = ("registers", "shared KiB", "spills B", "occupancy")
 
 
@@ -164,7 +159,7 @@ def _table(floor: ModelFloor, *, compiled: bool) -> Table:
     footers = {
         "operation": "a chunk",
         "GFLOP": f"{1e3 * floor.tflop:,.0f}",
-        "ms a chunk": f"{floor.floor_ms:.1f}",
+        "ms/chunk": f"{floor.floor_ms:.1f}",
     }
     for name in columns:
         left = name in ("operation", "bound")
@@ -179,7 +174,7 @@ def _table(floor: ModelFloor, *, compiled: bool) -> Table:
     return table
 
 
-def show(found: Report) -> None:
+def show(found: RooflineTable) -> None:
     """Print the report as tables."""
     from rich.console import Console
 

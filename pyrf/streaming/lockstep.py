@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, cast
 
-import torch
-
-from pyrf.backends.torch.joint import JointRollout
-from pyrf.backends.torch.rollout import TorchBackend, TorchRollout
-from pyrf.loop.sampler import ChunkLoop
-from pyrf.streaming.stream import Chunk, Clock, ClosedError, Stream, WatchedRollout
-
-if TYPE_CHECKING:
-    from pyrf.pipeline import StreamingPipeline
+from pyrf.backends.torch.backend import TorchBackend
+from pyrf.streaming.chunk import Chunk
+from pyrf.streaming.model import StreamModel
+from pyrf.streaming.state import StreamState, advance
+from pyrf.streaming.stream import Stream
 
 
-def can_join(pipe: StreamingPipeline) -> bool:
-    """Whether the pipeline's backend computes several streams in one call; others compute one by one."""
-    return isinstance(pipe.engine, TorchBackend)
+def can_join(model: StreamModel) -> bool:
+    """Whether the model's backend computes several streams in one call; others compute one by one."""
+    return isinstance(model.backend, TorchBackend)
 
 
 def next_chunks(streams: Sequence[Stream]) -> list[Chunk | None]:
@@ -37,40 +32,18 @@ def next_chunks(streams: Sequence[Stream]) -> list[Chunk | None]:
     """
     if len({id(stream) for stream in streams}) != len(streams):
         raise ValueError("a stream was given twice")
-    if len({(id(stream._pipe), stream._size) for stream in streams}) > 1:
+    if len({(id(stream.model), stream.size) for stream in streams}) > 1:
         raise ValueError("streams that are computed together must have one pipeline and one frame size")
-    if len(streams) == 1 or not can_join(streams[0]._pipe):
+    if len(streams) == 1 or not can_join(streams[0].model):
         return [next(stream, None) for stream in streams]
+    chunks: dict[Stream, Chunk] = {}
     with ExitStack() as stack:
+        running: dict[Stream, StreamState] = {}
         for stream in sorted(streams, key=id):  # one order for all, lest two callers wait for each other
-            stack.enter_context(stream._compute_lock)
-        living = [stream for stream in streams if not stream._closed]
-        try:
-            chunks = dict(zip(living, _next_chunks(living))) if living else {}
-        except ClosedError:
-            chunks = {}
-        except BaseException:
-            for stream in living:
-                stream._closed, stream._rollout = True, None
-            raise
-        return [None if stream._closed else chunks.get(stream) for stream in streams]
-
-
-@torch.inference_mode()
-def _next_chunks(streams: Sequence[Stream]) -> list[Chunk]:
-    pipe = streams[0]._pipe
-    clock = Clock(pipe.device)
-    rollouts = [stream._started() for stream in streams]
-    prompts_s = [stream._begin_chunk(rollout, clock) for stream, rollout in zip(streams, rollouts)]
-    joint = JointRollout([cast(TorchRollout, rollout.backend.inner) for rollout in rollouts])
-    backend = WatchedRollout(joint, lambda: all(stream._closed for stream in streams), pipe.device)
-    loop = ChunkLoop(
-        backend, pipe.stream_config, lambda: torch.cat([rollout.loop.draw() for rollout in rollouts])
-    )
-    latents = loop.next_chunk()
-    loop_s = clock.lap()
-    parts = latents.split([len(stream._seeds) for stream in streams])
-    return [
-        stream._end_chunk(part, clock, prompt_s, loop_s, backend.clean_s)
-        for stream, part, prompt_s in zip(streams, parts, prompts_s)
-    ]
+            state = stack.enter_context(stream.computing())
+            if state is not None:
+                running[stream] = state
+        living = [stream for stream in streams if stream in running]
+        if living:
+            chunks = dict(zip(living, advance([running[stream] for stream in living])))
+    return [None if stream.closed else chunks.get(stream) for stream in streams]

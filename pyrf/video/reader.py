@@ -18,7 +18,7 @@ def read_frames(path: PathLike, *, height: int, width: int, fps: float, limit: i
     """Read an image (one frame) or a video, fitted to a size: scaled to cover it, then cropped evenly.
 
     Args:
-        fps: frames a second of the result; a video of another rate is resampled.
+        fps: frames per second of the result; a video of another rate is resampled.
         limit: keep only this many frames, the last ones.
 
     Returns:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pyrf.worlds.shapes.world import ShapesWorld
+from pyrf.worlds.valley.world import Valley
 from pyrf.worlds.world import World
 
-WORLDS: dict[str, type[World]] = {"shapes": ShapesWorld}
+WORLDS: dict[str, type[World]] = {"shapes": ShapesWorld, "valley": Valley}
 
 
 def world_type(name: str) -> type[World]:

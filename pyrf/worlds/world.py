@@ -17,7 +17,7 @@ Facts = Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
-class Prompt:
+class WorldPrompt:
     """A text and what it asks for; attributes that it does not state are not among `asks`."""
 
     text: str
@@ -92,7 +92,7 @@ class World(Protocol):
         """The scene that `draw` gives first for a generator of this seed."""
         ...
 
-    def held_out(self, count: int, *, open_speed: bool = False) -> list[Prompt]:
+    def held_out(self, count: int, *, open_speed: bool = False) -> list[WorldPrompt]:
         """The same prompts for the same count, from seeds that training never draws.
 
         Args:
@@ -100,7 +100,7 @@ class World(Protocol):
         """
         ...
 
-    def judge(self, frames: Frames, prompt: Prompt, /) -> dict[str, bool]:
+    def judge(self, frames: Frames, prompt: WorldPrompt, /) -> dict[str, bool]:
         """Say what is true of a clip.
 
         Each attribute that the prompt asks for has a verdict under its name: whether the clip shows it. A

@@ -16,6 +16,8 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "h100.py"
 @pytest.fixture(scope="module")
 def h100():
     spec = util.spec_from_file_location("h100", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
     module = util.module_from_spec(spec)
     sys.modules["h100"] = module
     spec.loader.exec_module(module)
@@ -31,15 +33,14 @@ class Captures:
 
     def __call__(self, call):
         self.count += 1
-        result = None
+        first = call()
+        result = None if first is None else torch.full_like(first, torch.nan)
 
         def replay():
             new = call()
-            if new is not None:
+            if result is not None:
                 result.copy_(new)
 
-        first = call()
-        result = None if first is None else torch.full_like(first, torch.nan)
         return replay, result
 
 
@@ -48,7 +49,7 @@ def pipes(h100):
     path = str(exports.bundle().path)
     eager, captured = (pyrf.StreamingPipeline.from_pretrained(path) for _ in range(2))
     captures = Captures()
-    captured.engine = h100.CapturedTorchBackend(captured.engine, lambda call: call, captures)
+    h100.use_backend(captured, h100.CapturedTorchBackend(captured.model.backend, lambda call: call, captures))
     return eager, captured, captures
 
 

@@ -124,6 +124,7 @@ def test_wrong_settings_are_named(copied: Path, file: str, values: dict[str, Any
         ("vae/config.json", {"_class_name": "AutoencoderKL"}, "must be AutoencoderKLWan or TAEHV"),
         ("vae/config.json", {"widths": [1]}, "unknown keys"),
         ("vae/config.json", {"_class_name": "AutoencoderKLWan", "patch_size": 2}, "Wan2.2"),
+        ("vae/config.json", {"_class_name": "AutoencoderKLWan", "is_residual": True}, "Wan2.2"),
         ("text_encoder/config.json", {"model_type": "t5"}, "model_type must be 'umt5', found 't5'"),
         ("text_encoder/config.json", {"feed_forward_proj": "relu"}, "feed_forward_proj must be 'gated-gelu'"),
         ("vae/config.json", {"blocks": "3"}, "blocks must be a whole number, got '3'"),

@@ -206,16 +206,9 @@ def test_text_encoder_names_and_shapes() -> None:
     from transformers import UMT5Config as TheirConfig
     from transformers import UMT5EncoderModel
 
-    sizes = {
-        "vocab_size": 256384,
-        "d_model": 4096,
-        "d_kv": 64,
-        "d_ff": 10240,
-        "num_layers": 24,
-        "num_heads": 64,
-    }
+    config = TheirConfig(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
     with torch.device("meta"):
-        ours, theirs = UMT5Encoder(UMT5Config()), UMT5EncoderModel(TheirConfig(**sizes))
+        ours, theirs = UMT5Encoder(UMT5Config()), UMT5EncoderModel(config)
     found = {name: list(tensor.shape) for name, tensor in ours.state_dict().items()}
     assert found == text_shapes(UMT5Config())
     renamed = {t5_to_transformers(name): shape for name, shape in found.items()}

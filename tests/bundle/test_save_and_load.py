@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pyrf.bundle import BundleError, load_bundle, save_bundle
-from pyrf.bundle import bundle as bundle_module
+from pyrf.bundle import BundleError, load_bundle, save, save_bundle
+from pyrf.config import StreamConfig
 from pyrf.models.codecs.wan_vae import WanVAE, build_network
 from tests.support import networks
 from tests.support.bundle_checks import edit, same
@@ -103,14 +103,16 @@ def test_a_bundle_with_the_wan_vae(tmp_path: Path) -> None:
     assert isinstance(loaded, WanVAE)
     assert {p.dtype for p in loaded.network.encoder.parameters()} == {torch.float32}
     assert {p.dtype for p in loaded.network.decoder.parameters()} == {torch.bfloat16}
-    assert same(load_bundle(path).codec().network.state_dict(), codec.network.state_dict())
+    whole = load_bundle(path).codec()
+    assert isinstance(whole, WanVAE)
+    assert same(whole.network.state_dict(), codec.network.state_dict())
     assert same(AutoencoderKLWan.from_pretrained(path / "vae").state_dict(), codec.network.state_dict())
 
 
 def test_a_plain_diffusers_bundle_gets_the_papers_settings(copied: Path) -> None:
     edit(copied / "model_index.json", pyrf=None)
     loaded = load_bundle(copied)
-    assert loaded.stream_config == bundle_module.StreamConfig()
+    assert loaded.stream_config == StreamConfig()
     assert (loaded.fps, loaded.height, loaded.width) == (16.0, 480, 832)
     assert (loaded.model_config.text_len, loaded.model_config.rope_theta) == (512, 10000.0)
 
@@ -125,7 +127,7 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bundle_module, "_write_text", fail)
+    monkeypatch.setattr(save, "_write_text", fail)
     with pytest.raises(BundleError, match=r"cannot write .*small: No space left on device"):
         networks.bundle(tmp_path / "small")
     assert list(tmp_path.iterdir()) == []

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import huggingface_hub.errors
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # it is documented
 
 from pyrf.bundle import Bundle, BundleError, load_bundle
 from pyrf.config import ModelConfig
@@ -105,7 +107,7 @@ UNUSED = ("README.md", "assets/demo.mp4", "examples/i2v_input.JPG", "xlm-roberta
 def wanted(hub: Hub) -> set[str]:
     """Which files of such a repository the patterns of the last snapshot call let through."""
     patterns = hub.calls[-1][1]["allow_patterns"]
-    return set(huggingface_hub.utils.filter_repo_objects([*USED, *UNUSED], allow_patterns=patterns))
+    return set(filter_repo_objects([*USED, *UNUSED], allow_patterns=patterns))
 
 
 def test_a_hub_id_is_downloaded(hub: Hub, copied: Path) -> None:

@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pyrf.bundle import Bundle, load_bundle
-from pyrf.bundle import bundle as bundle_module
 from pyrf.bundle.names import t5_from_transformers
-from pyrf.config import ModelConfig
+from pyrf.config import ModelConfig, StreamConfig
 from pyrf.models.codecs.wan_vae import WanVAE
 from tests.support import networks
 from tests.support.bundle_checks import edit, refused, same
@@ -53,7 +52,7 @@ def official(saved: Path, tmp_path: Path) -> Path:
 def test_wans_own_layout(official: Path) -> None:
     loaded = load_bundle(official)
     assert loaded.model_config == ModelConfig(**{**vars(networks.MODEL), "rope_theta": 10000.0})
-    assert loaded.stream_config == bundle_module.StreamConfig()
+    assert loaded.stream_config == StreamConfig()
     assert same(loaded.transformer().state_dict(), networks.dit().state_dict())
     codec = loaded.codec()
     assert isinstance(codec, WanVAE)

@@ -34,7 +34,7 @@ def test_frames_and_a_prompt_switch(server: Running, pipe: StreamingPipeline) ->
             await client.create_session(PROMPT, seed=6, pace="max") as session,
         ):
             assert session.created.seed == 6
-            acts_at = None
+            acts_at: int | None = None
             async for frame in session:
                 frames.append(frame)
                 if acts_at is None:
@@ -42,6 +42,7 @@ def test_frames_and_a_prompt_switch(server: Running, pipe: StreamingPipeline) ->
                 if frame.header.chunk > acts_at:
                     break
             assert (await session.info()).prompt_id == 1
+        assert acts_at is not None
         return frames, acts_at
 
     frames, acts_at = run(watch())
@@ -65,6 +66,7 @@ def test_a_lost_connection_is_made_again(server: Running, pipe: StreamingPipelin
             async for frame in session:
                 seen[frame.header.frame] = frame.pixels
                 if len(seen) in (5, 15):
+                    assert session._socket is not None
                     raw = session._socket.transport.get_extra_info("socket")
                     raw.shutdown(socket.SHUT_RDWR)
                 if len(seen) >= 60:
@@ -89,6 +91,7 @@ def test_pause_resume_and_the_end(server: Running) -> None:
             server.call(lambda: other.end("max_length"))
             async for _ in session:
                 pass
+            assert session.closing is not None
             assert session.closing.reason == "max_length"
             await session.close()
 
@@ -164,6 +167,7 @@ def test_refusals(serve: Callable[..., Running]) -> None:
                     with pytest.raises(RefusedError) as refused:
                         await call
                     assert (refused.value.status, refused.value.code) == (503, "full")
+                    assert refused.value.retry_after is not None
                     assert refused.value.retry_after > 0
 
     run(ask())
@@ -177,7 +181,7 @@ def test_a_clip(server: Running) -> None:
     data = run(fetch())
     with Client(server.url) as client:
         assert b"".join(client.video(PROMPT, 30)) == data
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         assert sum(1 for _ in container.decode(video=0)) == 30
 
 

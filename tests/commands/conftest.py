@@ -1,5 +1,5 @@
 """The exports that the tests of exporting share."""
 
-from tests.export.conftest import bundle, exports
+from tests.export.conftest import bundle
 
-__all__ = ["bundle", "exports"]
+__all__ = ["bundle"]

@@ -238,7 +238,7 @@ def test_out_of_memory_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Stream, "_next_chunk", fail)
+    monkeypatch.setattr(Stream, "_compute", fail)
     assert cli.run(["generate", PROMPT, "-o", f"{tmp_path}/out.mp4", "--model", str(random_bundle)]) == 2
     err = capfd.readouterr().err
     assert err.startswith("error: out of memory; ")
@@ -251,7 +251,7 @@ def test_other_errors_that_name_memory_are_not_hidden(
     tmp_path: Path, random_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = RuntimeError("CUDA error: an illegal memory access was encountered")
-    monkeypatch.setattr(Stream, "_next_chunk", raiser(error))
+    monkeypatch.setattr(Stream, "_compute", raiser(error))
     with pytest.raises(RuntimeError, match="illegal memory access"):
         cli.run(["generate", PROMPT, "-o", f"{tmp_path}/out.mp4", "--model", str(random_bundle)])
 

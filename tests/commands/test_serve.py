@@ -90,3 +90,18 @@ def test_help_needs_no_extra() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--max-sessions" in result.stdout
+
+
+def test_with_ray_the_application_is_run_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_ray = pytest.importorskip("pyrf.serve.ray.app", reason="Ray Serve is in the ray extra")
+    ran: list[tuple[str, int]] = []
+
+    def run(application: Any, host: str, port: int, started: Any) -> None:
+        assert isinstance(application, on_ray.serve.Application)
+        ran.append((host, port))
+
+    monkeypatch.setattr(on_ray, "run", run)
+    assert cli.run(["serve", "--ray", "--port", "0", "--max-replicas", "2"]) == 0
+    ((host, port),) = ran
+    assert host == "127.0.0.1"
+    assert port > 0

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 import psutil
@@ -22,8 +23,8 @@ from diffusers import AutoencoderKLWan
 from torch import nn
 
 from pyrf.bundle.weights import unfilled
-from pyrf.config import ModelConfig, StreamConfig
-from pyrf.export.exporter import FolderWriter, export_student
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
+from pyrf.export.exporter import ExportWriter, export_student
 from pyrf.export.graphs.decoder import decoder_graphs
 from pyrf.export.manifest import Manifest
 from pyrf.export.tensorrt.builder import BuildRequest, build_engine
@@ -93,11 +94,11 @@ def tell(capsys: pytest.CaptureFixture[str], result: dict[str, object]) -> None:
 
 
 def test_the_student_exports_within_24_gib(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result: dict[str, object] = {}
+    result: dict[str, Any] = {}
     with peak_memory(result):
         model = random_student(ModelConfig().num_layers)
         start = time.perf_counter()
-        manifest = export_student(model, STREAM, tmp_path / "export", height=HEIGHT, width=WIDTH)
+        manifest = export_student(model, STREAM, tmp_path / "export", LatentSize(HEIGHT, WIDTH))
     result["export_s"] = round(time.perf_counter() - start, 1)
     result["nodes"] = nodes(tmp_path / "export", manifest)
     result["mib"] = {name: round(size / 2**20, 1) for name, (size, _) in manifest.files.items()}
@@ -109,7 +110,7 @@ def test_the_student_exports_within_24_gib(tmp_path: Path, capsys: pytest.Captur
     assert float(str(result["peak_gib"])) < 24
 
 
-def build(folder: Path, name: str, lengths: tuple[int, ...] = ()) -> dict[str, object]:
+def build(folder: Path, name: str, lengths: tuple[int, ...] = ()) -> dict[str, Any]:
     """Compile a graph for SM89: seconds, MiB, and the layers that the network is made of."""
     pytest.importorskip("tensorrt_rtx", reason="needs the wheel tensorrt-rtx")
     request = BuildRequest(str(folder / f"{name}.onnx"), str(folder / f"{name}.plan"), lengths)
@@ -119,10 +120,11 @@ def build(folder: Path, name: str, lengths: tuple[int, ...] = ()) -> dict[str, o
 
 
 def test_two_layers_of_the_student_become_engines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder, result = tmp_path / "export", {}
+    folder = tmp_path / "export"
+    result: dict[str, Any] = {}
     with peak_memory(result):
         start = time.perf_counter()
-        export_student(random_student(2), STREAM, folder, height=HEIGHT, width=WIDTH)
+        export_student(random_student(2), STREAM, folder, LatentSize(HEIGHT, WIDTH))
         result["export_s"] = round(time.perf_counter() - start, 1)
         for name in ("denoise", "clean"):
             result[name] = build(folder, name, LENGTHS)
@@ -133,15 +135,15 @@ def test_two_layers_of_the_student_become_engines(tmp_path: Path, capsys: pytest
 
 
 def test_the_vae_decoder_becomes_engines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result: dict[str, object] = {}
+    result: dict[str, Any] = {}
     with peak_memory(result):
         with unfilled():
             network = build_network(dict(AutoencoderKLWan().config))
         fill(network.to_empty(device="cpu"))
         codec = WanVAE(network, decoder_dtype=torch.float16)
         start = time.perf_counter()
-        writer = FolderWriter(tmp_path)
-        writer.add(decoder_graphs(codec, STREAM.chunk_frames, HEIGHT, WIDTH), "decoder.weights")
+        writer = ExportWriter(tmp_path)
+        writer.add(decoder_graphs(codec, STREAM.chunk_frames, LatentSize(HEIGHT, WIDTH)), "decoder.weights")
         result["export_s"] = round(time.perf_counter() - start, 1)
         for name in ("decoder_first", "decoder_next"):
             result[name] = build(tmp_path, name)

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from pyrf.export.exporter import export_onnx
-from pyrf.export.manifest import ExportError, Manifest, load_manifest
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import Manifest, load_manifest
 
 
 @pytest.fixture
@@ -57,13 +57,3 @@ def test_another_format_is_refused(folder):
     (folder / "manifest.json").write_text(json.dumps({**values, "format": 99}))
     with pytest.raises(ExportError, match="format 99, this pyrf reads 1"):
         load_manifest(folder)
-
-
-def test_arguments_are_checked_before_work(bundle, tmp_path):
-    with pytest.raises(FileExistsError, match="exists; give a new directory"):
-        export_onnx(bundle, tmp_path)
-    with pytest.raises(ExportError, match="dtype must be one of float32, float16, bfloat16, fp8, got 'int4'"):
-        export_onnx(bundle, tmp_path / "new", dtype="int4")
-    with pytest.raises(ValueError, match="height must be a positive multiple of 16, got 40; try 32"):
-        export_onnx(bundle, tmp_path / "new", height=40)
-    assert list(tmp_path.iterdir()) == []

@@ -9,18 +9,21 @@ import pytest
 
 from pyrf.bundle import load_bundle
 from pyrf.export import exporter, store
-from pyrf.export.manifest import ExportError, fingerprint, load_manifest
+from pyrf.export.errors import ExportError
+from pyrf.export.fingerprint import bundle_fingerprint
+from pyrf.export.manifest import load_manifest
+from tests.support import exports
 
 
 @pytest.fixture
-def made(bundle, exports, tmp_path, monkeypatch):
+def made(tmp_path, monkeypatch):
     """The cache in a new folder, and the exports made into it: copies of one that is there."""
     monkeypatch.setenv("PYRF_CACHE", str(tmp_path))
     calls = []
 
     def copy(bundle, folder, **arguments):
         calls.append(arguments)
-        shutil.copytree(exports("float32"), folder)
+        shutil.copytree(exports.exported("float32"), folder)
 
     monkeypatch.setattr(exporter, "export_onnx", copy)
     return calls
@@ -38,7 +41,7 @@ def test_an_export_is_made_once(bundle, made):
 
 def test_what_changes_the_graphs_has_a_folder_of_its_own(bundle, made, tmp_path):
     first = stored(bundle)
-    window = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=4))
+    window = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=6))
     student = tmp_path / "student.safetensors"
     shutil.copy(bundle.path / "transformer" / "diffusion_pytorch_model.safetensors", student)
     others = [stored(bundle, height=48), stored(window), stored(replace(bundle, student=student))]
@@ -65,12 +68,12 @@ def test_another_process_may_win_the_race(bundle, made, monkeypatch):
 
 
 def test_what_a_killed_export_left_is_removed_after_a_day(bundle, made):
-    exports = store.cache_folder() / "onnx"
+    kept = store.cache_folder() / "onnx"
     for name, hours in ((".00000000.tmp.killed", 25), (".11111111.tmp.busy", 23), ("whole", 25)):
-        (exports / name).mkdir(parents=True)
-        os.utime(exports / name, (time.time() - 3600 * hours,) * 2)
+        (kept / name).mkdir(parents=True)
+        os.utime(kept / name, (time.time() - 3600 * hours,) * 2)
     folder = stored(bundle)
-    assert set(exports.iterdir()) == {exports / ".11111111.tmp.busy", exports / "whole", folder}
+    assert set(kept.iterdir()) == {kept / ".11111111.tmp.busy", kept / "whole", folder}
 
 
 def test_a_cache_that_cannot_be_written_is_a_clear_error(bundle, made, monkeypatch, tmp_path):
@@ -82,17 +85,17 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(bundle, made, monkeypat
 
 def test_the_fingerprint_is_of_the_files_that_are_read(bundle, tmp_path):
     path = shutil.copytree(bundle.path, tmp_path / "bundle")
-    before = fingerprint(load_bundle(path))
+    before = bundle_fingerprint(load_bundle(path))
     (path / "exported").mkdir()
     (path / "exported" / "manifest.json").write_text("{}")
     (path / "transformer" / "other.pt").write_bytes(b"1")
-    assert fingerprint(load_bundle(path)) == before
+    assert bundle_fingerprint(load_bundle(path)) == before
     read = [*path.rglob("config.json"), *path.rglob("*.safetensors"), path / "tokenizer" / "tokenizer.json"]
     assert len(read) == 7
     for file in read:
         content = file.read_bytes()
         file.write_bytes(content + b" ")
-        assert fingerprint(load_bundle(path)) != before
+        assert bundle_fingerprint(load_bundle(path)) != before
         file.write_bytes(content)
 
 
@@ -102,16 +105,16 @@ def test_the_fingerprint_sees_the_shards_of_a_student(bundle, tmp_path):
     found = set()
     for content in (b"1", b"2"):
         (tmp_path / "1.safetensors").write_bytes(content)
-        found.add(fingerprint(replace(bundle, student=index)))
+        found.add(bundle_fingerprint(replace(bundle, student=index)))
     assert len(found) == 2
 
 
-def test_an_export_of_other_weights_is_refused(bundle, exports, tmp_path):
-    folder = exports("float32")
+def test_an_export_of_other_weights_is_refused(bundle, tmp_path):
+    folder = exports.exported("float32")
     assert store.check_export(folder, bundle, dtype="float32") == load_manifest(folder)
     student = tmp_path / "student.safetensors"
     shutil.copy(bundle.path / "transformer" / "diffusion_pytorch_model.safetensors", student)
-    window = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=4))
+    window = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=6))
     for other, dtype, name in (
         (replace(bundle, student=student), "float32", "weights"),
         (window, "float32", "stream"),

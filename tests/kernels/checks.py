@@ -40,7 +40,7 @@ def aligned(shape: tuple[int, ...], dtype: type, fill: int | float = 0) -> np.nd
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.empty(size + 16, np.uint8)
     start = -memory.ctypes.data % 16
-    out = memory[start : start + size].view(dtype).reshape(shape)
+    out: np.ndarray = memory[start : start + size].view(dtype).reshape(shape)
     out[...] = fill
     return out
 
@@ -72,7 +72,7 @@ def angles(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 def join_bits(slot: np.ndarray, residual: np.ndarray) -> np.ndarray:
     """The float32 of a bfloat16 slot and its residual."""
-    low = residual.astype(np.uint32)
+    low = residual.view(np.uint16).astype(np.uint32)
     return (((slot.astype(np.uint32) - (low >> 15)) << 16) | low).view(np.float32)
 
 
@@ -132,9 +132,8 @@ def check_add_norm(emulator: Emulator, rows: Rows) -> None:
     given = {name: draw(rng, shapes[name], dtype) if name in rows.given else None for name in shapes}
     total = aligned(shape, np.uint16, POISON) if "residual" in rows.given else None
     normed = aligned(shape, np.uint16, POISON) if "weight" in rows.given else None
-    emulator.add_norm(
-        y, **given, eps=eps, rms=rows.rms, silu=rows.silu, total=total, normed=normed, dtype=dtype
-    )
+    flags = {"rms": rows.rms, "silu": rows.silu}
+    emulator.run("add_norm", dtype, y=y, **given, eps=eps, **flags, sum=total, normed=normed)
 
     wide = {name: None if x is None else from_bits(x, dtype) for name, x in given.items()}
     x = from_bits(y, dtype)
@@ -166,14 +165,16 @@ def check_ema_sink_update(emulator: Emulator, sizes: Sizes, slot: int, pairs: in
     caches = [draw(rng, sizes.cache, dtype) for _ in range(2)]
     exact = [from_bits(cache[:, :, :tokens], dtype) for cache in caches]
     if dtype == "bf16":
-        masters = [aligned(sizes.sink, np.uint16) for _ in range(2)]
+        masters = [aligned(sizes.sink, np.int16) for _ in range(2)]
     else:
         masters = [place(x.astype(np.float32)) for x in exact]
     turn = angles(rng, (pairs,))
     valid = 0 <= slot < sizes.slots
     before = [cache.copy() for cache in caches]
+    tensors = dict(zip(("keys", "values", "key_master", "value_master"), (*caches, *masters)))
+    tensors |= {"slot": place(np.array(slot)), "turn": turn}
     for _ in range(updates):
-        emulator.ema_sink_update(*caches, *masters, place(np.array([slot])), turn, tokens, alpha, dtype)
+        emulator.run("ema_sink_update", dtype, **tensors, tokens=tokens, alpha=alpha)
         if valid:
             exact[0][..., : 2 * pairs] = turn_pairs(exact[0][..., : 2 * pairs], turn)
             for x, cache in zip(exact, before):
@@ -200,8 +201,10 @@ def check_norm_rope_append(emulator: Emulator, sizes: Sizes, slot: int, fused: b
     rope = angles(rng, (tokens, sizes.head_dim // 2))
     keys, values = (draw(rng, sizes.cache, dtype) for _ in range(2))
     before = keys.copy(), values.copy()
-    q_out = aligned(shape, np.uint16, POISON)
-    emulator.norm_rope_append(q, k, v, *norms, eps, rope, place(np.array([slot])), keys, values, q_out, dtype)
+    q_out = aligned((*shape[:2], sizes.heads, sizes.head_dim), np.uint16, POISON)
+    tensors = {"q": q, "k": k, "v": v, "norm_q": norms[0], "norm_k": norms[1], "rope": rope}
+    tensors |= {"slot": place(np.array(slot)), "keys": keys, "values": values, "q_out": q_out}
+    emulator.run("norm_rope_append", dtype, **tensors, eps=eps)
 
     def expected(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         x = from_bits(x, dtype)
@@ -243,7 +246,7 @@ def check_ring_attention(
     keys[:, :, length:] = values[:, :, length:] = POISON
     out = aligned((sizes.batch, queries, sizes.heads * sizes.head_dim), np.uint16, POISON)
     emulator.counters()
-    emulator.ring_attention(q, keys, values, out, length, dtype)
+    emulator.run("ring_attention", dtype, q=q, keys=keys, values=values, length=length, out=out)
     conflicts = emulator.counters().bank_conflicts
     assert conflicts == 0, f"{conflicts} bank conflicts"
     error = rel_l2(from_bits(out, dtype), expected)

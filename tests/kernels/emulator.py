@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +21,17 @@ import numpy as np
 
 ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
+HEADER = CSRC / "pyrf.h"
 CACHE = ROOT / "build" / "emulator"
 
 COMPILER = os.environ.get("CXX", "g++")
-FLAGS = ("-std=c++17", "-march=native", "-ffp-contract=off", "-fPIC", "-DPYRF_EMULATE")
+FLAGS: tuple[str, ...] = ("-std=c++17", "-march=native", "-ffp-contract=off", "-fPIC", "-DPYRF_EMULATE")
 FLAGS += ("-Wall", "-Wextra", "-Wno-unknown-pragmas")
 
 KERNELS = ("add_norm", "ema_sink_update", "norm_rope_append", "ring_attention")
-DTYPES = {"bf16": 0, "fp16": 1}
+ELEMENTS = ("bf16", "fp16")
+DTYPES = {"bf16": 0, "fp16": 1, "float32": 2, "int16": 3, "int64": 4}
+"""As in csrc/view.h."""
 SCHEDULES = ("round robin", "random", "starve")
 COPY_MODES = ("at once", "at wait", "either")
 EVERY_SCHEDULE = tuple(product(range(len(SCHEDULES)), range(len(COPY_MODES))))
@@ -141,25 +145,61 @@ class Counters(NamedTuple):
     bytes_stored: int
 
 
-def _strides(x: np.ndarray | None) -> Any:
-    if x is None:
-        return None
-    return (ctypes.c_int64 * x.ndim)(*(stride // x.itemsize for stride in x.strides))
+class View(ctypes.Structure):
+    """A tensor, as in csrc/view.h."""
+
+    _fields_ = [
+        ("address", ctypes.c_void_p),
+        ("dtype", ctypes.c_int),
+        ("dimensions", ctypes.c_int),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+    ]
+
+    @classmethod
+    def of(cls, address: int, dtype: int, shape: Sequence[int], strides: Sequence[int]) -> View:
+        sizes = ctypes.c_int64 * len(shape)
+        return cls(address, dtype, len(shape), sizes(*shape), sizes(*strides))
 
 
-def _pointer(x: np.ndarray | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if x is None else x.ctypes.data)
+C_TYPES = {
+    "pyrf_view": View,
+    "int": ctypes.c_int,
+    "int64_t": ctypes.c_int64,
+    "double": ctypes.c_double,
+    "void*": ctypes.c_void_p,
+}
+
+
+@cache
+def signatures(header: Path = HEADER) -> dict[str, dict[str, str]]:
+    """Of each function of a C interface that takes views the types of its arguments, by name."""
+    text = re.sub(r"//.*", "", header.read_text())
+    found = re.findall(r"\bpyrf_(\w+)\((\s*pyrf_view [^)]*)\);", text)
+    return {
+        op: {name: kind for kind, name in (argument.split() for argument in arguments.split(","))}
+        for op, arguments in found
+    }
+
+
+def load(library: Path, header: Path = HEADER) -> ctypes.CDLL:
+    """A library with a C interface, whose functions take Python's numbers and `View`s."""
+    loaded = ctypes.CDLL(str(library))
+    loaded.pyrf_last_error.restype = ctypes.c_char_p
+    for op, arguments in signatures(header).items():
+        if hasattr(loaded, f"pyrf_{op}"):
+            getattr(loaded, f"pyrf_{op}").argtypes = [C_TYPES[kind] for kind in arguments.values()]
+    return loaded
 
 
 class Emulator:
-    """The C interface on numpy arrays; 16-bit floats are uint16 arrays.
+    """The C interface on numpy arrays; those of 16-bit floats are uint16.
 
     Every array given to an op is registered, so that an access outside them is an error.
     """
 
     def __init__(self, library: Path) -> None:
-        self.library = ctypes.CDLL(str(library))
-        self.library.pyrf_last_error.restype = ctypes.c_char_p
+        self.library = load(library)
         self.configure(0, 0)
 
     def configure(self, schedule: int, copy_mode: int, seed: int = 1) -> None:
@@ -172,124 +212,37 @@ class Emulator:
         self.library.pyrf_emulator_counters(values)
         return Counters(*values)
 
-    def call(self, op: str, arrays: dict[str, np.ndarray | None], *arguments: Any) -> None:
+    def call(self, op: str, arrays: dict[str, np.ndarray], *arguments: Any) -> None:
         """Call an op with ctypes arguments while its arrays are registered."""
         for name, x in arrays.items():
-            if x is not None:
-                low, high = np.lib.array_utils.byte_bounds(x)
-                self.library.pyrf_emulator_register(
-                    ctypes.c_void_p(low), ctypes.c_uint64(high - low), name.encode()
-                )
+            low, high = np.lib.array_utils.byte_bounds(x)
+            self.library.pyrf_emulator_register(
+                ctypes.c_void_p(low), ctypes.c_uint64(high - low), name.encode()
+            )
         status = getattr(self.library, f"pyrf_{op}")(*arguments)
         self.library.pyrf_emulator_forget()
         if status:
             raise (RefusedError if status == 1 else FailedError)(self.library.pyrf_last_error().decode())
 
-    def add_norm(
-        self,
-        y: np.ndarray,
-        residual: np.ndarray | None,
-        gate: np.ndarray | None,
-        bias: np.ndarray | None,
-        weight: np.ndarray | None,
-        shift: np.ndarray | None,
-        eps: float,
-        rms: bool,
-        silu: bool,
-        total: np.ndarray | None,
-        normed: np.ndarray | None,
-        dtype: str,
-    ) -> None:
-        """See pyrf.h, where `total` is `sum`; shapes are taken from the arrays."""
-        inputs = {"y": y, "residual": residual, "gate": gate, "bias": bias, "weight": weight, "shift": shift}
-        outputs = {"sum": total, "normed": normed}
-        self.call(
-            "add_norm",
-            inputs | outputs,
-            DTYPES[dtype],
-            *map(_pointer, inputs.values()),
-            ctypes.c_double(eps),
-            ctypes.c_int(rms),
-            ctypes.c_int(silu),
-            *map(_pointer, outputs.values()),
-            *map(ctypes.c_int64, y.shape),
-            None,
-        )
+    def run(self, op: str, dtype: str, **arguments: np.ndarray | float | None) -> None:
+        """Call an op by the names of its arguments in pyrf.h, all but the stream; None is a null tensor.
 
-    def ema_sink_update(
-        self,
-        keys: np.ndarray,
-        values: np.ndarray,
-        key_master: np.ndarray,
-        value_master: np.ndarray | None,
-        slot: np.ndarray,
-        turn: np.ndarray,
-        tokens: int,
-        alpha: float,
-        dtype: str,
-    ) -> None:
-        """See pyrf.h; shapes are taken from the arrays."""
-        arrays = {"keys": keys, "values": values, "key_master": key_master, "value_master": value_master}
-        strided = [part for x in arrays.values() for part in (_pointer(x), _strides(x))]
-        sizes = (*keys.shape[:3], tokens, keys.shape[3], len(turn))
-        self.call(
-            "ema_sink_update",
-            {**arrays, "slot": slot, "turn": turn},
-            DTYPES[dtype],
-            *strided,
-            _pointer(slot),
-            _pointer(turn),
-            *map(ctypes.c_int64, sizes),
-            ctypes.c_double(alpha),
-            None,
-        )
+        Args:
+            op: its name.
+            dtype: of the uint16 arrays.
+            arguments: arrays and numbers.
+        """
+        names = list(signatures()[op])[:-1]
+        assert set(arguments) == set(names), f"{op} takes {names}, got {list(arguments)}"
+        values = [arguments[name] for name in names]
+        arrays = {name: x for name, x in arguments.items() if isinstance(x, np.ndarray)}
+        self.call(op, arrays, *(_as_c(x, dtype) for x in values), None)
 
-    def norm_rope_append(
-        self,
-        q: np.ndarray,
-        k: np.ndarray,
-        v: np.ndarray,
-        norm_q: np.ndarray,
-        norm_k: np.ndarray,
-        eps: float,
-        rope: np.ndarray,
-        slot: np.ndarray,
-        keys: np.ndarray,
-        values: np.ndarray,
-        q_out: np.ndarray,
-        dtype: str,
-    ) -> None:
-        """See pyrf.h; shapes are taken from the arrays."""
-        arrays = {"q": q, "k": k, "v": v, "norm_q": norm_q, "norm_k": norm_k, "rope": rope, "slot": slot}
-        arrays |= {"keys": keys, "values": values, "q_out": q_out}
-        batch, heads, capacity, head_dim = keys.shape
-        self.call(
-            "norm_rope_append",
-            arrays,
-            DTYPES[dtype],
-            *(part for x in (q, k, v) for part in (_pointer(x), _strides(x))),
-            _pointer(norm_q),
-            _pointer(norm_k),
-            ctypes.c_double(eps),
-            _pointer(rope),
-            _pointer(slot),
-            *(part for x in (keys, values) for part in (_pointer(x), _strides(x))),
-            _pointer(q_out),
-            *map(ctypes.c_int64, (batch, heads, capacity, q.shape[1], head_dim)),
-            None,
-        )
 
-    def ring_attention(
-        self, q: np.ndarray, keys: np.ndarray, values: np.ndarray, out: np.ndarray, length: int, dtype: str
-    ) -> None:
-        """See pyrf.h; shapes are taken from the arrays."""
-        batch, heads, capacity, head_dim = keys.shape
-        self.call(
-            "ring_attention",
-            {"q": q, "keys": keys, "values": values, "out": out},
-            DTYPES[dtype],
-            *(part for x in (q, keys, values) for part in (_pointer(x), _strides(x))),
-            _pointer(out),
-            *map(ctypes.c_int64, (batch, heads, capacity, q.shape[2], length, head_dim)),
-            None,
-        )
+def _as_c(x: np.ndarray | float | None, dtype: str) -> View | float:
+    if x is None:
+        return View()
+    if not isinstance(x, np.ndarray):
+        return x
+    number = DTYPES[dtype] if x.dtype == np.uint16 else DTYPES[x.dtype.name]
+    return View.of(x.ctypes.data, number, x.shape, [stride // x.itemsize for stride in x.strides])

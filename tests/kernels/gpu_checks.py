@@ -95,10 +95,10 @@ def check_norm_rope_append(case: Case) -> None:
     case.poison_the_allocator()
     got = norm_rope_append(q, k, v, norm_q, norm_k, 1e-6, rope, slot, keys, values)
     inside = slice(tokens, 2 * tokens)
-    precision = {"rtol": 1.01 * ROUNDING[case.dtype], "atol": 1e-5}
+    rtol, atol = 1.01 * ROUNDING[case.dtype], 1e-5
     for result, x, weight in ((got, q, norm_q), (keys[:, :, inside], k, norm_k)):
         expected = norm_rotate(x.float(), weight.float(), 1e-6, rope)
-        torch.testing.assert_close(result.float(), expected, **precision)
+        torch.testing.assert_close(result.float(), expected, rtol=rtol, atol=atol)
     assert torch.equal(values[:, :, inside], v.unflatten(-1, (-1, case.head_dim)).transpose(1, 2))
     for cache in (keys, values):
         assert cache[:, :, :tokens].isnan().all()
@@ -114,21 +114,21 @@ def check_add_norm(dtype: torch.dtype, rows: int, dim: int, device: str) -> None
     y, residual, weight, (gate, bias, shift) = draw(rows, dim), draw(rows, dim), 1 + draw(dim), draw(3, dim)
     wide = [x.float() for x in (y, residual, weight, gate, bias, shift)]
     wide_y, wide_residual, wide_weight, wide_gate, wide_bias, wide_shift = wide
-    half = {"rtol": 1.01 * ROUNDING[dtype], "atol": 2e-5}
+    rtol, atol = 1.01 * ROUNDING[dtype], 2e-5
 
     draw(rows, dim).fill_(math.nan)  # what the allocator gives next
     total, normed = add_norm(y, residual, weight, gate=gate, shift=shift, eps=1e-6)
-    torch.testing.assert_close(total.float(), wide_residual + wide_gate * wide_y, **half)
+    torch.testing.assert_close(total.float(), wide_residual + wide_gate * wide_y, rtol=rtol, atol=atol)
     expected = F.layer_norm(total.float(), (dim,), wide_weight, wide_shift, 1e-6)
-    torch.testing.assert_close(normed.float(), expected, **half)
+    torch.testing.assert_close(normed.float(), expected, rtol=rtol, atol=atol)
 
     activated = bias_norm(y, weight, bias=bias, eps=1e-12, rms=True, silu=True)
     biased = (wide_y + wide_bias).to(dtype).float()
     expected = F.silu(F.rms_norm(biased, (dim,), wide_weight, 1e-12))
-    torch.testing.assert_close(activated.float(), expected, **half)
+    torch.testing.assert_close(activated.float(), expected, rtol=rtol, atol=atol)
 
     summed = gated_sum(y, residual, bias=bias)
-    torch.testing.assert_close(summed.float(), wide_residual + (wide_y + wide_bias), **half)
+    torch.testing.assert_close(summed.float(), wide_residual + (wide_y + wide_bias), rtol=rtol, atol=atol)
 
 
 def check_ema_sink_update(case: Case, alpha: float = 0.999, updates: int = 20) -> None:
@@ -148,7 +148,8 @@ def check_ema_sink_update(case: Case, alpha: float = 0.999, updates: int = 20) -
     slot = torch.tensor(2, device=case.device)
 
     def run() -> None:
-        ema_sink_update(*caches, *masters, slot, turn, tokens, alpha)
+        keys, values, key_master, value_master = *caches, *masters
+        ema_sink_update(keys, values, key_master, value_master, slot, turn, tokens, alpha)
 
     step: Callable[[], object] = run
     for index in range(updates):
@@ -214,7 +215,8 @@ class LayerStream:
 
     def attend(self) -> Tensor:
         """[1, tokens, D] of the chunk under way."""
-        return self.layer.attend(*self.qkv, *self.norms, self.model.eps)
+        (q, k, v), (norm_q, norm_k) = self.qkv, self.norms
+        return self.layer.attend(q, k, v, norm_q, norm_k, self.model.eps)
 
 
 def check_stream(

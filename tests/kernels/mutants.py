@@ -1,6 +1,6 @@
 """Deliberate faults in the kernels, each of which the checks must notice.
 
-    python mutants.py [NUMBER ...]
+    python -m tests.kernels.mutants [NUMBER ...]
 
 tries them and says what gave each away.
 """
@@ -18,7 +18,7 @@ from tests.kernels.emulator import CSRC, KERNELS, build
 
 
 class Mutant(NamedTuple):
-    """A fault: in a kernel's device code, `old` becomes `new`."""
+    """A fault: in a kernel's device code, or in what it shares with others, `old` becomes `new`."""
 
     kernel: str
     old: str
@@ -55,7 +55,7 @@ MUTANTS = (
     ),
     Mutant(ADD, "weight[i], shift[i]", "weight[i], 0.0f", "no shift"),
     Mutant(ADD, "        if (params.silu) {", "        if (!params.silu) {", "SiLU where none is asked for"),
-    Mutant(ADD, "-kLog2E * x", "kLog2E * x", "the sigmoid is mirrored"),
+    Mutant(ADD, "-static_cast<float>(kLog2E)", "static_cast<float>(kLog2E)", "the sigmoid is mirrored"),
     Mutant(ADD, "if (params.weight != nullptr) norm", "norm", "a norm without weights"),
     Mutant(
         EMA,
@@ -83,7 +83,7 @@ MUTANTS = (
     Mutant(EMA, "params.halves[is_keys ? 0 : 1]", "params.halves[0]", "keys are updated twice"),
     Mutant(NORM, "  ptx::sync_threads();\n", "", "no barrier before the warps' sums are read"),
     Mutant(NORM, "if (lane == 0) {", "if (warp == 0) {", "only one warp leaves its sum"),
-    Mutant(NORM, "lanes = 16", "lanes = 8", "half a warp's sum is lost"),
+    Mutant(NORM, "lanes = kLanes / 2", "lanes = kLanes / 4", "half a warp's sum is lost"),
     Mutant(NORM, "if (!active) return;", "", "threads past the last channel go on"),
     Mutant(
         NORM,
@@ -152,11 +152,12 @@ def build_mutant(mutant: Mutant, folder: Path, **options: Any) -> Path:
     """
     csrc = folder / "csrc"
     shutil.copytree(CSRC, csrc)
-    source = csrc / f"{mutant.kernel}.cuh"
-    text = source.read_text()
-    if text.count(mutant.old) != 1:
-        raise ValueError(f"{mutant.old!r} must be in {source.name} once, not {text.count(mutant.old)} times")
-    source.write_text(text.replace(mutant.old, mutant.new))
+    sources = [csrc / f"{mutant.kernel}.cuh", csrc / "elements.cuh"]
+    counts = [source.read_text().count(mutant.old) for source in sources]
+    if sum(counts) != 1:
+        raise ValueError(f"{mutant.old!r} must be in {mutant.kernel}'s sources once, not {sum(counts)} times")
+    source = sources[counts.index(1)]
+    source.write_text(source.read_text().replace(mutant.old, mutant.new))
     return build(csrc, cache=folder / "cache", kernels=(mutant.kernel,), **options)
 
 

@@ -104,7 +104,7 @@ class _Device:
         if storage.data_ptr() not in self._storages:
             raw = torch.empty(0, dtype=torch.uint8).set_(storage)
             self._storages[storage.data_ptr()] = raw, self.memory.place(raw.numpy())
-        return self._storages[storage.data_ptr()][1] + tensor.storage_offset() * tensor.element_size()
+        return self._storages[storage.data_ptr()][1] + int(tensor.storage_offset()) * tensor.element_size()
 
     def fetch(self) -> None:
         for raw, address in self._storages.values():

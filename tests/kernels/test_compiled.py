@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 from collections.abc import Iterable
 from itertools import product
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrf.kernels.instances import ELEMENTS, KERNELS, SIZES, Instance
+from pyrf.kernels.instances import ELEMENTS, KERNELS, RING_QUERIES, SIZES, Instance
 from pyrf.kernels.nvcc import FLAGS, SOURCES, STRICT, compile_kernel, find_nvcc
 from pyrf.reports.kernels import Resources, parse_report
 from tests.kernels import ptx_ops
@@ -182,7 +183,10 @@ def test_python_knows_the_structs_and_blocks_of_the_headers(tmp_path: Path) -> N
         tile = f"pyrf::RingTile<{head_dim}>"
         claims.append(f"{tile}::kThreads == {threads}")
         claims.append(f"{tile}::kSharedBytes == {shared}")
-        claims.append(f"{tile}::kQueries == {ptx_ops.RING_QUERIES}")
+        claims.append(f"{tile}::kQueries == {RING_QUERIES}")
+    for head_dim in (32, 64, 96, 128, 256):
+        scale = ctypes.c_float(math.log2(math.e) / math.sqrt(head_dim)).value
+        claims.append(f"pyrf::scale_log2({head_dim}) == {scale.hex()}f")
     source = tmp_path / "claims.cu"
     headers = "".join(f'#include "{SOURCES}/{kernel}.cuh"\n' for kernel in KERNELS)
     asserts = "".join(f'static_assert({claim}, "{claim}");\n' for claim in claims)

@@ -1,4 +1,4 @@
-"""The native module's ops, where CUDA was built: without a device they say what is missing."""
+"""The native module: what its bindings take, and what the launches of a CUDA build say without a device."""
 
 from __future__ import annotations
 
@@ -7,35 +7,73 @@ from typing import Any
 import pytest
 import torch
 
-from pyrf import _native
+import pyrf._native as _native
+from pyrf.ops import native
+from tests.kernels import emulator
 
-pytestmark = pytest.mark.skipif(
-    not _native.build_info()["cuda"], reason="pyrf was built without CUDA: there was no nvcc"
+ADDRESS = 1 << 20  # aligned, and never touched
+BF16, FP16, FP32, INT16, INT64 = (
+    _native.DTYPES[name] for name in ("bfloat16", "float16", "float32", "int16", "int64")
 )
 
-STRIDES = (0, 0, 64, 1)
-ADDRESS = 1 << 20  # aligned, and never touched
-ROWS = (ADDRESS, (0, 64, 1)) * 3
-CACHE = (ADDRESS, STRIDES) * 2
-
-CALLS: dict[str, tuple[Any, ...]] = {
-    "add_norm": (*(6 * (ADDRESS,)), 1e-6, False, True, ADDRESS, ADDRESS, 8, 64, 0),
-    "ema_sink_update": (*CACHE, *CACHE, ADDRESS, ADDRESS, 1, 1, 8, 4, 64, 12, 0.9, 0),
-    "norm_rope_append": (*ROWS, ADDRESS, ADDRESS, 1e-6, ADDRESS, ADDRESS, *CACHE, ADDRESS, 1, 1, 8, 4, 64, 0),
-    "ring_attention": (ADDRESS, STRIDES, *CACHE, ADDRESS, 1, 1, 8, 4, 8, 64, 0),
-}
+View = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
 
-@pytest.mark.parametrize("op", CALLS)
+def view(dtype: int, *shape: int) -> View:
+    strides = [1]
+    for size in reversed(shape[1:]):
+        strides.insert(0, strides[0] * size)
+    return ADDRESS, dtype, shape, tuple(strides[: len(shape)])
+
+
+def call(op: str, dtype: int) -> list[Any]:
+    """The arguments of a call that only lacks a device; the first gives sizes."""
+    rows, cache, slot = view(dtype, 2, 4, 64), view(dtype, 2, 1, 8, 64), view(INT64)
+    if op == "add_norm":
+        channels = view(dtype, 64)
+        return [rows, rows, *4 * [channels], 1e-6, False, True, rows, rows, 0]
+    if op == "ema_sink_update":
+        master = view(INT16 if dtype == BF16 else FP32, 2, 1, 4, 64)
+        return [cache, cache, master, master, slot, view(FP32, 12, 2), 4, 0.9, 0]
+    if op == "norm_rope_append":
+        channels, rope = view(dtype, 64), view(FP32, 4, 32, 2)
+        out = view(dtype, 2, 4, 1, 64)
+        return [rows, rows, rows, channels, channels, 1e-6, rope, slot, cache, cache, out, 0]
+    return [view(dtype, 2, 1, 4, 64), cache, cache, 8, rows, 0]
+
+
+built = pytest.mark.skipif(native.kernels is None, reason="pyrf was built without CUDA: there was no nvcc")
+
+
+def test_all_agree_on_the_numbers_of_dtypes() -> None:
+    numbers = {str(dtype).removeprefix("torch."): number for dtype, number in native.DTYPE_NUMBERS.items()}
+    assert numbers == _native.DTYPES
+    short = {"bfloat16": "bf16", "float16": "fp16"}
+    assert {short.get(name, name): number for name, number in numbers.items()} == emulator.DTYPES
+
+
+@pytest.mark.parametrize(
+    "given",
+    [7, (ADDRESS, FP32, (1, 8)), (ADDRESS, FP32, [1, 8], [8, 1]), (ADDRESS, FP32, (1, 8), (8,))],
+)
+def test_what_is_no_view_is_refused(given: object) -> None:
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        _native.cpu.ring_attention(given, None, None, 1, None, 1)
+
+
+@built
+@pytest.mark.parametrize("op", emulator.KERNELS)
 def test_bad_arguments_are_value_errors(op: str) -> None:
+    launch = getattr(_native, op)
     with pytest.raises(ValueError, match=rf"^{op}: dtype must be 0 \(bfloat16\) or 1 \(float16\), got 7"):
-        getattr(_native, op)(7, *CALLS[op])
+        launch(*call(op, 7))
     with pytest.raises(ValueError, match=rf"^{op}: .* must be a device pointer, got null"):
-        getattr(_native, op)(_native.BF16, 0, *CALLS[op][1:])
+        launch(None, *call(op, BF16)[1:])
 
 
+@built
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device, and these addresses are not on it")
-@pytest.mark.parametrize("op", CALLS)
+@pytest.mark.parametrize("op", emulator.KERNELS)
 def test_without_a_device_a_launch_says_so(op: str) -> None:
     with pytest.raises(RuntimeError, match=rf"^{op}: cudaError.*need an NVIDIA GPU and its driver"):
-        getattr(_native, op)(_native.FP16, *CALLS[op])
+        getattr(_native, op)(*call(op, FP16))

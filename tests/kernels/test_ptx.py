@@ -112,9 +112,7 @@ def append_inputs(dtype: torch.dtype, head_dim: int, heads: int, tokens: int, ba
 
 
 def append(ops: PtxOps, inputs: Inputs, slot: int) -> Tensor:
-    projections = [inputs[name] for name in ("q", "k", "v", "norm_q", "norm_k")]
-    rest = [inputs[name] for name in ("keys", "values")]
-    return ops.norm_rope_append(*projections, 1e-6, inputs["rope"], torch.tensor(slot), *rest)
+    return ops.norm_rope_append(**inputs, eps=1e-6, slot=torch.tensor(slot))
 
 
 def check_append(ops: PtxOps, inputs: Inputs) -> None:
@@ -122,11 +120,11 @@ def check_append(ops: PtxOps, inputs: Inputs) -> None:
     tokens, head_dim = q.shape[2], q.shape[3]
     inside = slice(tokens, 2 * tokens)
     wide = {name: x.double() for name, x in inputs.items()}
-    precision = {"rtol": 1.01 * ROUNDING[q.dtype], "atol": 1e-5}
+    rtol, atol = 1.01 * ROUNDING[q.dtype], 1e-5
     for got, x, weight in ((q, "q", "norm_q"), (keys[:, :, inside], "k", "norm_k")):
         expected = norm_rotate(wide[x], wide[weight], 1e-6, wide["rope"])
         print(f"{x}: {relative_error(got, expected):.2g}")
-        torch.testing.assert_close(got.double(), expected, **precision)
+        torch.testing.assert_close(got.double(), expected, rtol=rtol, atol=atol)
     assert torch.equal(values[:, :, inside], inputs["v"].unflatten(-1, (-1, head_dim)).transpose(1, 2))
     for cache in (keys, values):
         assert cache[:, :, :tokens].isnan().all()
@@ -171,17 +169,17 @@ class Rows:
         vectors = (self.gate, self.bias, self.weight, self.shift)
         got = ops.add_norm(self.y, self.residual, *vectors, 1e-6, rms, silu)
         total = self.y.double() * (1 if self.gate is None else self.gate.double()) + self.bias.double()
-        precision = {"rtol": 1.01 * ROUNDING[self.y.dtype], "atol": 1e-5}
+        rtol, atol = 1.01 * ROUNDING[self.y.dtype], 1e-5
         if self.residual is not None:
             total = total + self.residual.double()
             print(f"sum: {relative_error(got[0], total):.2g}")
-            torch.testing.assert_close(got[0].double(), total, **precision)
+            torch.testing.assert_close(got[0].double(), total, rtol=rtol, atol=atol)
         total = total.to(self.y.dtype).double() if self.residual is None else got[0].double()
         norm = F.rms_norm(total, total.shape[1:], eps=1e-6) if rms else F.layer_norm(total, total.shape[1:])
         expected = norm * self.weight.double() + self.shift.double()
         expected = F.silu(expected) if silu else expected
         print(f"normed: {relative_error(got[-1], expected):.2g}")
-        torch.testing.assert_close(got[-1].double(), expected, **precision)
+        torch.testing.assert_close(got[-1].double(), expected, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("size", SIZES["add_norm"])
@@ -213,8 +211,11 @@ class Sink:
         self.turn = table(1, head_dim // 2 - 2 * (head_dim // 6), 4)[0]
 
     def update(self, ops: PtxOps, slot: int = 2) -> None:
+        keys, values, key_master, value_master = self.tensors
         slot_index = torch.tensor(slot)
-        ops.ema_sink_update(*self.tensors, slot_index, self.turn, self.tokens, self.alpha)
+        ops.ema_sink_update(
+            keys, values, key_master, value_master, slot_index, self.turn, self.tokens, self.alpha
+        )
 
     def expected(self) -> list[Tensor]:
         """The new sinks, by float64."""

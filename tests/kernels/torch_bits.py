@@ -10,8 +10,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def bits(x: Tensor) -> np.ndarray:
-    """A tensor as numpy; 16-bit ones, floats or not, as uint16."""
-    return x.view(torch.int16).numpy().view(np.uint16) if x.element_size() == 2 else x.numpy()
+    """A tensor as numpy; 16-bit floats as uint16."""
+    return x.view(torch.int16).numpy().view(np.uint16) if x.dtype in DTYPES.values() else x.numpy()
 
 
 def draw(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:

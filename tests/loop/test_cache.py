@@ -12,7 +12,7 @@ from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from tests.reference.loop import ReferenceLoop
-from tests.support.tiny import CONFIG, HEIGHT, WIDTH, network, prompts
+from tests.support.tiny import CONFIG, HEIGHT, SIZE, WIDTH, network, prompts
 
 
 @st.composite
@@ -56,13 +56,11 @@ def check_against_reference(stream, batch, chunks, layers, heads, seed):
         return torch.randn(batch, *shape, generator=generator, dtype=torch.float64)
 
     prompt = draw(config.text_len, config.text_dim)
-    backend = TorchRollout(model, stream)
-    backend.start(batch, HEIGHT, WIDTH)
-    backend.set_prompt(prompt)
+    rollout = TorchRollout(model, stream, batch, SIZE, prompt)
     literal = ReferenceLoop(weights, config, stream, prompt, HEIGHT, WIDTH)
     for _ in range(chunks):
         draws = [draw(stream.chunk_frames, 4, HEIGHT, WIDTH) for _ in stream.denoising_steps]
-        loop = ChunkLoop(backend, stream, iter(draws).__next__)
+        loop = ChunkLoop(rollout, stream, iter(draws).__next__)
         expected = literal.next_chunk(draws[0], draws[1:])
         torch.testing.assert_close(loop.next_chunk(), expected, atol=1e-10, rtol=0)
 
@@ -153,21 +151,20 @@ def test_rewriting_a_chunk_changes_nothing_but_what_it_saw():
     """Clean latents written again under the same prompt give the same keys where the context is the same."""
     model, _ = network()
     stream = StreamConfig(window_frames=12, sink_alpha=0.9)
-    backend = TorchRollout(model, stream)
-    backend.start(1, HEIGHT, WIDTH)
     prompt = prompts()
-    backend.set_prompt(prompt)
-    noise = SeededNoise([0], (3, 4, HEIGHT, WIDTH))
-    loop = ChunkLoop(backend, stream, lambda: noise().double())
+    rollout = TorchRollout(model, stream, 1, SIZE, prompt)
+    cache = rollout.cache
+    noise = SeededNoise([0], rollout.shape)
+    loop = ChunkLoop(rollout, stream, lambda: noise().double())
     for _ in range(4):
         loop.next_chunk()
-    before = [x.clone() for x in (*backend.cache.keys, *backend.cache.values)]
-    backend.set_prompt(prompt, recache=True)
-    after = (*backend.cache.keys, *backend.cache.values)
+    before = [x.clone() for x in (*cache.keys, *cache.values)]
+    rollout.set_prompt(prompt, recache=True)
+    after = (*cache.keys, *cache.values)
     # Nothing was evicted yet, so every chunk sees what it saw when it was made.
     torch.testing.assert_close(list(after), before, atol=1e-12, rtol=0)
-    backend.set_prompt(-prompt, recache=True)
+    rollout.set_prompt(-prompt, recache=True)
     assert not torch.allclose(after[1], before[1], atol=1e-3)
-    sink = slice(0, backend.cache.tokens)
+    sink = slice(0, cache.tokens)
     assert torch.equal(after[1][:, :, sink], before[1][:, :, sink])
     loop.next_chunk()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pyrf.backends.torch.rollout import TorchRollout
+from pyrf.config import LatentSize
 from pyrf.loop.sampler import ChunkLoop
 from pyrf.ops.ema_sink_update import join_bits
 from tests.reference.loop import ReferenceLoop, rope
@@ -15,10 +16,10 @@ CHUNKS, FRAMES, HEIGHT, WIDTH, TOKENS = 8, 3, 8, 12, 72
 
 
 class Recording(TorchRollout):
-    """A backend that keeps what goes in and comes out of each call, and the cache after each chunk."""
+    """A rollout that keeps what goes in and comes out of each call, and the cache after each chunk."""
 
-    def start(self, batch, height, width):
-        super().start(batch, height, width)
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
         self.inputs, self.timesteps, self.flows, self.caches = [], [], [], []
 
     def denoise(self, latents, timestep):
@@ -35,20 +36,18 @@ class Recording(TorchRollout):
 
 
 def roll_out(alpha=0.999, dtype=torch.float32):
-    """All chunks of the golden stream; returns latents [8, 3, 16, H, W] and the recording backend."""
+    """All chunks of the golden stream; returns latents [8, 3, 16, H, W] and the recording rollout."""
     data = tensors("rollout_fp32")
     stream = replace(configs()[1], sink_alpha=alpha)
-    backend = Recording(model(dtype), stream)
-    backend.start(1, HEIGHT, WIDTH)
-    backend.set_prompt(data["prompt_embeds"])
+    rollout = Recording(model(dtype), stream, 1, LatentSize(HEIGHT, WIDTH), data["prompt_embeds"])
     draws = []
     for chunk in range(CHUNKS):
         draws += [data["noise"][:, chunk * FRAMES : (chunk + 1) * FRAMES]]
         draws += [x[None] for x in data["renoise"][chunk]]
     iterator = iter(draws)
-    loop = ChunkLoop(backend, stream, lambda: next(iterator))
+    loop = ChunkLoop(rollout, stream, lambda: next(iterator))
     latents = [loop.next_chunk()[0] for _ in range(CHUNKS)]
-    return torch.stack(latents), backend
+    return torch.stack(latents), rollout
 
 
 @pytest.fixture(scope="module")

@@ -1,32 +1,26 @@
-"""The chunk loop: seeds, given beginnings, and rollouts with a gradient."""
+"""The chunk loop: its levels, seeds, given beginnings, and chunks that start or are made again."""
+
+import itertools
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.config import LatentSize, StreamConfig
-from pyrf.loop.sampler import ChunkLoop, SeededNoise, TrainingRollout
-from tests.support.tiny import CONFIG, HEIGHT, WIDTH, network, prompts
+from pyrf.config import StreamConfig
+from pyrf.loop.sampler import ChunkLoop, FewStepSampler, SeededNoise
+from tests.support.tiny import CONFIG, SIZE, DoubleNoise, network, prompts
 
 STREAM = StreamConfig(sink_alpha=0.9)
-SIZE = LatentSize(HEIGHT, WIDTH)
-SHAPE = (STREAM.chunk_frames, CONFIG.in_channels, HEIGHT, WIDTH)
-
-
-class DoubleNoise(SeededNoise):
-    """Float64 draws, for exact comparisons."""
-
-    def __call__(self) -> torch.Tensor:
-        return super().__call__().double()
+SHAPE = (STREAM.chunk_frames, CONFIG.in_channels, *SIZE)
 
 
 def stream(seeds, prompt_embeds, chunks=5, dtype=torch.float32):
     """Latents of a stream, [B, chunks * F, C, H, W]."""
-    backend = TorchRollout(network(dtype=dtype)[0], STREAM)
-    backend.start(len(seeds), HEIGHT, WIDTH)
-    backend.set_prompt(prompt_embeds.to(dtype))
+    rollout = TorchRollout(network(dtype=dtype)[0], STREAM, len(seeds), SIZE, prompt_embeds.to(dtype))
     noise = SeededNoise(seeds, SHAPE)
-    loop = ChunkLoop(backend, STREAM, lambda: noise().to(dtype))
+    loop = ChunkLoop(rollout, STREAM, lambda: noise().to(dtype))
     return torch.cat([loop.next_chunk() for _ in range(chunks)], 1)
 
 
@@ -54,11 +48,8 @@ def test_a_given_beginning_goes_on_as_the_stream_it_came_from():
     model = network()[0]
 
     def start():
-        backend = TorchRollout(model, STREAM)
-        backend.start(1, HEIGHT, WIDTH)
-        backend.set_prompt(prompts())
-        noise = DoubleNoise([1], SHAPE)
-        return ChunkLoop(backend, STREAM, noise)
+        rollout = TorchRollout(model, STREAM, 1, SIZE, prompts())
+        return ChunkLoop(rollout, STREAM, DoubleNoise([1], SHAPE))
 
     whole = start()
     latents = [whole.next_chunk() for _ in range(6)]
@@ -71,92 +62,111 @@ def test_a_given_beginning_goes_on_as_the_stream_it_came_from():
 
 @pytest.mark.parametrize("frames", [0, 1, 4])
 def test_refuses_a_beginning_that_does_not_fill_chunks(frames):
-    loop = ChunkLoop(TorchRollout(network()[0], STREAM), STREAM, SeededNoise([0], SHAPE))
+    loop = TorchRollout(network()[0], STREAM, 1, SIZE, prompts()).loop([0])
     with pytest.raises(ValueError, match="multiple of 3"):
         loop.prefill(torch.zeros(1, frames, *SHAPE[1:]))
 
 
-def rollout(exit_step, chunks=6, checkpointing=False, leaf=False):
-    """A trainable model, its prompt's embedding, and the latents of a rollout that exits at a step."""
-    model = network()[0].requires_grad_(True)
-    embeds = prompts().requires_grad_(leaf)
-    trainer = TrainingRollout(
-        model,
-        STREAM,
-        model.encode_prompt(embeds),
-        size=SIZE,
-        checkpointing=checkpointing,
-    )
-    noise = DoubleNoise([1], SHAPE)
-    return model, embeds, [trainer.next_chunk(noise, exit_step) for _ in range(chunks)]
+STREAMS = st.builds(
+    StreamConfig,
+    denoising_steps=st.sets(st.integers(1, 1000), min_size=1, max_size=8).map(
+        lambda steps: tuple(sorted(steps, reverse=True))
+    ),
+    shift=st.floats(0.1, 20),
+)
 
 
-def test_a_rollout_to_the_last_step_is_inference():
-    """Evictions and the sink included: the sixth chunk follows three of them."""
-    expected = stream([1], prompts(), 6, torch.float64)
-    torch.testing.assert_close(torch.cat(rollout(3)[2], 1).detach(), expected, atol=1e-12, rtol=0)
+class Calls:
+    """Plays a network whose flow is a function of what it sees; keeps the timesteps of its calls."""
+
+    def __init__(self) -> None:
+        self.inputs: list[torch.Tensor] = []
+        self.timesteps: list[float] = []
+
+    def begin_chunk(self) -> None:
+        self.ended = False
+
+    def denoise(self, latents: torch.Tensor, timestep: float) -> torch.Tensor:
+        self.inputs.append(latents)
+        self.timesteps.append(timestep)
+        return torch.sin(latents) + timestep / 1000
+
+    def clean(self, latents: torch.Tensor) -> None:
+        self.ended = True
+
+    def reopen_chunk(self) -> None:
+        self.ended = False
 
 
-def test_a_rollout_without_gradients_gives_the_same():
-    with torch.no_grad():
-        plain = torch.cat(rollout(1)[2], 1)
-    torch.testing.assert_close(plain, torch.cat(rollout(1)[2], 1).detach(), atol=1e-12, rtol=0)
+@given(stream=STREAMS)
+def test_levels_fall_and_the_last_call_is_at_the_lowest(stream: StreamConfig) -> None:
+    sampler, calls = FewStepSampler(stream), Calls()
+    draws = SeededNoise([0], (2, 1, 2, 2))
+    sampler.sample(calls.denoise, draws(), draws)
+    assert calls.timesteps == sampler.timesteps
+    assert len(sampler.timesteps) == len(stream.denoising_steps)
+    levels = sampler.sigmas.tolist()
+    for falling in (sampler.timesteps, levels):
+        assert all(high > low for high, low in itertools.pairwise(falling))
+    assert 0 < levels[-1] <= levels[0] <= 1
+    if stream.denoising_steps[0] == 1000:
+        assert levels[0] == pytest.approx(1)  # pure noise
 
 
-def test_the_gradient_stays_in_its_chunk():
-    """The same chunk, rolled out behind detached ones, has the same gradient."""
-    model, _, latents = rollout(1)
-    weight = model.blocks[0].self_attn.k.weight
-    through = torch.autograd.grad(latents[4].square().sum(), weight, retain_graph=True)[0]
-    again = rollout(1)
-    for earlier in again[2][:4]:
-        earlier.detach_()
-    alone = torch.autograd.grad(again[2][4].square().sum(), again[0].blocks[0].self_attn.k.weight)[0]
-    assert through.abs().max() > 1e-6
-    torch.testing.assert_close(through, alone, atol=0, rtol=0)
+@given(stream=STREAMS, data=st.data())
+def test_a_chunk_that_starts_at_a_step_is_the_tail_of_one_from_noise(
+    stream: StreamConfig, data: st.DataObject
+) -> None:
+    sampler, whole, tail = FewStepSampler(stream), Calls(), Calls()
+    first = data.draw(st.integers(0, len(stream.denoising_steps) - 1))
+    noise = SeededNoise([0], (2, 1, 2, 2))
+    draws = [noise() for _ in stream.denoising_steps]
+    expected = sampler.sample(whole.denoise, draws[0], iter(draws[1:]).__next__)
+    found = sampler.sample(tail.denoise, whole.inputs[first], iter(draws[first + 1 :]).__next__, first)
+    assert torch.equal(found, expected)
+    assert tail.timesteps == whole.timesteps[first:]
 
 
-def test_the_gradient_is_that_of_the_exit_call_alone():
-    """A finite difference of the exit call on its constant context, in the direction of the gradient."""
-    model, _, latents = rollout(1, chunks=1)
-    loss = latents[0].square().sum()
-    weight = model.blocks[1].ffn[0].weight
-    gradient = torch.autograd.grad(loss, weight)[0]
-    step = 1e-6 / gradient.norm()
+def test_a_loop_starts_its_chunks_where_it_is_told() -> None:
+    """And makes a chunk again from the same start, which is asked for once."""
+    calls, started = Calls(), []
 
-    def moved(sign):
-        """The loss where only the exit call sees the moved weight."""
-        trainer = TrainingRollout(model, STREAM, model.encode_prompt(prompts()), size=SIZE)
-        sampler, plain = trainer.sampler, trainer.sampler.x0
+    def start(draw):
+        started.append(0.5 * draw())
+        return started[-1], 2
 
-        def x0(predict, x, index):
-            if index != 1:
-                return plain(predict, x, index)
-            with torch.no_grad():
-                weight.add_(sign * step * gradient)
-                out = plain(predict, x, index)
-                weight.sub_(sign * step * gradient)
-            return out
-
-        sampler.x0 = x0
-        with torch.no_grad():
-            return trainer.next_chunk(DoubleNoise([1], SHAPE), 1).square().sum()
-
-    slope = (moved(1) - moved(-1)) / (2 * step)
-    torch.testing.assert_close(slope, gradient.square().sum(), rtol=1e-4, atol=0)
+    loop = ChunkLoop(calls, STREAM, SeededNoise([0], SHAPE), start)
+    made = loop.next_chunk()
+    assert calls.timesteps == loop.sampler.timesteps[2:]
+    assert torch.equal(loop.redo_chunk(), made)
+    assert len(started) == 1
+    assert not torch.equal(loop.next_chunk(), made)
+    assert len(started) == 2
 
 
-def test_checkpointing_sees_the_same_context_in_the_backward():
-    """Backward runs after the ring was overwritten; the recomputed call must not notice."""
-    gradients = []
-    for checkpointing in (False, True):
-        model, embeds, latents = rollout(2, checkpointing=checkpointing, leaf=True)
-        sum(x.square().sum() for x in latents).backward()
-        gradients.append([p.grad for p in model.parameters()] + [embeds.grad])
-    assert gradients[0][-1].abs().max() > 1e-6
-    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-12, rtol=1e-9)
+def test_who_watches_is_told_of_each_call_and_may_give_the_chunk_up() -> None:
+    calls = Calls()
+    seen: list[str] = []
+    loop = ChunkLoop(calls, STREAM, SeededNoise([0], SHAPE))
+    loop.next_chunk(seen.append)
+    assert seen == 4 * ["denoise"] + ["clean"]
+
+    def give_up(call: str) -> None:
+        if len(calls.inputs) == 6:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        loop.next_chunk(give_up)
+    assert len(calls.inputs) == 6
+    assert not calls.ended
 
 
-def test_refuses_an_exit_step_that_is_not_one():
-    with pytest.raises(ValueError, match=r"0\.\.3"):
-        rollout(4)
+def test_only_a_made_chunk_is_made_again() -> None:
+    with pytest.raises(RuntimeError, match="comes after"):
+        ChunkLoop(Calls(), STREAM, SeededNoise([0], SHAPE)).redo_chunk()
+
+
+def test_seeds_are_one_per_video() -> None:
+    rollout = TorchRollout(network()[0], STREAM, 1, SIZE, prompts())
+    with pytest.raises(ValueError, match="seeds must be 1, one per video, got 2"):
+        rollout.loop([0, 1])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyrf.loop.schedule import FlowSchedule
+from pyrf.loop.schedule import FlowSchedule, add_noise, to_x0, warp
 from tests.support.golden import tensors
 
 
@@ -11,16 +11,13 @@ from tests.support.golden import tensors
 def test_golden(shift):
     data = {k.removeprefix(f"shift{shift}."): v for k, v in tensors("scheduler").items()}
     schedule = FlowSchedule(shift)
+    levels = schedule.sigma(data["add_noise.t"]).view(-1, 1, 1, 1)
     for name, got in (
         ("sigmas", schedule.sigmas),
         ("timesteps", schedule.timesteps),
-        ("training_weight", schedule.training_weight(schedule.timesteps)),
-        ("warped_1000_750_500_250", schedule.warp((1000, 750, 500, 250))),
+        ("warped_1000_750_500_250", schedule.listed((1000, 750, 500, 250))),
         ("add_noise.sigma_used", schedule.sigma(data["add_noise.t"])),
-        (
-            "add_noise.out",
-            schedule.add_noise(data["add_noise.x"], data["add_noise.noise"], data["add_noise.t"]),
-        ),
+        ("add_noise.out", add_noise(data["add_noise.x"], data["add_noise.noise"], levels)),
     ):
         expected = data[name]
         torch.testing.assert_close(got, expected, atol=3e-5 * expected.abs().max().item(), rtol=0, msg=name)
@@ -32,18 +29,28 @@ def test_sigma_at_zero_is_the_last_entry():
 
 
 def test_x0_inverts_the_flow():
-    schedule = FlowSchedule(5.0)
     generator = torch.Generator().manual_seed(0)
     x0, noise = torch.randn(2, 2, 3, 4, 4, 4, generator=generator)
-    for timesteps in (torch.tensor(700.0), torch.tensor([900.0, 100.0]), torch.rand(2, 3) * 1000):
-        x_t = schedule.add_noise(x0, noise, timesteps)
-        torch.testing.assert_close(schedule.to_x0(x_t, noise - x0, timesteps), x0, atol=2e-6, rtol=0)
+    for sigma in (torch.tensor(0.7), torch.rand(2, 3, generator=generator)):
+        sigma = sigma.view(*sigma.shape, 1, 1, 1)
+        x_t = add_noise(x0, noise, sigma)
+        torch.testing.assert_close(to_x0(x_t, noise - x0, sigma), x0, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 5.0])
+def test_a_warp_keeps_the_ends_and_leans_to_noise(shift):
+    u = torch.linspace(0, 1, 11, dtype=torch.float64)
+    warped = warp(u, shift)
+    assert warped[[0, -1]].tolist() == [0, 1]
+    assert (warped.diff() > 0).all()
+    assert (warped >= u - 1e-12).all()
+    assert warp(0.5, shift) == pytest.approx(float(warped[5]))
 
 
 @pytest.mark.parametrize("steps", [(0,), (1001,), (1000, -1)])
-def test_warp_refuses_steps_outside_the_table(steps):
+def test_listed_steps_refuse_those_outside_the_table(steps):
     with pytest.raises(ValueError, match=r"1\.\.1000"):
-        FlowSchedule(5.0).warp(steps)
+        FlowSchedule(5.0).listed(steps)
 
 
 def test_refuses_a_shift_that_is_not_positive():

@@ -77,7 +77,9 @@ def test_nothing_is_timed_in_a_capture():
 
 
 def test_the_timer_takes_the_median_after_warm_ups(monkeypatch):
-    events, ran = [], []
+    events: list[object] = []
+    ran: list[float] = []
+    devices: list[torch.device] = []
 
     class Event:
         def __init__(self, enable_timing):
@@ -93,10 +95,13 @@ def test_the_timer_takes_the_median_after_warm_ups(monkeypatch):
         def elapsed_time(self, end):
             return sum(ran[self.after : end.after])
 
+    def on_device(device):
+        devices.append(device)
+        return nullcontext()
+
     milliseconds = iter([900.0] * WARM_UPS + [500.0, 3.0, 2.0] + [4.0] * (REPEATS - 3))
-    devices = []
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext(devices.append(device)))
+    monkeypatch.setattr(torch.cuda, "device", on_device)
     assert time_on_device(lambda: ran.append(next(milliseconds)), WORKLOAD.device) == 4e-3
     assert devices == [WORKLOAD.device]
     assert len(ran) == WARM_UPS + REPEATS
@@ -142,6 +147,6 @@ def test_what_the_kernels_serve(heads, head_dim, dtype, capability, reason, monk
     monkeypatch.setattr(native, "kernels", object())
     monkeypatch.setattr(native, "_capability", lambda device: capability)
     refusal = native.refusal(heads, head_dim, dtype, torch.device("cuda", 0))
-    assert refusal is None if reason is None else reason in refusal
+    assert refusal is None if reason is None else reason in (refusal or "")
     monkeypatch.setattr(native, "kernels", None)
-    assert "without CUDA" in native.refusal(heads, head_dim, dtype, torch.device("cuda", 0))
+    assert "without CUDA" in (native.refusal(heads, head_dim, dtype, torch.device("cuda", 0)) or "")

@@ -55,7 +55,12 @@ def test_arguments_are_checked_once(name, monkeypatch):
     """Also where a path falls back to plain torch, as that of CUDA devices does for float32."""
     module = import_module(f"pyrf.ops.{name}")
     check, seen = module.expect_cache, []
-    monkeypatch.setattr(module, "expect_cache", lambda *caches: seen.append(name) or check(*caches))
+
+    def expect_cache(*caches):
+        seen.append(name)
+        return check(*caches)
+
+    monkeypatch.setattr(module, "expect_cache", expect_cache)
     for run in (OPS[name][0], RUN_CUDA[name]):
         run(*OPS[name][1]())
     assert seen == [name, name]
@@ -86,10 +91,10 @@ def test_norm_rope_append(dtype, fused):
     got = norm_rope_append(*arguments)
     wide = torch.float64
     inside = slice(TOKENS, 2 * TOKENS)
-    precision = {"atol": 0.03, "rtol": 0.01} if dtype in MASTER_DTYPES else {"atol": 1e-6, "rtol": 1e-6}
+    atol, rtol = (0.03, 0.01) if dtype in MASTER_DTYPES else (1e-6, 1e-6)
     for result, x, weight in ((got, q, norm_q), (keys[:, :, inside], k, norm_k)):
         expected = norm_rotate(x.to(wide), weight.to(wide), eps, rope.to(wide))
-        torch.testing.assert_close(result.to(wide), expected, **precision)
+        torch.testing.assert_close(result.to(wide), expected, atol=atol, rtol=rtol)
     assert torch.equal(values[:, :, inside], v.unflatten(-1, (HEADS, DIM)).transpose(1, 2))
     for buffer, old in ((keys, before[0]), (values, before[1])):
         assert torch.equal(buffer[:, :, :TOKENS], old[:, :, :TOKENS])

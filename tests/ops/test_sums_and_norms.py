@@ -1,6 +1,7 @@
 """Sums and norms of rows: the op against plain formulae and its kernel, opcheck, torch.compile, refusals."""
 
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ FORMS = [
 
 def tensors(dtype=torch.float32, given=NAMES, shape=SHAPE):
     """By name, in the op's order; None for what is not given."""
-    found = dict.fromkeys(NAMES)
+    found: dict[str, Any] = dict.fromkeys(NAMES)
     for seed, name in enumerate(NAMES):
         if name in given:
             found[name] = draw(*(shape if seed < 2 else shape[-1:]), dtype=dtype, seed=seed)
@@ -40,7 +41,7 @@ def tensors(dtype=torch.float32, given=NAMES, shape=SHAPE):
 def formula(given, eps, rms, silu):
     """In float64 but for the rounding of the sum: what the op returns."""
     dtype = given["y"].dtype
-    x = {name: None if x is None else x.double() for name, x in given.items()}
+    x: dict[str, Any] = {name: None if x is None else x.double() for name, x in given.items()}
     total = x["y"] if x["gate"] is None else x["y"] * x["gate"]
     for name in ("bias", "residual"):
         total = total if x[name] is None else total + x[name]
@@ -69,7 +70,7 @@ def test_the_formula(given, dtype):
 
 def test_the_functions_are_parts_of_one():
     x = tensors()
-    settings = {"eps": 1e-3, "rms": True, "silu": True}
+    settings: dict[str, Any] = {"eps": 1e-3, "rms": True, "silu": True}
     total, normed = add_norm(**x, **settings)
     assert torch.equal(gated_sum(x["y"], x["residual"], gate=x["gate"], bias=x["bias"]), total)
     assert torch.equal(bias_norm(total, x["weight"], shift=x["shift"], **settings), normed)
@@ -237,9 +238,7 @@ def test_refuses_a_cpu_tensor_among_cuda_tensors(name, monkeypatch):
 
 def decoded(dtype):
     """The golden latents of the Wan VAE decoded as on a GPU, at two passes: [1, 3, T, H, W]."""
-    codec = WanVAE(golden_codec().network, decoder_dtype=dtype)
-    codec.favour_speed()
-    decoder = codec.decoder()
+    decoder = WanVAE(golden_codec().network, decoder_dtype=dtype, for_gpu=True).decoder()
     with torch.no_grad():
         parts = golden()["z_normalised"].transpose(1, 2).split(3, dim=1)
         return torch.cat([frames for part in parts for frames in decoder._frames(part)], dim=2).float()

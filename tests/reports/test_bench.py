@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pyrf.config import ModelConfig, StreamConfig
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.ops import attention_choice, native
 from pyrf.pipeline import StreamingPipeline
 from pyrf.reports import bench
@@ -45,7 +46,7 @@ def result_of(
     options: list[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> dict:
+) -> dict[str, Any]:
     """Run a script's main; its last line is JSON."""
     monkeypatch.setattr(sys, "argv", [module.__name__, *options])
     module.main()
@@ -56,6 +57,7 @@ def test_figures_agree_with_each_other(random_bundle: Path) -> None:
     pipe = StreamingPipeline.from_pretrained(str(random_bundle))
     result = bench.run(pipe, "random", load_s=1.5, chunks=4, repeats=3, warm_up=1)
     assert result.load_s == 1.5
+    assert result.denoise_fps is not None
     assert result.denoise_fps > result.end_to_end_fps
     assert result.chunk_p99_ms >= result.chunk_p50_ms
     assert result.peak_cuda_mib is None
@@ -162,7 +164,7 @@ def test_kernels_times_each_op(
     sizes = Sizes.of(networks.MODEL, StreamConfig(), 32, 48)
     results = {
         case.work.name: module.measure(case, timer, warm_up=1, repeats=3)
-        for case in module.cases(sizes, 2, 3, dtype, "cpu")
+        for case in module.cases(sizes, LatentSize(4, 6), dtype, "cpu")
     }
     assert seen == 20 * [("kernels", "pyrf"), (None, "sdpa")]
     assert set(results) == {
@@ -183,7 +185,9 @@ def test_kernels_at_full_size_on_fake_cuda(dtype: torch.dtype) -> None:
     """Every op takes what the script gives it on a GPU."""
     sizes = Sizes.of(ModelConfig(), StreamConfig(), 480, 832)
     with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True):
-        sink, append, attention, add_norm, vae = script("kernels").cases(sizes, 30, 52, dtype, "cuda:0")
+        sink, append, attention, add_norm, vae = script("kernels").cases(
+            sizes, LatentSize(60, 104), dtype, "cuda:0"
+        )
         assert sink.run() is None
         assert append.run().shape == (1, 12, 4680, 128)
         assert attention.run().shape == (1, 4680, 1536)

@@ -19,8 +19,9 @@ from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.rope import ChunkRope
 from pyrf.models.dit.attention import CachedAttention
 from pyrf.models.dit.model import WanModel
+from pyrf.models.wan21 import MODELS
 from pyrf.reports import roofline, roofline_table
-from pyrf.reports.roofline import SM, Device, Sizes, Work
+from pyrf.reports.roofline import SM, Ceiling, Sizes, Work
 from tests.reports.test_kernels import PTXAS
 from tests.support import networks
 
@@ -33,7 +34,7 @@ def test_a_wan_chunk_is_what_the_project_says_it_is() -> None:
     call = roofline.total_flops(roofline.call(WAN))
     assert call == pytest.approx(24.3e12, rel=2e-3)
     assert 5 * call == pytest.approx(121e12, rel=5e-3)
-    assert 5 * call / Device().flops == pytest.approx(123e-3, rel=5e-3)
+    assert 5 * call / Ceiling().flops == pytest.approx(123e-3, rel=5e-3)
     assert pytest.approx(2.6e9, rel=1e-2) == WAN.cache_bytes
     # The clean call does not compute the last layer to its end.
     chunk = roofline.total_flops(roofline.chunk(WAN))
@@ -58,14 +59,15 @@ ATTENTIONS = (
 def test_torch_counts_the_same_products(clean: bool) -> None:
     """One call with a full window. Torch counts products and attentions; norms and sums are not counted."""
     model, stream = SMALL.model, SMALL.stream
-    size, kind = LatentSize(4, 6), {"dtype": torch.float32, "device": "cpu"}
+    size, dtype = LatentSize(4, 6), torch.float32
     assert stream.chunk_frames * size.tokens == SMALL.tokens
-    cache = SinkRingCache(model, stream, batch=1, size=size, **kind)
+    cache = SinkRingCache(model, stream, batch=1, size=size, dtype=dtype, device="cpu")
     for _ in range(stream.slots):
         cache.begin_chunk()
         cache.commit()
     cache.begin_chunk()
-    network, attention = WanModel(model).eval(), CachedAttention(cache, ChunkRope(model, size, **kind))
+    network = WanModel(model).eval()
+    attention = CachedAttention(cache, ChunkRope(model, size, dtype=dtype, device="cpu"))
     latents = torch.zeros(1, stream.chunk_frames, model.in_channels, *size)
     counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(ATTENTIONS, attention_flops))
     with torch.no_grad():
@@ -104,7 +106,7 @@ def test_kernels_move_the_bytes_of_their_tensors() -> None:
 
 
 def test_a_floor_is_the_larger_of_two() -> None:
-    device = Device(flops=100.0, bandwidth=10.0)
+    device = Ceiling(flops=100.0, bandwidth=10.0)
     computing, moving = Work("a", 500.0, 10.0, times=3), Work("b", 100.0, 70.0)
     assert (computing.floor(device), computing.bound(device)) == (15.0, "compute")
     assert (moving.floor(device), moving.bound(device)) == (7.0, "memory")
@@ -137,7 +139,7 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert cli.run(["bench", "--roofline", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["compiler"].startswith("unknown: no compiler")
-    assert [floor["model"] for floor in result["models"]] == list(roofline_table.MODELS)
+    assert [floor["model"] for floor in result["models"]] == list(MODELS)
     wan = result["models"][0]
     assert wan["tflop"] == pytest.approx(roofline.total_flops(roofline.chunk(WAN)) / 1e12)
     assert wan["floor_ms"] > wan["compute_ms"]

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from pyrf.serve.settings import ServeSettings
 from pyrf.serve.transports.controls import answer
 from tests.support.random_bundle import HEIGHT, TEXT_LEN, WIDTH
-from tests.support.running import BLUE, PROMPT, Running, read, read_until
+from tests.support.running import BLUE, PROMPT, Running, close_of, read, read_until
 
 
 def error_of(response: Any, status: int) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def test_bodies_have_a_limit(server: Running) -> None:
         socket.send("x" * (limit + 1))
         with pytest.raises(ConnectionClosed) as closed:
             read_until(socket, "closing")
-        assert closed.value.rcvd.code == 1009
+        assert close_of(closed).code == 1009
     with server.attach(created) as socket:
         assert read(socket).type == "hello"
     server.delete(created)
@@ -113,7 +114,7 @@ def test_messages_have_a_limit_under_any_server(server: Running, monkeypatch: py
             socket.send(message)
             with pytest.raises(ConnectionClosed) as closed:
                 read_until(socket, "error")
-            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (
+            assert (close_of(closed).code, close_of(closed).reason) == (
                 1009,
                 f"a message may have {limit} bytes; send less",
             )
@@ -164,7 +165,7 @@ def test_sessions_have_a_longest_length(serve: Callable[..., Running]) -> None:
         assert read_until(socket, "closing").reason == "max_length"
         with pytest.raises(ConnectionClosed) as closed:
             read(socket)
-    assert closed.value.rcvd.code == 1000
+    assert close_of(closed).code == 1000
 
 
 def test_the_token_is_asked_for(serve: Callable[..., Running]) -> None:
@@ -231,11 +232,11 @@ def test_websockets_of_foreign_pages(app_server: Running) -> None:
     created = app_server.create()
     url = app_server.url.replace("http", "ws")
     url += f"/v1/sessions/{created['id']}/ws?token={created['token']}"
-    with pytest.raises(InvalidStatus) as refused, connect(url, origin="https://evil.example"):
+    with pytest.raises(InvalidStatus) as refused, connect(url, origin=Origin("https://evil.example")):
         pass
     assert refused.value.response.status_code == 403
     for origin in ("https://app.example", app_server.url):
-        with connect(url, origin=origin) as socket:
+        with connect(url, origin=Origin(origin)) as socket:
             assert read(socket).type == "hello"
     app_server.delete(created)
 

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from pyrf.serve.logs import JsonFormatter
 from tests.support.running import PROMPT, TIMEOUT, Running, read_frames, read_until
@@ -56,7 +57,7 @@ def test_refusals_are_counted_by_code(serve: Callable[..., Running]) -> None:
     server.http.post("/v1/sessions", content=b"x" * (server.settings.max_body_bytes + 1))
     server.http.get("/v1/nothing")
     url = f"{server.url.replace('http', 'ws')}/v1/sessions/{created['id']}/ws"
-    with pytest.raises(InvalidStatus), connect(url, origin="https://evil.example"):
+    with pytest.raises(InvalidStatus), connect(url, origin=Origin("https://evil.example")):
         pass
     with connect(url) as socket, pytest.raises(ConnectionClosed):  # without the session's token
         socket.recv(TIMEOUT)

@@ -50,7 +50,9 @@ def port() -> Iterator[int]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         greeting = process.stdout.readline()
-        yield int(re.search(r":(\d+)$", greeting.strip())[1])
+        found = re.search(r":(\d+)$", greeting.strip())
+        assert found is not None, greeting
+        yield int(found[1])
         process.send_signal(signal.SIGTERM)
         assert process.wait(TIMEOUT_S) == 0
 

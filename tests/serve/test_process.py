@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from pyrf import cli
-from tests.support.running import PROMPT, TIMEOUT, read_frames, read_until
+from tests.support.running import PROMPT, TIMEOUT, close_of, read_frames, read_until
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def test_a_signal_drains_and_exits_well(random_bundle: Path, number: int, option
             assert read_until(viewer, "closing").reason == "shutdown"
             with pytest.raises(ConnectionClosed) as closed:
                 viewer.recv(TIMEOUT)
-        assert closed.value.rcvd.code == 1001
+        assert close_of(closed).code == 1001
         out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0
     assert out == ""

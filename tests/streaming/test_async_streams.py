@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pyrf.pipeline import Chunk, Stream, StreamingPipeline
+from pyrf.streaming.state import StreamState
 from tests.support.taking import RED, frames_of
 
 
@@ -75,14 +76,15 @@ def test_cancelled_async_iteration_loses_no_error(pipe: StreamingPipeline) -> No
         async with pipe.stream(RED) as stream:
             release, entered = threading.Event(), threading.Event()
 
-            def fail() -> Chunk:
+            def fail() -> StreamState:
                 entered.set()
                 assert release.wait(60)
                 raise MemoryError("no room")
 
-            stream._next_chunk = fail  # type: ignore[method-assign]
+            stream._opened = fail  # type: ignore[method-assign]
             await cancel_a_wait(stream, entered)
             release.set()
+            assert stream._under_way is not None
             stream._under_way.exception(60)  # the stream is closed by now
             with pytest.raises(MemoryError, match="no room"):
                 await anext(stream)

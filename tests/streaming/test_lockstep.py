@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyrf.pipeline import Stream, StreamingPipeline
+from pyrf.pipeline import StreamingPipeline
 from pyrf.streaming.lockstep import next_chunks
+from pyrf.streaming.state import StreamState
 
 RED, BLUE = "a red circle moves right", "a blue square"
 
@@ -44,7 +45,10 @@ def test_any_company_any_prompt_at_any_time(pipe: StreamingPipeline, data: st.Da
             assert chunk is not None
             assert (chunk.index, chunk.prompt) == (expected.index, expected.prompt)
             assert near(chunk.frames, expected.frames)
-            assert chunk.timing.total >= chunk.timing.denoise + chunk.timing.clean > 0
+            denoise, clean = chunk.timing.denoise, chunk.timing.clean
+            assert denoise is not None
+            assert clean is not None
+            assert chunk.timing.total >= denoise + clean > 0
 
 
 def test_batches_and_single_streams_mix(pipe: StreamingPipeline) -> None:
@@ -70,13 +74,13 @@ def test_closed_streams_are_left_out(pipe: StreamingPipeline, monkeypatch: pytes
     first.close()
     assert next_chunks([first, second])[0] is None
     # One that is closed meanwhile does not stop the other, and gives no chunk.
-    original = Stream._begin_chunk
+    original = StreamState.begin
 
-    def begin(self: Stream, *arguments: object) -> object:
-        second._closed = True
-        return original(self, *arguments)  # type: ignore[arg-type]
+    def begin(self: StreamState) -> None:
+        second._closed.set()
+        original(self)
 
-    monkeypatch.setattr(Stream, "_begin_chunk", begin)
+    monkeypatch.setattr(StreamState, "begin", begin)
     chunks = next_chunks([second, third])
     assert chunks[0] is None
     assert chunks[1] is not None
@@ -87,14 +91,14 @@ def test_all_closed_meanwhile_stops_the_calls(
     pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     streams = [pipe.stream(RED, seed=i) for i in range(2)]
-    original = Stream._begin_chunk
+    original = StreamState.begin
 
-    def begin(self: Stream, *arguments: object) -> object:
+    def begin(self: StreamState) -> None:
         for stream in streams:
-            stream._closed = True
-        return original(self, *arguments)  # type: ignore[arg-type]
+            stream._closed.set()
+        original(self)
 
-    monkeypatch.setattr(Stream, "_begin_chunk", begin)
+    monkeypatch.setattr(StreamState, "begin", begin)
     assert next_chunks(streams) == [None, None]
 
 
@@ -105,10 +109,12 @@ def test_an_error_closes_all(pipe: StreamingPipeline, monkeypatch: pytest.Monkey
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(streams[1]._rollout.decoder, "decode", fail)
+    state = streams[1]._state
+    assert state is not None
+    monkeypatch.setattr(state._decoder, "decode", fail)
     with pytest.raises(MemoryError):
         next_chunks(streams)
-    assert [stream._rollout for stream in streams] == [None, None]
+    assert [stream._state for stream in streams] == [None, None]
     assert next_chunks(streams) == [None, None]
 
 

@@ -1,6 +1,5 @@
 """The native module's kernels on CPU tensors, emulated: what the CUDA path of the ops calls."""
 
-import ctypes
 import warnings
 from contextlib import contextmanager
 from importlib import import_module
@@ -9,7 +8,7 @@ import torch
 
 from pyrf.ops import native
 from pyrf.ops.library import checked
-from tests.kernels.emulator import build
+from tests.kernels.emulator import View, build, load, signatures
 
 OPS = ("add_norm", "norm_rope_append", "ring_attention", "ema_sink_update")
 MODULES = {name: import_module(f"pyrf.ops.{name}") for name in OPS}
@@ -18,20 +17,20 @@ RUN_CUDA = {name: checked(op.Args, op._check, op._run_cuda) for name, op in MODU
 
 
 class EmulatedKernels:
-    """A function an op, which takes and raises what the native module's does.
+    """A function per op, which takes and raises what the native module's does.
 
     Attributes:
         calls: names of what ran.
     """
 
     def __init__(self):
-        self.library = ctypes.CDLL(str(build()))
-        self.library.pyrf_last_error.restype = ctypes.c_char_p
+        self.library = load(build())
         self.calls = []
 
     def __getattr__(self, op):
         def call(*arguments):
-            status = getattr(self.library, f"pyrf_{op}")(*map(_as_c, arguments))
+            kinds = signatures()[op].values()
+            status = getattr(self.library, f"pyrf_{op}")(*map(_as_c, arguments, kinds))
             if status:
                 message = self.library.pyrf_last_error().decode()
                 raise ValueError(message) if status == 1 else RuntimeError(message)
@@ -40,10 +39,10 @@ class EmulatedKernels:
         return call
 
 
-def _as_c(argument):
-    if isinstance(argument, tuple):
-        return (ctypes.c_int64 * len(argument))(*argument)
-    return (ctypes.c_double if isinstance(argument, float) else ctypes.c_int64)(argument)
+def _as_c(argument, kind):
+    if kind != "pyrf_view":
+        return argument
+    return View() if argument is None else View.of(*argument)
 
 
 @contextmanager
@@ -51,7 +50,9 @@ def cpu_tensors_take_the_cuda_path(monkeypatch, kernels):
     """Dispatch the ops on CPU tensors as if these were on a GPU that the kernels serve."""
     monkeypatch.setattr(native, "kernels", kernels)
     monkeypatch.setattr(native, "_capability", lambda device: (9, 0))
-    monkeypatch.setattr(native, "launch", lambda op, device, *arguments: getattr(kernels, op)(*arguments, 0))
+    monkeypatch.setattr(
+        native, "launch", lambda op, device, *args: getattr(kernels, op)(*native.as_views(args), 0)
+    )
     with torch.library._scoped_library("pyrf", "IMPL") as library:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the ops have a path of the CPU already

@@ -6,14 +6,16 @@ writes too early over what is still to be read, gets wrong results.
 
 import ctypes
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import onnxruntime
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrf.backends.tensorrt.device import DeviceError
-from pyrf.backends.tensorrt.rollout import DECODER, STUDENT, PlanSet
-from pyrf.export.manifest import ExportError, load_manifest
+from pyrf.backends.tensorrt.rollout import PlanSet
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import DECODER, STUDENT, load_manifest
 
 SCRATCH = 4096
 _ELEMENT_TYPES = {"float32": 1, "uint8": 2, "int64": 7, "bool": 9, "float16": 10}
@@ -57,7 +59,8 @@ class HostDevice:
 
     def capture(self, stream, enqueue):
         self.captures += 1
-        recorded, stream.recording = [], True
+        recorded: list[Any] = []
+        stream.recording = True
         stream.give, give = recorded.append, stream.give
         try:
             enqueue()

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyrf.training.runner.trainer import Draw, Stage, TrainSettings
+from pyrf.training.runner.stage import Draw, Stage, TrainSettings
 
 
-class Line(Stage):
+class Line(Stage[nn.ModuleDict]):
     """Two matrices; by default trained together, with `turns` one of them in each step.
 
     Args:
@@ -49,12 +49,12 @@ class Line(Stage):
         assert isinstance(loss, Tensor)
         return loss * (1.0 if factor is None else factor), {}
 
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
+    def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
         self.at_evaluation()
-        self.evaluated.append({name: p.clone() for name, p in module.named_parameters()})
+        self.evaluated.append({name: p.clone() for name, p in self.module.named_parameters()})
         return {"threads": torch.get_num_threads()}
 
-    def export(self, module: nn.Module, folder: Path) -> None:
+    def export(self, folder: Path) -> None:
         (folder / "exported").touch()
 
 

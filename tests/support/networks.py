@@ -1,6 +1,7 @@
 """Small models with seeded random weights, for tests of files and of the pipeline."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -13,6 +14,7 @@ from pyrf.models.dit.model import WanModel
 from pyrf.models.text.encoder import TextEncoder
 from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
 
+Network = TypeVar("Network", bound=nn.Module)
 WORDS = ("a", "red", "blue", "circle", "square", "moves", "right", "left", "spins")
 MODEL = ModelConfig(
     dim=24, ffn_dim=48, num_heads=2, num_layers=2, text_len=8, text_dim=16, freq_dim=32, rope_theta=100.0
@@ -30,7 +32,7 @@ TEXT = UMT5Config(
 )
 
 
-def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
+def randomise(network: Network, seed: int = 0) -> Network:
     """Fill every parameter, also those that start at zero, so that each one matters to the output."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(network.named_parameters()):
@@ -43,9 +45,7 @@ def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def dit(config: ModelConfig = MODEL, seed: int = 0) -> WanModel:
-    network = randomise(WanModel(config), seed)
-    assert isinstance(network, WanModel)
-    return network
+    return randomise(WanModel(config), seed)
 
 
 def tokenizer() -> Tokenizer:
@@ -59,16 +59,12 @@ def tokenizer() -> Tokenizer:
 
 
 def text_encoder(seed: int = 0) -> TextEncoder:
-    network = randomise(UMT5Encoder(TEXT), seed)
-    assert isinstance(network, UMT5Encoder)
-    return TextEncoder(network, tokenizer(), MODEL.text_len)
+    return TextEncoder(randomise(UMT5Encoder(TEXT), seed), tokenizer(), MODEL.text_len)
 
 
 def codec(seed: int = 0) -> TAEHVCodec:
     config = TAEHVConfig(encoder_width=8, decoder_widths=(12, 8, 8, 8), blocks=1)
-    network = randomise(TAEHV(config), seed)
-    assert isinstance(network, TAEHV)
-    return TAEHVCodec(network, fps=12.0)
+    return TAEHVCodec(randomise(TAEHV(config), seed), fps=12.0)
 
 
 def bundle(path: Path) -> Path:

@@ -1,5 +1,8 @@
 """Arguments of the ops, for the tests of this folder."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from pyrf.config import LatentSize, ModelConfig
@@ -38,7 +41,7 @@ def attention_arguments(dtype=torch.float32, dim=DIM):
 def sink_arguments(dtype=torch.float32, dim=DIM, alpha=0.9):
     """Arguments of ema_sink_update, in the state that a first chunk leaves."""
     keys, values = cache(dtype, dim)
-    masters = [None, None]
+    masters: list[torch.Tensor | None] = [None, None]
     if dtype == torch.bfloat16:
         masters = [torch.zeros(BATCH, HEADS, TOKENS, dim, dtype=torch.int16) for _ in range(2)]
     elif dtype in MASTER_DTYPES:
@@ -49,7 +52,7 @@ def sink_arguments(dtype=torch.float32, dim=DIM, alpha=0.9):
     return [keys, values, *masters, torch.tensor(2), turn, TOKENS, alpha]
 
 
-OPS = {
+OPS: dict[str, tuple[Callable[..., Any], Callable[..., list[Any]]]] = {
     "norm_rope_append": (norm_rope_append, append_arguments),
     "ring_attention": (ring_attention, attention_arguments),
     "ema_sink_update": (ema_sink_update, sink_arguments),

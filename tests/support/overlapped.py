@@ -32,5 +32,6 @@ class LateFrames:
 
 def overlap_decoders(pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the pipeline's new streams begin a chunk while they decode the one before."""
-    make = pipe.engine.decoder
-    monkeypatch.setattr(pipe.engine, "decoder", lambda *sizes: LateDecoder(make(*sizes)))
+    backend = pipe.model.backend
+    make = backend.decoder
+    monkeypatch.setattr(backend, "decoder", lambda *sizes: LateDecoder(make(*sizes)))

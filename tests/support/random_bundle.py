@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from pyrf.bundle import save_bundle
 from pyrf.config import StreamConfig
 from tests.support import networks
@@ -16,7 +18,10 @@ def save_random_bundle(path: Path, *, stream_config: StreamConfig | None = None)
     """Write a random bundle to `path`, which must be new."""
     codec = networks.codec()
     codec.fps = 16.0
-    codec.network.decoder[-1].bias.data.fill_(0.5)  # mid-grey, so that few pixels clip
+    last = codec.network.decoder[-1]
+    assert isinstance(last, nn.Conv2d)
+    assert last.bias is not None
+    last.bias.data.fill_(0.5)  # mid-grey, so that few pixels clip
     return save_bundle(
         path,
         transformer=networks.dit(),

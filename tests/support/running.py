@@ -13,6 +13,8 @@ from typing import Any, Self
 import httpx
 import pytest
 import torch
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Close
 from websockets.sync.client import ClientConnection, connect
 
 from pyrf.pipeline import StreamingPipeline
@@ -27,7 +29,7 @@ TIMEOUT = 300
 """Seconds for what should come at once; a loaded machine may take long."""
 SEND_BUFFER = 32768
 """Bytes that the system keeps for a viewer, so that one who does not read is soon noticed."""
-ROOMY = {"creates_per_minute": 1e5, "controls_per_second": 1e4}
+ROOMY: dict[str, Any] = {"creates_per_minute": 1e5, "controls_per_second": 1e4}
 
 
 class Running:
@@ -161,6 +163,12 @@ def read_until(viewer: ClientConnection, kind: str) -> Any:
         message = read(viewer)
         if not isinstance(message, tuple) and message.type == kind:
             return message
+
+
+def close_of(raised: pytest.ExceptionInfo[ConnectionClosed]) -> Close:
+    """What the server closed a connection with."""
+    assert raised.value.rcvd is not None
+    return raised.value.rcvd
 
 
 @pytest.fixture(scope="session")

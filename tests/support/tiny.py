@@ -2,7 +2,8 @@
 
 import torch
 
-from pyrf.config import ModelConfig
+from pyrf.config import LatentSize, ModelConfig
+from pyrf.loop.sampler import SeededNoise
 from pyrf.models.dit.model import WanModel
 from tests.reference.loop import random_weights
 
@@ -17,7 +18,7 @@ CONFIG = ModelConfig(
     in_channels=4,
     out_channels=4,
 )
-HEIGHT, WIDTH = 4, 6
+HEIGHT, WIDTH = SIZE = LatentSize(4, 6)
 
 
 def network(
@@ -34,3 +35,10 @@ def prompts(batch: int = 1, seed: int = 0, dtype: torch.dtype = torch.float64) -
     """Random prompt_embeds."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, CONFIG.text_len, CONFIG.text_dim, generator=generator, dtype=dtype)
+
+
+class DoubleNoise(SeededNoise):
+    """Float64 draws, for exact comparisons."""
+
+    def __call__(self) -> torch.Tensor:
+        return super().__call__().double()

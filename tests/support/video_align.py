@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -46,8 +47,8 @@ def write_base(folder: Path, rows: int | None = None) -> None:
         rows: of the embedding table; by default more than the tokenizer needs, as in the published base.
     """
     words = tokenizer()
-    ids = {name: words.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad")}
-    ends = {name: words.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "vision_end")}
+    names = ("image_pad", "video_pad", "vision_start", "vision_end")
+    ids: dict[str, Any] = {name: words.convert_tokens_to_ids(f"<|{name}|>") for name in names}
     config = Qwen2VLConfig(
         text_config={
             "vocab_size": rows or len(words) + 20,
@@ -65,8 +66,8 @@ def write_base(folder: Path, rows: int | None = None) -> None:
         vision_config={"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2},
         image_token_id=ids["image_pad"],
         video_token_id=ids["video_pad"],
-        vision_start_token_id=ends["vision_start"],
-        vision_end_token_id=ends["vision_end"],
+        vision_start_token_id=ids["vision_start"],
+        vision_end_token_id=ids["vision_end"],
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
@@ -103,12 +104,12 @@ def judge_network(base: Path, output_dim: int):
         if isinstance(module, torch.nn.Linear)
         and not any(part in name for part in ("lm_head", "rm_head", "visual"))
     ]
-    network = get_peft_model(network, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets))
+    adapted = get_peft_model(network, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets))
     torch.manual_seed(1)
-    for name, parameter in network.named_parameters():
+    for name, parameter in adapted.named_parameters():
         if "lora_" in name or "rm_head" in name or "embed_tokens" in name or "merger" in name:
             parameter.data.normal_(0, 0.3)
-    return network.eval(), words
+    return adapted.eval(), words
 
 
 def old_name(name: str) -> str:

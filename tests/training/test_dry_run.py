@@ -7,8 +7,9 @@ import pytest
 
 from pyrf.cli import run
 from pyrf.training import dry_run
-from pyrf.training.recipe import WanRecipe, load_any_recipe
+from pyrf.training.kinds import load_recipe
 from pyrf.training.wan import memory
+from pyrf.training.wan.recipe import WanRecipe
 
 GIB = 2**30
 SIZES = {"1.3B": (1536, 8960, 30), "14B": (5120, 13824, 40)}
@@ -27,7 +28,7 @@ def wan_parameters(size: str) -> int:
 
 
 def counted(name: str, gpus: int) -> dry_run.StagePlan:
-    (stage,) = dry_run.plan(load_any_recipe(name), gpus).stages
+    (stage,) = dry_run.plan(load_recipe(name), gpus).stages
     return stage
 
 
@@ -50,7 +51,7 @@ def test_parameters_and_states_follow_from_the_sizes(name: str, gpus: int) -> No
 
 
 def test_a_judge_counts_in_a_combination_too() -> None:
-    recipe = load_any_recipe("wan-1.3b-redmd").model_dump(mode="json")
+    recipe = load_recipe("wan-1.3b-redmd").model_dump(mode="json")
     judge = recipe["stages"]["student"]["dmd"]["reward"]
     combined = {"kind": "combined", "rewards": [judge, {"kind": "motion"}], "weights": {"MQ": 1.0}}
     recipe["stages"]["student"]["dmd"]["reward"] = combined
@@ -80,7 +81,7 @@ def test_redmd_is_the_papers() -> None:
 
 
 def test_recompute_is_what_makes_it_fit() -> None:
-    recipe = load_any_recipe("wan-1.3b-redmd")
+    recipe = load_recipe("wan-1.3b-redmd")
     assert isinstance(recipe, WanRecipe)
     kept = dry_run.plan(recipe, 8).stages[0].gpu_bytes
     recipe.checkpointing = False
@@ -105,12 +106,12 @@ def test_it_prints_on_any_machine(
     assert run(["train", name, "--dry-run", "--gpus", "16", "--json"]) == 0
     values = json.loads(capfd.readouterr().out)
     assert values["processes"] == 16
-    assert {stage["stage"] for stage in values["stages"]} == set(load_any_recipe(name).stages)
+    assert {stage["stage"] for stage in values["stages"]} == set(load_recipe(name).stages)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_files_that_are_there_are_seen(tmp_path: Path, random_bundle: Path) -> None:
-    recipe = load_any_recipe("wan-1.3b-ode")
+    recipe = load_recipe("wan-1.3b-ode")
     assert isinstance(recipe, WanRecipe)
     recipe.prompts = tmp_path / "prompts.txt"
     recipe.prompts.write_text("a cat\n")

@@ -13,24 +13,25 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
 from pyrf.bundle import load_bundle
 from pyrf.models.codecs.taehv import TAEHV, TAEHVConfig
-from pyrf.training.recipe import Recipe, RecipeError, load_recipe
+from pyrf.training.kinds import load_recipe, load_scratch_recipe
+from pyrf.training.recipe import RecipeError
 from pyrf.training.run import run_stage
 from pyrf.training.runner import checkpoints
+from pyrf.training.runner.finite import DivergedError
 from pyrf.training.scratch.latents import encode_scenes
-from pyrf.training.scratch.networks import load_network
-from pyrf.training.scratch.ship import ship_latest
+from pyrf.training.scratch.recipe import ScratchRecipe
 from pyrf.worlds.shapes.world import ShapesWorld
 
 
-def small_recipe() -> Recipe:
+def small_recipe() -> ScratchRecipe:
     """The bundled recipe with everything cut down; two steps a stage."""
-    values = load_recipe("tiny").model_dump(mode="json")
+    values = load_scratch_recipe("tiny").model_dump(mode="json")
     values |= {"scenes": 10, "processes": 1}
     for name in ("codec", "decoder"):
         small = {"encoder_width": 8, "decoder_widths": [8, 8, 8, 8], "blocks": 1}
@@ -44,7 +45,7 @@ def small_recipe() -> Recipe:
             if isinstance(stage.get(key), dict):
                 stage[key] |= {"eval_prompts": 6}
     values["stages"]["ode"]["ode"] |= {"paths": 2, "steps_per_jump": 1}
-    return Recipe.model_validate(values)
+    return ScratchRecipe.model_validate(values)
 
 
 @pytest.fixture(scope="module")
@@ -131,17 +132,58 @@ def test_the_bundle_follows_its_stages(trained: Path, tmp_path: Path) -> None:
     recipe = small_recipe()
     shutil.copytree(trained, tmp_path / "run")
     folder = tmp_path / "run"
-    bundle = ship_latest(recipe, folder)
+    bundle = recipe.make_bundle(folder)
     assert bundle == folder / "bundle"
-    assert ship_latest(recipe, folder) is None
-    network = load_network(folder / "redmd", recipe.world.vocabulary)
+    assert recipe.make_bundle(folder) is None
+    network = recipe.run_in(folder).network_of("redmd")
     network.save(folder / recipe.ship.network)
-    assert ship_latest(recipe, folder) == bundle
+    assert recipe.make_bundle(folder) == bundle
     found, expected = load_bundle(bundle).transformer(), network.dit
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters()))
 
 
-def stop_at(recipe: Recipe, stage: str, folder: Path, steps: int) -> None:
+def test_a_bundle_stays_until_the_new_one_is_whole(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that are not finite are not shipped, and a run that dies between two renames is mended."""
+    recipe, folder = small_recipe(), tmp_path / "run"
+    shutil.copytree(trained, folder)
+    bundle = recipe.make_bundle(folder)
+    assert bundle is not None
+    shipped = (bundle / "model_index.json").read_bytes()
+
+    file = folder / recipe.ship.network / "network.safetensors"
+    good = load_file(file)
+    name = next(iter(good))
+    save_file({**good, name: torch.full_like(good[name], math.nan)}, file)
+    with pytest.raises(DivergedError, match=f"ode: not shipped: {name} is not finite"):
+        recipe.make_bundle(folder)
+    assert (bundle / "model_index.json").read_bytes() == shipped
+
+    save_file(good, file)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dies_at(".bundle.new", Path.rename))
+        with pytest.raises(KeyboardInterrupt):
+            recipe.make_bundle(folder)
+    assert not bundle.exists()
+    file.touch()
+    assert recipe.make_bundle(folder) == bundle
+    assert (bundle / "model_index.json").read_bytes() == shipped
+    assert not list(folder.glob(".bundle*"))
+
+
+def dies_at(name: str, rename: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+    """`Path.rename` that ends the run when it comes to a file of this name."""
+
+    def wrapped(path: Path, target: Path) -> Path:
+        if path.name == name:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    return wrapped
+
+
+def stop_at(recipe: ScratchRecipe, stage: str, folder: Path, steps: int) -> None:
     """Run a stage and kill it after the checkpoint of `steps` steps."""
 
     class KilledError(Exception):
@@ -191,7 +233,8 @@ def put(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         ("ship/codec", "ode", "ship.codec: no stage 'ode' that makes one; there are codec, decoder"),
         ("world/motions", ["zigzag"], r"world: world knows no motion \['zigzag'\]"),
         ("world/motion", ["left"], "world: unknown key 'motion'; did you mean 'motions'"),
-        ("world/name", "ocean", "world: no world 'ocean'; there are shapes"),
+        ("world", 3, "world: give the name of a world, or a mapping .*, got 3"),
+        ("world/name", "ocean", "world: no world 'ocean'; there are shapes, valley"),
         ("stages/codec/codec/crop", 72, r"stages\.codec\.codec\.crop must be at most 64"),
         ("stream/sink_frames", 2, r"stream: sink_frames must be 0 or chunk_frames \(3\), got 2"),
         ("stages/chunk/network/num_heads", 5, "dim must split into heads"),
@@ -200,11 +243,11 @@ def put(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         ("stages/dmd/dmd/inverse_beta", math.inf, "inverse_beta: Input should be a finite number"),
         ("stages/dmd/train/lr_scale", {"critic.": -1}, "lr_scale.critic.: Input should be greater than 0"),
         ("stages/dmd/train/betas", [0.9, 1.5], "betas.1: Input should be less than 1, got 1.5"),
-        ("kind", ["shapes"], r"kind must be one of shapes, wan, got \['shapes'\]"),
+        ("kind", ["shapes"], r"kind must be one of scratch, wan, got \['shapes'\]"),
     ],
 )
 def test_wrong_values_are_named(tmp_path: Path, path: str, value: object, message: str) -> None:
-    values = load_recipe("tiny").model_dump(mode="json")
+    values = load_scratch_recipe("tiny").model_dump(mode="json")
     put(path, value)(values)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     with pytest.raises(RecipeError, match=message) as caught:
@@ -225,13 +268,13 @@ def test_a_recipe_names_its_world(tmp_path: Path) -> None:
         ({}, ShapesWorld()),
     ):
         path.write_text(yaml.safe_dump({**whole, **given}, sort_keys=False))
-        assert load_recipe(str(path)).world == world
+        assert load_scratch_recipe(str(path)).world == world
 
 
 def test_recipes_are_checked(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no recipe 'tinny'; bundled are tiny"):
         load_recipe("tinny")
-    values = load_recipe("tiny").model_dump(mode="json")
+    values = load_scratch_recipe("tiny").model_dump(mode="json")
     values["stages"]["codec"]["train"]["stepps"] = 3
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(values))

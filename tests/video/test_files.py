@@ -4,11 +4,13 @@ import errno
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from pyrf.video.encoded import Mp4Writer
 from pyrf.video.files import Video, check_output, open_writer
@@ -37,6 +39,8 @@ def test_mp4_is_h264_yuv420p_at_its_rate(tmp_path: Path, frames: Frames) -> None
         assert stream.codec_context.name == "h264"
         assert stream.codec_context.pix_fmt == "yuv420p"
         assert stream.average_rate == 16
+        assert stream.duration is not None
+        assert stream.time_base is not None
         assert float(stream.duration * stream.time_base) == pytest.approx(20 / 16)
     back = decode(path)
     assert back.shape == frames.shape
@@ -46,6 +50,7 @@ def test_mp4_is_h264_yuv420p_at_its_rate(tmp_path: Path, frames: Frames) -> None
 def test_gif_loops_and_keeps_the_pictures(tmp_path: Path, frames: Frames) -> None:
     path = Video(frames, 16).save(tmp_path / "a.gif")
     with Image.open(path) as image:
+        assert isinstance(image, GifImageFile)
         assert image.n_frames == 20
         assert image.info["loop"] == 0
     back = decode(path)
@@ -203,12 +208,13 @@ def test_check_output_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_bad_frames_are_refused(tmp_path: Path, frames: Frames) -> None:
-    for bad, message in (
+    refused: list[tuple[Any, str]] = [
         (frames.astype(np.float32), "uint8"),
         (frames[None], "one by one"),
         (frames[:, :31], "multiples of 2"),
         (frames[:, :0], "multiples of 2"),
-    ):
+    ]
+    for bad, message in refused:
         with pytest.raises(ValueError, match=message):
             Video(bad, 16).save(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match="size of the first"):

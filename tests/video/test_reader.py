@@ -56,6 +56,7 @@ def remux(source: Path, target: Path, container_format: str, shift: int = 0) -> 
         stream = new.add_stream_from_template(old.streams.video[0])
         for packet in old.demux(video=0):
             if packet.dts is not None:
+                assert packet.pts is not None
                 packet.pts += int(shift / packet.time_base)
                 packet.dts += int(shift / packet.time_base)
                 packet.stream = stream

@@ -8,7 +8,7 @@ import pytest
 
 from pyrf.evaluation.held_out import grade
 from pyrf.worlds.choice import WORLDS, world_type
-from pyrf.worlds.world import Prompt, World, draw_scene
+from pyrf.worlds.world import World, WorldPrompt, draw_scene
 
 
 @pytest.fixture(params=WORLDS)
@@ -19,7 +19,7 @@ def world(request: pytest.FixtureRequest) -> World:
 def test_a_name_is_the_worlds_own(world: World) -> None:
     assert type(world) is world_type(world.name)
     assert type(world)(**{f.name: getattr(world, f.name) for f in fields(world)}) == world  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no world 'ocean'; there are shapes"):
+    with pytest.raises(ValueError, match="no world 'ocean'; there are shapes, valley"):
         world_type("ocean")
 
 
@@ -55,7 +55,7 @@ def test_verdicts_are_among_the_criteria_and_true_clips_are_right(world: World) 
     right = []
     for seed in range(20):
         scene = world.scene(seed)
-        verdicts = world.judge(scene.render(0, 81), Prompt("", scene.facts))
+        verdicts = world.judge(scene.render(0, 81), WorldPrompt("", scene.facts))
         assert set(scene.facts) <= set(verdicts) <= set(world.criteria)
         right += [verdicts[name] for name in scene.facts]
     assert np.mean(right) > 0.95

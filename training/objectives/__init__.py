@@ -1,1 +1,1 @@
-"""Training objectives, one a file; each docstring gives its equation."""
+"""Training objectives, one per file; each docstring gives its equation."""

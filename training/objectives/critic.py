@@ -2,7 +2,7 @@
 
     x_t = (1 - s) x0 + s noise,   L = E || v(x_t, t) - (noise - x0) ||^2,   t = 1000 s
 
-x0 is a rollout without gradient; t follows the rule of the student's loss (`dmd.draw_timesteps`), one a
+x0 is a rollout without gradient; t follows the rule of the student's loss (`dmd.draw_timesteps`), one per
 sample.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyrf.loop.schedule import TIMESTEPS
 from pyrf.training.objectives.dmd import draw_timesteps
 from pyrf.training.objectives.flow_matching import flow_matching_loss
 
@@ -27,6 +28,6 @@ def critic_loss(
         x0: rollouts, [B, F, C, H, W].
         shift: of the timesteps.
     """
-    sigmas = (draw_timesteps(len(x0), shift, generator) / 1000)[:, None].expand(-1, x0.shape[1])
+    sigmas = (draw_timesteps(len(x0), shift, generator) / TIMESTEPS)[:, None].expand(-1, x0.shape[1])
     sigmas, noise = sigmas.to(x0.device), torch.randn(x0.shape, generator=generator).to(x0.device)
     return flow_matching_loss(lambda x, t: predict(x, t[:, 0]), x0.float(), sigmas, noise).mean()

@@ -22,14 +22,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyrf.loop.schedule import TIMESTEPS, warp
+
 LOWEST, HIGHEST = 20, 980
 """Timesteps of the score comparison are clamped to this range."""
 
 
 def draw_timesteps(batch: int, shift: float, generator: torch.Generator) -> Tensor:
-    """One timestep a sample, [batch] float32: U{0..999}, warped by the shift, clamped."""
-    u = torch.randint(1000, (batch,), generator=generator) / 1000
-    return (1000 * shift * u / (1 + (shift - 1) * u)).clamp(LOWEST, HIGHEST)
+    """One timestep per sample, [batch] float32: U{0..999}, warped by the shift, clamped."""
+    u = torch.randint(TIMESTEPS, (batch,), generator=generator) / TIMESTEPS
+    return warp(u, shift, top=TIMESTEPS).clamp(LOWEST, HIGHEST)
 
 
 def reward_weights(scores: Tensor, inverse_beta: float) -> Tensor:

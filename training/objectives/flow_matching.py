@@ -10,23 +10,24 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyrf.loop.schedule import TIMESTEPS, add_noise, warp
+
 
 def shifted_sigmas(batch: int, columns: int, shift: float, generator: torch.Generator) -> Tensor:
     """Noise levels [batch, columns]: u stratified in each column, warped to s u / (1 + (s - 1) u)."""
     strata = torch.stack([torch.randperm(batch, generator=generator) for _ in range(columns)], dim=1)
     u = (strata + torch.rand(batch, columns, generator=generator)) / batch
-    return shift * u / (1 + (shift - 1) * u)
+    return warp(u, shift)
 
 
 def interpolate(x0: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
     """x_t for noise levels of each frame: x0, noise [B, F, C, H, W]; sigmas [B, F]."""
-    sigmas = sigmas[..., None, None, None]
-    return (1 - sigmas) * x0 + sigmas * noise
+    return add_noise(x0, noise, sigmas[..., None, None, None])
 
 
 def flow_matching_loss(
     predict: Callable[[Tensor, Tensor], Tensor], x0: Tensor, sigmas: Tensor, noise: Tensor
 ) -> Tensor:
     """Squared error of each frame, [B, F]; `predict(x_t, timesteps [B, F])` gives the velocity."""
-    velocity = predict(interpolate(x0, noise, sigmas), 1000 * sigmas)
+    velocity = predict(interpolate(x0, noise, sigmas), TIMESTEPS * sigmas)
     return (velocity - (noise - x0)).square().mean((2, 3, 4))

@@ -79,15 +79,16 @@ class Optimizers:
     """All optimisers of a module, as one.
 
     Args:
-        is_hidden: whether a matrix of this name is one that Muon updates.
+        hidden: parameters of hidden layers; Muon updates those of them that are matrices or kernels.
 
     Raises:
         ValueError: when a scale is of no parameter.
     """
 
-    def __init__(self, module: nn.Module, is_hidden: Callable[[str], bool], rates: Rates) -> None:
+    def __init__(self, module: nn.Module, hidden: Iterable[nn.Parameter], rates: Rates) -> None:
         self.names: dict[Tensor, str] = {}
-        hidden: dict[float, list[nn.Parameter]] = defaultdict(list)
+        allowed = set(hidden)
+        muons: dict[float, list[nn.Parameter]] = defaultdict(list)
         rest: dict[float, list[nn.Parameter]] = defaultdict(list)
         trained = [name for name, p in module.named_parameters() if p.requires_grad]
         for part in rates.scale:
@@ -98,14 +99,14 @@ class Optimizers:
             if p.requires_grad:
                 self.names[p] = name
                 factor = next((f for part, f in rates.scale.items() if name.startswith(part)), 1.0)
-                is_muons = rates.lr is not None and p.ndim in (2, 4) and is_hidden(name)
-                (hidden if is_muons else rest)[factor].append(p)
+                is_muons = rates.lr is not None and p.ndim in (2, 4) and p in allowed
+                (muons if is_muons else rest)[factor].append(p)
         adam = [{"params": params, "base": rates.adam_lr * factor} for factor, params in rest.items()]
         self.all: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(adam, rates.adam_lr, betas=rates.betas, weight_decay=rates.weight_decay)
         ]
-        if hidden and rates.lr is not None:
-            muon = [{"params": params, "base": rates.lr * factor} for factor, params in hidden.items()]
+        if muons and rates.lr is not None:
+            muon = [{"params": params, "base": rates.lr * factor} for factor, params in muons.items()]
             self.all.append(Muon(muon, rates.lr))
 
     def step(self, factor: float) -> None:

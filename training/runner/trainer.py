@@ -6,139 +6,25 @@ import logging
 import math
 import random
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from pyrf.machine import peak_rss_mib
 from pyrf.models.dit.layers import Block
-from pyrf.settings import Settings
 from pyrf.training.runner import checkpoints, processes, stopping
+from pyrf.training.runner.finite import DivergedError, check_finite
 from pyrf.training.runner.logbook import Logbook
 from pyrf.training.runner.optim import Optimizers, Rates, WeightAverage
+from pyrf.training.runner.stage import Draw, Stage, TrainSettings
 
 logger = logging.getLogger(__name__)
-
-
-_Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
-class TrainSettings(Settings):
-    """How long and how fast to train.
-
-    Attributes:
-        steps: optimiser steps. The learning rate is constant after the warm-up and falls linearly over the
-            last `decay` share; so a run can be made longer or shorter when it is resumed.
-        batch: samples of a micro-batch in each process.
-        global_batch: samples of a step over all processes; gradients of micro-batches are accumulated until
-            there are as many. By default each process has one micro-batch a step.
-        lr: Muon's learning rate, for hidden matrices; AdamW's is `adam_lr`. Without it all is AdamW's.
-        lr_scale: factors on the learning rates of parts, by the beginning of their parameters' names.
-        ema: decay of the weight average that is evaluated and shipped.
-        ema_start: the step until which the average is the weights themselves; by default it averages from
-            the first step on, and follows quickly at first.
-        max_skips: steps in a row that may be skipped because loss or gradient is not finite.
-        compile: compile the blocks of a DiT: a minute at the start, a fifth less time a step.
-        keep: how many checkpoints are kept.
-    """
-
-    steps: int = Field(gt=0)
-    batch: int = Field(gt=0)
-    global_batch: int | None = Field(default=None, gt=0)
-    lr: float | None = Field(default=None, gt=0)
-    adam_lr: float = Field(gt=0)
-    lr_scale: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    betas: tuple[_Beta, _Beta] = (0.9, 0.98)
-    weight_decay: float = Field(default=0.0, ge=0)
-    warmup: int = Field(default=50, ge=0)
-    decay: float = Field(default=0.3, ge=0, le=1)
-    ema: float = Field(default=0.998, ge=0, lt=1)
-    ema_start: int | None = Field(default=None, ge=0)
-    clip: float = Field(default=1.0, gt=0)
-    max_skips: int = Field(default=10, ge=0)
-    seed: int = 0
-    compile: bool = True
-    keep: int = Field(default=2, gt=0)
-    checkpoint_minutes: float = Field(default=3.0, ge=0)
-    eval_minutes: float = Field(default=10.0, ge=0)
-    log_steps: int = Field(default=50, gt=0)
-
-    def accumulate(self, processes: int) -> int:
-        """Micro-batches of a step in each of `processes`.
-
-        Raises:
-            ValueError: when they do not make up the global batch.
-        """
-        if self.global_batch is None:
-            return 1
-        count, rest = divmod(self.global_batch, self.batch * processes)
-        if rest or not count:
-            raise ValueError(
-                f"global_batch {self.global_batch} must be a multiple of batch {self.batch} x "
-                f"{processes} processes"
-            )
-        return count
-
-
-@dataclass(frozen=True)
-class Draw:
-    """One micro-batch: where it stands in the run, and all its randomness.
-
-    Attributes:
-        step: of the optimiser; micro-batches of all processes share it.
-        samples: numbers of its samples in the run's endless order, which does not depend on the number of
-            processes, only on the global batch.
-        generator, rng: its own random states, on the CPU.
-        shared: a random state that begins alike in all micro-batches of a step, in all processes.
-    """
-
-    step: int
-    samples: range
-    generator: torch.Generator
-    rng: random.Random
-    shared: random.Random
-
-
-class Stage(ABC):
-    """What is trained and on what. A batch depends on settings and on its `Draw` only: resuming is exact.
-
-    Parts that are trained in turn (a critic, its student) are one module: the loss of a step reaches one of
-    them, and only parameters with a gradient are clipped, updated and averaged in that step.
-    """
-
-    module: nn.Module
-
-    def is_hidden(self, name: str) -> bool:
-        """Whether a matrix of this name is a hidden one, which Muon updates."""
-        return True
-
-    def is_averaged(self, name: str) -> bool:
-        """Whether the parameter of this name is evaluated and exported, and so has a weight average."""
-        return True
-
-    @abstractmethod
-    def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
-        """The mean loss of one micro-batch's samples, and numbers to log."""
-
-    @abstractmethod
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        """Score the module, which holds the averaged weights; pictures go to `folder`.
-
-        Numbers it returns are logged, and so are videos, uint8 [T, H, W, 3]. Runs in the first process, or
-        in all of them when the module is sharded.
-        """
-
-    @abstractmethod
-    def export(self, module: nn.Module, folder: Path) -> None:
-        """Write what the next stage reads. Runs where `evaluate` does."""
 
 
 def lr_factor(step: int, settings: TrainSettings) -> float:
@@ -177,14 +63,14 @@ class Training:
         ValueError: when the global batch does not split among the processes.
     """
 
-    def __init__(self, stage: Stage, settings: TrainSettings, folder: Path) -> None:
+    def __init__(self, stage: Stage[Any], settings: TrainSettings, folder: Path) -> None:
         self.stage, self.settings, self.folder = stage, settings, folder
-        self.module = stage.module
+        self.module: nn.Module = stage.module
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.sharded = any(isinstance(p, DTensor) for p in self.parameters)
         self.accumulate = settings.accumulate(processes.world_size())
         rates = Rates(settings.lr, settings.adam_lr, settings.betas, settings.weight_decay, settings.lr_scale)
-        self.optimizers = Optimizers(self.module, stage.is_hidden, rates)
+        self.optimizers = Optimizers(self.module, stage.hidden_parameters(), rates)
         averaged = [name for name in self.optimizers.names.values() if stage.is_averaged(name)]
         self.average = WeightAverage(self.module, averaged, settings.ema, settings.ema_start)
         self.progress = Progress(0, 0.0, 0, 0, {})
@@ -200,11 +86,21 @@ class Training:
         }
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint.
+
+        Raises:
+            DivergedError: when a tensor of it is not finite; the checkpoints before it stay.
+        """
         tensors = self._weights() | {f"optimizer/{k}": v for k, v in self.optimizers.state().items()}
+        self._check(tensors)
         checkpoints.save(
             self.folder / "checkpoints", self.progress.step, tensors, vars(self.progress), self.settings.keep
         )
+
+    def _check(self, tensors: dict[str, Tensor]) -> None:
+        step = self.progress.step
+        what = f"{self.folder}: step {step} is not kept, the checkpoint before it is"
+        check_finite(tensors, what, everywhere=True)
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint.
@@ -223,7 +119,7 @@ class Training:
         """All steps that are left, and the export.
 
         Raises:
-            FloatingPointError: when too many steps in a row were not finite.
+            DivergedError: when too many steps in a row were not finite, or weights are not.
             SystemExit: with code 0, after SIGTERM and a checkpoint.
         """
         settings, progress = self.settings, self.progress
@@ -315,21 +211,23 @@ class Training:
         progress.in_a_row += 1
         what = f"step {progress.step}: loss {loss:g}, gradient norm {norm:g}"
         if progress.in_a_row > most:
-            raise FloatingPointError(
+            raise DivergedError(
                 f"{progress.in_a_row} steps in a row were not finite, the last is {what}; look at the data, "
                 f"or lower the learning rate. {self.folder} keeps its last checkpoint"
             )
         logger.warning("skipped %s", what)
 
     def _evaluate_and_export(self, book: Logbook) -> None:
+        self._check(self._weights())
         if self.sharded or processes.rank() == 0:
             threads = nullcontext() if self.sharded else processes.all_threads()
             # Shapes differ here; and without compiled blocks the compiler is not even imported.
             eager = torch.compiler.set_stance("force_eager") if self.settings.compile else nullcontext()
             with torch.no_grad(), threads, self.average.applied(), eager:
-                scores = self.stage.evaluate(self.module.eval(), self.folder, self.progress.step)
+                self.module.eval()
+                scores = self.stage.evaluate(self.folder, self.progress.step)
                 book.record(self.progress.step, self.progress.seconds, scores)
-                self.stage.export(self.module, self.folder)
+                self.stage.export(self.folder)
         processes.barrier()
 
 
@@ -340,7 +238,7 @@ def peak_gib() -> float:
     return peak_rss_mib() / 2**10
 
 
-def train(build: Callable[[], Stage], settings: TrainSettings, folder: Path) -> None:
+def train(build: Callable[[], Stage[Any]], settings: TrainSettings, folder: Path) -> None:
     """Run or resume a stage in `folder`; leaves what it exports there.
 
     Args:
@@ -348,7 +246,8 @@ def train(build: Callable[[], Stage], settings: TrainSettings, folder: Path) -> 
 
     Raises:
         ValueError: when the checkpoint is of a stage of other sizes.
-        FloatingPointError: when too many steps in a row were not finite; the last checkpoint is kept.
+        DivergedError: when too many steps in a row were not finite, or weights are not; the last checkpoint
+            is kept.
         SystemExit: with code 0, after SIGTERM and a checkpoint.
     """
     folder.mkdir(parents=True, exist_ok=True)

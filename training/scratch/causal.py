@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.rope import rope_table
@@ -23,10 +23,10 @@ from pyrf.models.dit.masks import teacher_forcing_mask
 from pyrf.models.dit.model import PromptCache
 from pyrf.settings import Settings
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
-from pyrf.training.runner.trainer import Draw, Stage
+from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.latents import NEAR, LatentScenes
-from pyrf.training.scratch.networks import TextToVideo, is_hidden
 from pyrf.training.stages.data import Given, PathStart
+from pyrf.training.stages.networks import NetworkStage, TextToVideo
 
 CHUNKS = 3
 
@@ -127,7 +127,7 @@ class CausalForcing:
         return of_chunks.repeat_interleave(self.stream.chunk_frames, dim=1)
 
 
-class CausalStage(Stage):
+class CausalStage(NetworkStage):
     def __init__(
         self,
         settings: CausalSettings,
@@ -139,10 +139,7 @@ class CausalStage(Stage):
     ) -> None:
         self.settings, self.codec, self.stream = settings, codec, stream
         self.forcing = CausalForcing(scenes, stream, batch, settings.context_noise)
-        self.module: TextToVideo = network
-
-    def is_hidden(self, name: str) -> bool:
-        return is_hidden(name)
+        self.module = network
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
         generator, rng = draw.generator, draw.rng
@@ -159,11 +156,6 @@ class CausalStage(Stage):
         seen = [i for i in range(CHUNKS) if weights[:, i].any()]
         return loss, {f"loss_{i}": float(chunks.detach()[weights[:, i] > 0, i].mean()) for i in seen}
 
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        assert isinstance(module, TextToVideo)
+    def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
         count, sheet = self.settings.eval_prompts, folder / f"{step}.png"
-        return self.forcing.scenes.score(module, self.codec, self.stream, count, sheet)
-
-    def export(self, module: nn.Module, folder: Path) -> None:
-        assert isinstance(module, TextToVideo)
-        module.save(folder)
+        return self.forcing.scenes.score(self.module, self.codec, self.stream, count, sheet)

@@ -8,6 +8,7 @@ the latents makes the decoder forgive what a few-step student gets wrong.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from torch import Tensor, nn
 
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, MemoryBlock, TAEHVConfig
 from pyrf.settings import Settings
-from pyrf.training.runner.trainer import Draw, Stage
+from pyrf.training.runner.stage import Draw, Stage
 from pyrf.training.scratch.clips import WARM_LATENTS, close_up, to_tensor
 from pyrf.video.strips import contact_sheet
-from pyrf.worlds.world import Prompt, World, draw_scene
+from pyrf.worlds.world import World, WorldPrompt, draw_scene
 
 
 class CodecSettings(Settings):
@@ -69,7 +70,7 @@ def _scale(conv: nn.Module, factor: float) -> None:
     conv.get_parameter("weight").mul_(factor)
 
 
-class CodecStage(Stage):
+class CodecStage(Stage[TAEHV]):
     """`start` gives the weights to go on from; without it the codec is new."""
 
     def __init__(
@@ -83,16 +84,17 @@ class CodecStage(Stage):
             patch_size=2,
             upscale=(False, True, True),
         )
-        self.module: TAEHV = TAEHV(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = TAEHV(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         initialize(self.module)
         if start is not None:
             self.module.load_state_dict(start)
         self.module.encoder.requires_grad_(not settings.freeze_encoder)
 
-    def is_hidden(self, name: str) -> bool:
+    def hidden_parameters(self) -> Iterable[nn.Parameter]:
+        """All but those of the first and last layers of both halves."""
         last = len(self.module.encoder) - 1, len(self.module.decoder) - 1
         ends = ("encoder.0.", f"encoder.{last[0]}.", "decoder.1.", f"decoder.{last[1]}.")
-        return not name.startswith(ends)
+        return [p for name, p in self.module.named_parameters() if not name.startswith(ends)]
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
         step, generator, rng = draw.step, draw.generator, draw.rng
@@ -125,8 +127,8 @@ class CodecStage(Stage):
             "psnr": -10 * float(torch.log10(error.detach().square().mean())),
         }
 
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        assert isinstance(module, TAEHV)
+    def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
+        module = self.module
         psnr, right, rows = [], [], []
         for seed in range(32):
             scene, _ = draw_scene(self.world, seed)
@@ -134,18 +136,16 @@ class CodecStage(Stage):
             decoded = module.decode(module.encode(to_tensor([frames])))[0].clamp(0, 1)
             video = decoded.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
             psnr.append(-10 * np.log10(np.mean((video / 255.0 - frames / 255.0) ** 2)))
-            right.append(self.world.judge(video, Prompt("", scene.facts)))
-            facts = scene.facts
+            verdicts = self.world.judge(video, WorldPrompt("", scene.facts))
+            right.append({name: verdicts[name] for name in scene.facts})
             if seed < 6:
                 rows += [("true", frames), ("decoded", video)]
         contact_sheet(rows, folder / f"codec_{step}.png")
-        shown = {name: float(np.mean([verdicts[name] for verdicts in right])) for name in facts}
-        return {"psnr": float(np.mean(psnr)), **shown}
+        return {"psnr": float(np.mean(psnr)), **{k: float(np.mean([r[k] for r in right])) for k in right[0]}}
 
-    def export(self, module: nn.Module, folder: Path) -> None:
-        assert isinstance(module, TAEHV)
-        state = {k: v.contiguous() for k, v in module.state_dict().items()}
-        (folder / "config.json").write_text(json.dumps(module.config.to_dict(), indent=2))
+    def export(self, folder: Path) -> None:
+        state = {k: v.contiguous() for k, v in self.module.state_dict().items()}
+        (folder / "config.json").write_text(json.dumps(self.module.config.to_dict(), indent=2))
         save_file(state, folder / "diffusion_pytorch_model.safetensors")
 
 

@@ -21,9 +21,9 @@ from pyrf.models.codecs.codec import Codec
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV
 from pyrf.training.runner import processes
 from pyrf.training.runner.origin import KEY, fingerprint, origin_of
-from pyrf.training.runner.trainer import Draw
+from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.clips import WARM_LATENTS, to_tensor
-from pyrf.training.scratch.networks import TextToVideo
+from pyrf.training.stages.networks import TextToVideo
 from pyrf.worlds.world import World, draw_scene
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class LatentScenes:
         self, network: TextToVideo, codec: Codec, stream: StreamConfig, count: int, sheet: Path
     ) -> dict[str, Any]:
         """What the world's judge says of streams, and the first two of them."""
-        student = Student(network.dit, network.text.encode, codec, stream)
+        student = Student(network.dit, network.encode, codec, stream)
         scores, videos = score_streams(student, self.world, count, sheet)
         return {**scores, **{f"videos/{text}": video for text, video in videos[:2]}}
 

@@ -9,13 +9,14 @@ from typing import Self
 
 from pydantic import model_validator
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrf.config import ModelConfig
 from pyrf.files import whole_file
 from pyrf.models.dit.model import PromptCache, WanModel
 from pyrf.settings import Settings
 from pyrf.training.scratch.text import small_text_encoder
+from pyrf.training.stages.networks import TextToVideo
 
 
 class NetworkSettings(Settings):
@@ -39,7 +40,7 @@ class NetworkSettings(Settings):
         return ModelConfig(**self.model_dump())
 
 
-class TextToVideo(nn.Module):
+class ScratchTextToVideo(TextToVideo):
     """Text encoder and DiT, trained together.
 
     Args:
@@ -54,8 +55,10 @@ class TextToVideo(nn.Module):
         self.dit = WanModel(settings.config)
 
     def prompt(self, captions: list[str]) -> PromptCache:
-        """Cross-attention keys and values of captions; "" stands for no caption."""
         return self.dit.encode_prompt(self.text.embed(captions))
+
+    def encode(self, captions: list[str]) -> Tensor:
+        return self.text.encode(captions)
 
     def save(self, folder: Path) -> None:
         """Write `network.safetensors` and `network.json`, each whole or not at all."""
@@ -66,12 +69,7 @@ class TextToVideo(nn.Module):
             save_file(state, temporary)
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a parameter belongs to a block's matrices, which Muon updates."""
-    return "blocks." in name and "pos_embedding" not in name
-
-
-def load_network(folder: Path, vocabulary: Sequence[str]) -> TextToVideo:
+def load_network(folder: Path, vocabulary: Sequence[str]) -> ScratchTextToVideo:
     """The network that a stage saved to `folder`, and its text encoder's vocabulary.
 
     Raises:
@@ -80,6 +78,6 @@ def load_network(folder: Path, vocabulary: Sequence[str]) -> TextToVideo:
     if not (folder / "network.safetensors").exists():
         raise FileNotFoundError(f"{folder} holds no network.safetensors; run the stage that makes it first")
     settings = NetworkSettings(**json.loads((folder / "network.json").read_text()))
-    network = TextToVideo(settings, vocabulary)
+    network = ScratchTextToVideo(settings, vocabulary)
     network.load_state_dict(load_file(folder / "network.safetensors"))
     return network

@@ -5,49 +5,62 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pyrf.bundle.bundle import save_bundle
-from pyrf.training.recipe import Recipe
-from pyrf.training.scratch.build import load_codec
-from pyrf.training.scratch.networks import load_network
+from pyrf.bundle.save import save_bundle
+from pyrf.training.runner.finite import check_finite
+from pyrf.training.scratch.run import Run
 
 
-def ship(recipe: Recipe, folder: Path, out: Path) -> Path:
-    """Write the student that the stages in `folder` made as a bundle `out`.
+def ship(run: Run, network: str, codec: str, out: Path) -> Path:
+    """Write the student that a run made as a bundle.
+
+    Args:
+        network, codec: the stages whose network and codec it takes.
+        out: the bundle's folder, which must be new.
 
     Raises:
         FileNotFoundError: when a stage has not been run.
+        DivergedError: when a weight is not finite.
         BundleError: when `out` exists or cannot be written.
     """
-    network = load_network(folder / recipe.ship.network, recipe.world.vocabulary)
+    student, decoder = run.network_of(network), run.codec_of(codec)
+    check_finite(student.state_dict(), f"{run.folder / network}: not shipped")
+    check_finite(decoder.network.state_dict(), f"{run.folder / codec}: not shipped")
     return save_bundle(
         out,
-        transformer=network.dit,
-        codec=load_codec(folder / recipe.ship.codec),
-        text_encoder=network.text,
-        stream_config=recipe.stream_config,
-        height=recipe.world.height,
-        width=recipe.world.width,
+        transformer=student.dit,
+        codec=decoder,
+        text_encoder=student.text,
+        stream_config=run.stream,
+        height=run.world.height,
+        width=run.world.width,
     )
 
 
-def ship_latest(recipe: Recipe, folder: Path) -> Path | None:
-    """Ship to `folder / "bundle"`, in place of an older one; None where that is of the latest stages.
+def ship_latest(run: Run, network: str, codec: str) -> Path | None:
+    """Ship to the run's `bundle`, in place of an older one; None where that is of the latest stages.
+
+    The older bundle stays until the new one is whole. A process that dies while they change places leaves
+    both, and the next call puts one back.
 
     Raises:
-        FileNotFoundError: when a stage has not been run.
-        BundleError: when it cannot be written.
+        FileNotFoundError, DivergedError, BundleError: as `ship`.
     """
-    bundle, fresh = folder / "bundle", folder / ".bundle.new"
+    bundle, fresh, old = (run.folder / name for name in ("bundle", ".bundle.new", ".bundle.old"))
+    if old.exists() and not bundle.exists():
+        old.rename(bundle)
     sources = (
-        folder / recipe.ship.network / "network.safetensors",
-        folder / recipe.ship.codec / "diffusion_pytorch_model.safetensors",
+        run.folder / network / "network.safetensors",
+        run.folder / codec / "diffusion_pytorch_model.safetensors",
     )
     if bundle.exists():
         made = (bundle / "model_index.json").stat().st_mtime
         if all(file.stat().st_mtime <= made for file in sources):
             return None
-    shutil.rmtree(fresh, ignore_errors=True)
-    ship(recipe, folder, fresh)
+    for left in (fresh, old):
+        shutil.rmtree(left, ignore_errors=True)
+    ship(run, network, codec, fresh)
     if bundle.exists():
-        shutil.rmtree(bundle)
-    return fresh.rename(bundle)
+        bundle.rename(old)
+    fresh.rename(bundle)
+    shutil.rmtree(old, ignore_errors=True)
+    return bundle

@@ -9,17 +9,18 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrf.evaluation.held_out import SHOWN, grade
+from pyrf.loop.schedule import TIMESTEPS, warp
 from pyrf.models.codecs.taehv import TAEHVCodec
 from pyrf.settings import Settings
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
-from pyrf.training.runner.trainer import Draw, Stage
+from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.latents import NEAR, LatentScenes
-from pyrf.training.scratch.networks import TextToVideo, is_hidden
+from pyrf.training.stages.networks import NetworkStage, TextToVideo
 from pyrf.video.strips import contact_sheet
-from pyrf.worlds.world import Frames, Prompt, World
+from pyrf.worlds.world import Frames, World, WorldPrompt
 
 
 class TeacherSettings(Settings):
@@ -38,7 +39,7 @@ class TeacherSettings(Settings):
     eval_prompts: int = Field(default=48, gt=0)
 
 
-class TeacherStage(Stage):
+class TeacherStage(NetworkStage):
     def __init__(
         self,
         settings: TeacherSettings,
@@ -48,10 +49,7 @@ class TeacherStage(Stage):
         batch: int,
     ) -> None:
         self.settings, self.scenes, self.codec, self.batch = settings, scenes, codec, batch
-        self.module: TextToVideo = network
-
-    def is_hidden(self, name: str) -> bool:
-        return is_hidden(name)
+        self.module = network
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
         generator = draw.generator
@@ -75,12 +73,11 @@ class TeacherStage(Stage):
         captions = ["" if rng.random() < self.settings.drop else self.scenes.caption(i, rng) for i in index]
         return torch.stack(clips), captions
 
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        assert isinstance(module, TextToVideo)
+    def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
         prompts = self.scenes.world.held_out(self.settings.eval_prompts)
         latents = torch.cat(
             [
-                self.sample(module, [p.text for p in prompts[i : i + 16]], i)
+                self.sample(self.module, [p.text for p in prompts[i : i + 16]], i)
                 for i in range(0, len(prompts), 16)
             ]
         )
@@ -92,16 +89,12 @@ class TeacherStage(Stage):
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(count, s.frames, *self.scenes.near.shape[2:], generator=generator)
         u = torch.linspace(1, 0, s.sampling_steps + 1)
-        sigmas = s.shift * u / (1 + (s.shift - 1) * u)
+        sigmas = warp(u, s.shift)
         prompt = network.prompt(captions + [""] * count)
         for now, then in itertools.pairwise(sigmas):
-            v, v_empty = network.dit(torch.cat([x, x]), (1000 * now).expand(2 * count), prompt).chunk(2)
+            v, v_empty = network.dit(torch.cat([x, x]), (TIMESTEPS * now).expand(2 * count), prompt).chunk(2)
             x = x + (then - now) * (v_empty + s.guidance_scale * (v - v_empty))
         return x
-
-    def export(self, module: nn.Module, folder: Path) -> None:
-        assert isinstance(module, TextToVideo)
-        module.save(folder)
 
 
 def decode(latents: Tensor, codec: TAEHVCodec) -> list[Frames]:
@@ -110,7 +103,7 @@ def decode(latents: Tensor, codec: TAEHVCodec) -> list[Frames]:
 
 
 def score(
-    world: World, latents: Tensor, prompts: list[Prompt], codec: TAEHVCodec, sheet: Path
+    world: World, latents: Tensor, prompts: list[WorldPrompt], codec: TAEHVCodec, sheet: Path
 ) -> dict[str, float]:
     """Judge decoded latents and draw the first of them."""
     videos = decode(latents, codec)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, PlainValidator, TypeAdapter
@@ -13,11 +13,12 @@ from pyrf.worlds.world import World
 
 
 def _read(given: Any) -> Any:
-    if not isinstance(given, str | dict):  # made already
+    if is_dataclass(given):  # a world, made already
         return given
-    settings = {} if isinstance(given, str) else dict(given)
-    name = given if isinstance(given, str) else settings.pop("name", None)
-    kind = world_type(str(name))
+    settings = {"name": given} if isinstance(given, str) else dict(given) if isinstance(given, dict) else {}
+    if not isinstance(name := settings.pop("name", None), str):
+        raise ValueError(f"give the name of a world, or a mapping with its name and settings, got {given!r}")
+    kind = world_type(name)
     checked: Any = Annotated[kind, BeforeValidator(known_fields(kind))]
     return TypeAdapter(checked).validate_python(settings)
 

@@ -1,6 +1,6 @@
 """What the distilling stages learn from: captions, starts of teacher paths, and how students are judged.
 
-The shapes world and Wan's prompts each offer these; the stages know no more of them.
+A world's scenes and Wan's prompts each offer these; the stages know no more of them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch import Tensor
 from pyrf.config import StreamConfig
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.dit.model import PromptCache
-from pyrf.training.runner.trainer import Draw
-from pyrf.training.scratch.networks import TextToVideo
+from pyrf.training.runner.stage import Draw
+from pyrf.training.stages.networks import TextToVideo
 
 Given = dict[str, Tensor]
 """What networks are shown or told beside the noisy latents, [B, ...] each."""
@@ -27,14 +27,17 @@ class Data(Protocol):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Of a latent frame, [C, h, w]."""
+        ...
 
     def captions(self, draw: Draw) -> list[str]:
         """One for each of the draw's samples."""
+        ...
 
     def score(
         self, network: TextToVideo, codec: Codec, stream: StreamConfig, count: int, sheet: Path
     ) -> dict[str, Any]:
         """Stream `count` held-out prompts: numbers and videos to log; pictures go to `sheet`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Paths(Protocol):
 
     def start(self, index: int) -> PathStart:
         """The `index`-th batch of starts, always the same."""
+        ...
 
     def teach(
         self,
@@ -67,9 +71,10 @@ class Paths(Protocol):
         x: Tensor,
         timesteps: Tensor,
         prompt: PromptCache,
-        given: dict[str, Tensor],
+        given: Given,
     ) -> Tensor:
         """The teacher's velocity of x [B, F, C, h, w] at timesteps [B, F]."""
+        ...
 
     def learn(
         self,
@@ -77,6 +82,7 @@ class Paths(Protocol):
         x: Tensor,
         timesteps: Tensor,
         prompt: PromptCache,
-        given: dict[str, Tensor],
+        given: Given,
     ) -> Tensor:
         """The student's, under the mask of a stream."""
+        ...

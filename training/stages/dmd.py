@@ -7,6 +7,7 @@ in `1 + critic_steps` updates the student, the others the critic.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,16 +17,17 @@ from torch import Tensor, nn
 
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.evaluation.scores.settings import ScoreSettings
-from pyrf.loop.sampler import TrainingRollout
+from pyrf.loop.schedule import TIMESTEPS
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.dit.model import PromptCache
+from pyrf.models.dit.rollout import ModelRollout
 from pyrf.settings import Settings
 from pyrf.training.objectives.critic import critic_loss
 from pyrf.training.objectives.dmd import dmd_loss, draw_timesteps, reward_weights
 from pyrf.training.objectives.flow_matching import interpolate
-from pyrf.training.runner.trainer import Draw, Stage
-from pyrf.training.scratch.networks import TextToVideo, is_hidden
+from pyrf.training.runner.stage import Draw, Stage
 from pyrf.training.stages.data import Data
+from pyrf.training.stages.networks import TextToVideo
 from pyrf.training.stages.reward import Reward
 
 
@@ -58,10 +60,19 @@ class DmdSettings(Settings):
         return self
 
 
-class DmdStage(Stage):
+class StudentAndCritic(nn.Module):
+    """What is trained in turn; the student is what is evaluated and left behind."""
+
+    def __init__(self, student: TextToVideo, critic: TextToVideo) -> None:
+        super().__init__()
+        self.student, self.critic = student, critic
+
+
+class DmdStage(Stage[StudentAndCritic]):
     def __init__(
         self,
         settings: DmdSettings,
+        *,
         teacher: TextToVideo,
         critic: TextToVideo,
         student: TextToVideo,
@@ -74,19 +85,17 @@ class DmdStage(Stage):
         self.settings, self.data, self.codec = settings, data, codec
         self.stream, self.batch, self.reward = stream, batch, reward
         self.teacher = teacher.eval().requires_grad_(False)
-        self.module: nn.ModuleDict = nn.ModuleDict({"student": student, "critic": critic})
+        self.module = StudentAndCritic(student, critic)
 
-    def is_hidden(self, name: str) -> bool:
-        return is_hidden(name)
+    def hidden_parameters(self) -> Iterable[nn.Parameter]:
+        return [*self.module.student.hidden_parameters(), *self.module.critic.hidden_parameters()]
 
     def is_averaged(self, name: str) -> bool:
         return name.startswith("student.")
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
         generator = draw.generator
-        student, critic = self.module["student"], self.module["critic"]
-        assert isinstance(student, TextToVideo)
-        assert isinstance(critic, TextToVideo)
+        student, critic = self.module.student, self.module.critic
         captions = self.data.captions(draw)
         if draw.step % (1 + self.settings.critic_steps):
             with torch.no_grad():
@@ -120,9 +129,8 @@ class DmdStage(Stage):
         def noise() -> Tensor:
             return torch.randn(shape, generator=draw.generator).to(device)
 
-        rollout = TrainingRollout(
-            student.dit, self.stream, student.prompt(captions), size=LatentSize(*shape[-2:])
-        )
+        size = LatentSize(*shape[-2:])
+        rollout = ModelRollout(student.dit, self.stream, student.prompt(captions), size)
         chunks = []
         for i in range(count):
             with torch.set_grad_enabled(torch.is_grad_enabled() and i >= count - window):
@@ -135,26 +143,21 @@ class DmdStage(Stage):
     ) -> tuple[Tensor, Tensor]:
         """x0-predictions of teacher, with guidance, and critic at a random noise level."""
         timesteps = draw_timesteps(len(x0), self.stream.shift, generator).to(x0.device)
-        sigmas = (timesteps / 1000)[:, None].expand(-1, x0.shape[1])
+        sigmas = (timesteps / TIMESTEPS)[:, None].expand(-1, x0.shape[1])
         x_t = interpolate(x0, torch.randn(x0.shape, generator=generator).to(x0.device), sigmas)
 
         def predict(network: TextToVideo, x: Tensor, t: Tensor, prompt: PromptCache) -> Tensor:
-            return x - (t / 1000).view(-1, 1, 1, 1, 1) * network.dit(x, t, prompt)
+            # Not `to_x0`, whose float64 is for what a stream feeds back: this is a target, seen once.
+            return x - (t / TIMESTEPS).view(-1, 1, 1, 1, 1) * network.dit(x, t, prompt)
 
         both = self.teacher.prompt(captions + [""] * len(captions))
         real, real_empty = predict(self.teacher, torch.cat([x_t, x_t]), timesteps.repeat(2), both).chunk(2)
         fake = predict(critic, x_t, timesteps, critic.prompt(captions))
         return real + self.settings.guidance_scale * (real - real_empty), fake
 
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        assert isinstance(module, nn.ModuleDict)
-        student = module["student"]
-        assert isinstance(student, TextToVideo)
+    def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
         count, sheet = self.settings.eval_prompts, folder / f"{step}.png"
-        return self.data.score(student, self.codec, self.stream, count, sheet)
+        return self.data.score(self.module.student, self.codec, self.stream, count, sheet)
 
-    def export(self, module: nn.Module, folder: Path) -> None:
-        assert isinstance(module, nn.ModuleDict)
-        student = module["student"]
-        assert isinstance(student, TextToVideo)
-        student.save(folder)
+    def export(self, folder: Path) -> None:
+        self.module.student.save(folder)

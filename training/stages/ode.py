@@ -8,17 +8,18 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrf.config import StreamConfig
 from pyrf.loop.sampler import FewStepSampler
+from pyrf.loop.schedule import TIMESTEPS
 from pyrf.models.codecs.codec import Codec
 from pyrf.settings import Settings
 from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
 from pyrf.training.runner.origin import fingerprint
-from pyrf.training.runner.trainer import Draw, Stage
-from pyrf.training.scratch.networks import TextToVideo, is_hidden
+from pyrf.training.runner.stage import Draw
 from pyrf.training.stages.data import Data, Paths
+from pyrf.training.stages.networks import NetworkStage, TextToVideo
 from pyrf.training.stages.paths import END, STATES, PathShards
 
 
@@ -42,19 +43,23 @@ class OdeSettings(Settings):
 
 def few_step_sigmas(stream: StreamConfig) -> Tensor:
     """Noise levels of the denoise calls, falling, float32."""
-    return torch.tensor(FewStepSampler(stream).timesteps) / 1000
+    return torch.tensor(FewStepSampler(stream).timesteps) / TIMESTEPS
 
 
-class OdeStage(Stage):
+class OdeStage(NetworkStage):
     """Makes the paths that are missing, then learns from them.
 
     Args:
+        paths: how both networks see a clip.
+        batch: samples of a micro-batch, and of a batch of paths.
+        folder: of the stage, where paths are kept.
         origin: fingerprint of the teacher and of what its paths begin with.
     """
 
     def __init__(
         self,
         settings: OdeSettings,
+        *,
         teacher: TextToVideo,
         student: TextToVideo,
         data: Data,
@@ -68,15 +73,12 @@ class OdeStage(Stage):
         self.settings, self.data, self.paths, self.batch = settings, data, paths, batch
         self.codec, self.stream = codec, stream
         self.sigmas = few_step_sigmas(stream)
-        self.module: TextToVideo = student
+        self.module = student
         shaping = settings.model_dump(exclude={"paths", "eval_prompts"})
         origin = fingerprint(origin, shaping, batch, stream)
         self.shards = PathShards(folder / "paths", settings.paths, origin)
         teacher.eval().requires_grad_(False)
         self.shards.make(lambda index: self._make_shard(teacher, index))
-
-    def is_hidden(self, name: str) -> bool:
-        return is_hidden(name)
 
     def _make_shard(self, teacher: TextToVideo, index: int) -> tuple[dict[str, Tensor], list[str]]:
         count = self.settings.shard_batches
@@ -93,7 +95,7 @@ class OdeStage(Stage):
         prompt = teacher.prompt(start.captions + [""] * batch)
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-            timesteps = (1000 * sigma).to(x.device).expand(2 * batch, frames)
+            timesteps = (TIMESTEPS * sigma).to(x.device).expand(2 * batch, frames)
             both = self.paths.teach(teacher, torch.cat([x, x]), timesteps, prompt, given).float()
             v, v_empty = both.chunk(2)
             return v_empty + scale * (v - v_empty)
@@ -117,16 +119,11 @@ class OdeStage(Stage):
         sigmas, end = self.sigmas[level].to(device), end.to(device)
         given = {name: tensor.to(device) for name, tensor in given.items()}
         prompt = self.module.prompt(captions)
-        velocity = self.paths.learn(self.module, x_t, 1000 * sigmas, prompt, given)
+        velocity = self.paths.learn(self.module, x_t, TIMESTEPS * sigmas, prompt, given)
         errors = ode_regression_loss(velocity, x_t, sigmas, end).unflatten(1, (-1, chunk)).mean(2)
         weights = given["weights"]
         return (errors * weights).sum() / weights.sum(), {}
 
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        assert isinstance(module, TextToVideo)
+    def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
         count, sheet = self.settings.eval_prompts, folder / f"{step}.png"
-        return self.data.score(module, self.codec, self.stream, count, sheet)
-
-    def export(self, module: nn.Module, folder: Path) -> None:
-        assert isinstance(module, TextToVideo)
-        module.save(folder)
+        return self.data.score(self.module, self.codec, self.stream, count, sheet)

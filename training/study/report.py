@@ -11,7 +11,7 @@ from pyrf.files import whole_file
 from pyrf.training.study.study import COLUMNS, VARIANTS, StudySettings, Variant
 
 Columns = list[dict[str, float]]
-"""One dictionary a seed."""
+"""One dictionary per seed."""
 UNITS = {"dynamic": "px/s", "drift": "points"} | dict.fromkeys(COLUMNS[2:], "%")
 
 
@@ -61,7 +61,7 @@ def verdict(results: dict[str, Columns | None], ordering: Ordering) -> str:
 
 
 def table(results: dict[str, Columns | None]) -> str:
-    """Markdown, a row a variant, mean and deviation over seeds."""
+    """Markdown, a row per variant, mean and deviation over seeds."""
     lines = [
         "| variant | " + " | ".join(f"{name}, {UNITS[name]}" for name in COLUMNS) + " |",
         "|---" * (len(COLUMNS) + 1) + "|",

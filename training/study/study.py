@@ -26,11 +26,9 @@ from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.evaluation.held_out import JUDGED_SECONDS, grade
 from pyrf.evaluation.streams import Student, batches, make_videos
 from pyrf.files import whole_file
-from pyrf.training.recipe import Recipe
 from pyrf.training.runner.origin import fingerprint
-from pyrf.training.scratch.build import load_codec
-from pyrf.training.scratch.networks import load_network
-from pyrf.worlds.world import Frames, Prompt, World
+from pyrf.training.scratch.recipe import ScratchRecipe
+from pyrf.worlds.world import Frames, World, WorldPrompt
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +49,7 @@ class PlainSinkRollout(TorchRollout):
 
     @torch.inference_mode()
     def begin_chunk(self) -> None:
-        cache = self._started()
-        for master in (*(cache.key_masters or ()), *(cache.value_masters or ())):
+        for master in (*(self.cache.key_masters or ()), *(self.cache.value_masters or ())):
             master.zero_()
         super().begin_chunk()
 
@@ -111,7 +108,7 @@ class StudySettings:
 
 
 def measure(
-    student: Student, world: MeasuredWorld, prompts: list[Prompt], seed: int, seconds: float
+    student: Student, world: MeasuredWorld, prompts: list[WorldPrompt], seed: int, seconds: float
 ) -> dict[str, float]:
     """All columns of one variant and seed, each the mean over the prompts' streams."""
     rows: list[dict[str, float]] = []
@@ -126,26 +123,26 @@ def measure(
     return means | {name: scores[name] for name in ("color", "shape", "motion")}
 
 
-def load_variant(recipe: Recipe, variant: Variant, folder: Path) -> Student:
+def load_variant(recipe: ScratchRecipe, variant: Variant, folder: Path) -> Student:
     """The student of a variant from the stages in `folder`.
 
     Raises:
         FileNotFoundError: when its stage has not been run.
     """
-    network = load_network(folder / variant.network, recipe.world.vocabulary)
-    stream = recipe.stream_config
+    run, stream = recipe.run_in(folder), recipe.stream
+    network = run.network_of(variant.network)
     stream = replace(stream, sink_alpha=variant.alpha, sink_frames=stream.chunk_frames if variant.sink else 0)
-    backend = TorchRollout if variant.master else PlainSinkRollout
+    rollout = TorchRollout if variant.master else PlainSinkRollout
     dit = network.dit.to(variant.dtype).eval()
-    return Student(dit, network.text.encode, load_codec(folder / recipe.ship.codec), stream, backend)
+    return Student(dit, network.encode, run.codec_of(recipe.ship.codec), stream, rollout)
 
 
 def run_study(
-    recipe: Recipe, folder: Path, settings: StudySettings
+    recipe: ScratchRecipe, folder: Path, settings: StudySettings
 ) -> Iterator[tuple[Variant, list[dict[str, float]] | None]]:
     """Measure, or read back, each variant: its columns for every seed; None where it was not trained.
 
-    The recipe's processes share the work, a variant and seed each at a time.
+    The recipe's processes share the work, one variant and seed each at a time.
 
     Raises:
         ValueError: when the recipe's world cannot measure streams.
@@ -158,7 +155,7 @@ def run_study(
     if not any(network.exists() for network in networks.values()):
         stages = dict.fromkeys(variant.network for variant in VARIANTS)
         raise FileNotFoundError(f"{folder} holds none of the stages {', '.join(stages)}; train them first")
-    codec = load_codec(folder / recipe.ship.codec).network
+    codec = recipe.run_in(folder).codec_of(recipe.ship.codec).network
     results.mkdir(exist_ok=True)
     missing: list[_Task] = []
     files: dict[Variant, list[Path] | None] = {}
@@ -191,7 +188,7 @@ def run_study(
 class _Task:
     """A variant and a seed to measure, and where its columns go."""
 
-    recipe: Recipe
+    recipe: ScratchRecipe
     folder: Path
     settings: StudySettings
     variant: Variant

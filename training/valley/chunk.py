@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrf.models.codecs.taehv import TAEHV, TAEHVCodec, TAEHVConfig
-from pyrf.training.runner.trainer import Stage, TrainSettings, train
+from pyrf.training.runner.stage import TrainSettings
+from pyrf.training.runner.trainer import train
 from pyrf.training.scratch.latents import encode_scenes
-from pyrf.training.scratch.networks import TextToVideo
 from pyrf.training.scratch.teacher import TeacherSettings, TeacherStage
 from pyrf.training.valley.clips import FIRST_SEED
 from pyrf.training.valley.networks import load, new_network
@@ -37,12 +37,11 @@ CHUNK = 3
 class ChunkStage(TeacherStage):
     """A teacher that is judged on all frames that it decodes to, and single latents by what stands still."""
 
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        assert isinstance(module, TextToVideo)
+    def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
         prompts = self.scenes.world.held_out(self.settings.eval_prompts)
         latents = torch.cat(
             [
-                self.sample(module, [prompt.text for prompt in prompts[i : i + 16]], i)
+                self.sample(self.module, [prompt.text for prompt in prompts[i : i + 16]], i)
                 for i in range(0, len(prompts), 16)
             ]
         )
@@ -88,7 +87,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
-    def build() -> Stage:
+    def build() -> ChunkStage:
         codec = load_codec(arguments.codec)
         scenes = encode_scenes(codec, Valley(), arguments.scenes, FIRST_SEED, arguments.codec / "latents")
         network = new_network() if arguments.start is None else load(arguments.start)

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrf.files import whole_file
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, TAEHVConfig
-from pyrf.training.runner.trainer import Draw, Stage, TrainSettings, train
+from pyrf.training.runner.stage import Draw, Stage, TrainSettings
+from pyrf.training.runner.trainer import train
 from pyrf.training.valley.clips import FIRST_SEED, HELD_OUT_SEED, balloon_mask, clip, edges
 from pyrf.training.valley.linear import DEVIATION, PATCH, fit, write
 from pyrf.video.strips import contact_sheet
@@ -44,7 +45,7 @@ NOISE = 0.08
 """Largest deviation of the noise on latents, which a network's own errors resemble."""
 
 
-class CodecStage(Stage):
+class CodecStage(Stage[TAEHV]):
     """`start` holds the weights to go on from.
 
     Args:
@@ -58,10 +59,6 @@ class CodecStage(Stage):
         self.module: TAEHV = TAEHV(CONFIG).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module.load_state_dict(start)
         self.module.encoder.requires_grad_(not freeze_encoder)
-
-    def is_hidden(self, name: str) -> bool:
-        last = len(self.module.encoder) - 1, len(self.module.decoder) - 1
-        return not name.startswith(("encoder.0.", f"encoder.{last[0]}.", "decoder.1.", f"decoder.{last[1]}."))
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
         parts = [self._window(draw.rng) for _ in range(self.batch)]
@@ -110,17 +107,15 @@ class CodecStage(Stage):
         video, weight = video[window], weight[window]
         return (video.flip(-1), weight.flip(-1)) if rng.random() < 0.5 else (video, weight)
 
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        assert isinstance(module, TAEHV)
-        scores, rows = score(module, self.world, clips=24, frames=24)
+    def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
+        scores, rows = score(self.module, self.world, clips=24, frames=24)
         contact_sheet(rows, folder / f"codec_{step}.png", columns=3)
         return scores
 
-    def export(self, module: nn.Module, folder: Path) -> None:
-        assert isinstance(module, TAEHV)
+    def export(self, folder: Path) -> None:
         with whole_file(folder / "config.json") as temporary:
-            temporary.write_text(json.dumps(module.config.to_dict(), indent=2))
-        state: dict[str, Tensor] = {k: v.contiguous().clone() for k, v in module.state_dict().items()}
+            temporary.write_text(json.dumps(self.module.config.to_dict(), indent=2))
+        state: dict[str, Tensor] = {k: v.contiguous().clone() for k, v in self.module.state_dict().items()}
         with whole_file(folder / "diffusion_pytorch_model.safetensors") as temporary:
             save_file(state, temporary)
 
@@ -190,7 +185,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     world, folder = Valley(), arguments.out
 
-    def build() -> Stage:
+    def build() -> CodecStage:
         if arguments.start is not None:
             start = load_file(arguments.start)
         else:

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pyrf.files import whole_file
-from pyrf.training.runner.trainer import Draw, Stage, TrainSettings, train
+from pyrf.training.runner.stage import Draw, Stage, TrainSettings
+from pyrf.training.runner.trainer import train
 from pyrf.training.valley.frames import UNSURE, LabelledFrames, labelled_frames
 from pyrf.worlds.valley.detector_network import CLASSES, FrameReader
 from pyrf.worlds.valley.world import Valley
@@ -25,7 +26,7 @@ FIRST_SEED, HELD_OUT_SEED = 10**7, 10**9
 """Of the scenes trained on, and of those that only evaluations see."""
 
 
-class DetectorStage(Stage):
+class DetectorStage(Stage[FrameReader]):
     def __init__(self, frames: LabelledFrames, held_out: LabelledFrames, batch: int) -> None:
         self.frames, self.held_out, self.batch = frames, held_out, batch
         self.module: FrameReader = FrameReader().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -42,14 +43,13 @@ class DetectorStage(Stage):
             loss = loss + F.cross_entropy(logits[name], self.frames.classes[index, number])
         return loss, {}
 
-    def evaluate(self, module: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        assert isinstance(module, FrameReader)
+    def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
         scores: dict[str, list[Tensor]] = {}
         held = self.held_out
         for frames, classes, maps in zip(
             held.frames.split(50), held.classes.split(50), held.maps.long().split(50)
         ):
-            logits, map_logits = module(frames.float() / 255)
+            logits, map_logits = self.module(frames.float() / 255)
             for number, name in enumerate(CLASSES):
                 scores.setdefault(name, []).append(logits[name].argmax(1) == classes[:, number])
             is_there = (maps > 0) & (maps != UNSURE)
@@ -57,8 +57,8 @@ class DetectorStage(Stage):
             scores.setdefault("empty", []).append(map_logits.argmax(1)[maps == 0] == 0)
         return {name: float(torch.cat(right).float().mean()) for name, right in scores.items()}
 
-    def export(self, module: nn.Module, folder: Path) -> None:
-        save_reader(module, folder / "detector.safetensors")
+    def export(self, folder: Path) -> None:
+        save_reader(self.module, folder / "detector.safetensors")
 
 
 def damaged(frames: Tensor, generator: torch.Generator) -> Tensor:
@@ -108,7 +108,7 @@ def main() -> None:
     world = Valley()
     folder: Path = arguments.out
 
-    def build() -> Stage:
+    def build() -> DetectorStage:
         frames = labelled_frames(world, arguments.scenes, FIRST_SEED, folder / "frames")
         held_out = labelled_frames(world, 250, HELD_OUT_SEED, folder / "held_out")
         return DetectorStage(frames, held_out, arguments.batch)

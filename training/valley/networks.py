@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from pyrf.training.scratch.networks import NetworkSettings, TextToVideo
+from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
 from pyrf.worlds.valley.captions import vocabulary
 
 
@@ -22,14 +22,14 @@ class ValleyNetworkSettings(NetworkSettings):
 SMALL = {"dim": 192, "ffn_dim": 768, "num_heads": 6, "num_layers": 6}
 
 
-def new_network() -> TextToVideo:
+def new_network() -> ScratchTextToVideo:
     """A network with random weights, of the size that two cores can train and stream."""
-    return TextToVideo(ValleyNetworkSettings(**SMALL), vocabulary())
+    return ScratchTextToVideo(ValleyNetworkSettings(**SMALL), vocabulary())
 
 
-def load(folder: Path) -> TextToVideo:
+def load(folder: Path) -> ScratchTextToVideo:
     """The network that a stage saved to `folder`."""
     settings = ValleyNetworkSettings(**json.loads((folder / "network.json").read_text()))
-    network = TextToVideo(settings, vocabulary())
+    network = ScratchTextToVideo(settings, vocabulary())
     network.load_state_dict(load_file(folder / "network.safetensors"))
     return network

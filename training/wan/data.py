@@ -11,14 +11,15 @@ from torch import Tensor
 
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.rope import rope_table
-from pyrf.loop.sampler import SeededNoise, TrainingRollout
+from pyrf.loop.sampler import SeededNoise
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.dit.attention import WindowAttention
 from pyrf.models.dit.model import PromptCache
+from pyrf.models.dit.rollout import ModelRollout
 from pyrf.training.runner import processes
-from pyrf.training.runner.trainer import Draw
-from pyrf.training.scratch.networks import TextToVideo
+from pyrf.training.runner.stage import Draw
 from pyrf.training.stages.data import Given, PathStart
+from pyrf.training.stages.networks import TextToVideo
 from pyrf.training.wan.prompts import PromptOrder
 from pyrf.video.strips import contact_sheet
 
@@ -96,12 +97,7 @@ class WanData:
         videos: dict[str, Any] = {}
         for seed, caption in enumerate(captions):
             noise = SeededNoise([seed], (stream.chunk_frames, *self.latent_shape), self.device)
-            rollout = TrainingRollout(
-                network.dit,
-                stream,
-                network.prompt([caption]),
-                size=self.size,
-            )
+            rollout = ModelRollout(network.dit, stream, network.prompt([caption]), self.size)
             decoder, last = codec.decoder(), len(stream.denoising_steps) - 1
             chunks = [
                 decoder.decode(rollout.next_chunk(noise, last))

@@ -21,34 +21,17 @@ import torch
 from torch import nn
 
 from pyrf.bundle.weights import unfilled
-from pyrf.config import PATCH, ModelConfig
-from pyrf.evaluation.scores.settings import VideoAlignSettings, single_scores
+from pyrf.config import PATCH, ModelConfig, StreamConfig
+from pyrf.evaluation.scores.settings import ScoreSettings, VideoAlignSettings, single_scores
 from pyrf.models.dit.model import WanModel
 from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
-from pyrf.training.recipe import WanDmdRecipe, WanOdeRecipe, WanRecipe
+from pyrf.models.wan21 import LATENTS
+from pyrf.training.needs import MemoryRow, NetworkSize
 
 FLOAT, HALF = 4, 2
 """Bytes of a float32 and of a bfloat16."""
-SPATIAL_STRIDE = 8
-"""Of Wan's VAE."""
 JUDGE_PARAMETERS = 2_208_985_600
 """Of Qwen2-VL-2B-Instruct: transformers' Qwen2VLForConditionalGeneration on the meta device."""
-
-
-@dataclass(frozen=True)
-class NetworkSize:
-    """Parameters of a sharded DiT.
-
-    Attributes:
-        parameters: of the whole.
-        share: of them that the fullest process keeps.
-        gathered: of them that are whole at once: two blocks, one computing and one arriving, and all that
-            is in no block.
-    """
-
-    parameters: int
-    share: int
-    gathered: int
 
 
 def parameters_of(module: nn.Module) -> int:
@@ -80,84 +63,97 @@ def vae_parameters() -> int:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A part of a GPU's memory.
+class Clip:
+    """One micro-batch, and how it is computed.
 
     Attributes:
-        bytes: of it.
-        how: what they are.
+        height, width: pixels.
+        checkpointing: whether each block is computed again in the backward.
     """
 
-    part: str
-    bytes: int
-    how: str
+    batch: int
+    latent_frames: int
+    height: int
+    width: int
+    stream: StreamConfig
+    checkpointing: bool
 
+    def tokens(self, latent_frames: int) -> int:
+        """Tokens of as many latent frames of the whole micro-batch."""
+        frame = self.height * self.width // LATENTS.spatial_stride**2 // math.prod(PATCH)
+        return self.batch * latent_frames * frame
 
-def activation_rows(recipe: WanRecipe, stage: WanOdeRecipe | WanDmdRecipe) -> list[Row]:
-    """What a micro-batch keeps and computes with, see the module."""
-    frame = recipe.height * recipe.width // SPATIAL_STRIDE**2 // math.prod(PATCH)
-    stream, batch = recipe.stream_config, stage.train.batch
-    tokens, chunk = batch * recipe.latent_frames * frame, batch * stream.chunk_frames * frame
-    student, teacher = stage.student.config, stage.teacher.config
-
-    def differentiable(config: ModelConfig, kept: int, at_once: int) -> int:
-        """`kept` tokens of inputs, `at_once` of them in the block that is computed."""
+    def differentiable(self, config: ModelConfig, kept: int, at_once: int) -> int:
+        """Bytes of a call with a gradient: `kept` tokens of inputs, `at_once` of them in a block."""
         block = (16 * config.dim + 2 * config.ffn_dim) * HALF
-        if not recipe.checkpointing:
+        if not self.checkpointing:
             return config.num_layers * kept * block
         return config.num_layers * kept * config.dim * HALF + at_once * block
 
-    teaching = 2 * tokens * (6 * teacher.dim + teacher.ffn_dim) * HALF
-    if isinstance(stage, WanOdeRecipe):
-        learning = differentiable(student, tokens, tokens)
-        what = "student over the whole clip, or the teacher's guided call while paths are made"
-        return [Row("activations (estimate)", max(learning, teaching), what)]
+    def teaching(self, teacher: ModelConfig) -> int:
+        """Bytes of the teacher's guided call over the whole clip."""
+        return 2 * self.tokens(self.latent_frames) * (6 * teacher.dim + teacher.ffn_dim) * HALF
+
+
+def ode_rows(clip: Clip, student: ModelConfig, teacher: ModelConfig) -> list[MemoryRow]:
+    """What a micro-batch of ODE regression keeps and computes with, see the module."""
+    tokens = clip.tokens(clip.latent_frames)
+    most = max(clip.differentiable(student, tokens, tokens), clip.teaching(teacher))
+    what = "student over the whole clip, or the teacher's guided call while paths are made"
+    return [MemoryRow("activations (estimate)", most, what)]
+
+
+def dmd_rows(
+    clip: Clip, student: ModelConfig, critic: ModelConfig, teacher: ModelConfig, chunks: range
+) -> list[MemoryRow]:
+    """The same of distribution matching; `chunks` of the rollout carry a gradient."""
+    tokens, chunk = clip.tokens(clip.latent_frames), clip.tokens(clip.stream.chunk_frames)
+    slots = clip.stream.slots
     slot = chunk * 2 * student.dim * student.num_layers * HALF
-    chunks = range(stage.dmd.chunks - stage.dmd.window_chunks, stage.dmd.chunks)
-    contexts = sum(min(c, stream.slots - 1) for c in chunks) * slot
-    rollout = differentiable(student, len(chunks) * chunk, chunk)
-    critic = differentiable(stage.critic.config, tokens, tokens)
+    contexts = sum(min(c, slots - 1) for c in chunks) * slot
+    rollout = clip.differentiable(student, len(chunks) * chunk, chunk)
+    most = max(rollout + clip.teaching(teacher), clip.differentiable(critic, tokens, tokens))
+    what = "rollout and the teacher's guided call, or the critic over the whole clip"
     return [
-        Row("contexts of the rollout", contexts, "keys and values that each chunk's backward needs"),
-        Row(
-            "activations (estimate)",
-            max(rollout + teaching, critic),
-            "rollout and the teacher's guided call, or the critic over the whole clip",
-        ),
-        Row(
-            "KV cache of the rollout",
-            (stream.slots + 1) * slot,
-            f"{stream.slots} slots, sink's hidden halves",
-        ),
+        MemoryRow("contexts of the rollout", contexts, "keys and values that each chunk's backward needs"),
+        MemoryRow("activations (estimate)", most, what),
+        MemoryRow("KV cache of the rollout", (slots + 1) * slot, f"{slots} slots, sink's hidden halves"),
     ]
 
 
-def memory_rows(
-    recipe: WanRecipe, stage: WanOdeRecipe | WanDmdRecipe, networks: dict[str, NetworkSize]
-) -> list[Row]:
-    """All parts of the fullest GPU's memory."""
+def score_rows(settings: ScoreSettings | None) -> list[MemoryRow]:
+    """Weights of the networks among the scores that make a reward."""
+    how = "Qwen2-VL-2B, whole on every GPU"
+    return [
+        MemoryRow("reward: weights", JUDGE_PARAMETERS * (HALF if score.dtype == "bfloat16" else FLOAT), how)
+        for score in single_scores(settings)
+        if isinstance(score, VideoAlignSettings)
+    ]
+
+
+def weight_rows(networks: dict[str, NetworkSize], compute: int) -> list[MemoryRow]:
+    """Weights and what belongs to them; `compute` bytes per weight where it is computed with."""
     rows = []
-    compute = HALF if recipe.precision == "bfloat16" else FLOAT
     for name, size in networks.items():
         if name == "teacher":
-            rows.append(Row("teacher: weights", size.share * compute, "sharded, frozen"))
+            rows.append(MemoryRow("teacher: weights", size.share * compute, "sharded, frozen"))
             continue
         rows += [
-            Row(f"{name}: weights", size.share * FLOAT, "sharded, float32"),
-            Row(f"{name}: AdamW", size.share * 2 * FLOAT, "two moments"),
+            MemoryRow(f"{name}: weights", size.share * FLOAT, "sharded, float32"),
+            MemoryRow(f"{name}: AdamW", size.share * 2 * FLOAT, "two moments"),
         ]
     trained = max(size.share for name, size in networks.items() if name != "teacher")
-    rows.append(Row("gradients", trained * FLOAT, "sharded, float32; a step trains one network"))
-    rows.append(Row("student: average", networks["student"].share * FLOAT, "sharded, float32"))
     largest = max(size.gathered for size in networks.values())
-    rows.append(Row("gathered weights", largest * compute, "two blocks and what is in none, of the largest"))
-    rows += activation_rows(recipe, stage)
-    rows.append(
-        Row("VAE: weights", vae_parameters() * FLOAT, "in float32; its working memory is not counted")
+    return [
+        *rows,
+        MemoryRow("gradients", trained * FLOAT, "sharded, float32; a step trains one network"),
+        MemoryRow("student: average", networks["student"].share * FLOAT, "sharded, float32"),
+        MemoryRow("gathered weights", largest * compute, "two blocks and what is in none, of the largest"),
+    ]
+
+
+def vae_row() -> MemoryRow:
+    """Weights of the VAE."""
+    return MemoryRow(
+        "VAE: weights", vae_parameters() * FLOAT, "in float32; its working memory is not counted"
     )
-    for reward in single_scores(stage.dmd.reward) if isinstance(stage, WanDmdRecipe) else ():
-        if isinstance(reward, VideoAlignSettings):
-            bytes_each = HALF if reward.dtype == "bfloat16" else FLOAT
-            how = "Qwen2-VL-2B, whole on every GPU"
-            rows.append(Row("reward: weights", JUDGE_PARAMETERS * bytes_each, how))
-    return rows

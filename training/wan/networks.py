@@ -8,20 +8,19 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
-from pyrf.bundle.bundle import load_bundle
+from pyrf.bundle.bundle import Bundle
 from pyrf.bundle.weights import unfilled
 from pyrf.files import whole_file
 from pyrf.models.dit.model import PromptCache, WanModel
 from pyrf.models.text.encoder import TextEncoder
-from pyrf.training.recipe import WanNetwork
 from pyrf.training.runner import processes, sharding
-from pyrf.training.scratch.networks import TextToVideo
+from pyrf.training.stages.networks import TextToVideo
 
-STUDENT = "student.safetensors"
+STUDENT_FILE = "student.safetensors"
 """What a Wan stage leaves: a student file, see `pyrf.bundle.load_bundle`."""
 
 
@@ -39,7 +38,7 @@ class FrozenText:
         encoder.network.requires_grad_(False)
         self._rows: OrderedDict[str, Tensor] = OrderedDict()
 
-    def embed(self, captions: list[str]) -> Tensor:
+    def encode(self, captions: list[str]) -> Tensor:
         """Text rows [B, text_len, text_dim] on the device."""
         captions = [caption or self.negative for caption in captions]
         if unseen := [c for c in dict.fromkeys(captions) if c not in self._rows]:
@@ -57,27 +56,30 @@ class FrozenText:
 class WanTextToVideo(TextToVideo):
     """A Wan DiT and a text encoder that is no part of the module."""
 
-    def __init__(self, dit: WanModel, embed: Callable[[list[str]], Tensor]) -> None:
-        nn.Module.__init__(self)
-        self.dit, self.embed = dit, embed
+    def __init__(self, dit: WanModel, encode: Callable[[list[str]], Tensor]) -> None:
+        super().__init__()
+        self.dit, self._encode = dit, encode
 
     def prompt(self, captions: list[str]) -> PromptCache:
-        return self.dit.encode_prompt(self.embed(captions))
+        return self.dit.encode_prompt(self.encode(captions))
+
+    def encode(self, captions: list[str]) -> Tensor:
+        return self._encode(captions)
 
     def save(self, folder: Path) -> None:
-        """Write the DiT as a student file, whole or not at all; every process calls it."""
+        """Write the DiT as a student file."""
         whole = {
             name: (p.full_tensor() if isinstance(p, DTensor) else p).detach().cpu()
             for name, p in self.dit.state_dict().items()
         }
         if processes.rank() == 0:
-            with whole_file(folder / STUDENT) as temporary:
+            with whole_file(folder / STUDENT_FILE) as temporary:
                 save_file({name: tensor.contiguous() for name, tensor in whole.items()}, temporary)
 
 
 def load_wan(
-    settings: WanNetwork,
-    embed: Callable[[list[str]], Tensor],
+    bundle: Bundle,
+    encode: Callable[[list[str]], Tensor],
     mesh: DeviceMesh,
     *,
     dtype: torch.dtype,
@@ -90,10 +92,8 @@ def load_wan(
         dtype: of computation. Weights that are trained are kept in float32, others in this one.
 
     Raises:
-        ValueError: when the bundle is missing, damaged, or not of the size that the recipe says.
+        ValueError: when the bundle's weights are missing or damaged.
     """
-    bundle = load_bundle(settings.bundle, student=settings.weights)
-    settings.check(bundle.model_config)
     with unfilled():
         model = WanModel(bundle.model_config)
     model.to(torch.float32 if trained else dtype).requires_grad_(trained)
@@ -102,4 +102,4 @@ def load_wan(
     sharding.shard(model, mesh, dtype)
     tensors, source = bundle.transformer_weights()
     sharding.fill(model, tensors, source, processes.device())
-    return WanTextToVideo(model, embed)
+    return WanTextToVideo(model, encode)

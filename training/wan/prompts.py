@@ -21,8 +21,8 @@ class PromptError(ValueError):
 def read_prompts(path: str | Path) -> list[str]:
     """The prompts of a file, in its order.
 
-    A .txt file has one a line; a .jsonl file one object a line, with a string `prompt`; a .parquet file a
-    column `prompt` of strings. Blank lines are passed over.
+    A .txt file has one per line, a .jsonl file one object per line with a string `prompt`, and a .parquet
+    file has a column `prompt` of strings. Blank lines are passed over.
 
     Raises:
         PromptError: when the file is missing, damaged or empty, or a line holds no prompt.

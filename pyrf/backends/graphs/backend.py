@@ -1,4 +1,4 @@
-"""What engines that run exported graphs share: an export for each frame size, loaded once."""
+"""What backends that run exported graphs share: an export for each frame size, loaded once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from pyrf.bundle.bundle import Bundle
-from pyrf.export.manifest import ExportError
+from pyrf.config import LatentSize
+from pyrf.export.errors import ExportError
 from pyrf.export.store import check_export, stored_export
-from pyrf.models.codecs.codec import Codec
+from pyrf.models.codecs.codec import Codec, latent_size
 
 Graphs = TypeVar("Graphs")
 
@@ -40,34 +41,38 @@ class GraphBackend(Generic[Graphs]):
     ) -> None:
         self._bundle, self._codec, self._dtype, self._load = bundle, codec, dtype, load
         self._exported = None if exported is None else Path(exported)
-        self._size: tuple[int, int] | None = None
-        """Of the latents that `exported` is for."""
+        # Of the latents that `exported` is for.
+        self._size: LatentSize | None = None
         if self._exported is not None:
-            manifest = check_export(self._exported, bundle, dtype=dtype)
-            self._size = manifest.height, manifest.width
-        self._loaded: dict[tuple[int, int], Graphs] = {}
+            self._size = check_export(self._exported, bundle, dtype=dtype).size
+        self._loaded: dict[LatentSize, Graphs] = {}
         self._lock = threading.Lock()  # streams in other threads may ask for the same size
+        self._graphs(self._size or latent_size(bundle.height, bundle.width, codec))
 
-    def check_size(self, height: int, width: int) -> None:
-        """See `Backend.check_size`."""
-        if self._size is not None and self._size != (height, width):
+    def check_size(self, size: LatentSize) -> None:
+        """Refuse latents of another size than those of `exported`.
+
+        Raises:
+            ExportError: naming the frame size in pixels that it has.
+        """
+        if self._size is not None and self._size != size:
             has, asked = (
-                " x ".join(str(n * self._codec.spatial_stride) for n in size)
-                for size in (self._size, (height, width))
+                " x ".join(str(n * self._codec.spatial_stride) for n in latents)
+                for latents in (self._size, size)
             )
             raise ExportError(
                 f"{self._exported} was exported for frames of {has}, got {asked}; "
                 "take its height and width, or export yours"
             )
 
-    def _graphs(self, height: int, width: int) -> Graphs:
+    def _graphs(self, size: LatentSize) -> Graphs:
         """What is loaded for latents of a size."""
-        self.check_size(height, width)
+        self.check_size(size)
         with self._lock:
-            if (height, width) not in self._loaded:
-                stride = self._codec.spatial_stride
+            if size not in self._loaded:
+                height, width = (n * self._codec.spatial_stride for n in size)
                 folder = self._exported or stored_export(
-                    self._bundle, dtype=self._dtype, height=height * stride, width=width * stride
+                    self._bundle, dtype=self._dtype, height=height, width=width
                 )
-                self._loaded[height, width] = self._load(folder)
-            return self._loaded[height, width]
+                self._loaded[size] = self._load(folder)
+            return self._loaded[size]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 from pyrf.backends.base import Rollout
 from pyrf.config import LatentSize
 from pyrf.dtypes import dtype_of
-from pyrf.export.manifest import ExportError, Manifest
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import Manifest
 from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.rope import rope_table
 from pyrf.models.dit.model import sinusoid
@@ -41,41 +42,31 @@ class GraphVideo(Protocol):
 class GraphRollout(Rollout):
     """Computes the calls of one stream with the graphs of an export.
 
+    A subclass binds the graphs for each video, then puts the first prompt in force.
+
     Args:
         manifest: of the export.
+        batch: videos made together.
+        size: of the latents.
+        device: where the graphs run.
+
+    Raises:
+        ExportError: when the export is for another size.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
-        super().__init__(manifest.model, manifest.stream)
-        self.manifest = manifest
-        self._videos: list[GraphVideo] = []
-        self._modulations: dict[float, Tensor] = {}
-        self._rope: tuple[range, Tensor] | None = None
+    _videos: Sequence[GraphVideo]
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return dtype_of(self.manifest.dtype)
-
-    def start(self, batch: int, height: int, width: int) -> None:
-        manifest = self.manifest
-        if (height, width) != (manifest.height, manifest.width):
+    def __init__(self, manifest: Manifest, batch: int, size: LatentSize, device: torch.device) -> None:
+        if size != manifest.size:
             raise ExportError(
                 f"this was exported for latents of {manifest.height} x {manifest.width}, "
-                f"got {height} x {width}; export that size"
+                f"got {size.height} x {size.width}; export that size"
             )
-        super().start(batch, height, width)
-
-    def close(self) -> None:
-        super().close()
-        self._videos, self._modulations, self._rope = [], {}, None
-
-    def _begin(self, cache: SinkRingCache, size: LatentSize) -> None:
+        dtype = dtype_of(manifest.dtype)
+        super().__init__(manifest.model, manifest.stream, batch, size, dtype=dtype, device=device)
         self._size = size
-        self._videos = self._make_videos(cache, self._shape[0])
-
-    @abstractmethod
-    def _make_videos(self, cache: SinkRingCache, batch: int) -> list[GraphVideo]:
-        """Bind the graphs for the videos of a stream."""
+        self._modulations: dict[float, Tensor] = {}
+        self._rope: tuple[range, Tensor] | None = None
 
     @abstractmethod
     def _modulate(self, row: Tensor) -> Tensor:
@@ -95,7 +86,7 @@ class GraphRollout(Rollout):
             video.encode_prompt(rows)
 
     def _modulation(self, timestep: float) -> Tensor:
-        """The modulations of a timestep, made once a stream."""
+        """The modulations of a timestep, made once per stream."""
         if timestep not in self._modulations:
             row = sinusoid(torch.tensor([[timestep]], dtype=torch.float64), self.model_config.freq_dim)
             self._modulations[timestep] = self._modulate(row.float())
@@ -103,7 +94,7 @@ class GraphRollout(Rollout):
 
     def _rope_now(self) -> Tensor:
         """The rotations of the chunk under way, kept for its other calls."""
-        positions = self._started().frame_positions
+        positions = self.cache.frame_positions
         if self._rope is None or self._rope[0] != positions:
             self._rope = positions, self._upload(rope_table(self.model_config, positions, self._size))
         return self._rope[1]

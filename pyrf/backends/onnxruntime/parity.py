@@ -11,14 +11,36 @@ import torch
 from torch import Tensor
 
 from pyrf.backends.base import Rollout
-from pyrf.backends.onnxruntime.backend import OnnxDecoder, OnnxRuntimeRollout
+from pyrf.backends.onnxruntime.rollout import OnnxDecoder, OnnxRuntimeRollout
 from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.bundle.bundle import Bundle
+from pyrf.export.errors import ExportError
 from pyrf.export.graphs.widen import widen
 from pyrf.export.manifest import load_manifest
-from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from pyrf.models.codecs.codec import StreamingDecoder
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What an export in some precision may differ from torch in float32 by.
+
+    Attributes:
+        relative_error: at most.
+        psnr: of the frames in dB, at least.
+    """
+
+    relative_error: float
+    psnr: float
+
+
+BOUNDS = {
+    "float32": Bound(1e-3, 50.0),
+    "float16": Bound(0.05, 30.0),
+    "bfloat16": Bound(0.1, 25.0),
+    "fp8": Bound(0.5, 20.0),
+}
+"""By precision, with room above what was measured (docs/export.md). Faults of graphs go far beyond them."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +48,7 @@ class Parity:
     """How far the rollout of an export is from torch's in float32.
 
     Attributes:
+        precision: of the export, one of `BOUNDS`.
         chunks: that were rolled out.
         max_error: largest difference of latents.
         relative_error: root mean square of the difference over that of the latents.
@@ -33,14 +56,36 @@ class Parity:
         widened: whether what is bfloat16 in the export was computed as float32.
     """
 
+    precision: str
     chunks: int
     max_error: float
     relative_error: float
     psnr: float
     widened: bool
 
+    def __str__(self) -> str:
+        return (
+            f"{self.chunks} chunks in ONNX Runtime with torch in float32: latents differ "
+            f"by {self.max_error:.1e} at most, {self.relative_error:.1e} of their size; frames "
+            f"{self.psnr:.1f} dB" + ("; bfloat16 was computed as float32" if self.widened else "")
+        )
 
-def check_parity(bundle: Bundle, folder: Path, chunks: int) -> Parity:
+    def check(self) -> None:
+        """Refuse what lies outside the bound, or is not a number.
+
+        Raises:
+            ExportError: with what was found and what was allowed.
+        """
+        bound = BOUNDS[self.precision]
+        if not (self.relative_error <= bound.relative_error and self.psnr >= bound.psnr):
+            raise ExportError(
+                f"the {self.precision} graphs do not compute what torch computes. Of {self}. Allowed are "
+                f"{bound.relative_error:g} of the latents' size, and frames of {bound.psnr:g} dB or more. "
+                "Leave the check out to write them all the same"
+            )
+
+
+def measure_parity(bundle: Bundle, folder: Path, chunks: int) -> Parity:
     """Roll the same noise and prompt out in torch, in float32, and through an export's graphs.
 
     Args:
@@ -49,20 +94,24 @@ def check_parity(bundle: Bundle, folder: Path, chunks: int) -> Parity:
         chunks: to roll out; more than the stream's slots include an eviction.
     """
     manifest = load_manifest(folder)
-    size = manifest.height, manifest.width
-    model = TorchRollout(bundle.transformer(), bundle.stream_config)
-    codec = bundle.codec()
-    expected = _roll_out(model, codec.decoder(), size, chunks)
+    codec, config = bundle.codec(), bundle.model_config
+    generator = torch.Generator().manual_seed(0)
+    prompt = torch.randn(1, config.text_len, config.text_dim, generator=generator)
+    model = TorchRollout(bundle.transformer(), bundle.stream_config, 1, manifest.size, prompt)
+    expected = _roll_out(model, codec.decoder(), chunks)
+    del model
     with tempfile.TemporaryDirectory() as temporary:
         widened = manifest.dtype == "bfloat16"
         if widened:
             manifest = widen(folder, Path(temporary))
             folder = Path(temporary)
         graphs = GraphSet(folder, manifest, torch.get_num_threads())
-        found = _roll_out(OnnxRuntimeRollout(graphs), OnnxDecoder(graphs, codec, 1), size, chunks)
+        rollout = OnnxRuntimeRollout(graphs, 1, manifest.size, prompt)
+        found = _roll_out(rollout, OnnxDecoder(graphs, codec, 1), chunks)
     difference = found[0] - expected[0]
     noise = (found[1].double() - expected[1].double()).square().mean().item()
     return Parity(
+        precision="fp8" if manifest.fp8 else "bfloat16" if widened else manifest.dtype,
         chunks=chunks,
         max_error=difference.abs().max().item(),
         relative_error=(difference.norm() / expected[0].norm()).item(),
@@ -71,15 +120,8 @@ def check_parity(bundle: Bundle, folder: Path, chunks: int) -> Parity:
     )
 
 
-def _roll_out(
-    backend: Rollout, decoder: StreamingDecoder, size: tuple[int, int], chunks: int
-) -> tuple[Tensor, Tensor]:
-    """Latents [chunks, F, C, H, W] and frames [T, height, width, 3] of a random prompt."""
-    model, stream = backend.model_config, backend.stream
-    generator = torch.Generator().manual_seed(0)
-    backend.start(1, *size)
-    backend.set_prompt(torch.randn(1, model.text_len, model.text_dim, generator=generator))
-    loop = ChunkLoop(backend, stream, SeededNoise([0], (stream.chunk_frames, model.in_channels, *size)))
+def _roll_out(rollout: Rollout, decoder: StreamingDecoder, chunks: int) -> tuple[Tensor, Tensor]:
+    """Latents [chunks, F, C, H, W] and frames [T, height, width, 3] of seed 0."""
+    loop = rollout.loop([0])
     latents = [loop.next_chunk() for _ in range(chunks)]
-    backend.close()
     return torch.cat(latents), torch.cat([decoder.decode(x)[0] for x in latents])

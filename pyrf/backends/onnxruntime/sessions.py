@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pyrf.dtypes import dtype_of
-from pyrf.export.manifest import ExportError, GraphSpec, Manifest
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import GraphSpec, Manifest
 from pyrf.extras import needs
 
 with needs("onnx", "the onnxruntime backend"):

@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pyrf.backends.graphs.backend import GraphBackend
 from pyrf.backends.tensorrt.cuda import CudaDevice
-from pyrf.backends.tensorrt.rollout import DECODER, STUDENT, PlanSet, TensorRTDecoder, TensorRTRollout
-from pyrf.backends.tensorrt.runtime import TensorRTPlan, load_tensorrt, target
+from pyrf.backends.tensorrt.rollout import PlanSet, TensorRTDecoder, TensorRTRollout
+from pyrf.backends.tensorrt.runtime import TensorRTPlan
 from pyrf.bundle.bundle import Bundle
+from pyrf.config import LatentSize
 from pyrf.dtypes import name_of
-from pyrf.export.manifest import ExportError, load_manifest
-from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import DECODER, STUDENT, load_manifest
+from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, EngineTarget
+from pyrf.export.tensorrt.library import load_tensorrt
 from pyrf.models.codecs.codec import Codec
 
 logger = logging.getLogger(__name__)
 
-DTYPES = (torch.bfloat16, torch.float16)
+COMPUTE_DTYPES = (torch.bfloat16, torch.float16)
 
 OpenPlans = Callable[[Path], PlanSet]
 """Loads the engines of an exported folder, and builds those that it lacks."""
@@ -51,20 +55,18 @@ class TensorRTBackend(GraphBackend[PlanSet]):
         open_plans: OpenPlans,
         exported: str | Path | None = None,
     ) -> None:
-        if dtype not in DTYPES:
+        if dtype not in COMPUTE_DTYPES:
             raise ExportError(
                 f"the tensorrt backend computes in bfloat16 or float16, got {dtype}; "
                 "give dtype bfloat16, or use backend torch"
             )
         super().__init__(bundle, codec, dtype=name_of(dtype), load=open_plans, exported=exported)
-        height, width = bundle.height // codec.spatial_stride, bundle.width // codec.spatial_stride
-        self._graphs(*(self._size or (height, width)))
 
-    def backend(self, height: int, width: int) -> TensorRTRollout:
-        return TensorRTRollout(self._graphs(height, width))
+    def open(self, batch: int, size: LatentSize, prompt_embeds: Tensor) -> TensorRTRollout:
+        return TensorRTRollout(self._graphs(size), batch, size, prompt_embeds)
 
-    def decoder(self, batch: int, height: int, width: int) -> TensorRTDecoder:
-        return TensorRTDecoder(self._graphs(height, width), batch)
+    def decoder(self, batch: int, size: LatentSize) -> TensorRTDecoder:
+        return TensorRTDecoder(self._graphs(size), batch)
 
 
 def plans_on_gpu(trt: Any, device: CudaDevice, options: BuildOptions | None = None) -> OpenPlans:
@@ -73,7 +75,7 @@ def plans_on_gpu(trt: Any, device: CudaDevice, options: BuildOptions | None = No
     def open_plans(folder: Path) -> PlanSet:
         manifest = load_manifest(folder)
         here = replace(options or BuildOptions(), device=device.index)
-        built_for = target(trt, device.compute_capability)
+        built_for = EngineTarget.of(trt, device.compute_capability)
         engines = EngineFolder(folder, manifest, built_for, here, logger.warning)
         plans = {}
         for name in (*STUDENT, *DECODER):

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from pyrf.backends.tensorrt.device import Device, Memory, Plan, Stream
+from pyrf.backends.tensorrt.device import Device, Memory, Plan, Queue
 from pyrf.dtypes import dtype_of
-from pyrf.export.manifest import ExportError, TensorSpec
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import TensorSpec
 
 ALIGNMENT = 16
 """Bytes to which TensorRT and the kernels want addresses aligned; torch's allocator gives 512."""
@@ -37,13 +38,14 @@ class BoundPlan:
         self,
         plan: Plan,
         device: Device,
-        stream: Stream,
+        stream: Queue,
         scratch: Memory,
         buffers: Mapping[str, Tensor],
         length: int | None = None,
     ) -> None:
         self._device, self._stream = device, stream
         self._context = plan.context(scratch, stream, length)
+        self._scratch = scratch  # the context has its address only, and runs in it
         self._buffers: dict[str, Tensor] = {}
         self._graph: Callable[[], None] | None = None
         self._ready = False

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrf.backends.tensorrt.device import DeviceError, Stream
+from pyrf.backends.tensorrt.device import DeviceError, Queue
 from pyrf.extras import needs
 
 
@@ -99,7 +99,7 @@ class CudaDevice:
         return CudaStream(self._runtime)
 
     @contextmanager
-    def on(self, stream: Stream, *, join: bool = True) -> Iterator[None]:
+    def on(self, stream: Queue, *, join: bool = True) -> Iterator[None]:
         self._select()
         outer = torch.cuda.current_stream(self.torch_device)
         inner = torch.cuda.ExternalStream(stream.handle, self.torch_device)
@@ -116,7 +116,7 @@ class CudaDevice:
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, pin_memory=True)
 
-    def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, stream: Queue, enqueue: Callable[[], None]) -> Callable[[], None]:
         runtime, call = self._runtime, self._call
         # Other threads may allocate meanwhile, which a global capture would forbid.
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
@@ -131,7 +131,7 @@ class CudaDevice:
 
 
 class _Graph:
-    def __init__(self, runtime: Any, executable: Any, stream: Stream) -> None:
+    def __init__(self, runtime: Any, executable: Any, stream: Queue) -> None:
         self._runtime, self._executable, self._stream = runtime, executable, stream
         weakref.finalize(self, runtime.cudaGraphExecDestroy, executable)
 

@@ -24,7 +24,7 @@ class Event(Protocol):
         ...
 
 
-class Stream(Protocol):
+class Queue(Protocol):
     """Work that a device does in order."""
 
     @property
@@ -59,11 +59,11 @@ class Device(Protocol):
     @property
     def torch_device(self) -> torch.device: ...
 
-    def stream(self) -> Stream:
+    def stream(self) -> Queue:
         """A new stream."""
         ...
 
-    def on(self, stream: Stream, *, join: bool = True) -> AbstractContextManager[object]:
+    def on(self, stream: Queue, *, join: bool = True) -> AbstractContextManager[object]:
         """Inside, torch's work and allocations belong to the stream, and this thread to the device.
 
         The stream first waits for what torch's current stream was given before; afterwards that one waits
@@ -83,7 +83,7 @@ class Device(Protocol):
         """A host tensor that can be copied to and from while the host goes on."""
         ...
 
-    def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, stream: Queue, enqueue: Callable[[], None]) -> Callable[[], None]:
         """Record what `enqueue` gives to the stream, without running it.
 
         Returns:
@@ -103,7 +103,7 @@ class Context(Protocol):
         """Say where an input or output lies."""
         ...
 
-    def execute(self, stream: Stream) -> None:
+    def execute(self, stream: Queue) -> None:
         """Give one run to the stream.
 
         Raises:
@@ -126,7 +126,7 @@ class Plan(Protocol):
     @property
     def scratch_bytes(self) -> int: ...
 
-    def context(self, scratch: Memory, stream: Stream, length: int | None = None) -> Context:
+    def context(self, scratch: Memory, stream: Queue, length: int | None = None) -> Context:
         """A new context.
 
         Args:

@@ -10,22 +10,21 @@ Written against `pyrf.backends.tensorrt.device`: knows neither TensorRT nor CUDA
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pyrf.backends.base import PendingFrames
-from pyrf.backends.graphs.rollout import GraphRollout, GraphVideo, cache_buffers, decoder_turns
+from pyrf.backends.graphs.rollout import GraphRollout, cache_buffers, decoder_turns
 from pyrf.backends.tensorrt.bound_plan import BoundPlan
-from pyrf.backends.tensorrt.device import Device, Event, Memory, Plan
-from pyrf.backends.tensorrt.device import Stream as Queue
+from pyrf.backends.tensorrt.device import Device, Event, Memory, Plan, Queue
 from pyrf.backends.tensorrt.nvtx import stage
+from pyrf.config import LatentSize
 from pyrf.dtypes import dtype_of
-from pyrf.export.manifest import ExportError, GraphSpec, Manifest
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import DECODER, STUDENT, GraphSpec, Manifest, TensorSpec
 from pyrf.loop.cache import SinkRingCache
-
-STUDENT = ("prompt", "time", "denoise", "clean")
-DECODER = ("decoder_first", "decoder_next")
 
 
 class PlanSet:
@@ -60,30 +59,46 @@ def _fits(found: GraphSpec, wanted: GraphSpec) -> bool:
     return (set(found.inputs), set(found.outputs)) == (set(wanted.inputs), set(wanted.outputs))
 
 
+class Binder:
+    """Binds engines on one stream that never run at once: they share their scratch memory.
+
+    Args:
+        plans: the engines.
+        queue: where they run.
+        names: of the graphs that will be bound.
+    """
+
+    def __init__(self, plans: PlanSet, queue: Queue, names: Sequence[str]) -> None:
+        self._plans, self._queue, self._scratch = plans, queue, plans.scratch(names)
+
+    def __call__(self, name: str, buffers: Mapping[str, Tensor], length: int | None = None) -> BoundPlan:
+        """Bind an engine to buffers, see `BoundPlan`."""
+        plan, device = self._plans.plans[name], self._plans.device
+        return BoundPlan(plan, device, self._queue, self._scratch, buffers, length)
+
+    def inputs(self, name: str) -> tuple[TensorSpec, ...]:
+        """What a graph takes."""
+        return self._plans.plans[name].spec.inputs
+
+
 class TensorRTRollout(GraphRollout):
     """Computes the calls of one stream with engines.
 
     Args:
         plans: the engines.
+        batch: videos made together.
+        size: of the latents.
+        prompt_embeds: [B, text_len, text_dim], or [1, ...] for all videos.
     """
 
-    def __init__(self, plans: PlanSet) -> None:
-        super().__init__(plans.manifest)
-        self.plans = plans
-        self.gpu = plans.device
-        self.queue = plans.device.stream()
-
-    @property
-    def device(self) -> torch.device:
-        return self.gpu.torch_device
-
-    def start(self, batch: int, height: int, width: int) -> None:
+    def __init__(self, plans: PlanSet, batch: int, size: LatentSize, prompt_embeds: Tensor) -> None:
+        self.gpu, self.queue = plans.device, plans.device.stream()
         with self.gpu.on(self.queue):
-            super().start(batch, height, width)
-
-    def close(self) -> None:
-        self.queue.synchronize()  # work under way still uses the memory
-        super().close()
+            super().__init__(plans.manifest, batch, size, self.gpu.torch_device)
+            bind = Binder(plans, self.queue, STUDENT)
+            self._time = bind("time", {})
+            self._videos = [_Video(bind, self.cache, i, self.device) for i in range(batch)]
+        self.set_prompt(prompt_embeds)
 
     def set_prompt(self, prompt_embeds: Tensor, recache: bool = False) -> None:
         with self.gpu.on(self.queue), stage("prompt"):
@@ -105,17 +120,6 @@ class TensorRTRollout(GraphRollout):
         with self.gpu.on(self.queue):
             super().reopen_chunk()
 
-    def _make_videos(self, cache: SinkRingCache, batch: int) -> list[GraphVideo]:
-        scratch = self.plans.scratch(STUDENT)
-        self._time = self.bind("time", scratch, {})
-        return [_Video(self, cache, i, scratch) for i in range(batch)]
-
-    def bind(
-        self, name: str, scratch: Memory, buffers: Mapping[str, Tensor], length: int | None = None
-    ) -> BoundPlan:
-        """An engine bound to buffers, on this backend's stream."""
-        return BoundPlan(self.plans.plans[name], self.gpu, self.queue, scratch, buffers, length)
-
     def _modulate(self, row: Tensor) -> Tensor:
         self._time["sinusoid"].copy_(self._upload(row))
         self._time.run()
@@ -130,20 +134,20 @@ class TensorRTRollout(GraphRollout):
 class _Video:
     """The buffers of one video of a batch, and the engines bound to them."""
 
-    def __init__(self, owner: TensorRTRollout, cache: SinkRingCache, index: int, scratch: Memory) -> None:
+    def __init__(self, bind: Binder, cache: SinkRingCache, index: int, device: torch.device) -> None:
         self.cache = cache
         self._kv = cache_buffers(cache, index)
-        self._prompt = owner.bind("prompt", scratch, {})
+        self._prompt = bind("prompt", {})
         self._inputs: dict[str, Tensor] = {}
-        for spec in owner.plans.plans["denoise"].spec.inputs:
+        for spec in bind.inputs("denoise"):
             if spec.name.startswith("cross_"):
                 self._inputs[spec.name] = self._prompt[spec.name]
             elif spec.name not in self._kv and spec.name != "length":
                 dtype = dtype_of(spec.dtype)
-                self._inputs[spec.name] = torch.zeros(spec.shape, dtype=dtype, device=owner.device)
+                self._inputs[spec.name] = torch.zeros(spec.shape, dtype=dtype, device=device)
         buffers = self._inputs | self._kv
-        self._denoise = _ByLength(lambda length: owner.bind("denoise", scratch, buffers, length))
-        self._clean = _ByLength(lambda length: owner.bind("clean", scratch, buffers, length))
+        self._denoise = _ByLength(partial(bind, "denoise", buffers))
+        self._clean = _ByLength(partial(bind, "clean", buffers))
 
     def encode_prompt(self, rows: Tensor) -> None:
         self._prompt["prompt_embeds"].copy_(rows)
@@ -224,8 +228,8 @@ class TensorRTDecoder:
         self._gpu, self._queue = plans.device, plans.device.stream()
         self._shape = (batch, *plans.manifest.graphs["decoder_next"].inputs[0].shape[1:])
         with self._gpu.on(self._queue):
-            scratch = plans.scratch(DECODER)
-            self._videos = [_VideoDecoder(plans, self._queue, scratch) for _ in range(batch)]
+            bind = Binder(plans, self._queue, DECODER)
+            self._videos = [_VideoDecoder(plans, bind) for _ in range(batch)]
 
     def begin(self, latents: Tensor) -> PendingFrames:
         """Decode a chunk [B, F, C, h, w] while the host and torch's current stream go on.
@@ -247,12 +251,8 @@ class TensorRTDecoder:
 class _VideoDecoder:
     """The decoder of one video."""
 
-    def __init__(self, plans: PlanSet, queue: Queue, scratch: Memory) -> None:
+    def __init__(self, plans: PlanSet, bind: Binder) -> None:
         self._gpu = plans.device
-
-        def bind(name: str, buffers: Mapping[str, Tensor]) -> BoundPlan:
-            return BoundPlan(plans.plans[name], plans.device, queue, scratch, buffers)
-
         self._turns = decoder_turns(plans.manifest, bind)
 
     def begin(self, latents: Tensor) -> Tensor:

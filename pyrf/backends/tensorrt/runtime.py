@@ -6,36 +6,10 @@ from typing import Any
 
 import torch
 
-from pyrf.backends.tensorrt.device import Memory, Stream
-from pyrf.export.manifest import ExportError, GraphSpec, TensorSpec
-from pyrf.export.tensorrt.builder import make_logger
-from pyrf.export.tensorrt.engines import Target
-from pyrf.extras import needs
-
-_DTYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT64": "int64",
-    "BOOL": "bool",
-    "UINT8": "uint8",
-}
-
-
-def load_tensorrt() -> Any:
-    """The package tensorrt.
-
-    Raises:
-        MissingExtraError: when it is not installed, or its libraries do not load.
-    """
-    with needs("tensorrt", "the tensorrt backend"):
-        import tensorrt
-    return tensorrt
-
-
-def target(trt: Any, compute_capability: str) -> Target:
-    """What engines built here are good for."""
-    return Target(f"{trt.__name__} {trt.__version__}", compute_capability)
+from pyrf.backends.tensorrt.device import Memory, Queue
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import GraphSpec, TensorSpec
+from pyrf.export.tensorrt.library import TENSORRT_DTYPES, make_logger
 
 
 class TensorRTPlan:
@@ -87,13 +61,15 @@ class TensorRTPlan:
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         return tuple(
             TensorSpec(
-                name, _DTYPES[engine.get_tensor_dtype(name).name], tuple(engine.get_tensor_shape(name))
+                name,
+                TENSORRT_DTYPES[engine.get_tensor_dtype(name).name],
+                tuple(engine.get_tensor_shape(name)),
             )
             for name in names
             if engine.get_tensor_mode(name).name == mode
         )
 
-    def context(self, scratch: Memory, stream: Stream, length: int | None = None) -> TensorRTContext:
+    def context(self, scratch: Memory, stream: Queue, length: int | None = None) -> TensorRTContext:
         if (length is None) != (not self._lengths) or (length is not None and length not in self._lengths):
             raise ExportError(
                 f"the engine of {self._name!r} was built for lengths {list(self._lengths)}, got {length}"
@@ -130,7 +106,7 @@ class TensorRTContext:
         if not self._context.set_tensor_address(name, address):
             raise ExportError(f"TensorRT refuses the address of {name}: {self._last_error()}")
 
-    def execute(self, stream: Stream) -> None:
+    def execute(self, stream: Queue) -> None:
         if not self._context.execute_async_v3(stream.handle):
             raise RuntimeError(f"TensorRT did not run {self._name!r}: {self._last_error()}")
 

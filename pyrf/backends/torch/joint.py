@@ -13,40 +13,38 @@ from pyrf.models.dit.model import PromptCache
 
 
 class JointRollout:
-    """Computes the calls of a chunk of several streams together.
+    """Computes the calls of a chunk of several streams together, under the prompts they have now.
 
     The streams may have come differently far. Their caches stay where they are, and each is read and written
     at its own positions, so nothing is gathered.
 
     Args:
-        members: started and prompted backends of one model, with latents of one size.
+        members: rollouts of one model, with latents of one size.
     """
 
+    @torch.inference_mode()
     def __init__(self, members: Sequence[TorchRollout]) -> None:
         self.members = members
-        self.device = members[0].device
-        self._layers: list[_JointLayer] = []
-
-    @torch.inference_mode()
-    def begin_chunk(self) -> None:
-        """Make room for the next chunk in every cache."""
-        for member in self.members:
-            member.begin_chunk()
-        attentions, prompts = zip(*(member.in_force for member in self.members))
-        self._counts = [prompt.keys[0].shape[0] for prompt in prompts]
+        prompts = [member.prompt for member in members]
+        self._counts = [member.batch for member in members]
         self._prompt = PromptCache(
             tuple(torch.cat(keys) for keys in zip(*(prompt.keys for prompt in prompts))),
             tuple(torch.cat(values) for values in zip(*(prompt.values for prompt in prompts))),
         )
         self._layers = [
-            _JointLayer(layers, self._counts) for layers in zip(*(each.layers for each in attentions))
+            _JointLayer(layers, self._counts)
+            for layers in zip(*(member.attention.layers for member in members))
         ]
 
     def for_layer(self, layer: int) -> _JointLayer:
         """Self-attention of a layer (`pyrf.models.dit.attention.CachingAttention`)."""
         return self._layers[layer]
 
-    @torch.inference_mode()
+    def begin_chunk(self) -> None:
+        """Make room for the next chunk in every cache."""
+        for member in self.members:
+            member.begin_chunk()
+
     def reopen_chunk(self) -> None:
         """Make the last chunk anew in every cache."""
         for member in self.members:

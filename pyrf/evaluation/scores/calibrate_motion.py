@@ -15,8 +15,8 @@ import torch
 
 from pyrf.evaluation.scores.motion import raw_scores
 from pyrf.evaluation.scores.normalise import Normaliser
-from pyrf.worlds.choice import WORLDS
-from pyrf.worlds.world import Scene
+from pyrf.worlds.shapes.scenes import Scene
+from pyrf.worlds.shapes.world import ShapesWorld
 
 NORMALISED = ("motion", "magnitude")
 """The other two are shares of 0 to 1, and 1 for nearly all true clips."""
@@ -27,7 +27,7 @@ COMMAND = "python -m pyrf.evaluation.scores.calibrate_motion"
 
 def speed_open_scenes(count: int, seed: str) -> list[Scene]:
     """Scenes of the shapes world that move, with captions that name no speed."""
-    rng, world = random.Random(seed), WORLDS["shapes"]()
+    rng, world = random.Random(seed), ShapesWorld()
     return [world.draw(rng, open_speed=True) for _ in range(count)]
 
 

@@ -6,7 +6,7 @@ gates, each 1 for true motion and 0 for what only changes:
     motion = log(1 + magnitude / SPEED_SCALE) * coherence * permanence
 
 - magnitude: the length of the flow over a quarter of a second where the picture changes, mean over time, in
-  picture heights a second;
+  picture heights per second;
 - coherence: (a) the flow, followed to where it ends, goes on as it was: with m = max(|f|, |f'|), the mean of
   f.f' / m over that of m. Noise, jitter and jumps point elsewhere each time, so that their products cancel,
   and what shakes in place has turned round. (b) The way from frame to frame is no longer than the way over
@@ -40,14 +40,14 @@ from pyrf.evaluation.scores.protocol import Scores, as_scores, check_clips
 from pyrf.extras import needs
 
 FPS = 16
-"""Frames a second of Wan's and the shapes world's videos."""
+"""Frames per second of Wan's and the shapes world's videos."""
 MIN_FRAMES = 9
 MIN_SIZE = 32
 """Pixels; DIS looks at patches of 8 pixels on a pyramid."""
 WORKING_SIZE = 64
 """Larger frames are shrunk until their shorter side has as many pixels."""
 SPEED_SCALE = 0.125
-"""Heights a second; half a pixel a frame at 64 rows. Below, the score is near linear in speed."""
+"""Heights per second; half a pixel per frame at 64 rows. Below, the score is near linear in speed."""
 
 GRID = 2
 """Every second pixel of a row and a column is looked at; the flow itself is coarser than that."""
@@ -111,7 +111,7 @@ class MotionScore:
 
     Motion and magnitude have mean 0 and std 1 over true clips; the two gates are shares of 0 to 1.
 
-    A call needs some 7 ms a clip of 33 frames of 64 x 96 on one core (`benchmarks/optical_flow.py`).
+    A call needs some 7 ms per clip of 33 frames of 64 x 96 on one core (`benchmarks/optical_flow.py`).
 
     Args:
         normaliser: by default that of true clips of the shapes world whose captions leave the speed open

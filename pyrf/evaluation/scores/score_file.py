@@ -22,7 +22,7 @@ from pyrf.video.reader import read_frames
 
 
 def score_video(path: str | Path, prompt: str, score: Score) -> dict[str, float]:
-    """Every score of a video file, resampled to 16 frames a second.
+    """Every score of a video file, resampled to 16 frames per second.
 
     Raises:
         ValueError: when the file cannot be read, or is too short for the score.

@@ -1,4 +1,4 @@
-"""What every codec offers: latents to frames a chunk at a time, and frames to latents."""
+"""What every codec offers: latents to frames chunk by chunk, and frames to latents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pyrf.config import PATCH
+from pyrf.config import PATCH, LatentSize
 
 MAX_SIDE = 16384
 """Pixels of a frame's side, the most that H.264 encodes."""
@@ -53,8 +53,8 @@ class Codec(Protocol):
         ...
 
 
-def latent_size(height: int, width: int, codec: Codec) -> tuple[int, int]:
-    """Height and width of the latents of frames of a size in pixels.
+def latent_size(height: int, width: int, codec: Codec) -> LatentSize:
+    """The size of the latents of frames of a size in pixels.
 
     Raises:
         ValueError: when they do not split into the network's patches, or exceed MAX_SIDE.
@@ -66,7 +66,7 @@ def latent_size(height: int, width: int, codec: Codec) -> tuple[int, int]:
             raise ValueError(f"{name} must be a positive multiple of {multiple}, got {value}; try {nearest}")
         if value > MAX_SIDE:
             raise ValueError(f"{name} must be at most {MAX_SIDE} pixels, got {value}")
-    return height // codec.spatial_stride, width // codec.spatial_stride
+    return LatentSize(height // codec.spatial_stride, width // codec.spatial_stride)
 
 
 def check_frames(frames: Tensor, codec: Codec) -> None:

@@ -1,7 +1,7 @@
 """TAEHV: a tiny causal video autoencoder for Wan latents (the layout of `taew2_1` checkpoints).
 
 Per-frame 2-D convolutions; a memory block also sees its own input one frame earlier. So a clip can be
-coded a chunk at a time, carrying one frame a block, with the same result as the whole at once.
+coded chunk by chunk, carrying one frame per block, with the same result as the whole at once.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrf.config import check_whole
+from pyrf.checks import check_whole
 from pyrf.models.codecs.codec import check_frames, check_latents, to_uint8
+from pyrf.models.wan21 import FPS
 
 Memory = dict[int, Tensor]
 """Index of a memory block in its stack -> the last frame it saw, [B, C, H, W]."""
@@ -220,7 +221,7 @@ class TAEHVCodec:
 
     temporal_stride = FRAMES_PER_LATENT
 
-    def __init__(self, network: TAEHV, *, fps: float = 16.0) -> None:
+    def __init__(self, network: TAEHV, *, fps: float = FPS) -> None:
         # torch's annotations leave out `to(memory_format=...)` of a module.
         self.network: TAEHV = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.fps = fps
@@ -254,7 +255,7 @@ class TAEHVCodec:
 
 
 class TAEHVDecoder:
-    """Decodes a stream a chunk at a time."""
+    """Decodes a stream chunk by chunk."""
 
     def __init__(self, codec: TAEHVCodec) -> None:
         self._codec = codec

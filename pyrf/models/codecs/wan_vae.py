@@ -10,17 +10,16 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, W
 from torch import Tensor, nn
 
 from pyrf.models.codecs.codec import check_frames, check_latents, to_uint8
-from pyrf.models.codecs.wan_vae_layers import lay_out_channels_last
+from pyrf.models.codecs.wan_vae_layers import CausalConv3d, ChannelsLastDecoder
+from pyrf.models.wan21 import FPS
 
 
 def build_network(config: Mapping[str, Any]) -> AutoencoderKLWan:
-    """Build the network from the content of `vae/config.json`; weights are not set.
+    """Build the network from the content of a Wan2.1 VAE's `vae/config.json`; weights are not set.
 
     Raises:
-        ValueError: when it is not a VAE of Wan2.1.
+        ValueError: when mean and std of the latents are not given for each channel.
     """
-    if config.get("patch_size") is not None or config.get("is_residual"):
-        raise ValueError("the VAE must be Wan2.1's: patch_size and is_residual (Wan2.2) are not supported")
     network = AutoencoderKLWan.from_config(dict(config))
     for name in ("latents_mean", "latents_std"):
         if len(network.config[name]) != network.config.z_dim:
@@ -32,7 +31,7 @@ def build_network(config: Mapping[str, Any]) -> AutoencoderKLWan:
 
 def new_cache(stack: nn.Module) -> list[Any]:
     """Empty memory of a stack: a place for each causal convolution."""
-    return [None] * sum(isinstance(module, WanCausalConv3d) for module in stack.modules())
+    return [None] * sum(isinstance(module, WanCausalConv3d | CausalConv3d) for module in stack.modules())
 
 
 class WanVAE:
@@ -43,20 +42,27 @@ class WanVAE:
     Args:
         network: AutoencoderKLWan with its weights in fp32, from `build_network`.
         decoder_dtype: what the decoder runs in; bf16 is safe, and twice as fast on a GPU.
-        fps: frames a second of the clips it codes.
+        fps: frames per second of the clips it codes.
+        for_gpu: decode as is best on a GPU, with channels last in memory and a whole chunk at once. It
+            needs more memory. The decoder in `network` is replaced by one of the same weights.
     """
 
     def __init__(
-        self, network: AutoencoderKLWan, *, decoder_dtype: torch.dtype = torch.float32, fps: float = 16.0
+        self,
+        network: AutoencoderKLWan,
+        *,
+        decoder_dtype: torch.dtype = torch.float32,
+        fps: float = FPS,
+        for_gpu: bool = False,
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         network.decoder.to(decoder_dtype)
         network.post_quant_conv.to(decoder_dtype)
         self.fps = fps
+        if for_gpu:
+            network.register_module("decoder", ChannelsLastDecoder(network.decoder))
+        self.latents_at_once = 3 if for_gpu else 1
         device = network.post_quant_conv.weight.device
-        self.latents_at_once = 1  # more is faster on a GPU, and needs more memory
-        if device.type == "cuda":
-            self.favour_speed()
         self._mean, self._std = (
             torch.tensor(network.config[name], device=device).view(-1, 1, 1)
             for name in ("latents_mean", "latents_std")
@@ -73,11 +79,6 @@ class WanVAE:
     @property
     def temporal_stride(self) -> int:
         return int(2 ** sum(self.network.config["temperal_downsample"]))
-
-    def favour_speed(self) -> None:
-        """Decode as is best on a GPU: channels last in memory, a whole chunk at once."""
-        lay_out_channels_last(self.network.decoder)
-        self.latents_at_once = 3
 
     def decoder(self) -> WanVAEDecoder:
         """A decoder of one stream, which carries its memory from call to call."""

@@ -8,18 +8,12 @@ widened to float32, or to twice its rows and columns before it is convolved.
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl_wan import (
-    CACHE_T,
-    WanCausalConv3d,
-    WanResample,
-    WanResidualBlock,
-    WanRMS_norm,
-)
+from diffusers.models.autoencoders.autoencoder_kl_wan import CACHE_T, WanDecoder3d
 from torch import Tensor, nn
 
 from pyrf.ops import bias_norm, gated_sum
@@ -44,60 +38,89 @@ def last_frames(past: Tensor | None, x: Tensor) -> Tensor:
     return rows(known)[:, -CACHE_T:].clone().movedim(-1, 1)
 
 
-class CausalConv3d(WanCausalConv3d):
-    """Takes the frames before x from the cache, and zeros before the stream."""
+class CausalConv3d(nn.Conv3d):
+    """A convolution with stride 1, of an odd kernel, that sees the frames before x and none after.
 
-    _padding: tuple[int, int, int, int, int, int]
+    Args:
+        kernel: frames, rows and columns.
+    """
 
-    def forward(self, x: Tensor, cache_x: Tensor | None = None, *, has_bias: bool = True) -> Tensor:
-        columns, _, lines, _, past, _ = self._padding
-        if past and cache_x is not None:
-            x = joined(cache_x, x)
-            past -= cache_x.shape[2]
-        if past:
-            x = F.pad(rows(x), (0, 0, 0, 0, 0, 0, past, 0)).movedim(-1, 1)
-        bias = self.bias if has_bias else None
-        return F.conv3d(x, self.weight, bias, self.stride, (0, lines, columns))
+    def __init__(self, channels_in: int, channels_out: int, kernel: tuple[int, int, int]) -> None:
+        frames, lines, columns = kernel
+        super().__init__(channels_in, channels_out, kernel, padding=(0, lines // 2, columns // 2))
+        self.past = frames - 1
 
-    def stream_without_bias(self, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:
+    def forward(self, x: Tensor, past: Tensor | None = None, *, has_bias: bool = True) -> Tensor:
+        """x [B, C, T, H, W] after `past`, the frames before it; where those end, zeros."""
+        missing = self.past
+        if missing and past is not None:
+            x = joined(past, x)
+            missing -= past.shape[2]
+        if missing:
+            x = F.pad(rows(x), (0, 0, 0, 0, 0, 0, missing, 0)).movedim(-1, 1)
+        return F.conv3d(x, self.weight, self.bias if has_bias else None, padding=self.padding)
+
+    def stream(
+        self, x: Tensor, feat_cache: list[Any], feat_idx: list[int], *, has_bias: bool = True
+    ) -> Tensor:
         """The next frames of a stream; the last ones are kept in its cache."""
         place = feat_idx[0]
         feat_idx[0] += 1
         past = feat_cache[place]
         feat_cache[place] = last_frames(past, x)
-        return self(x, past, has_bias=False)
+        return self(x, past, has_bias=has_bias)
 
 
-class RMSNorm(WanRMS_norm):
+class RMSNorm(nn.Module):
     """Over the channels of x [B, C, ...] plus a bias [C]."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(shape))
 
     def forward(self, x: Tensor, bias: Tensor | None = None, *, silu: bool = False) -> Tensor:
         normed = bias_norm(rows(x), self.gamma.flatten(), bias=bias, eps=EPS, rms=True, silu=silu)
         return normed.movedim(-1, 1)
 
 
-class LastNorm(RMSNorm):
-    """With the activation that follows."""
-
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x, silu=True)
-
-
-class ResidualBlock(WanResidualBlock):
+class ResidualBlock(nn.Module):
     """Twice norm, SiLU and convolution, beside a shortcut."""
 
-    norm1: RMSNorm
-    norm2: RMSNorm
-    conv1: CausalConv3d
-    conv2: CausalConv3d
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.norm1 = RMSNorm((channels_in, 1, 1, 1))
+        self.conv1 = CausalConv3d(channels_in, channels_out, (3, 3, 3))
+        self.norm2 = RMSNorm((channels_out, 1, 1, 1))
+        self.conv2 = CausalConv3d(channels_out, channels_out, (3, 3, 3))
+        same = channels_in == channels_out
+        self.conv_shortcut = nn.Identity() if same else CausalConv3d(channels_in, channels_out, (1, 1, 1))
 
-    def forward(self, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:
         shortcut = self.conv_shortcut(x)
         x = self.norm1(x, silu=True)
-        x = self.conv1.stream_without_bias(x, feat_cache, feat_idx)
+        x = self.conv1.stream(x, feat_cache, feat_idx, has_bias=False)
         x = self.norm2(x, self.conv1.bias, silu=True)
-        x = self.conv2.stream_without_bias(x, feat_cache, feat_idx)
+        x = self.conv2.stream(x, feat_cache, feat_idx, has_bias=False)
         return gated_sum(rows(x), rows(shortcut), bias=self.conv2.bias).movedim(-1, 1)
+
+
+class Attention(nn.Module):
+    """Of one head, over the pixels of each frame."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = RMSNorm((channels, 1, 1))
+        self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, frames, height, width = x.shape
+        pictures = x.permute(0, 2, 1, 3, 4).reshape(batch * frames, channels, height, width)
+        qkv = self.to_qkv(self.norm(pictures)).reshape(batch * frames, 1, 3 * channels, -1)
+        q, k, v = qkv.permute(0, 1, 3, 2).contiguous().chunk(3, dim=-1)
+        seen = F.scaled_dot_product_attention(q, k, v).squeeze(1).permute(0, 2, 1)
+        out = self.proj(seen.reshape(batch * frames, channels, height, width))
+        return out.view(batch, frames, channels, height, width).permute(0, 2, 1, 3, 4) + x
 
 
 def words(x: Tensor) -> Tensor:
@@ -134,11 +157,16 @@ def interleaved(y: Tensor) -> Tensor:
     return out.flatten(3, 4).flatten(1, 2).movedim(-1, 1)
 
 
-class Resample(WanResample):
-    """Doubles rows and columns, and frames where it has a `time_conv`."""
+class Resample(nn.Module):
+    """Doubles rows and columns, and frames where `doubles_frames`."""
 
     weight: Tensor
     bias: Tensor
+
+    def __init__(self, channels: int, *, doubles_frames: bool) -> None:
+        super().__init__()
+        self.resample = nn.Sequential(nn.Identity(), nn.Conv2d(channels, channels // 2, 3, padding=1))
+        self.time_conv = CausalConv3d(channels, 2 * channels, (3, 1, 1)) if doubles_frames else None
 
     def fold(self) -> None:
         """Make the weights that `forward` reads; those that the convolution has stay."""
@@ -149,14 +177,16 @@ class Resample(WanResample):
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", convolution.bias.repeat(4), persistent=False)
 
-    def forward(self, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:  # type: ignore[override]
-        if self.mode == "upsample3d":
-            x = self._double_frames(x, feat_cache, feat_idx)
+    def forward(self, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:
+        if self.time_conv is not None:
+            x = self._double_frames(self.time_conv, x, feat_cache, feat_idx)
         batch = x.shape[0]
         x = interleaved(F.conv2d(x.transpose(1, 2).flatten(0, 1), self.weight, self.bias, padding=1))
         return x.unflatten(0, (batch, -1)).transpose(1, 2)
 
-    def _double_frames(self, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:
+    def _double_frames(
+        self, time_conv: CausalConv3d, x: Tensor, feat_cache: list[Any], feat_idx: list[int]
+    ) -> Tensor:
         """All but the stream's first frame become two."""
         place = feat_idx[0]
         feat_idx[0] += 1
@@ -167,27 +197,86 @@ class Resample(WanResample):
         if past == "Rep":
             past = None
         feat_cache[place] = last_frames(past, x)
-        twice = self.time_conv(x, past).movedim(1, -1).unflatten(-1, (2, -1))  # [B, T, H, W, 2, C]
+        twice = time_conv(x, past).movedim(1, -1).unflatten(-1, (2, -1))  # [B, T, H, W, 2, C]
         return words(twice.movedim(4, 2)).contiguous().view(x.dtype).flatten(1, 2).movedim(-1, 1)
 
 
-SWAPPED = {
-    WanCausalConv3d: CausalConv3d,
-    WanRMS_norm: RMSNorm,
-    WanResample: Resample,
-    WanResidualBlock: ResidualBlock,
-}
+class MidBlock(nn.Module):
+    """Two residual blocks with attention between them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList([Attention(channels)])
+        self.resnets = nn.ModuleList([ResidualBlock(channels, channels) for _ in range(2)])
+
+    def forward(self, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:
+        x = self.attentions[0](self.resnets[0](x, feat_cache, feat_idx))
+        return self.resnets[1](x, feat_cache, feat_idx)
 
 
-def lay_out_channels_last(decoder: nn.Module) -> None:
-    """Change a decoder in place; its parameters keep their names and values."""
-    for module in decoder.modules():
-        module.__class__ = SWAPPED.get(type(module), type(module))
-        if isinstance(module, Resample):
-            module.fold()
-        elif isinstance(module, nn.Conv2d):
-            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
-        elif isinstance(module, nn.Conv3d):
-            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
-    decoder.norm_out.__class__ = LastNorm
-    decoder.nonlinearity = nn.Identity()
+class UpBlock(nn.Module):
+    """Residual blocks, and doubling after all but the last of them."""
+
+    def __init__(self, channels_in: int, channels_out: int, blocks: int, upsampler: Resample | None) -> None:
+        super().__init__()
+        widths = [channels_in] + blocks * [channels_out]
+        self.resnets = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise(widths))
+        self.upsamplers = nn.ModuleList([] if upsampler is None else [upsampler])
+
+    def forward(self, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:
+        for layer in (*self.resnets, *self.upsamplers):
+            x = layer(x, feat_cache, feat_idx)
+        return x
+
+
+class ChannelsLastDecoder(nn.Module):
+    """The decoder; its parameters have the names of diffusers' `WanDecoder3d`.
+
+    Args:
+        decoder: diffusers', with its weights, which are shared where their layout in memory allows it.
+    """
+
+    def __init__(self, decoder: WanDecoder3d) -> None:
+        super().__init__()
+        with torch.device("meta"):
+            self._build(decoder)
+        self.load_state_dict(decoder.state_dict(), assign=True)
+        self.requires_grad_(False)
+        for module in self.modules():
+            if isinstance(module, Resample):
+                module.fold()
+            elif isinstance(module, nn.Conv2d):
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+            elif isinstance(module, nn.Conv3d):
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
+
+    def _build(self, decoder: WanDecoder3d) -> None:
+        widths = [decoder.dim * multiple for multiple in reversed(decoder.dim_mult)]
+        levels = len(widths)
+        self.conv_in = CausalConv3d(decoder.z_dim, widths[0], (3, 3, 3))
+        self.mid_block = MidBlock(widths[0])
+        self.up_blocks = nn.ModuleList()
+        for level, width in enumerate(widths):
+            # Doubling halves the channels.
+            before = widths[0] if level == 0 else widths[level - 1] // 2
+            doubled = None
+            if level < levels - 1:
+                doubled = Resample(width, doubles_frames=decoder.temperal_upsample[level])
+            self.up_blocks.append(UpBlock(before, width, decoder.num_res_blocks + 1, doubled))
+        self.norm_out = RMSNorm((widths[-1], 1, 1, 1))
+        self.conv_out = CausalConv3d(widths[-1], decoder.conv_out.out_channels, (3, 3, 3))
+
+    def forward(
+        self, x: Tensor, feat_cache: list[Any], feat_idx: list[int], first_chunk: bool = False
+    ) -> Tensor:
+        """Latents [B, C, T, h, w] to frames in [-1, 1], not clamped; called as `WanDecoder3d` is.
+
+        feat_cache: the stream's memory, see `pyrf.models.codecs.wan_vae.new_cache`; changed in place.
+        feat_idx: [0]; counts the places of the memory.
+        first_chunk: is not needed: the memory tells.
+        """
+        x = self.conv_in.stream(x, feat_cache, feat_idx)
+        x = self.mid_block(x, feat_cache, feat_idx)
+        for block in self.up_blocks:
+            x = block(x, feat_cache, feat_idx)
+        return self.conv_out.stream(self.norm_out(x, silu=True), feat_cache, feat_idx)

@@ -20,7 +20,7 @@ from pyrf.models.dit.layers import Block, Head, Modulation, TanhGELU
 
 
 class PromptCache(NamedTuple):
-    """Cross-attention keys and values of each layer, [B, heads, text_len, head_dim]; made once a prompt."""
+    """Cross-attention keys and values of each layer, [B, heads, text_len, head_dim]; made once per prompt."""
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]

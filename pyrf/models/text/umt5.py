@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrf.config import check_positive, check_whole
+from pyrf.checks import check_positive, check_whole
 
 
 @dataclass(frozen=True)

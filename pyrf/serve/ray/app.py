@@ -10,12 +10,11 @@ import signal
 import threading
 from collections.abc import Callable
 from logging.config import dictConfig
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when ray is imported
 
 import ray
-from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import (
     AutoscalingConfig,
@@ -26,10 +25,14 @@ from ray.serve.config import (
 )
 from ray.serve.context import _get_global_client
 
-from pyrf.serve.app import create_app
 from pyrf.serve.logs import log_config
 from pyrf.serve.settings import ServeSettings
-from pyrf.serve.state import state_of
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from pyrf.pipeline import StreamingPipeline
+    from pyrf.serve.sessions.registry import SessionRegistry
 
 APP = "pyrf"
 DEPLOYMENT = "Replica"
@@ -69,7 +72,10 @@ class RayOptions:
 
 @serve.ingress()
 class Replica:
-    """A server in a process of Ray's. Its sessions' ids begin with its name, for the router."""
+    """A server in a process of Ray's. Its sessions' ids begin with its name, for the router.
+
+    What serves is imported here only: the process that starts replicas loads no torch.
+    """
 
     def __init__(
         self, pipeline: dict[str, Any], model: str, settings: ServeSettings, threads: int | None, level: str
@@ -80,11 +86,13 @@ class Replica:
         self._settings = dataclasses.replace(settings, id_prefix=f"{self._name}.")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
+        from pyrf.serve.app import create_app
+
         self._made = create_app(self._load, model=self._model, settings=self._settings)
         self._watch = asyncio.get_running_loop().create_task(self._drain_when_told())
         return self._made
 
-    def _load(self) -> Any:
+    def _load(self) -> StreamingPipeline:
         import torch
 
         from pyrf.pipeline import StreamingPipeline
@@ -101,9 +109,15 @@ class Replica:
         """For `replicas_needed`."""
         return {"sessions": float(self._sessions())}
 
-    def _sessions(self) -> int:
+    def _registry(self) -> SessionRegistry | None:
+        from pyrf.serve.state import state_of
+
         state = state_of(self._made)
-        return 0 if state is None else state.registry.info().sessions
+        return None if state is None else state.registry
+
+    def _sessions(self) -> int:
+        registry = self._registry()
+        return 0 if registry is None else registry.info().sessions
 
     async def _drain_when_told(self) -> None:
         """Ray waits for the connections of a replica that is to go; it tells the replica nothing."""
@@ -114,8 +128,8 @@ class Replica:
         while self._sessions() and left and loop.time() < until:
             await asyncio.sleep(POLL_S)
             left = await asyncio.to_thread(self._seconds_left)
-        if state := state_of(self._made):
-            await state.registry.drain()
+        if registry := self._registry():
+            await registry.drain()
 
     def _seconds_left(self) -> float | None:
         """None as long as this replica is wanted."""

@@ -13,7 +13,7 @@ from ray.serve.request_router import PendingRequest, RunningReplica
 _SESSION = re.compile(r"/v1/sessions/([^/.]+)\.")
 
 
-class SessionRouter(ConsistentHashRouter):
+class SessionRouter(ConsistentHashRouter):  # type: ignore[misc]  # ray is not followed
     """Sends what belongs to a session to its replica, whose name the session's id begins with.
 
     New sessions go round the replicas that have room, by what each last said of itself. When a session's

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyrf.protocol import FrameFields, Pace
 
 if TYPE_CHECKING:
-    from pyrf.streaming.stream import Chunk
+    from pyrf.streaming.chunk import Chunk
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 
 class RateLimit:
-    """Lets `rate` events a second pass for each key, and `burst` at once.
+    """Lets `rate` events per second pass for each key, and `burst` of them at once.
 
     A bucket is kept as the moment at which it would be full again (the generic cell rate algorithm), so a
     key is one number, and a full bucket need not be kept at all.
 
     Args:
-        rate: events a second.
+        rate: events per second.
         burst: events that may come at once; below 1 it counts as 1, as nothing would ever pass.
         clock: seconds, rising.
     """

@@ -55,7 +55,7 @@ class SessionRegistry:
         self._freeing: set[asyncio.Task[None]] = set()
         self._creates = RateLimit(settings.creates_per_minute / 60, settings.creates_per_minute)
         self._controls = RateLimit(settings.controls_per_second, 10 * settings.controls_per_second)
-        self._scheduler = Scheduler(metrics, settings.max_batch if can_join(pipe) else 1)
+        self._scheduler = Scheduler(metrics, settings.max_batch if can_join(pipe.model) else 1)
 
     async def warm_up(self) -> None:
         """Make chunks for nobody: the first of a process is slow, and no viewer should wait for that."""
@@ -193,7 +193,7 @@ class SessionRegistry:
             fps=pipe.fps,
             height=pipe.height,
             width=pipe.width,
-            frames_in_chunk=pipe.num_frames_of(2) - pipe.num_frames_of(1),
+            frames_in_chunk=pipe.model.frames_in_chunk,
             sessions=len(self._sessions),
             limits=Limits(
                 max_sessions=s.max_sessions,

@@ -12,8 +12,9 @@ from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from pyrf.serve.metrics import Metrics
+from pyrf.streaming.chunk import Chunk
 from pyrf.streaming.lockstep import next_chunks
-from pyrf.streaming.stream import Chunk, Stream
+from pyrf.streaming.stream import Stream
 
 T = TypeVar("T")
 

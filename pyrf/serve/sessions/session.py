@@ -17,7 +17,8 @@ from pyrf.serve.sessions.tracing import SessionSpan
 from pyrf.serve.sessions.viewer import Viewer
 
 if TYPE_CHECKING:
-    from pyrf.streaming.stream import Chunk, Stream
+    from pyrf.streaming.chunk import Chunk
+    from pyrf.streaming.stream import Stream
 
 FIRST_GRACE_S = 10.0
 """Seconds that a new session waits for its first viewer at least, whatever its grace period."""

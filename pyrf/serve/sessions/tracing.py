@@ -14,7 +14,7 @@ from pyrf import __version__
 if TYPE_CHECKING:
     from pyrf.protocol import EndReason
     from pyrf.serve.sessions.chunks import SessionOptions
-    from pyrf.streaming.stream import Chunk
+    from pyrf.streaming.chunk import Chunk
 
 
 class SessionSpan:

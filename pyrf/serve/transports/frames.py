@@ -28,7 +28,7 @@ class FrameEncoder:
         self.executor = ThreadPoolExecutor(self.THREADS, thread_name_prefix="pyrf-encode")
 
     async def messages(self, made: MadeChunk, format: FrameFormat, fps: float, dropped: int) -> list[bytes]:
-        """The binary messages of a chunk, one a frame."""
+        """The binary messages of a chunk, one per frame."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.executor, self._messages, made, format, fps, dropped)
 

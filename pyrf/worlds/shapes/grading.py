@@ -11,7 +11,7 @@ import numpy as np
 from pyrf.worlds.shapes.attributes import BACKGROUNDS, COLORS, FPS, SIZES, SPEEDS, Attributes
 from pyrf.worlds.shapes.captions import caption
 from pyrf.worlds.shapes.detector import detect
-from pyrf.worlds.world import Frames, Prompt
+from pyrf.worlds.world import Frames, WorldPrompt
 
 HELD_OUT_SEED = 77
 NAMED = ("color", "shape", "motion", "speed", "size", "background")
@@ -29,7 +29,7 @@ def criteria(motions: Sequence[str]) -> tuple[str, ...]:
 
 def held_out_prompts(
     shapes: Sequence[str], motions: Sequence[str], count: int, *, open_speed: bool = False
-) -> list[Prompt]:
+) -> list[WorldPrompt]:
     """Prompts with colours, shapes and motions in balance, from a seed that training never draws.
 
     Args:
@@ -53,11 +53,11 @@ def held_out_prompts(
         everything = rng.random() < 0.65
         stated = NAMED if everything else NAMED[:4]
         values = asdict(attributes)
-        prompts.append(Prompt(full if everything else bare, {name: values[name] for name in stated}))
+        prompts.append(WorldPrompt(full if everything else bare, {name: values[name] for name in stated}))
     return prompts
 
 
-def judge(frames: Frames, prompt: Prompt) -> dict[str, bool]:
+def judge(frames: Frames, prompt: WorldPrompt) -> dict[str, bool]:
     """Whether a clip shows each attribute that the prompt asks for, and what else is wrong with it.
 
     "motion/..." is the verdict on motion under the name of what was asked; "frozen" says that it was asked

@@ -20,7 +20,7 @@ from pyrf.worlds.shapes.attributes import (
     Attributes,
 )
 from pyrf.worlds.shapes.scenes import Scene
-from pyrf.worlds.world import Frames, Prompt
+from pyrf.worlds.world import Frames, WorldPrompt
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,13 +79,13 @@ class ShapesWorld:
     def scene(self, seed: int) -> Scene:
         return self.draw(random.Random(seed))
 
-    def held_out(self, count: int, *, open_speed: bool = False) -> list[Prompt]:
+    def held_out(self, count: int, *, open_speed: bool = False) -> list[WorldPrompt]:
         """Prompts with colours, shapes and motions in balance."""
         movers = tuple(motion for motion in self.motions if motion != "still")
         world = replace(self, motions=movers) if open_speed else self
         return grading.held_out_prompts(world.shapes, world.motions, count, open_speed=open_speed)
 
-    def judge(self, frames: Frames, prompt: Prompt, /) -> dict[str, bool]:
+    def judge(self, frames: Frames, prompt: WorldPrompt, /) -> dict[str, bool]:
         """See `grading.judge`."""
         return grading.judge(frames, prompt)
 

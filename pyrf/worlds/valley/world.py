@@ -25,7 +25,7 @@ from pyrf.worlds.valley.attributes import (
 )
 from pyrf.worlds.valley.detector import detect
 from pyrf.worlds.valley.scene import Scene
-from pyrf.worlds.world import Frames, Prompt
+from pyrf.worlds.world import Frames, WorldPrompt
 
 EVERYTHING_SAID = 0.65
 """Share of the held-out prompts that say all there is to say."""
@@ -115,7 +115,7 @@ class Valley:
         """The scene of a seed; the same seed gives the same scene for ever."""
         return self.draw(random.Random(seed))
 
-    def held_out(self, count: int, *, open_speed: bool = False) -> list[Prompt]:
+    def held_out(self, count: int, *, open_speed: bool = False) -> list[WorldPrompt]:
         """Prompts in which each attribute's values come equally often, from seeds that no scene has."""
         world = self
         if open_speed:
@@ -130,7 +130,7 @@ class Valley:
             stated = (stated | {"camera"}) - {"speed"} if open_speed else stated
             asks = {name: attributes.facts[name] for name in NAMES if name in stated}
             asks |= {"speed": None} if open_speed else {}
-            prompts.append(Prompt(captions.compose(attributes, stated, rng), asks))
+            prompts.append(WorldPrompt(captions.compose(attributes, stated, rng), asks))
         return prompts
 
     def _columns(self, count: int) -> dict[str, list[str | None]]:
@@ -151,7 +151,7 @@ class Valley:
             columns[name] = column
         return columns
 
-    def judge(self, frames: Frames, prompt: Prompt, /) -> dict[str, bool]:
+    def judge(self, frames: Frames, prompt: WorldPrompt, /) -> dict[str, bool]:
         """Whether a clip, uint8 [T, 192, 320, 3], shows each attribute that the prompt asks for.
 
         "frozen" says that the camera was asked to move and stands still.

@@ -1,8 +1,9 @@
 """The ONNX Runtime backend through the public API: what torch shows, for every kind of stream."""
 
-import gc
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import torch
 
 import pyrf
 from pyrf import cli
-from pyrf.backends.onnxruntime.backend import OnnxRuntimeRollout
-from pyrf.export.manifest import ExportError
+from pyrf.backends.onnxruntime.rollout import OnnxRuntimeRollout
+from pyrf.config import LatentSize
+from pyrf.export.errors import ExportError
 from pyrf.pipeline import StreamingPipeline
 from tests.support import networks
 
@@ -31,12 +33,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def pipes(saved: str, cache: Path) -> tuple[StreamingPipeline, StreamingPipeline]:
+def pipes(saved: str, cache: Path) -> Iterator[tuple[StreamingPipeline, StreamingPipeline]]:
     """The bundle in torch and in ONNX Runtime, exported as it is loaded."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYRF_CACHE", str(cache))
-        pipes = [StreamingPipeline.from_pretrained(saved, backend=name) for name in ("torch", "onnxruntime")]
-        yield tuple(pipes)
+        eager, exported = (
+            StreamingPipeline.from_pretrained(saved, backend=name) for name in ("torch", "onnxruntime")
+        )
+        yield eager, exported
 
 
 def frames(pipe: StreamingPipeline, *arguments, switch=None, recache=False, **options) -> np.ndarray:
@@ -116,36 +120,35 @@ def test_streams_of_one_pipeline_do_not_touch_each_other(pipes) -> None:
 def test_close_frees_the_cache(pipes) -> None:
     stream = pipes[1].stream(RED)
     next(stream)
-    backend = weakref.ref(stream._rollout.backend.inner)
-    buffer = weakref.ref(backend().cache.keys[0])
+    rollout = weakref.ref(stream._state.rollout)
+    buffer = weakref.ref(stream._state.rollout.cache.keys[0])
     stream.close()
-    gc.collect()
-    assert backend() is None
+    assert rollout() is None
     assert buffer() is None
 
 
+def opened(pipe: StreamingPipeline) -> OnnxRuntimeRollout:
+    rollout = pipe.model.backend.open(1, LatentSize(4, 6), torch.zeros(1, 8, 16))
+    assert isinstance(rollout, OnnxRuntimeRollout)
+    return rollout
+
+
 def test_verbs_out_of_order_are_refused(pipes) -> None:
-    backend = pipes[1].engine.backend(4, 6)
-    with pytest.raises(RuntimeError, match=r"start\(\)"):
-        backend.begin_chunk()
-    backend.start(1, 4, 6)
-    with pytest.raises(RuntimeError, match=r"set_prompt\(\)"):
-        backend.begin_chunk()
+    rollout = opened(pipes[1])
     with pytest.raises(ValueError, match=r"prompt_embeds must be \[B, 8, 16\], got \[1, 3, 16\]"):
-        backend.set_prompt(torch.zeros(1, 3, 16))
-    backend.set_prompt(torch.zeros(1, 8, 16))
+        rollout.set_prompt(torch.zeros(1, 3, 16))
     shape = (1, 2, 16, 4, 6)
     with pytest.raises(RuntimeError, match=r"begin_chunk\(\)"):
-        backend.denoise(torch.zeros(shape), 1000.0)
-    backend.begin_chunk()
+        rollout.denoise(torch.zeros(shape), 1000.0)
+    rollout.begin_chunk()
     with pytest.raises(ValueError, match=r"latents must be \[1, 2, 16, 4, 6\]"):
-        backend.clean(torch.zeros(1, 2, 16, 4, 8))
+        rollout.clean(torch.zeros(1, 2, 16, 4, 8))
 
 
 @pytest.fixture(scope="module")
 def exported(pipes) -> Path:
     """The folder that the pipeline was exported to."""
-    return pipes[1].engine.backend(4, 6).graphs.folder
+    return opened(pipes[1]).graphs.folder
 
 
 def test_another_size_than_the_exports_is_refused(saved: str, exported: Path) -> None:
@@ -154,18 +157,18 @@ def test_another_size_than_the_exports_is_refused(saved: str, exported: Path) ->
     with pytest.raises(ExportError, match="exported for frames of 32 x 48, got 64 x 48; take its height"):
         pipe.stream(RED, height=64)
     with pytest.raises(ExportError, match="exported for frames of 32 x 48, got 64 x 48"):
-        pipe.engine.decoder(1, 8, 6)
+        pipe.model.backend.decoder(1, LatentSize(8, 6))
     with pytest.raises(ExportError, match="exported for latents of 4 x 6, got 8 x 6"):
-        pipe.engine.backend(4, 6).start(1, 8, 6)
+        OnnxRuntimeRollout(opened(pipe).graphs, 1, LatentSize(8, 6), torch.zeros(1, 8, 16))
 
 
 def test_a_truncated_graph_is_refused(pipes, exported: Path, tmp_path: Path) -> None:
     """Also where nobody looked at its checksum."""
-    graphs = pipes[1].engine.backend(4, 6).graphs
+    graphs = opened(pipes[1]).graphs
     (tmp_path / "denoise.onnx").write_bytes((exported / "denoise.onnx").read_bytes()[:-1000])
     cut = type(graphs)(tmp_path, graphs.manifest, threads=1)
     with pytest.raises(ExportError, match=r"denoise.onnx: ONNX Runtime cannot load it"):
-        OnnxRuntimeRollout(cut).graphs["denoise"]
+        cut["denoise"]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +180,7 @@ def test_a_truncated_graph_is_refused(pipes, exported: Path, tmp_path: Path) -> 
         ({"backend": "onnx"}, "backend must be one of torch, onnxruntime, tensorrt, got 'onnx'"),
     ],
 )
-def test_what_cannot_work_is_refused_when_loading(saved: str, options: dict, message: str) -> None:
+def test_what_cannot_work_is_refused_when_loading(saved: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         StreamingPipeline.from_pretrained(saved, **({"backend": "onnxruntime"} | options))
 

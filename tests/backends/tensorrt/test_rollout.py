@@ -1,6 +1,8 @@
 """The TensorRT loop, its engines played by ONNX Runtime on host memory: all of it but TensorRT and CUDA."""
 
+import gc
 import sys
+import weakref
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -11,17 +13,19 @@ from pyrf.backends.tensorrt import nvtx
 from pyrf.backends.tensorrt.bound_plan import BoundPlan
 from pyrf.backends.tensorrt.cuda import CudaDevice
 from pyrf.backends.tensorrt.device import DeviceError
-from pyrf.backends.tensorrt.rollout import DECODER, STUDENT, PlanSet, TensorRTDecoder, TensorRTRollout
-from pyrf.backends.tensorrt.runtime import load_tensorrt
+from pyrf.backends.tensorrt.rollout import PlanSet, TensorRTDecoder, TensorRTRollout
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.export.manifest import ExportError, load_manifest
+from pyrf.config import LatentSize
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import DECODER, STUDENT, load_manifest
+from pyrf.export.tensorrt.library import load_tensorrt
 from pyrf.extras import MissingExtraError
-from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from tests.support import exports
 from tests.support.host_device import HostDevice, HostPlan, host_plans
 
 CHUNKS = 6
-SHAPE = (3, 16, 4, 6)
+SIZE = LatentSize(4, 6)
+SHAPE = (3, 16, *SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +43,14 @@ def prompts(batch=1, seed=0):
     return torch.randn(batch, exports.MODEL.text_len, exports.MODEL.text_dim, generator=generator)
 
 
-def started(backend, batch=1, rows=None):
-    backend.start(batch, 4, 6)
-    backend.set_prompt(prompts(batch) if rows is None else rows)
-    return backend
+def engines(folder, device=None, batch=1, rows=None):
+    """A rollout of an exported folder's engines."""
+    plans = folder if isinstance(folder, PlanSet) else host_plans(folder, device)
+    return TensorRTRollout(plans, batch, SIZE, prompts(batch) if rows is None else rows)
 
 
-def loop(backend, seeds=(0,)):
-    return ChunkLoop(backend, exports.STREAM, SeededNoise(seeds, SHAPE))
+def torchs(model, batch=1):
+    return TorchRollout(model, exports.STREAM, batch, SIZE, prompts(batch))
 
 
 def close(found, wanted, tolerance=3e-5):
@@ -55,59 +59,55 @@ def close(found, wanted, tolerance=3e-5):
 
 def test_a_long_rollout_equals_torch(folder, model):
     device = HostDevice()
-    engines = loop(started(TensorRTRollout(host_plans(folder, device))))
-    reference = loop(started(TorchRollout(model, exports.STREAM)))
+    found, reference = engines(folder, device).loop([0]), torchs(model).loop([0])
     for _ in range(CHUNKS):
-        close(engines.next_chunk(), reference.next_chunk())
+        close(found.next_chunk(), reference.next_chunk())
     # From its second run on, each call of each length is a graph: four denoise calls a chunk, one clean.
     lengths = exports.STREAM.slots
     assert device.captures == lengths + 1 + 1  # denoise of every length, clean of the last, and time
 
 
 def test_a_batch_and_a_prompt_switch_with_recache_equal_torch(folder, model):
-    backends = TensorRTRollout(host_plans(folder)), TorchRollout(model, exports.STREAM)
-    loops = [loop(started(backend, 2), (0, 1)) for backend in backends]
+    rollouts = engines(folder, batch=2), torchs(model, 2)
+    loops = [rollout.loop([0, 1]) for rollout in rollouts]
     for i in range(CHUNKS):
         if i in (2, 5):
-            for backend in backends:
-                backend.set_prompt(prompts(2, seed=i), recache=True)
+            for rollout in rollouts:
+                rollout.set_prompt(prompts(2, seed=i), recache=True)
         close(*(each.next_chunk() for each in loops))
 
 
-def test_a_second_stream_begins_afresh(folder, model):
-    backend = started(TensorRTRollout(host_plans(folder)))
-    first = [loop(backend).next_chunk()]
-    chunks = loop(started(backend))
-    close(chunks.next_chunk(), first[0], 0.0)
-    backend.close()
-    with pytest.raises(RuntimeError, match="no stream"):
-        backend.begin_chunk()
+def test_a_second_stream_begins_afresh_and_the_firsts_memory_goes_with_it(folder):
+    plans = host_plans(folder)
+    rollout = engines(plans)
+    first = rollout.loop([0]).next_chunk()
+    buffer = weakref.ref(rollout.cache.keys[0])
+    del rollout
+    assert buffer() is None
+    close(engines(plans).loop([0]).next_chunk(), first, 0.0)
 
 
 def test_a_chunk_made_again_under_another_prompt_is_the_one_that_prompt_had_made(folder, model):
-    backend = started(TensorRTRollout(host_plans(folder)))
-    chunks = loop(backend)
-    reference = started(TorchRollout(model, exports.STREAM))
-    expected = loop(reference)
+    rollout, reference = engines(folder), torchs(model)
+    chunks, expected = rollout.loop([0]), reference.loop([0])
     for i in range(CHUNKS):
         made = chunks.next_chunk()
         if i in (1, 4):
-            backend.set_prompt(prompts(seed=i))
+            rollout.set_prompt(prompts(seed=i))
             made = chunks.redo_chunk()
             reference.set_prompt(prompts(seed=i))
         close(made, expected.next_chunk())
 
 
 def test_only_a_finished_chunk_is_reopened(folder):
-    backend = started(TensorRTRollout(host_plans(folder)))
     with pytest.raises(RuntimeError, match="comes after a commit"):
-        backend.reopen_chunk()
+        engines(folder).reopen_chunk()
 
 
 def test_the_decoder_may_work_as_late_as_it_likes(folder):
     device = HostDevice()
     plans = host_plans(folder, device)
-    started(TensorRTRollout(plans))
+    engines(plans)
     decoder, reference = TensorRTDecoder(plans, 1), exports.bundle().codec().decoder()
     generator = torch.Generator().manual_seed(0)
     latents = [torch.randn(1, *SHAPE, generator=generator) for _ in range(5)]
@@ -122,6 +122,24 @@ def test_the_decoder_may_work_as_late_as_it_likes(folder):
         decoder.begin(latents[0][:, :2])
 
 
+def test_scratch_memory_lives_as_long_as_what_runs_in_it(folder, monkeypatch):
+    plans = host_plans(folder)
+    made, allocate = [], plans.device.allocate
+
+    def allocated(size):
+        memory = allocate(size)
+        made.append(weakref.ref(memory))
+        return memory
+
+    monkeypatch.setattr(plans.device, "allocate", allocated)
+    rollout, decoder = engines(plans), TensorRTDecoder(plans, 1)
+    gc.collect()
+    assert [memory() is None for memory in made] == [False, False]
+    del rollout, decoder
+    gc.collect()
+    assert [memory() is None for memory in made] == [True, True]
+
+
 def test_every_stage_has_a_range(folder, monkeypatch):
     seen = []
 
@@ -132,7 +150,7 @@ def test_every_stage_has_a_range(folder, monkeypatch):
 
     monkeypatch.setattr(nvtx.nvtx, "annotate", annotate)
     plans = host_plans(folder)
-    latents = loop(started(TensorRTRollout(plans))).next_chunk()
+    latents = engines(plans).loop([0]).next_chunk()
     TensorRTDecoder(plans, 1).decode(latents)
     stages = ["prompt", "begin_chunk", *4 * ["denoise"], "clean", "decode"]
     assert seen == [f"pyrf.{name}" for name in stages]
@@ -176,12 +194,10 @@ def test_a_length_that_no_engine_has_is_refused(folder):
 
 
 def test_sizes_that_the_engines_are_not_for_are_refused(folder):
-    backend = TensorRTRollout(host_plans(folder))
     with pytest.raises(ExportError, match="exported for latents of 4 x 6, got 8 x 6"):
-        backend.start(1, 8, 6)
-    started(backend)
+        TensorRTRollout(host_plans(folder), 1, LatentSize(8, 6), prompts())
     with pytest.raises(ValueError, match="prompt_embeds must be"):
-        backend.set_prompt(prompts()[:, 1:])
+        engines(folder, rows=prompts()[:, 1:])
 
 
 def test_engines_of_another_export_or_too_few_are_refused(folder):
@@ -198,7 +214,7 @@ def test_engines_of_another_export_or_too_few_are_refused(folder):
 
 def test_no_room_is_said_before_a_stream_begins(folder):
     with pytest.raises(DeviceError, match="no room"):
-        started(TensorRTRollout(host_plans(folder, HostDevice(room=10))))
+        engines(folder, HostDevice(room=10))
 
 
 def test_without_tensorrt_a_line_says_what_to_install(monkeypatch):

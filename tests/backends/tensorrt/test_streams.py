@@ -1,5 +1,6 @@
 """The public API on the TensorRT backend, its engines played by ONNX Runtime on host memory."""
 
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 
@@ -10,9 +11,9 @@ import torch
 import pyrf
 from pyrf.backends.tensorrt.rollout import TensorRTRollout
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.export.manifest import ExportError
+from pyrf.config import LatentSize
+from pyrf.export.errors import ExportError
 from pyrf.export.tensorrt.engines import EngineFolder
-from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from tests.support import exports
 from tests.support.emulated_native import EmulatedKernels, cpu_tensors_take_the_cuda_path
 from tests.support.host_device import HostDevice, host_plans
@@ -24,16 +25,17 @@ tensorrt_engine = import_module("pyrf.backends.tensorrt.backend")
 def pipes(monkeypatch):
     """Pipelines of one bundle: with TensorRT as far as it can be played here, and with torch."""
     # ONNX Runtime's, to compare closely.
-    monkeypatch.setattr(tensorrt_engine, "DTYPES", (*tensorrt_engine.DTYPES, torch.float32))
+    monkeypatch.setattr(tensorrt_engine, "COMPUTE_DTYPES", (*tensorrt_engine.COMPUTE_DTYPES, torch.float32))
     bundle = exports.bundle()
     engines = pyrf.StreamingPipeline.from_pretrained(str(bundle.path))
-    engines.engine = tensorrt_engine.TensorRTBackend(
+    backend = tensorrt_engine.TensorRTBackend(
         bundle,
         engines.codec,
         dtype=torch.float32,
         open_plans=host_plans,
         exported=exports.exported("float32"),
     )
+    engines.model = replace(engines.model, backend=backend)
     return engines, pyrf.StreamingPipeline.from_pretrained(str(bundle.path))
 
 
@@ -69,7 +71,7 @@ def test_clips_side_by_side_and_a_given_start_equal_torch(pipes):
 
 
 def test_other_sizes_and_dtypes_are_refused(pipes):
-    engine, bundle = pipes[0].engine, exports.bundle()
+    bundle = exports.bundle()
     with pytest.raises(ExportError, match="exported for frames of 32 x 48, got 64 x 48; take its height"):
         pipes[0].stream("a red circle", height=64, width=48)
     with pytest.raises(
@@ -80,7 +82,7 @@ def test_other_sizes_and_dtypes_are_refused(pipes):
             pipes[0].codec,
             dtype=torch.bfloat16,
             open_plans=host_plans,
-            exported=engine._exported,
+            exported=exports.exported("float32"),
         )
     with pytest.raises(ValueError, match=r"bfloat16 or float16, got torch\.float64"):
         tensorrt_engine.TensorRTBackend(bundle, pipes[0].codec, dtype=torch.float64, open_plans=host_plans)
@@ -94,13 +96,14 @@ def test_engines_are_loaded_once_and_not_for_another_size(pipes):
         return host_plans(folder)
 
     folder = exports.exported("float32")
-    engine = tensorrt_engine.TensorRTBackend(
+    backend = tensorrt_engine.TensorRTBackend(
         exports.bundle(), pipes[0].codec, dtype=torch.float32, open_plans=open_plans, exported=folder
     )
-    for make in (engine.backend, partial(engine.decoder, 1)):
-        make(4, 6)
+    rows = torch.zeros(1, exports.MODEL.text_len, exports.MODEL.text_dim)
+    for make in (partial(backend.open, prompt_embeds=rows), backend.decoder):
+        make(1, LatentSize(4, 6))
         with pytest.raises(ExportError, match="exported for frames of 32 x 48, got 64 x 48"):
-            make(8, 6)
+            make(1, LatentSize(8, 6))
     assert opened == [folder]
 
 
@@ -111,15 +114,14 @@ def test_float16_with_the_sink_updated_by_the_kernels(monkeypatch):
     rows = torch.randn(1, 8, 16, generator=torch.Generator().manual_seed(0)).half()
     kernels = EmulatedKernels()
 
-    def rollout(backend):
-        backend.start(1, 4, 6)
-        backend.set_prompt(rows)
-        chunks = ChunkLoop(backend, stream, SeededNoise([0], (3, 16, 4, 6)))
+    def latents(rollout):
+        chunks = rollout.loop([0])
         return torch.cat([chunks.next_chunk() for _ in range(6)])
 
-    reference = rollout(TorchRollout(model, stream))
+    size = LatentSize(4, 6)
+    reference = latents(TorchRollout(model, stream, 1, size, rows))
     with cpu_tensors_take_the_cuda_path(monkeypatch, kernels):
-        engines = rollout(TensorRTRollout(host_plans(folder, HostDevice())))
+        engines = latents(TensorRTRollout(host_plans(folder, HostDevice()), 1, size, rows))
     assert kernels.calls == ["ema_sink_update"] * 3 * exports.MODEL.num_layers
     error = (engines - reference).float().norm() / reference.float().norm()
     assert error < 0.02

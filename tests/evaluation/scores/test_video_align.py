@@ -162,7 +162,8 @@ def test_frames_are_resized_as_by_pillow(base) -> None:
     """Within two of 255: Pillow rounds between rows and columns. No value is near where it would clamp."""
     maker = PatchMaker(base)
     frames = 80 + clips(1, 2) // 3
-    resized = [Image.fromarray(f.numpy()).resize((588, 336), Image.Resampling.BICUBIC) for f in frames[0]]
+    pictures = [Image.fromarray(frame.numpy()) for frame in frames[0]]
+    resized = [np.asarray(p.resize((588, 336), Image.Resampling.BICUBIC)) for p in pictures]
     expected = maker(torch.from_numpy(np.stack(resized))[None])[0]
     torch.testing.assert_close(maker(frames)[0], expected, atol=2.01 / 255 / 0.26, rtol=0)
 

@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-from pyrf.backends.onnxruntime.backend import OnnxDecoder
+from pyrf.backends.onnxruntime.rollout import OnnxDecoder
 from pyrf.backends.onnxruntime.sessions import GraphSet
-from pyrf.export.exporter import FolderWriter
+from pyrf.config import LatentSize
+from pyrf.export.errors import ExportError
+from pyrf.export.exporter import ExportWriter
 from pyrf.export.graphs.decoder import decoder_graphs
-from pyrf.export.manifest import ExportError, load_manifest
+from pyrf.export.manifest import load_manifest
 from pyrf.models.codecs.wan_vae import WanVAE, build_network
 from tests.support import networks
 
@@ -27,15 +29,16 @@ def wan_vae() -> WanVAE:
 
 def exported(codec, folder):
     folder.mkdir()
-    writer = FolderWriter(folder)
-    writer.add(decoder_graphs(codec, networks.STREAM.chunk_frames, HEIGHT, WIDTH), "decoder.weights")
+    writer = ExportWriter(folder)
+    writer.add(
+        decoder_graphs(codec, networks.STREAM.chunk_frames, LatentSize(HEIGHT, WIDTH)), "decoder.weights"
+    )
     writer.finish(
         dtype="float32",
         fp8=False,
         model=networks.MODEL,
         stream=networks.STREAM,
-        height=HEIGHT,
-        width=WIDTH,
+        size=LatentSize(HEIGHT, WIDTH),
         weights="",
     )
     return GraphSet(folder, load_manifest(folder), threads=1)
@@ -59,4 +62,4 @@ def test_chunk_by_chunk_equals_the_whole(codec, tmp_path):
 
 def test_a_wan_vae_with_chunks_of_one_frame_is_refused():
     with pytest.raises(ExportError, match="2 latent frames or more"):
-        decoder_graphs(wan_vae(), 1, HEIGHT, WIDTH)
+        decoder_graphs(wan_vae(), 1, LatentSize(HEIGHT, WIDTH))

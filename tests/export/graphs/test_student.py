@@ -4,49 +4,48 @@ import onnx
 import pytest
 import torch
 
-from pyrf.backends.onnxruntime.backend import OnnxRuntimeRollout
+from pyrf.backends.onnxruntime.rollout import OnnxRuntimeRollout
 from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.backends.torch.rollout import TorchRollout
-from pyrf.config import StreamConfig
+from pyrf.config import LatentSize, StreamConfig
 from pyrf.export.exporter import export_student
 from pyrf.export.graphs.nodes import DOMAIN, RING_ATTENTION
 from pyrf.export.manifest import load_manifest
-from pyrf.loop.sampler import ChunkLoop, SeededNoise
+from pyrf.loop.sampler import ChunkLoop
 from pyrf.models.dit.model import WanModel
 from tests.support import golden, networks
 
 CHUNKS, FRAMES, HEIGHT, WIDTH = 8, 3, 8, 12
+SIZE = LatentSize(HEIGHT, WIDTH)
 
 
-def started(folder):
-    backend = OnnxRuntimeRollout(GraphSet(folder, load_manifest(folder), threads=1))
-    backend.start(1, HEIGHT, WIDTH)
-    return backend
+def opened(folder):
+    prompt = golden.tensors("rollout_fp32")["prompt_embeds"]
+    return OnnxRuntimeRollout(GraphSet(folder, load_manifest(folder), threads=1), 1, SIZE, prompt)
 
 
-def roll_out(backend):
+def roll_out(rollout):
     data = golden.tensors("rollout_fp32")
-    backend.set_prompt(data["prompt_embeds"])
     draws = []
     for chunk in range(CHUNKS):
         draws += [data["noise"][:, chunk * FRAMES : (chunk + 1) * FRAMES]]
         draws += [x[None] for x in data["renoise"][chunk]]
     iterator = iter(draws)
-    loop = ChunkLoop(backend, golden.configs()[1], lambda: next(iterator))
+    loop = ChunkLoop(rollout, golden.configs()[1], lambda: next(iterator))
     return torch.stack([loop.next_chunk()[0] for _ in range(CHUNKS)])
 
 
 def test_golden_rollout(golden_export):
-    latents = roll_out(started(golden_export))
+    latents = roll_out(opened(golden_export))
     expected = golden.tensors("rollout_fp32")["latents"]
     torch.testing.assert_close(latents, expected, atol=golden.TOLERANCE, rtol=0)
 
 
 def test_what_lies_behind_the_length_has_no_effect(golden_export):
-    backend = started(golden_export)
-    for buffer in (*backend.cache.keys, *backend.cache.values):
+    rollout = opened(golden_export)
+    for buffer in (*rollout.cache.keys, *rollout.cache.values):
         buffer.fill_(torch.nan)
-    latents = roll_out(backend)
+    latents = roll_out(rollout)
     expected = golden.tensors("rollout_fp32")["latents"]
     torch.testing.assert_close(latents, expected, atol=golden.TOLERANCE, rtol=0)
 
@@ -55,12 +54,11 @@ def test_a_wrong_length_changes_the_flow(golden_export):
     """A runtime that ignores the length, or a caller that gives another, cannot go unnoticed."""
     flows = []
     for wrong in (False, True):
-        backend = started(golden_export)
-        backend.set_prompt(golden.tensors("rollout_fp32")["prompt_embeds"])
-        backend.begin_chunk()
+        rollout = opened(golden_export)
+        rollout.begin_chunk()
         if wrong:
-            backend.cache.length *= 2
-        flows.append(backend.denoise(golden.tensors("rollout_fp32")["noise"][:, :FRAMES], 1000.0))
+            rollout.cache.length *= 2
+        flows.append(rollout.denoise(golden.tensors("rollout_fp32")["noise"][:, :FRAMES], 1000.0))
     assert (flows[0] - flows[1]).abs().max() > 0.01
 
 
@@ -72,17 +70,16 @@ def test_lengths_are_those_of_the_warm_up(golden_export):
 
 
 def test_a_call_writes_its_slot_and_nothing_else(golden_export):
-    backend = started(golden_export)
-    backend.set_prompt(golden.tensors("rollout_fp32")["prompt_embeds"])
+    rollout = opened(golden_export)
     generator = torch.Generator().manual_seed(0)
-    for buffer in (*backend.cache.keys, *backend.cache.values):
+    for buffer in (*rollout.cache.keys, *rollout.cache.values):
         buffer.normal_(generator=generator)
-    before = [x.clone() for x in (*backend.cache.keys, *backend.cache.values)]
-    backend.cache.chunk = 2  # the third of three slots
-    backend.begin_chunk()
-    backend.denoise(torch.ones(1, FRAMES, 16, HEIGHT, WIDTH), 1000.0)
-    tokens = backend.cache.tokens
-    for old, new in zip(before, (*backend.cache.keys, *backend.cache.values)):
+    before = [x.clone() for x in (*rollout.cache.keys, *rollout.cache.values)]
+    rollout.cache.chunk = 2  # the third of three slots
+    rollout.begin_chunk()
+    rollout.denoise(torch.ones(1, FRAMES, 16, HEIGHT, WIDTH), 1000.0)
+    tokens = rollout.cache.tokens
+    for old, new in zip(before, (*rollout.cache.keys, *rollout.cache.values)):
         torch.testing.assert_close(new[:, :, : 2 * tokens], old[:, :, : 2 * tokens], atol=0, rtol=0)
         assert not torch.equal(new[:, :, 2 * tokens :], old[:, :, 2 * tokens :])
 
@@ -138,20 +135,15 @@ def test_a_new_network_exports_and_computes_as_torch(tmp_path):
         if not name.endswith("bias"):
             parameter.data.normal_(std=0.1)
     stream = StreamConfig()
-    manifest = export_student(model, stream, tmp_path / "new", height=HEIGHT, width=WIDTH)
+    manifest = export_student(model, stream, tmp_path / "new", LatentSize(HEIGHT, WIDTH))
+    generator = torch.Generator().manual_seed(0)
+    prompt = torch.randn(1, networks.MODEL.text_len, networks.MODEL.text_dim, generator=generator)
     latents = []
-    for backend in (
-        TorchRollout(model, stream),
-        OnnxRuntimeRollout(GraphSet(tmp_path / "new", manifest, threads=1)),
+    for rollout in (
+        TorchRollout(model, stream, 1, SIZE, prompt),
+        OnnxRuntimeRollout(GraphSet(tmp_path / "new", manifest, threads=1), 1, SIZE, prompt),
     ):
-        backend.start(1, HEIGHT, WIDTH)
-        generator = torch.Generator().manual_seed(0)
-        backend.set_prompt(
-            torch.randn(1, networks.MODEL.text_len, networks.MODEL.text_dim, generator=generator)
-        )
-        loop = ChunkLoop(
-            backend, stream, SeededNoise([0], (FRAMES, networks.MODEL.in_channels, HEIGHT, WIDTH))
-        )
+        loop = rollout.loop([0])
         latents.append(torch.cat([loop.next_chunk() for _ in range(2)], 1))
     assert latents[0].abs().max() > 0.1
     torch.testing.assert_close(latents[1], latents[0], atol=golden.TOLERANCE, rtol=0)

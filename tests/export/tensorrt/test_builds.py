@@ -13,7 +13,7 @@ import pytest
 
 from pyrf.export.manifest import GRAPHS, load_manifest
 from pyrf.export.tensorrt.builder import BuildError, BuildRequest, build_engine
-from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, Target
+from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, EngineTarget
 from pyrf.export.tensorrt.target import build_engines
 from tests.support import exports
 
@@ -22,7 +22,7 @@ pytest.importorskip(
 )
 
 WORKER = (sys.executable, str(Path(__file__).with_name("rtx_worker.py")))
-TARGET = Target("tensorrt_rtx test", "8.9")
+TARGET = EngineTarget("tensorrt_rtx test", "8.9")
 OPTIONS = BuildOptions(worker=WORKER, time_limit=300)
 LAYERS = exports.MODEL.num_layers
 ATTENTIONS = {"denoise": 2 * LAYERS, "clean": 2 * LAYERS - 2}
@@ -82,7 +82,7 @@ def test_a_second_time_nothing_is_built(built):
 def test_the_summary_has_a_line_for_each_engine(built):
     if built.manifest.fp8:
         pytest.skip("not all of its engines are built here")
-    stages = []
+    stages: list[str] = []
     rows = build_engines(built, stages.append)
     assert len(rows) == len(stages) == 6
     denoise = next(row for row in rows if row.startswith("denoise"))
@@ -92,7 +92,7 @@ def test_the_summary_has_a_line_for_each_engine(built):
 def test_a_damaged_engine_is_reported_and_built_again(built):
     if built.manifest.fp8:
         pytest.skip("its quickest engine is not built here")
-    lines = []
+    lines: list[str] = []
     again = EngineFolder(built.folder, built.manifest, TARGET, OPTIONS, lines.append)
     path = again.cache.path(again.key("time"))
     path.write_bytes(path.read_bytes()[:-1])
@@ -191,7 +191,7 @@ report = {"runtime": "1", "seconds": 0.0, "layers": {}, "warnings": [], "size": 
 pathlib.Path(sys.argv[-1]).write_text(json.dumps(report))
 """
     options = BuildOptions(refittable=True, worker=(sys.executable, "-c", program))
-    lines = []
+    lines: list[str] = []
     first = EngineFolder(export, manifest, TARGET, options, lines.append)
     assert first.engine("time") == b"built"
     retrained = EngineFolder(export, replace(manifest, weights="0" * 64), TARGET, options, lines.append)

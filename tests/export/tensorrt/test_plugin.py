@@ -6,14 +6,16 @@ No TensorRT here has `tensorrt.plugin` (RTX's wheel has an empty one), so a stan
 import ctypes
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import onnx
 import pytest
 import torch
 import torch.nn.functional as F
 
-from pyrf.export.manifest import ExportError, load_manifest
-from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, Target
+from pyrf.export.errors import ExportError
+from pyrf.export.manifest import load_manifest
+from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, EngineTarget
 from pyrf.export.tensorrt.plugin import PLUGIN, compile_ptx, name_plugin, register
 from pyrf.kernels.nvcc import find_nvcc
 from tests.kernels.ptx import launch, parse
@@ -45,7 +47,7 @@ class Plugin:
     """What is used of `tensorrt.plugin`."""
 
     TensorDesc = Desc
-    AutoTuneCombination = tuple
+    AutoTuneCombination: Any = tuple
     SymInt32 = int
 
     def __init__(self):
@@ -107,7 +109,7 @@ def check(plugin, kernels, dtype, head_dim, length, heads=2, queries=40, capacit
     name, _, launched, numbers = plugin.functions["aot_impl"](*inputs, None, None)
     device, valid = _Device(), torch.tensor([length])
     # TensorRT's order: inputs, numbers, outputs.
-    fields = [(f"p{i}", ctypes.c_uint64) for i in range(4)]
+    fields: list[tuple[str, Any]] = [(f"p{i}", ctypes.c_uint64) for i in range(4)]
     fields += [(f"n{i}", ctypes.c_int32) for i in range(3)] + [("out", ctypes.c_uint64)]
     arguments = type("Arguments", (ctypes.Structure,), {"_fields_": fields})
     pointers = [device.pointer(x) for x in (q, keys, values, valid)]
@@ -119,8 +121,8 @@ def check(plugin, kernels, dtype, head_dim, length, heads=2, queries=40, capacit
     if length == 0:  # no valid length: nothing is written
         assert out.isnan().all()
         return
-    seen = (x[:, :, :length].double() for x in (keys, values))
-    expected = F.scaled_dot_product_attention(q.double(), *seen).transpose(1, 2).flatten(2)
+    seen_keys, seen_values = (x[:, :, :length].double() for x in (keys, values))
+    expected = F.scaled_dot_product_attention(q.double(), seen_keys, seen_values).transpose(1, 2).flatten(2)
     error = (out.double() - expected).norm() / expected.norm()
     assert error < {torch.bfloat16: 3e-3, torch.float16: 4e-4}[dtype]
 
@@ -140,7 +142,7 @@ def test_a_graph_for_the_plugin_names_it_and_keeps_its_weights_outside():
 def test_only_calls_with_attention_take_the_plugin_and_then_no_profiles():
     folder = exports.exported("float16")
     engines = EngineFolder(
-        folder, load_manifest(folder), Target("tensorrt 10.16.1", "9.0"), BuildOptions(plugin=True)
+        folder, load_manifest(folder), EngineTarget("tensorrt 10.16.1", "9.0"), BuildOptions(plugin=True)
     )
     assert engines.key("denoise").flags == ("level3", "plugin")
     assert engines.key("prompt").flags == ("level3",)

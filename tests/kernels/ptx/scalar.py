@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -121,7 +121,7 @@ def convert(batch: Batch, instruction: Instruction, lanes: Lanes) -> None:
         return
     if value.dtype.kind == "f" and DTYPES[target](0).dtype.kind in "iu":
         rounding = [TO_INTEGER[m] for m in instruction.modifiers if m in TO_INTEGER]
-        limits = np.iinfo(DTYPES[target])  # conversions saturate
+        limits = np.iinfo(cast(type[np.integer[Any]], DTYPES[target]))  # conversions saturate
         value = np.clip(np.nan_to_num(rounding[0](value.astype(np.float64))), limits.min, limits.max)
     batch.write(instruction.operands[0], np.asarray(value).astype(DTYPES[target]), lanes)
 
@@ -209,7 +209,7 @@ def _product(batch: Batch, instruction: Instruction, lanes: Lanes) -> tuple[Any,
     wide = _widened(kind)
     product = np.asarray(x).astype(DTYPES[wide]) * np.asarray(y).astype(DTYPES[wide])
     if "hi" in instruction.modifiers:
-        return (product >> DTYPES[wide](8 * size_of(kind))).astype(DTYPES[kind]), kind  # type: ignore[call-arg]
+        return (product >> DTYPES[wide](8 * size_of(kind))).astype(DTYPES[kind]), kind
     return product, wide
 
 

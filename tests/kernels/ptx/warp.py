@@ -42,8 +42,8 @@ def load_matrix(batch: Batch, instruction: Instruction, lanes: Lanes) -> None:
     registers = parts(instruction.operands[0])
     indices = batch.indices(lanes).reshape(warps, WARP)[:, : GROUPS * len(registers)]
     addresses = batch.addresses(instruction.operands[1], lanes, "u32").reshape(warps, WARP)
-    addresses = addresses[:, : GROUPS * len(registers)].reshape(-1)
-    rows = batch.load("shared", addresses, 16, indices.reshape(-1))
+    used = addresses[:, : GROUPS * len(registers)].reshape(-1)
+    rows = batch.load("shared", used, 16, indices.reshape(-1))
     matrices = rows.view(np.uint16).reshape(warps, len(registers), GROUPS, GROUPS)
     if "trans" in instruction.modifiers:
         matrices = matrices.swapaxes(2, 3)

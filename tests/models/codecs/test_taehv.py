@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pyrf.models.codecs.taehv import TAEHV, TAEHVCodec, TAEHVConfig
+from pyrf.models.codecs.taehv import TAEHV, Memory, TAEHVCodec, TAEHVConfig
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "taehv" / "taehv_io.safetensors"
 TINY = TAEHVConfig(
@@ -45,7 +45,8 @@ def test_stream_equals_whole(config: TAEHVConfig) -> None:
     z = torch.randn(2, 5, 16, 4, 6)
     x = torch.rand(2, 20, 3, 4 * config.spatial_stride, 6 * config.spatial_stride)
     with torch.inference_mode():
-        memory_d, memory_e = {}, {}
+        memory_d: Memory = {}
+        memory_e: Memory = {}
         parts = torch.cat([network.decode(z[:, a:b], memory_d) for a, b in ((0, 1), (1, 3), (3, 5))], dim=1)
         codes = torch.cat(
             [network.encode(x[:, a:b], memory_e) for a, b in ((0, 8), (8, 12), (12, 20))], dim=1

@@ -168,9 +168,12 @@ def test_sums_and_norms_in_one_pass(small, timesteps, monkeypatch):
     timesteps = torch.tensor(timesteps, dtype=torch.float64)
     expected = model(latents, timesteps.expand(2), prompt).detach()
     calls = []
-    monkeypatch.setattr(
-        layers, "add_norm", lambda *args, **kwargs: calls.append(1) or add_norm(*args, **kwargs)
-    )
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return add_norm(*args, **kwargs)
+
+    monkeypatch.setattr(layers, "add_norm", counted)
     time = model.modulate(model.embed_timesteps(timesteps))
     with torch.no_grad():
         got = model(latents, time, prompt)

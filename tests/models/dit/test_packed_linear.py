@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyrf.backends.torch.rollout import TorchBackend
-from pyrf.models.dit import packed_linear
+from pyrf.backends.torch.backend import TorchBackend
 from pyrf.models.dit.layers import gelu_tanh
 from pyrf.models.dit.model import WanModel
 from pyrf.models.dit.packed_linear import PackedLinear, pack_linears, packs_here
@@ -63,13 +62,13 @@ def test_a_packed_model_computes_the_same():
         (WIDE, torch.bfloat16, 0),
     ],
 )
-def test_the_torch_engine_packs_what_gains(config, dtype, packed):
-    engine = TorchBackend(model(config).to(dtype), networks.codec(), networks.STREAM)
-    assert sum(isinstance(module, PackedLinear) for module in engine.model.modules()) == packed
+def test_the_torch_backend_packs_what_gains(config, dtype, packed):
+    backend = TorchBackend(model(config).to(dtype), networks.codec(), networks.STREAM)
+    assert sum(isinstance(module, PackedLinear) for module in backend.model.modules()) == packed
 
 
 def test_another_processor_keeps_torchs_linears(monkeypatch):
-    monkeypatch.setattr(packed_linear.torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     network = model()
     pack_linears(network)
     assert not any(isinstance(module, PackedLinear) for module in network.modules())

@@ -15,7 +15,16 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from pyrf.pipeline import Stream, StreamingPipeline
-from tests.support.running import PROMPT, SEND_BUFFER, TIMEOUT, Running, read, read_frames, read_until
+from tests.support.running import (
+    PROMPT,
+    SEND_BUFFER,
+    TIMEOUT,
+    Running,
+    close_of,
+    read,
+    read_frames,
+    read_until,
+)
 
 
 def deafness(server: Running) -> dict[str, Any]:
@@ -29,7 +38,7 @@ def deafness(server: Running) -> dict[str, Any]:
 
 @pytest.fixture
 def fast_pipe(pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch) -> StreamingPipeline:
-    """Plays so many frames a second that real time is never the limit."""
+    """Plays so many frames per second that real time is never the limit."""
     monkeypatch.setattr(pipe.codec, "fps", 1e5)
     return pipe
 
@@ -89,8 +98,8 @@ def test_a_realtime_session_is_not_far_ahead(server: Running) -> None:
     server.delete(created)
 
 
-def memory_of(session: Any) -> weakref.ref:
-    return weakref.ref(session.stream._rollout)
+def memory_of(session: Any) -> weakref.ref[Any]:
+    return weakref.ref(session.stream._state)
 
 
 def test_disconnect_without_grace_frees_the_memory_within_a_chunk(
@@ -103,7 +112,7 @@ def test_disconnect_without_grace_frees_the_memory_within_a_chunk(
         memory = memory_of(session)
         assert memory() is not None
         # Stop inside a chunk, at its first network call.
-        inner = session.stream._rollout.backend.inner
+        inner = session.stream._state.rollout
         original, calls = inner.denoise, []
         entered, release = threading.Event(), threading.Event()
 
@@ -116,9 +125,9 @@ def test_disconnect_without_grace_frees_the_memory_within_a_chunk(
         monkeypatch.setattr(inner, "denoise", denoise)
         assert entered.wait(TIMEOUT)
         server.call(lambda: session.viewer and session.detach(session.viewer))
-        server.wait_until(lambda: session.state == "ended" and session.stream._closed)
+        server.wait_until(lambda: session.state == "ended" and session.stream.closed)
         release.set()
-    server.wait_until(lambda: session.stream._rollout is None)
+    server.wait_until(lambda: session.stream._state is None)
     assert len(calls) == 1  # the chunk was given up at its next call
     assert server.http.get(f"/v1/sessions/{created['id']}").status_code == 404
 
@@ -156,10 +165,10 @@ def test_grace_ends(server: Running) -> None:
     with server.attach(created) as socket:
         read_frames(socket, 1)
         session = server.session(created)
-    server.wait_until(lambda: session.ending == "expired" and session.stream._rollout is None)
+    server.wait_until(lambda: session.ending == "expired" and session.stream._state is None)
     with server.attach(created) as socket, pytest.raises(ConnectionClosed) as closed:
         read(socket)
-    assert closed.value.rcvd.code == 4404
+    assert close_of(closed).code == 4404
 
 
 @pytest.mark.parametrize("wrong", [{"token": "x" * 43}, {"id": "0" * 16}, {"token": "none"}])
@@ -167,7 +176,7 @@ def test_wrong_token_and_wrong_session_look_the_same(server: Running, wrong: dic
     created = server.create()
     with server.attach({**created, **wrong}) as socket, pytest.raises(ConnectionClosed) as closed:
         read(socket)
-    assert closed.value.rcvd.code == 4404
+    assert close_of(closed).code == 4404
     response = server.post({**created, **wrong}, "/pause")
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "no_session"
@@ -182,7 +191,7 @@ def test_the_newest_viewer_takes_over(server: Running) -> None:
             assert read_until(first, "closing").reason == "replaced"
             with pytest.raises(ConnectionClosed) as closed:
                 read(first)
-            assert closed.value.rcvd.code == 4409
+            assert close_of(closed).code == 4409
             assert read_frames(second, 24)
     session = server.session(created)
     assert server.call(lambda: session.state in ("running", "detached"))
@@ -194,20 +203,20 @@ def test_a_failing_session_ends_alone(serve: Callable[..., Running], monkeypatch
     bad, good = server.create(pace="max"), server.create(pace="max")
     with server.attach(bad) as first, server.attach(good) as second:
         read_frames(first, 1)
-        stream, original = server.session(bad).stream, Stream._next_chunk
+        stream, original = server.session(bad).stream, Stream._compute
 
         def fail(self: Stream) -> Any:
             if self is stream:
                 raise MemoryError("no room")
             return original(self)
 
-        monkeypatch.setattr(Stream, "_next_chunk", fail)
+        monkeypatch.setattr(Stream, "_compute", fail)
         closing = read_until(first, "closing")
         assert closing.reason == "failed"
         assert "no room" not in closing.message
         with pytest.raises(ConnectionClosed) as closed:
             read(first)
-        assert closed.value.rcvd.code == 1011
+        assert close_of(closed).code == 1011
         frames = [header.frame for header, _ in read_frames(second, 120)]
         assert np.array_equal(frames, np.arange(120))
     server.delete(good)
@@ -224,7 +233,7 @@ def test_sessions_in_one_call_show_what_each_shows_alone(server: Running, pipe: 
         assert np.abs(got.astype(int) - expected).max() <= 1  # a rounding of the last bit
     for created in sessions:
         server.delete(created)
-    batches = server.call(lambda: server.state.metrics.batch.collect()[0].samples)
+    batches = server.call(lambda: next(iter(server.state.metrics.batch.collect())).samples)
     alone, all_sizes = (next(s.value for s in batches if s.labels.get("le") == le) for le in ("1.0", "+Inf"))
     assert all_sizes > alone
 

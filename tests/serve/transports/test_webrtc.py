@@ -14,11 +14,11 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription, V
 from aiortc.mediastreams import MediaStreamError
 
 from pyrf.pipeline import Chunk, StreamingPipeline
-from pyrf.protocol import MESSAGE, EndReason, Message
+from pyrf.protocol import MESSAGE, EndReason
 from pyrf.serve.sessions.chunks import SessionOptions
 from pyrf.serve.sessions.session import Session
 from pyrf.serve.transports.webrtc import _SessionTrack
-from pyrf.streaming.stream import Timing
+from pyrf.streaming.chunk import Timing
 from tests.support.random_bundle import HEIGHT, WIDTH
 from tests.support.running import BLUE, PROMPT, TIMEOUT, Running
 
@@ -175,15 +175,15 @@ def test_what_is_left_is_shown_when_the_session_ends(reason: EndReason, left: in
         session = Session(
             "",
             "",
-            None,
+            None,  # type: ignore[arg-type]  # its chunks are the test's
             options,
             changed=lambda: None,
-            on_end=lambda *_: None,  # type: ignore[arg-type]
+            on_end=lambda *_: None,
         )
         for index in range(2):
             frames = np.zeros((4, HEIGHT, WIDTH, 3), np.uint8)
             session.finish_chunk(Chunk(frames, index, PROMPT, Timing(0, 0, 0, 0, 0)), 1, 0, 0)
-        sent: list[Message] = []
+        sent: list[Any] = []
         track = _SessionTrack(session, sent.append, lambda: None)
         for _ in range(2):
             await track.recv()

@@ -57,20 +57,25 @@ def flip(path: Path) -> None:
     file.write_bytes(data)
 
 
-DAMAGE: dict[str, Callable[[Path], None]] = {
+def empty(path: Path) -> None:
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
     "cut short": cut,
     "a bit flipped": flip,
     "shard missing": lambda path: next(path.glob("*.distcp")).unlink(),
     "no metadata": lambda path: (path / ".metadata").unlink(),
     "no manifest": lambda path: (path / "manifest.json").unlink(),
-    "empty": lambda path: (shutil.rmtree(path), path.mkdir())[1],
-    "manifest is no JSON": lambda path: (path / "manifest.json").write_text("{") and None,
+    "empty": empty,
+    "manifest is no JSON": lambda path: (path / "manifest.json").write_text("{"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))
 def test_a_damaged_one_is_passed_over(
-    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
     save(tmp_path, 1, 2)
     damage(tmp_path / "step-00000002")

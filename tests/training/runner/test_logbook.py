@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pyrf.training.runner.logbook import Logbook
@@ -26,6 +27,7 @@ def test_numbers_and_videos_are_read_back(tmp_path: Path) -> None:
     (picture,) = events.Images("videos/a")
     assert (picture.step, picture.width, picture.height) == (2, 24, 16)
     shown = Image.open(io.BytesIO(picture.encoded_image_string))
+    assert isinstance(shown, GifImageFile)
     assert shown.n_frames == 5
     shown.seek(3)
     brightness = np.asarray(shown.convert("L")).mean(0)

@@ -9,8 +9,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from pyrf.config import LatentSize
-from pyrf.loop.sampler import TrainingRollout
 from pyrf.models.dit.model import WanModel
+from pyrf.models.dit.rollout import ModelRollout
 from pyrf.training.runner import processes, sharding
 from tests.support import networks
 
@@ -27,7 +27,7 @@ def gradients(model: WanModel, samples: range) -> dict[str, Tensor]:
 
     generators = {n: torch.Generator().manual_seed(n) for n in samples}
     prompt = model.encode_prompt(draw(networks.MODEL.text_len, networks.MODEL.text_dim))
-    rollout = TrainingRollout(model, networks.STREAM, prompt, size=LatentSize(4, 6))
+    rollout = ModelRollout(model, networks.STREAM, prompt, LatentSize(4, 6))
     size = (networks.STREAM.chunk_frames, networks.MODEL.in_channels, 4, 6)
     chunks = [rollout.next_chunk(lambda: draw(*size), exit_step=1) for _ in range(4)]
     latents = torch.cat(chunks, 1)

@@ -16,10 +16,12 @@ from torch.multiprocessing import ProcessExitedException
 from pyrf.config import StreamConfig
 from pyrf.models.codecs.taehv import TAEHV, TAEHVCodec, TAEHVConfig
 from pyrf.training.runner import checkpoints, processes
-from pyrf.training.runner.trainer import Draw, Training, TrainSettings, lr_factor, train
+from pyrf.training.runner.finite import DivergedError
+from pyrf.training.runner.stage import Draw, TrainSettings
+from pyrf.training.runner.trainer import Training, lr_factor, train
 from pyrf.training.scratch.causal import CausalSettings, CausalStage
 from pyrf.training.scratch.latents import LatentScenes
-from pyrf.training.scratch.networks import NetworkSettings, TextToVideo
+from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
 from pyrf.worlds.shapes.captions import vocabulary
 from pyrf.worlds.shapes.world import ShapesWorld
 from tests.support.line_stage import Line, die, settings
@@ -38,6 +40,13 @@ def tensors_of(folder: Path, stage: Line, chosen: TrainSettings) -> dict[str, to
     assert newest is not None
     training.resume(newest)
     return training._weights() | training.optimizers.state()
+
+
+def weight(stage: Line, part: str) -> torch.Tensor:
+    """Of the student or the critic."""
+    found = stage.module[part].weight
+    assert isinstance(found, torch.Tensor)
+    return found
 
 
 def run(folder: Path, kill_at: int | None, turns: bool) -> None:
@@ -210,26 +219,33 @@ def test_learning_rates_of_parts(tmp_path: Path) -> None:
 
 
 def test_the_average_begins_at_its_step_and_is_what_is_evaluated(tmp_path: Path) -> None:
-    stage, seen = Line(), []
-    stage.before = lambda draw: seen.append(stage.module["student"].weight.detach().clone())
+    stage = Line()
+    seen: list[torch.Tensor] = []
+
+    def before(draw: Draw) -> None:
+        seen.append(weight(stage, "student").detach().clone())
+
+    stage.before = before
     train(lambda: stage, settings(steps=4, ema=0.75, ema_start=2), tmp_path)
-    trained = stage.module["student"].weight
+    trained = weight(stage, "student")
     after_two, after_three = seen[2:]
     expected = after_two.lerp(after_three, 0.25).lerp(trained, 0.25)
     (evaluated,) = stage.evaluated
     torch.testing.assert_close(evaluated["student.weight"], expected)
-    assert torch.equal(evaluated["critic.weight"], stage.module["critic"].weight)
+    assert torch.equal(evaluated["critic.weight"], weight(stage, "critic"))
 
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(tmp_path: Path) -> None:
     """A skipped step leaves everything as it was; too many in a row end the run."""
     bad = {1: math.nan, 2: math.inf, 4: math.nan}
-    stage, seen = Line(before=lambda draw: bad.get(draw.step)), []
-    original = stage.before
-    stage.before = lambda draw: (
-        seen.append(stage.module["student"].weight.detach().clone()),
-        original(draw),
-    )[1]  # type: ignore[func-returns-value]
+    stage = Line()
+    seen: list[torch.Tensor] = []
+
+    def before(draw: Draw) -> float | None:
+        seen.append(weight(stage, "student").detach().clone())
+        return bad.get(draw.step)
+
+    stage.before = before
     train(lambda: stage, settings(steps=6, max_skips=2), tmp_path)
     same = [torch.equal(a, b) for a, b in itertools.pairwise(seen)]
     assert same == [False, True, True, False, True]
@@ -239,6 +255,28 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(tmp_path: Path) -> No
     stage = Line(before=lambda draw: math.nan if draw.step else 1.0)
     with pytest.raises(FloatingPointError, match=r"3 steps in a row .* step 3: loss nan, gradient norm nan"):
         train(lambda: stage, settings(steps=9, max_skips=2), tmp_path / "hopeless")
+
+
+def test_weights_that_are_not_finite_are_neither_kept_nor_exported(tmp_path: Path) -> None:
+    def spoil(draw: Draw) -> None:
+        if draw.step == 2:
+            weight(stage, "student").data.fill_(math.nan)
+
+    stage = Line(before=spoil)
+    with pytest.raises(DivergedError, match=r"step 3 is not kept, .*: module/student\.weight is not finite"):
+        train(lambda: stage, settings(steps=4), tmp_path)
+    newest = checkpoints.latest(tmp_path / "checkpoints")
+    assert newest is not None
+    assert newest.name == "step-00000002"
+    assert not (tmp_path / "exported").exists()
+
+    def spoil_all(draw: Draw) -> None:
+        weight(late, "critic").data.fill_(math.inf)
+
+    late = Line(before=spoil_all)
+    with pytest.raises(DivergedError, match="critic"):
+        train(lambda: late, settings(steps=1, checkpoint_minutes=60), tmp_path / "late")
+    assert not (tmp_path / "late" / "exported").exists()
 
 
 def test_schedule() -> None:
@@ -260,7 +298,12 @@ def small_causal_stage() -> CausalStage:
     codec = TAEHVCodec(TAEHV(TAEHVConfig(encoder_width=8, decoder_widths=(8, 8, 8, 8), blocks=1)))
     scenes = LatentScenes(ShapesWorld(), range(4), near, far)
     stage = CausalStage(
-        CausalSettings(), TextToVideo(sizes, vocabulary()), scenes, codec, StreamConfig(shift=3.0), batch=4
+        CausalSettings(),
+        ScratchTextToVideo(sizes, vocabulary()),
+        scenes,
+        codec,
+        StreamConfig(shift=3.0),
+        batch=4,
     )
     stage.evaluate = lambda *_: {}  # type: ignore[method-assign]
     return stage

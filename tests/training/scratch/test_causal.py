@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from pyrf.config import LatentSize, StreamConfig
-from pyrf.loop.sampler import TrainingRollout
+from pyrf.models.dit.rollout import ModelRollout
 from pyrf.training.scratch.causal import CHUNKS, CausalForcing
 from pyrf.training.scratch.latents import LatentScenes
-from pyrf.training.scratch.networks import NetworkSettings, TextToVideo
+from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
 from pyrf.worlds.shapes.captions import vocabulary
 from pyrf.worlds.shapes.world import ShapesWorld
 
@@ -31,9 +31,9 @@ def test_scenes_of_open_speed_move_and_name_no_speed() -> None:
         still.of_open_speed()
 
 
-def network() -> TextToVideo:
+def network() -> ScratchTextToVideo:
     torch.manual_seed(0)
-    model = TextToVideo(NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2), vocabulary())
+    model = ScratchTextToVideo(NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2), vocabulary())
     torch.nn.init.normal_(model.dit.head.head.weight, std=0.1)
     return model.eval()
 
@@ -49,7 +49,7 @@ def test_forcing_equals_a_stream_over_given_chunks() -> None:
     timesteps = forcing.per_frame(torch.tensor([[900.0, 500.0, 750.0]] * 2))
     parallel = forcing.forward(model, clean, noisy, timesteps, prompt)
 
-    rollout = TrainingRollout(model.dit, STREAM, prompt, size=LatentSize(4, 6))
+    rollout = ModelRollout(model.dit, STREAM, prompt, LatentSize(4, 6))
     cache, attention = rollout.cache, rollout.attention
     for i, (x, t, x0) in enumerate(
         zip(noisy.chunk(CHUNKS, 1), timesteps.chunk(CHUNKS, 1), clean.chunk(CHUNKS, 1))

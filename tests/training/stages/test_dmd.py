@@ -2,15 +2,16 @@
 
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from pyrf.config import StreamConfig
-from pyrf.training.runner.trainer import Draw
+from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.latents import LatentScenes
-from pyrf.training.scratch.networks import NetworkSettings, TextToVideo
+from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
 from pyrf.training.stages.dmd import DmdSettings, DmdStage
 from pyrf.training.stages.reward import Reward
 from pyrf.worlds.shapes.captions import vocabulary
@@ -22,24 +23,24 @@ SIZES = NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2)
 SCENES = LatentScenes(ShapesWorld(), range(4), torch.zeros(4, 9, 16, 4, 6), torch.zeros(4, 6, 16, 4, 6))
 
 
-def network(seed: int) -> TextToVideo:
+def network(seed: int) -> ScratchTextToVideo:
     torch.manual_seed(seed)
-    model = TextToVideo(SIZES, vocabulary())
+    model = ScratchTextToVideo(SIZES, vocabulary())
     torch.nn.init.normal_(model.dit.head.head.weight, std=0.1)
     return model
 
 
-def stage(reward: Reward | None = None, **settings: float) -> DmdStage:
+def stage(reward: Reward | None = None, **settings: Any) -> DmdStage:
     return DmdStage(
         DmdSettings(chunks=4, critic_steps=2, **settings),
-        network(0),
-        network(1),
-        network(2),
-        SCENES,
-        networks.codec(),
-        StreamConfig(shift=3.0),
-        BATCH,
-        reward,
+        teacher=network(0),
+        critic=network(1),
+        student=network(2),
+        data=SCENES,
+        codec=networks.codec(),
+        stream=StreamConfig(shift=3.0),
+        batch=BATCH,
+        reward=reward,
     )
 
 
@@ -49,7 +50,8 @@ def gradient(trained: DmdStage, step: int = 0) -> tuple[Tensor, Tensor, dict[str
     loss, metrics = trained.loss(Draw(step, range(BATCH), generator, rng, shared))
     loss.backward()
     student, critic = (
-        trained.module[name].get_submodule("dit.blocks.0.ffn.0").weight.grad for name in ("student", "critic")
+        getattr(trained.module, name).get_submodule("dit.blocks.0.ffn.0").weight.grad
+        for name in ("student", "critic")
     )
     zero = torch.zeros(SIZES.ffn_dim, SIZES.dim)
     return zero if student is None else student, zero if critic is None else critic, metrics
@@ -108,6 +110,6 @@ def test_the_reward_sees_the_rollout_as_frames_and_gives_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"critic_steps": 0}, {"chunks": 2}, {"inverse_beta": -1.0}, {"b": 2.0}])
-def test_refuses_wrong_settings(wrong: dict[str, float]) -> None:
+def test_refuses_wrong_settings(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         DmdSettings(**wrong)

@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from pyrf import cli
-from pyrf.training.recipe import load_recipe
-from pyrf.training.scratch.networks import NetworkSettings, TextToVideo
+from pyrf.backends.torch.rollout import TorchRollout
+from pyrf.config import LatentSize
+from pyrf.training.kinds import load_scratch_recipe
+from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
 from pyrf.training.study import study
 from pyrf.training.study.report import DMD, FULL, ORDERINGS, verdict
 from pyrf.training.study.study import PlainSinkRollout
@@ -58,27 +60,24 @@ def test_prompts_ask_for_motion_and_leave_its_speed_open() -> None:
 
 
 def test_a_plain_bfloat16_sink_stands_still_where_the_exact_one_moves() -> None:
-    recipe = load_recipe("tiny")
+    recipe = load_scratch_recipe("tiny")
     torch.manual_seed(0)
-    dit = TextToVideo(NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=1), vocabulary()).dit
+    dit = ScratchTextToVideo(NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=1), vocabulary()).dit
     dit = dit.to(torch.bfloat16).eval()
-    stream = recipe.stream_config
+    stream = recipe.stream
     changed = {}
-    for kind in (study.TorchRollout, PlainSinkRollout):
-        backend = kind(dit, stream)
-        backend.start(1, 4, 6)
-        backend.set_prompt(torch.zeros(1, dit.config.text_len, dit.config.text_dim))
+    for kind in (TorchRollout, PlainSinkRollout):
+        prompt = torch.zeros(1, dit.config.text_len, dit.config.text_dim)
+        rollout = kind(dit, stream, 1, LatentSize(4, 6), prompt)
         generator = torch.Generator().manual_seed(0)
         for chunk in range(40):
-            backend.begin_chunk()
-            backend.clean(torch.randn(1, 3, 16, 4, 6, generator=generator))
+            rollout.begin_chunk()
+            rollout.clean(torch.randn(1, 3, 16, 4, 6, generator=generator))
             if chunk == 0:
-                assert backend.cache is not None
-                first = backend.cache.values[0][:, :, : backend.cache.tokens].clone()
-        assert backend.cache is not None
-        last = backend.cache.values[0][:, :, : backend.cache.tokens]
+                first = rollout.cache.values[0][:, :, : rollout.cache.tokens].clone()
+        last = rollout.cache.values[0][:, :, : rollout.cache.tokens]
         changed[kind] = float((last != first).float().mean())
-    assert changed[study.TorchRollout] > 0.9
+    assert changed[TorchRollout] > 0.9
     assert changed[PlainSinkRollout] < 0.75
 
 
@@ -95,7 +94,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sizes = NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=1)
     for stage in ("decoder", "dmd"):
         (tmp_path / stage).mkdir()
-    TextToVideo(sizes, vocabulary()).save(tmp_path / "dmd")
+    ScratchTextToVideo(sizes, vocabulary()).save(tmp_path / "dmd")
     codec = networks.codec().network
     (tmp_path / "decoder" / "config.json").write_text(json.dumps(codec.config.to_dict()))
     weights = {name: tensor.contiguous() for name, tensor in codec.state_dict().items()}

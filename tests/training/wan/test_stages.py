@@ -13,9 +13,11 @@ from pyrf.bundle import load_bundle
 from pyrf.config import LatentSize
 from pyrf.loop.rope import rope_table
 from pyrf.models.dit.attention import MaskedAttention, WindowAttention
-from pyrf.training.recipe import RecipeError, WanRecipe, load_any_recipe
+from pyrf.training.kinds import load_recipe
+from pyrf.training.recipe import RecipeError
 from pyrf.training.run import run_stage
-from pyrf.training.wan.networks import STUDENT, FrozenText
+from pyrf.training.wan.networks import STUDENT_FILE, FrozenText
+from pyrf.training.wan.recipe import WanRecipe
 from tests.support import networks
 from tests.support.masks import block_causal_mask
 from tests.support.random_bundle import save_random_bundle
@@ -34,7 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe(bundle: Path, name: str, **train: Any) -> WanRecipe:
     """A bundled recipe with small networks, clips and numbers; all else as it is."""
-    values = load_any_recipe(name).model_dump(mode="json")
+    values = load_recipe(name).model_dump(mode="json")
     values |= {"processes": 2, "prompts": str(bundle.parent / "prompts.txt"), "codec": str(bundle)}
     values |= {"height": 32, "width": 48}
     config = networks.MODEL
@@ -64,13 +66,13 @@ def test_ode_then_redmd_on_two_processes(bundle: Path, tmp_path: Path) -> None:
     run_stage(recipe(bundle, "wan-1.3b-ode"), "ode", tmp_path)
     assert len(list((tmp_path / "ode" / "paths").iterdir())) == 3
     start = load_bundle(bundle).transformer().state_dict()
-    after_ode = weights(tmp_path / "ode" / STUDENT, bundle)
+    after_ode = weights(tmp_path / "ode" / STUDENT_FILE, bundle)
     assert any(not torch.equal(start[name], after_ode[name]) for name in start)
 
     redmd = recipe(bundle, "wan-1.3b-redmd", ema_start=None)
-    redmd.stages["student"].student.weights = str(tmp_path / "ode" / STUDENT)
+    redmd.stages["student"].student.weights = str(tmp_path / "ode" / STUDENT_FILE)
     run_stage(redmd, "student", tmp_path)
-    after = weights(tmp_path / "student" / STUDENT, bundle)
+    after = weights(tmp_path / "student" / STUDENT_FILE, bundle)
     assert any(not torch.equal(after_ode[name], after[name]) for name in start)
     records = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").open()]
     assert {"dmd_gap", "reward", "critic_loss"} <= {key for record in records for key in record}
@@ -87,7 +89,7 @@ def test_a_sharded_run_resumes_exactly_and_on_another_number_of_processes(
         chosen = recipe(bundle, "wan-1.3b-redmd", steps=steps)
         chosen.processes = processes
         run_stage(chosen, "student", tmp_path / name)
-        return weights(tmp_path / name / "student" / STUDENT, bundle)
+        return weights(tmp_path / name / "student" / STUDENT_FILE, bundle)
 
     straight = run("straight", 2, 3)
     run("resumed", 2, 1)
@@ -152,12 +154,12 @@ def test_prompts_are_embedded_once_and_the_encoder_goes_home(monkeypatch: pytest
     text = FrozenText(encoder, "a blue square", torch.device("cpu"), kept=2)
     moves: list[str] = []
     monkeypatch.setattr(encoder.network, "to", lambda device: moves.append(str(device)))
-    rows = text.embed(["a red circle", "", "a red circle"])
+    rows = text.encode(["a red circle", "", "a red circle"])
     expected = encoder.encode(["a red circle", "a blue square"])
     torch.testing.assert_close(rows, expected[[0, 1, 0]], rtol=1e-5, atol=1e-6)
     assert moves == ["cpu", "cpu"]
-    text.embed(["", "a red circle"])
+    text.encode(["", "a red circle"])
     assert len(moves) == 2
-    text.embed(["circle spins"])
-    text.embed(["a red circle"])
+    text.encode(["circle spins"])
+    text.encode(["a red circle"])
     assert len(moves) == 4

@@ -6,7 +6,7 @@ import pytest
 from pyrf.worlds.valley.attributes import NAMES
 from pyrf.worlds.valley.detector import WEIGHTS, Detection, detect
 from pyrf.worlds.valley.world import Valley
-from pyrf.worlds.world import Prompt
+from pyrf.worlds.world import WorldPrompt
 
 WORLD = Valley()
 FIRST = 2 * 10**9
@@ -45,9 +45,9 @@ def test_noise_is_not_taken_for_a_clip_with_certainty() -> None:
 
 def test_a_verdict_is_given_on_what_is_asked(clips: list[np.ndarray]) -> None:
     facts = WORLD.scene(FIRST).facts
-    verdicts = WORLD.judge(clips[0], Prompt("", {"time": facts["time"], "speed": None}))
+    verdicts = WORLD.judge(clips[0], WorldPrompt("", {"time": facts["time"], "speed": None}))
     assert verdicts == {"time": True, "speed": True}
-    assert set(WORLD.judge(clips[0], Prompt("", facts))) <= set(WORLD.criteria)
+    assert set(WORLD.judge(clips[0], WorldPrompt("", facts))) <= set(WORLD.criteria)
 
 
 def test_an_empty_sky_can_be_asked_for() -> None:

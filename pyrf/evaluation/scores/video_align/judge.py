@@ -22,7 +22,7 @@ from pyrf.evaluation.scores.video_align import files
 from pyrf.extras import needs
 
 FPS = 16
-"""Frames a second of the clips that are scored."""
+"""Frames per second of the clips that are scored."""
 HEIGHT, WIDTH = 336, 588
 """Pixels that a frame is resized to: what Qwen2-VL's rule makes of 480 x 832."""
 FEWEST_SAMPLES = 4
@@ -132,7 +132,7 @@ class JudgeNetwork(nn.Module):
 
         Args:
             input_ids, attention_mask: [B, L].
-            patches: [B * N, C], pixels of N patches a video.
+            patches: [B * N, C], pixels of N patches per video.
             grid: [B, 3], patches in time, rows and columns.
             places: [B, 3], where the reward tokens stand.
         """

@@ -1,0 +1,33 @@
+"""The plain torch backend."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pyrf.backends.torch.rollout import TorchRollout
+from pyrf.config import LatentSize, StreamConfig
+from pyrf.models.codecs.codec import Codec, StreamingDecoder
+from pyrf.models.dit.model import WanModel
+from pyrf.models.dit.packed_linear import pack_linears
+
+
+class TorchBackend:
+    """A model in torch (`pyrf.backends.base.Backend`).
+
+    Args:
+        model, codec: loaded, and the backend's own: the model's weights are laid out for the machine.
+        stream: how it streams.
+    """
+
+    def __init__(self, model: WanModel, codec: Codec, stream: StreamConfig) -> None:
+        self.model, self.codec, self.stream = model, codec, stream
+        pack_linears(model)
+
+    def check_size(self, size: LatentSize) -> None:
+        """Every size will do."""
+
+    def open(self, batch: int, size: LatentSize, prompt_embeds: Tensor) -> TorchRollout:
+        return TorchRollout(self.model, self.stream, batch, size, prompt_embeds)
+
+    def decoder(self, batch: int, size: LatentSize) -> StreamingDecoder:
+        return self.codec.decoder()

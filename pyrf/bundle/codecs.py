@@ -1,0 +1,168 @@
+"""Codecs on disk, by family: a new codec is a file in `pyrf.models.codecs` and a family here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from pyrf.bundle.json_file import BundleError, JsonFile, naming
+from pyrf.bundle.names import vae_to_diffusers
+from pyrf.bundle.weights import Placement, load_weights, unfilled
+from pyrf.models.codecs.codec import Codec
+
+
+class CodecSource(NamedTuple):
+    """What a codec is loaded from: its config with the file for messages, and its weights with theirs."""
+
+    config_path: Path
+    config: dict[str, Any]
+    weights_path: Path
+    weights: dict[str, Tensor]
+
+
+class CodecFamily(Protocol):
+    """A kind of codec.
+
+    Attributes:
+        class_name, library: what `vae/config.json` and `model_index.json` call it.
+    """
+
+    class_name: str
+    library: str
+
+    def fits(self, config: Mapping[str, Any]) -> bool:
+        """Whether a config of the class is of this family; several families may share a class."""
+        ...
+
+    def load(self, source: CodecSource, placement: Placement, fps: float) -> Codec:
+        """Load a codec. The placement's dtype is that of decoding; encoding stays in float32.
+
+        Raises:
+            BundleError: when the config is not of the family.
+            CheckpointError: when the weights are not the network's.
+        """
+        ...
+
+    def content(self, codec: Codec) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """config.json and weights of a codec, or None when it is of another family."""
+        ...
+
+
+class WanCodecFamily(CodecFamily, Protocol):
+    """A kind of codec that comes with Wan's own releases, in `wan_file`."""
+
+    wan_file: str
+
+    def from_wan(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What `wan_file` holds as a config and weights under diffusers' names."""
+        ...
+
+
+class TaehvFamily:
+    """Tiny codecs, `pyrf.models.codecs.taehv`."""
+
+    class_name = "TAEHV"
+    library = "pyrf"
+
+    def fits(self, config: Mapping[str, Any]) -> bool:
+        return True
+
+    def load(self, source: CodecSource, placement: Placement, fps: float) -> Codec:
+        from pyrf.models.codecs.taehv import TAEHV, TAEHVCodec, TAEHVConfig
+
+        with naming(source.config_path):
+            config = TAEHVConfig.from_dict(source.config)
+        with unfilled():
+            network = TAEHV(config)
+        load_weights(network, source.weights, source.weights_path, device=placement.device)
+        network.decoder.to(placement.dtype)
+        return TAEHVCodec(network, fps=fps)
+
+    def content(self, codec: Codec) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        from pyrf.models.codecs.taehv import TAEHVCodec
+
+        if not isinstance(codec, TAEHVCodec):
+            return None
+        return codec.network.config.to_dict(), codec.network.state_dict()
+
+
+class Wan21Family:
+    """The VAE of Wan2.1, `pyrf.models.codecs.wan_vae`."""
+
+    class_name = "AutoencoderKLWan"
+    library = "diffusers"
+    wan_file = "Wan2.1_VAE.pth"
+
+    def fits(self, config: Mapping[str, Any]) -> bool:
+        return config.get("patch_size") is None and not config.get("is_residual")  # those are Wan2.2's
+
+    def load(self, source: CodecSource, placement: Placement, fps: float) -> Codec:
+        from pyrf.models.codecs.wan_vae import WanVAE, build_network
+
+        with unfilled(), naming(source.config_path):
+            network = build_network(source.config)
+        # The encoder's weights must not pass through a smaller dtype.
+        load_weights(network, source.weights, source.weights_path, device=placement.device)
+        for_gpu = torch.device(placement.device).type == "cuda"
+        return WanVAE(network, decoder_dtype=placement.dtype, fps=fps, for_gpu=for_gpu)
+
+    def content(self, codec: Codec) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        from pyrf.models.codecs.wan_vae import WanVAE
+
+        if not isinstance(codec, WanVAE):
+            return None
+        values = {name: value for name, value in codec.network.config.items() if not name.startswith("_")}
+        return {"_class_name": self.class_name, **values}, codec.network.state_dict()
+
+    def from_wan(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        tensors = {vae_to_diffusers(name): tensor for name, tensor in tensors.items()}
+        config = {}
+        for name, key in (("base_dim", "encoder.conv_in.weight"), ("z_dim", "post_quant_conv.weight")):
+            if key in tensors:
+                config[name] = tensors[key].shape[0]
+        return config, tensors
+
+
+WAN_FAMILIES: tuple[WanCodecFamily, ...] = (Wan21Family(),)
+FAMILIES: tuple[CodecFamily, ...] = (TaehvFamily(), *WAN_FAMILIES)
+
+
+def family_of(file: JsonFile) -> CodecFamily:
+    """The family that a `vae/config.json` is of.
+
+    Raises:
+        BundleError: when pyrf has none.
+    """
+    kind = file.values.get("_class_name")
+    known = [family for family in FAMILIES if family.class_name == kind]
+    if not known:
+        names = " or ".join(sorted({family.class_name for family in FAMILIES}))
+        raise BundleError(f"{file.path}: _class_name must be {names}, found {kind!r}")
+    for family in known:
+        if family.fits(file.values):
+            return family
+    raise BundleError(
+        f"{file.path}: the VAE must be Wan2.1's: patch_size and is_residual (Wan2.2) are not supported"
+    )
+
+
+def wan_family(release: Path) -> WanCodecFamily:
+    """The family whose file a release of Wan has; where it has none, the first, for a message to name."""
+    return next((f for f in WAN_FAMILIES if (release / f.wan_file).is_file()), WAN_FAMILIES[0])
+
+
+def codec_content(codec: Codec) -> tuple[CodecFamily, dict[str, Any], dict[str, Tensor]]:
+    """Family, config.json and weights of a codec.
+
+    Raises:
+        BundleError: when no family takes it.
+    """
+    for family in FAMILIES:
+        content = family.content(codec)
+        if content is not None:
+            return family, *content
+    raise BundleError(f"cannot save a {type(codec).__name__}; a bundle's codec is TAEHVCodec or WanVAE")

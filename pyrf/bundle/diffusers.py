@@ -1,0 +1,116 @@
+"""The layout of the diffusers library, which pyrf writes too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pyrf.bundle.codecs import CodecSource, family_of
+from pyrf.bundle.json_file import BundleError, JsonFile, naming, require_file
+from pyrf.bundle.names import dit_from_diffusers
+from pyrf.bundle.text import load_text
+from pyrf.bundle.weights import Placement, find_weights, read_tensors, weight_files
+from pyrf.config import PATCH, ModelConfig
+from pyrf.models.codecs.codec import Codec
+from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
+
+DIT_STEM = VAE_STEM = "diffusion_pytorch_model"
+TEXT_STEM = "model"
+
+
+class DiffusersLayout:
+    """model_index.json, transformer/, vae/, text_encoder/, tokenizer/."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def check(self, *, dit_weights: bool) -> None:
+        JsonFile(self.path / "model_index.json").require("_class_name", "WanPipeline")
+        if dit_weights:
+            find_weights(self.path / "transformer", DIT_STEM)
+        for part, stem in (("vae", VAE_STEM), ("text_encoder", TEXT_STEM)):
+            JsonFile(self.path / part / "config.json")
+            find_weights(self.path / part, stem)
+        require_file(self.tokenizer / "tokenizer.json")
+
+    def files(self, *, dit_weights: bool) -> list[Path]:
+        stems = {"vae": VAE_STEM, "text_encoder": TEXT_STEM}
+        if dit_weights:
+            stems["transformer"] = DIT_STEM
+        weights = [find_weights(self.path / part, stem) for part, stem in stems.items()]
+        return [
+            self.path / "model_index.json",
+            *(self.path / part / "config.json" for part in ("transformer", "vae", "text_encoder")),
+            self.tokenizer / "tokenizer.json",
+            *(file for path in weights for file in weight_files(path)),
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        index = JsonFile(self.path / "model_index.json")
+        settings = index.values.get("pyrf", {})
+        if not isinstance(settings, dict):
+            raise BundleError(f"{index.path}: pyrf must be an object, found {settings!r}")
+        return settings
+
+    def model_config(self, *, text_len: int, rope_theta: float) -> ModelConfig:
+        file = JsonFile(self.path / "transformer" / "config.json")
+        file.require("_class_name", "WanTransformer3DModel")
+        file.require("patch_size", list(PATCH), default=list(PATCH))
+        file.require("cross_attn_norm", True, default=True)
+        file.require("qk_norm", "rms_norm_across_heads", default="rms_norm_across_heads")
+        for image_part in ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len"):
+            file.require(image_part, None)
+        heads = file.whole("num_attention_heads")
+        with naming(file.path):
+            return ModelConfig(
+                dim=heads * file.whole("attention_head_dim"),
+                ffn_dim=file.whole("ffn_dim"),
+                num_heads=heads,
+                num_layers=file.whole("num_layers"),
+                text_len=text_len,
+                text_dim=file.whole("text_dim"),
+                freq_dim=file.whole("freq_dim", ModelConfig.freq_dim),
+                in_channels=file.whole("in_channels", ModelConfig.in_channels),
+                out_channels=file.whole("out_channels", ModelConfig.out_channels),
+                eps=file.number("eps", ModelConfig.eps),
+                rope_theta=rope_theta,
+            )
+
+    def dit_tensors(self) -> tuple[dict[str, Tensor], Path]:
+        path = find_weights(self.path / "transformer", DIT_STEM)
+        return {dit_from_diffusers(name): tensor for name, tensor in read_tensors(path).items()}, path
+
+    def codec(self, placement: Placement, *, fps: float) -> Codec:
+        file = JsonFile(self.path / "vae" / "config.json")
+        path = find_weights(self.path / "vae", VAE_STEM)
+        source = CodecSource(file.path, file.values, path, read_tensors(path))
+        return family_of(file).load(source, placement, fps)
+
+    def text_network(self, placement: Placement) -> UMT5Encoder:
+        file = JsonFile(self.path / "text_encoder" / "config.json")
+        file.require("model_type", "umt5")
+        file.require("feed_forward_proj", "gated-gelu", default="gated-gelu")
+        heads = file.whole("num_heads")
+        with naming(file.path):
+            config = UMT5Config(
+                vocab_size=file.whole("vocab_size"),
+                dim=file.whole("d_model"),
+                attention_dim=heads * file.whole("d_kv"),
+                ffn_dim=file.whole("d_ff"),
+                num_heads=heads,
+                num_layers=file.whole("num_layers"),
+                num_buckets=file.whole("relative_attention_num_buckets", 32),
+                max_distance=file.whole("relative_attention_max_distance", 128),
+                eps=file.number("layer_norm_epsilon", 1e-6),
+            )
+        path = find_weights(self.path / "text_encoder", TEXT_STEM)
+        tensors = read_tensors(path)
+        if "shared.weight" in tensors:  # the same table, which some writers store twice
+            tensors.pop("encoder.embed_tokens.weight", None)
+        return load_text(config, tensors, path, placement)
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"

@@ -1,0 +1,111 @@
+"""What all streams of a pipeline share, and what follows from it for frames and chunks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from pyrf.backends.base import Backend
+from pyrf.checks import check_whole
+from pyrf.config import LatentSize, StreamConfig
+from pyrf.models.codecs.codec import Codec, latent_size
+from pyrf.models.text.encoder import TextEncoder, clean_prompt
+
+
+@dataclass(frozen=True)
+class StreamModel:
+    """A loaded model, ready to stream.
+
+    Attributes:
+        text_encoder, codec: loaded.
+        backend: who computes the network's calls.
+        stream_config: how streams are cut into chunks.
+        device: of network, cache and codec.
+        height, width: of a frame in pixels, unless a stream asks for others.
+    """
+
+    text_encoder: TextEncoder
+    codec: Codec
+    backend: Backend
+    stream_config: StreamConfig
+    device: torch.device
+    height: int
+    width: int
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of what it makes."""
+        return self.codec.fps
+
+    def check_prompt(self, prompt: str) -> None:
+        """Refuse a prompt that the text encoder would not see whole.
+
+        Raises:
+            ValueError: when it is no string, empty, or longer than the model's text rows.
+        """
+        if not isinstance(prompt, str):
+            raise ValueError(
+                f"a prompt must be a string, got {type(prompt).__name__}; say what to show in words"
+            )
+        text = clean_prompt(prompt)
+        if not text:
+            raise ValueError("the prompt is empty; say what to show in words")
+        if self.text_encoder.tokenizer.encode(text).overflowing:
+            raise ValueError(
+                f"the prompt has {len(text.split())} words, which is more than the "
+                f"{self.text_encoder.text_len} tokens that this model reads; shorten it"
+            )
+
+    def check_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
+        """The size of a frame in pixels, the model's where not given.
+
+        Raises:
+            ValueError: when it does not split into the network's patches, is too large, or is not that of
+                an exported folder.
+        """
+        height = self.height if height is None else check_whole("height", height, least=None, most=None)
+        width = self.width if width is None else check_whole("width", width, least=None, most=None)
+        self.backend.check_size(self.latent_size(height, width))
+        return height, width
+
+    def latent_size(self, height: int, width: int) -> LatentSize:
+        """The size of the latents of frames of a size in pixels.
+
+        Raises:
+            ValueError: when it does not split into the network's patches, or is too large.
+        """
+        return latent_size(height, width, self.codec)
+
+    def num_frames_of(self, chunks: int) -> int:
+        """Frames that the first `chunks` chunks of a stream have."""
+        latent_frames = chunks * self.stream_config.chunk_frames
+        return 1 + self.codec.temporal_stride * (latent_frames - 1)
+
+    def num_chunks_of(self, num_frames: int) -> int:
+        """Chunks that a stream needs for its first `num_frames` frames."""
+        return self.chunk_of_frame(num_frames)
+
+    @property
+    def frames_in_chunk(self) -> int:
+        """Frames of every chunk but the first of a stream that continues nothing, which is shorter."""
+        return self.codec.temporal_stride * self.stream_config.chunk_frames
+
+    def start_of_chunk(self, chunk: int, *, continues: bool = False) -> int:
+        """The frame at which a chunk starts.
+
+        Args:
+            continues: whether the stream goes on from an image or a video.
+        """
+        if chunk == 0:
+            return 0
+        first = self.frames_in_chunk if continues else self.num_frames_of(1)
+        return first + (chunk - 1) * self.frames_in_chunk
+
+    def chunk_of_frame(self, frame: float, *, continues: bool = False) -> int:
+        """The first chunk that starts at a frame or later; `continues` as in `start_of_chunk`."""
+        if frame <= 0:
+            return 0
+        later = frame - self.start_of_chunk(1, continues=continues)
+        return 1 + max(0, math.ceil(later / self.frames_in_chunk))

@@ -1,0 +1,177 @@
+"""What a stream holds while it runs, and how one stream or several make their next chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Event
+
+import torch
+from torch import Tensor
+
+from pyrf.backends.base import OverlappedDecoder
+from pyrf.backends.torch.joint import JointRollout
+from pyrf.backends.torch.rollout import TorchRollout
+from pyrf.loop.sampler import Call, ChunkLoop
+from pyrf.streaming.chunk import Chunk, Clock, Timing
+from pyrf.streaming.model import StreamModel
+from pyrf.streaming.prompts import PromptSource
+from pyrf.video.writer import Frames
+
+
+class ClosedError(Exception):
+    """The streams were closed while a chunk was under way."""
+
+
+class StreamState:
+    """The memory of a running stream: cache, random state, decoder.
+
+    Each chunk is a `begin`, the calls of `loop`, and an `end`; `advance` does all three.
+
+    Args:
+        model: shared by all streams.
+        seeds: one per clip.
+        size: height and width of a frame in pixels.
+        prompts: where prompts come from.
+        single: whether chunks have one clip alone, without an axis of clips.
+        start: frames [T, H, W, 3] that every clip continues.
+        closed: set when the stream is closed.
+
+    Attributes:
+        rollout: the stream on its backend.
+        loop: its chunks of latents.
+    """
+
+    @torch.inference_mode()
+    def __init__(
+        self,
+        model: StreamModel,
+        seeds: Sequence[int],
+        size: tuple[int, int],
+        prompts: PromptSource,
+        *,
+        single: bool,
+        start: Frames | None,
+        closed: Event,
+    ) -> None:
+        self.model, self.prompts, self.closed = model, prompts, closed
+        self._single, self._index = single, 0
+        latents, batch = model.latent_size(*size), len(seeds)
+        self._decoder = model.backend.decoder(batch, latents)
+        self._overlapped = isinstance(self._decoder, OverlappedDecoder)
+        # A stage's end is waited for to time it, but not where stages run beside each other.
+        self._clock = Clock(None if self._overlapped else model.device)
+        first = prompts.at(0)
+        if first is None:
+            raise ValueError("the source of prompts has none for chunk 0")
+        self._in_force = first.prompts
+        self.rollout = model.backend.open(batch, latents, model.text_encoder.encode(list(first.prompts)))
+        self.loop = self.rollout.loop(seeds)
+        self._prompt_s = self._denoise_s = self._clean_s = 0.0
+        # Latents of the next chunk, where it was begun while the last one was decoded.
+        self._ahead: Tensor | None = None
+        if start is not None:
+            self._prefill(start)
+
+    def _prefill(self, frames: Frames) -> None:
+        """Take frames [T, H, W, 3] as the past of every clip."""
+        latents = self.model.codec.encode(torch.from_numpy(frames)[None].to(self.model.device))
+        latents = latents.expand(self.rollout.batch, -1, -1, -1, -1)
+        self.loop.prefill(latents)
+        self._decoder.decode(latents)  # only for its memory: the caller has these frames
+
+    def begin(self) -> None:
+        """Begin the next chunk: put a new prompt in force, if there is one."""
+        if self._index == 0:  # opening the stream has done it
+            self._prompt_s = self._clock.lap()
+            return
+        self._clock.restart()
+        self._prompt_s = 0.0
+        change = self.prompts.at(self._index)
+        if change is None:
+            return
+        self._in_force = change.prompts
+        self.rollout.set_prompt(self.model.text_encoder.encode(list(change.prompts)), change.recache)
+        if self._ahead is not None:
+            self._ahead = self.loop.redo_chunk(self.watch)
+        self._prompt_s = self._clock.lap()
+
+    def watch(self, call: Call) -> None:
+        """Give the chunk up when the stream is closed, and time its calls (a `pyrf.loop.sampler.Watch`)."""
+        if self.closed.is_set():
+            raise ClosedError
+        self.reach(call)
+
+    def reach(self, call: Call) -> None:
+        """A call of the chunk comes next."""
+        if call == "clean":
+            self._denoise_s = self._clock.lap()
+
+    def next_latents(self) -> Tensor:
+        """Compute the chunk that was begun: latents [B, F, C, H, W]."""
+        latents, self._ahead = self._ahead, None
+        return self.loop.next_chunk(self.watch) if latents is None else latents
+
+    def calls_done(self) -> None:
+        """The chunk's calls are done."""
+        self._clean_s = self._clock.lap()
+
+    def end(self, latents: Tensor) -> Chunk:
+        """Decode the latents of the chunk that was begun."""
+        self._clock.lap()  # others that were computed with it have been decoded meanwhile
+        frames = self._decode(latents).cpu().numpy()
+        decode_s, total_s = self._clock.lap(), self._clock.total()
+        if self._overlapped:
+            timing = Timing(self._prompt_s, None, None, None, total_s)
+        else:
+            timing = Timing(self._prompt_s, self._denoise_s, self._clean_s, decode_s, total_s)
+        chunk = Chunk(
+            frames=frames[0] if self._single else frames,
+            index=self._index,
+            prompt=self._in_force[0] if self._single else self._in_force,
+            timing=timing,
+        )
+        self._index += 1
+        return chunk
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Latents to frames; where the decoder can, the next chunk is begun meanwhile."""
+        if not isinstance(self._decoder, OverlappedDecoder):
+            return self._decoder.decode(latents)
+        frames = self._decoder.begin(latents)
+        self._ahead = self.loop.next_chunk(self.watch)
+        return frames.result()
+
+
+@torch.inference_mode()
+def advance(states: Sequence[StreamState]) -> list[Chunk]:
+    """The next chunk of each stream, the network's calls of all of them in one batch.
+
+    Args:
+        states: of one model, with frames of one size; several of them on the torch backend.
+
+    Raises:
+        ClosedError: when all of the streams were closed meanwhile.
+    """
+    for state in states:
+        state.begin()
+    parts = [states[0].next_latents()] if len(states) == 1 else _next_latents(states)
+    for state in states:
+        state.calls_done()
+    return [state.end(part) for state, part in zip(states, parts)]
+
+
+def _next_latents(states: Sequence[StreamState]) -> list[Tensor]:
+    """The latents of several streams' next chunks."""
+    rollouts = [state.rollout for state in states if isinstance(state.rollout, TorchRollout)]
+
+    def draw() -> Tensor:
+        return torch.cat([state.loop.draw() for state in states])
+
+    def watch(call: Call) -> None:
+        if all(state.closed.is_set() for state in states):
+            raise ClosedError
+        for state in states:
+            state.reach(call)
+
+    loop = ChunkLoop(JointRollout(rollouts), states[0].model.stream_config, draw)
+    return list(loop.next_chunk(watch).split([rollout.batch for rollout in rollouts]))

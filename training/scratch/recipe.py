@@ -1,0 +1,223 @@
+"""Recipes that train a model from nothing in a small world, and what each of their stages is made of."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from pyrf.settings import Settings
+from pyrf.training.needs import FileNeed, Needs
+from pyrf.training.recipe import Recipe, StageRecipe
+from pyrf.training.runner.origin import fingerprint
+from pyrf.training.runner.stage import Stage
+from pyrf.training.scratch.causal import CausalForcing, CausalSettings, CausalStage
+from pyrf.training.scratch.codec import CodecSettings, CodecStage
+from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
+from pyrf.training.scratch.run import Run
+from pyrf.training.scratch.ship import ship_latest
+from pyrf.training.scratch.teacher import TeacherSettings, TeacherStage
+from pyrf.training.scratch.world import RecipeWorld
+from pyrf.training.stages.dmd import DmdSettings, DmdStage
+from pyrf.training.stages.ode import OdeSettings, OdeStage
+from pyrf.training.stages.reward import load_reward
+
+
+class ScratchStage(StageRecipe):
+    """A stage of a training from nothing."""
+
+    @abstractmethod
+    def build(self, run: Run, name: str) -> Stage[Any]:
+        """Load what the stage needs from the folders of the stages before it."""
+
+    @property
+    def before(self) -> dict[str, str]:
+        """Stages that must have run, by the key of the recipe that names them."""
+        names = {key: getattr(self, key, None) for key in ("init", "teacher")}
+        return {key: name for key, name in names.items() if isinstance(name, str)}
+
+
+class CodecRecipe(ScratchStage):
+    """`init` names the codec stage whose weights are taken over."""
+
+    stage: Literal["codec"]
+    codec: CodecSettings
+    init: str | None = None
+
+    def build(self, run: Run, name: str) -> Stage[Any]:
+        start = run.codec_of(self.init).network.state_dict() if self.init else None
+        return CodecStage(self.codec, run.world, self.train.batch, start)
+
+
+class TeacherRecipe(ScratchStage):
+    """`init` names the stage whose network is taken over; without it, `network` starts from nothing."""
+
+    stage: Literal["teacher"]
+    teacher: TeacherSettings
+    network: NetworkSettings | None = None
+    init: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.network is None) == (self.init is None):
+            raise ValueError("a teacher stage needs either `network` or `init`")
+        return self
+
+    def build(self, run: Run, name: str) -> Stage[Any]:
+        scenes = run.scenes  # first: a new network's weights are drawn after it
+        if self.network is not None:
+            network = ScratchTextToVideo(self.network, run.world.vocabulary)
+        else:
+            assert self.init is not None
+            network = run.network_of(self.init)
+        return TeacherStage(self.teacher, network, scenes, run.codec, self.train.batch)
+
+
+class CausalRecipe(ScratchStage):
+    """`init` names the stage whose network is taken over."""
+
+    stage: Literal["causal"]
+    causal: CausalSettings
+    init: str
+
+    def build(self, run: Run, name: str) -> Stage[Any]:
+        scenes, network = run.scenes, run.network_of(self.init)
+        return CausalStage(self.causal, network, scenes, run.codec, run.stream, self.train.batch)
+
+
+class OdeRecipe(ScratchStage):
+    """`init` names the stage whose network is both the teacher and the student's start."""
+
+    stage: Literal["ode"]
+    ode: OdeSettings
+    init: str
+
+    def build(self, run: Run, name: str) -> Stage[Any]:
+        scenes, batch = run.scenes, self.train.batch
+        student, teacher = run.network_of(self.init), run.network_of(self.init)
+        return OdeStage(
+            self.ode,
+            teacher=teacher,
+            student=student,
+            data=scenes,
+            paths=CausalForcing(scenes, run.stream, batch, self.ode.context_noise),
+            codec=run.codec,
+            stream=run.stream,
+            batch=batch,
+            folder=run.folder / name,
+            origin=fingerprint(teacher, run.codec.network, run.world, len(scenes)),
+        )
+
+
+class DmdRecipe(ScratchStage):
+    """`init` is the student's start, `teacher` the bidirectional network it is matched with.
+
+    With `open_speed`, captions ask for motion and leave its speed open: there a reward may choose.
+    """
+
+    stage: Literal["dmd"]
+    dmd: DmdSettings
+    init: str
+    teacher: str
+    open_speed: bool = False
+
+    def build(self, run: Run, name: str) -> Stage[Any]:
+        scenes = run.scenes.of_open_speed() if self.open_speed else run.scenes
+        reward = self.dmd.reward
+        return DmdStage(
+            self.dmd,
+            teacher=run.network_of(self.teacher),
+            critic=run.network_of(self.teacher),
+            student=run.network_of(self.init),
+            data=scenes,
+            codec=run.codec,
+            stream=run.stream,
+            batch=self.train.batch,
+            reward=None if reward is None else load_reward(reward),
+        )
+
+
+AnyStage = Annotated[
+    CodecRecipe | TeacherRecipe | CausalRecipe | OdeRecipe | DmdRecipe, Field(discriminator="stage")
+]
+
+
+class ShipSettings(Settings):
+    """Which stages' networks make the bundle."""
+
+    network: str
+    codec: str
+
+
+class ScratchRecipe(Recipe):
+    """A whole training from nothing: the world, and the stages in order.
+
+    Attributes:
+        scenes: encoded scenes that all stages after the codec share.
+    """
+
+    kind: Literal["scratch"] = "scratch"
+    world: RecipeWorld
+    scenes: int = Field(gt=0, multiple_of=10)
+    stages: dict[str, AnyStage] = Field(min_length=1)
+    ship: ShipSettings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older(cls, values: Any) -> Any:
+        """Older recipes give the settings of the shapes world beside the stages, without a `world`."""
+        if not isinstance(values, dict) or "world" in values:
+            return values
+        older = {key: value for key, value in values.items() if key in ("shapes", "motions")}
+        others = {key: value for key, value in values.items() if key not in older}
+        return {**others, "world": {"name": "shapes", **older}}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        side = min(self.world.height, self.world.width)
+        codecs: set[str] = set()
+        networks: set[str] = set()
+        for name, stage in self.stages.items():
+            known = codecs if isinstance(stage, CodecRecipe) else networks
+            for key, other in stage.before.items():
+                if other not in known:
+                    raise ValueError(_no_stage(f"stages.{name}.{key}", other, known, "before it"))
+            if isinstance(stage, CodecRecipe) and stage.codec.crop > side:
+                raise ValueError(
+                    f"stages.{name}.codec.crop must be at most {side}, a frame's shorter side, "
+                    f"got {stage.codec.crop}"
+                )
+            known.add(name)
+        for key, known in (("codec", codecs), ("network", networks)):
+            if (name := getattr(self.ship, key)) not in known:
+                raise ValueError(_no_stage(f"ship.{key}", name, known, "that makes one"))
+        return self
+
+    def run_in(self, folder: Path) -> Run:
+        """The run of this recipe in a folder."""
+        return Run(folder, self.world, self.stream, self.scenes)
+
+    def default_device(self) -> torch.device:
+        """Its networks are small: the CPU."""
+        return torch.device("cpu")
+
+    def build_stage(self, name: str, folder: Path) -> Stage[Any]:
+        return self.stages[name].build(self.run_in(folder), name)
+
+    def needs(self, name: str, processes: int, folder: Path | None) -> Needs:
+        return Needs(
+            [
+                FileNeed(name, f"{key}: stage", other, folder is not None and (folder / other).exists())
+                for key, other in self.stages[name].before.items()
+            ]
+        )
+
+    def make_bundle(self, folder: Path) -> Path | None:
+        return ship_latest(self.run_in(folder), self.ship.network, self.ship.codec)
+
+
+def _no_stage(where: str, name: str, known: set[str], which: str) -> str:
+    return f"{where}: no stage {name!r} {which}; there are {', '.join(sorted(known)) or 'none'}"

@@ -1,0 +1,65 @@
+"""One run's folder: what its stages share, and what each leaves for those after it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from pyrf.config import StreamConfig
+from pyrf.models.codecs.taehv import TAEHV, TAEHVCodec, TAEHVConfig
+from pyrf.training.scratch.latents import LatentScenes, encode_scenes
+from pyrf.training.scratch.networks import ScratchTextToVideo, load_network
+from pyrf.worlds.world import World
+
+FIRST_SCENE = 5 * 10**7
+"""Seed of the first encoded scene; held-out prompts draw from other generators."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in `folder`. Stages keep their files in folders of their names, which are read when asked for.
+
+    Attributes:
+        num_scenes: encoded scenes that all stages after the codec share.
+    """
+
+    folder: Path
+    world: World
+    stream: StreamConfig
+    num_scenes: int
+
+    @cached_property
+    def codec(self) -> TAEHVCodec:
+        """What encodes the scenes, see `codec_of`."""
+        return self.codec_of("codec")
+
+    @cached_property
+    def scenes(self) -> LatentScenes:
+        """The encoded scenes, which are made where they are missing."""
+        path = self.folder / "scenes"
+        return encode_scenes(self.codec.network, self.world, self.num_scenes, FIRST_SCENE, path)
+
+    def codec_of(self, stage: str) -> TAEHVCodec:
+        """The codec that a stage left.
+
+        Raises:
+            FileNotFoundError: when the stage has not been run.
+        """
+        folder = self.folder / stage
+        if not (folder / "config.json").exists():
+            raise FileNotFoundError(f"{folder} holds no codec; run the {stage} stage first")
+        network = TAEHV(TAEHVConfig.from_dict(json.loads((folder / "config.json").read_text())))
+        network.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
+        return TAEHVCodec(network)
+
+    def network_of(self, stage: str) -> ScratchTextToVideo:
+        """The network that a stage left.
+
+        Raises:
+            FileNotFoundError: when the stage has not been run.
+        """
+        return load_network(self.folder / stage, self.world.vocabulary)
