@@ -44,7 +44,7 @@ CROP = (128, 160)
 NOISE = 0.08
 """Largest deviation of the noise on latents, which a network's own errors resemble."""
 
-SEAM_WEIGHT = 2.0
+SEAM_WEIGHT = 0.5
 """Of steps of the error across the borders of cells: on a smooth sky the eye sees those before all else."""
 
 
