@@ -1,7 +1,8 @@
 """Real-time streaming text-to-video with Reward Forcing (arXiv 2512.04678)."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from pyrf.lazy import importer
 
 __version__ = "0.1.0"
 
@@ -26,14 +27,7 @@ _HOMES = {
 }
 
 __all__ = ["__version__", *_HOMES]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'pyrf' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = importer(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,8 @@
 """A model on disk: found, read safely, and saved."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from pyrf.lazy import importer
 
 if TYPE_CHECKING:
     from pyrf.bundle.bundle import Bundle as Bundle
@@ -18,9 +19,4 @@ _HOMES = {
 }
 
 __all__ = [*_HOMES]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = importer(__name__, _HOMES)

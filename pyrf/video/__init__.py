@@ -3,8 +3,9 @@
 These names are public. They are imported at first use, so that `import pyrf.video` is quick.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from pyrf.lazy import importer
 
 if TYPE_CHECKING:
     from pyrf.video.files import Video as Video
@@ -21,9 +22,4 @@ _HOMES = {
 }
 
 __all__ = [*_HOMES]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = importer(__name__, _HOMES)
