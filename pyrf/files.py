@@ -31,29 +31,23 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+def whole_folder(path: str | Path) -> Iterator[Path]:
     """A new folder to fill beside `path`, which takes that name at the end.
 
-    When the block fails, the new folder is removed, and an old one stays as it was.
-
-    Args:
-        replace: put it in the place of a folder that is there already.
+    When the block fails, it is removed.
 
     Raises:
-        FileExistsError: when `path` is there already and is not to be replaced.
+        FileExistsError: when `path` is there already.
         OSError: when it cannot be written.
     """
     path = Path(path)
-    if path.exists() and not replace:
+    if path.exists():
         raise FileExistsError(f"{path} exists; give a new directory, or remove it first")
     temporary = _beside(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        if replace:
-            replace_folder(path, temporary)
-        else:
-            temporary.rename(path)
+        temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -61,8 +55,8 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
 def replace_folder(path: str | Path, new: Path) -> None:
     """Give a finished folder the name of another, which is removed after that; there need not be another.
 
-    The old folder is never removed before the new one has its name. A process that is killed between the two
-    leaves it as `.<random>.old.<name>` beside `path`.
+    The old folder is never removed before the new one has its name. What a process leaves that is killed
+    between the two, `restore_folder` puts right.
 
     Args:
         path: the name.
@@ -72,20 +66,34 @@ def replace_folder(path: str | Path, new: Path) -> None:
         OSError: when a folder cannot be renamed; the old one then has its name back.
     """
     path = Path(path)
-    old = _beside(path, "old")
-    try:
+    restore_folder(path)
+    old = _old(path)
+    if path.exists():
         path.rename(old)
-    except FileNotFoundError:
-        new.rename(path)
-        return
     try:
         new.rename(path)
     except OSError:
-        old.rename(path)
+        if old.exists():
+            old.rename(path)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def _beside(path: Path, kind: str = "tmp") -> Path:
+def restore_folder(path: str | Path) -> None:
+    """Put right what a `replace_folder` left that was killed: the old folder gets its name back, or goes."""
+    path = Path(path)
+    old = _old(path)
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.exists():
+        old.rename(path)
+
+
+def _beside(path: Path) -> Path:
     """A hidden name in the same folder that ends alike and that no other writer has."""
-    return path.with_name(f".{secrets.token_hex(4)}.{kind}.{path.name}")
+    return path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
+
+
+def _old(path: Path) -> Path:
+    """The name of a folder while another takes its place."""
+    return path.with_name(f".{path.name}.old")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrf.files import replace_folder, whole_file, whole_folder
+from pyrf.files import replace_folder, restore_folder, whole_file, whole_folder
 
 
 def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -59,25 +59,49 @@ def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
     assert tmp_path.is_dir()
 
 
+def folder_of(path: Path, name: str) -> Path:
+    """A folder with one file in it."""
+    with whole_folder(path) as temporary:
+        (temporary / name).write_text(name)
+    return path
+
+
 def test_the_old_folder_is_there_until_the_new_one_takes_its_place(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.mkdir()
-    (path / "old").write_text("old")
-    with whole_folder(path, replace=True) as temporary:
-        (temporary / "new").write_text("new")
-        assert [file.name for file in path.iterdir()] == ["old"]
+    path, new = folder_of(tmp_path / "a", "old"), folder_of(tmp_path / "b", "new")
+    assert [file.name for file in path.iterdir()] == ["old"]
+    replace_folder(path, new)
     assert [file.name for file in path.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.mkdir()
-    (path / "old").write_text("old")
-    with pytest.raises(TypeError), whole_folder(path, replace=True) as temporary:
+    path = folder_of(tmp_path / "a", "old")
+    with pytest.raises(TypeError), whole_folder(tmp_path / "b") as temporary:
         (temporary / "half").write_text(1)  # type: ignore[arg-type]
     assert [file.name for file in path.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("killed_before", [".a.old", "b"])
+def test_a_replacement_that_was_killed_is_put_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_before: str
+) -> None:
+    """Killed before either of the two renames, the old folder has its name back and nothing else is left."""
+    path, new = folder_of(tmp_path / "a", "old"), folder_of(tmp_path / "b", "new")
+    rename = Path.rename
+
+    def die(self: Path, target: Path) -> Path:
+        if killed_before in (self.name, target.name):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", die)
+        with pytest.raises(KeyboardInterrupt):
+            replace_folder(path, new)
+    restore_folder(path)
+    assert [file.name for file in path.iterdir()] == ["old"]
+    assert set(tmp_path.iterdir()) == {path, new}
 
 
 def test_an_old_folder_has_its_name_back_when_the_new_one_cannot_take_it(
@@ -100,8 +124,7 @@ def test_an_old_folder_has_its_name_back_when_the_new_one_cannot_take_it(
 
 
 def test_a_folder_to_be_replaced_need_not_be_there(tmp_path: Path) -> None:
-    with whole_folder(tmp_path / "a", replace=True) as temporary:
-        (temporary / "file").write_text("new")
+    replace_folder(tmp_path / "a", folder_of(tmp_path / "b", "file"))
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("a"), Path("a/file")]
 
 

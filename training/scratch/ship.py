@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from pyrf.bundle.save import save_bundle
+from pyrf.files import replace_folder, restore_folder
 from pyrf.training.runner.finite import check_finite
 from pyrf.training.scratch.run import Run
 
@@ -45,9 +46,8 @@ def ship_latest(run: Run, network: str, codec: str) -> Path | None:
     Raises:
         FileNotFoundError, DivergedError, BundleError: as `ship`.
     """
-    bundle, fresh, old = (run.folder / name for name in ("bundle", ".bundle.new", ".bundle.old"))
-    if old.exists() and not bundle.exists():
-        old.rename(bundle)
+    bundle, fresh = run.folder / "bundle", run.folder / ".bundle.new"
+    restore_folder(bundle)
     sources = (
         run.folder / network / "network.safetensors",
         run.folder / codec / "diffusion_pytorch_model.safetensors",
@@ -56,11 +56,7 @@ def ship_latest(run: Run, network: str, codec: str) -> Path | None:
         made = (bundle / "model_index.json").stat().st_mtime
         if all(file.stat().st_mtime <= made for file in sources):
             return None
-    for left in (fresh, old):
-        shutil.rmtree(left, ignore_errors=True)
+    shutil.rmtree(fresh, ignore_errors=True)
     ship(run, network, codec, fresh)
-    if bundle.exists():
-        bundle.rename(old)
-    fresh.rename(bundle)
-    shutil.rmtree(old, ignore_errors=True)
+    replace_folder(bundle, fresh)
     return bundle
