@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pyrf.worlds.world import Frames
@@ -35,3 +36,10 @@ def close_up(
         start = rng.randint(max(0, centre - side + 1), min(length - side, centre))
         spans.append(slice(start, start + side))
     return spans[0], spans[1]
+
+
+def edges(video: Tensor) -> Tensor:
+    """Largest step of a channel to the next pixel right or below: [..., 3, H, W] -> [..., H, W]."""
+    right = F.pad((video[..., 1:] - video[..., :-1]).abs(), (0, 1))
+    below = F.pad((video[..., 1:, :] - video[..., :-1, :]).abs(), (0, 0, 0, 1))
+    return (right + below).amax(-3)

@@ -7,7 +7,6 @@ the latents makes the decoder forgive what a few-step student gets wrong.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, MemoryBlock, TAEHVConfig
 from pyrf.settings import Settings
 from pyrf.training.runner.stage import Draw, Stage
-from pyrf.training.scratch.clips import WARM_LATENTS, close_up, to_tensor
+from pyrf.training.scratch.clips import WARM_LATENTS, close_up, edges, to_tensor
+from pyrf.training.scratch.codec_files import save_codec
 from pyrf.video.strips import contact_sheet
 from pyrf.worlds.world import World, WorldPrompt, draw_scene
 
@@ -144,14 +143,9 @@ class CodecStage(Stage[TAEHV]):
         return {"psnr": float(np.mean(psnr)), **{k: float(np.mean([r[k] for r in right])) for k in right[0]}}
 
     def export(self, folder: Path) -> None:
-        state = {k: v.contiguous() for k, v in self.module.state_dict().items()}
-        (folder / "config.json").write_text(json.dumps(self.module.config.to_dict(), indent=2))
-        save_file(state, folder / "diffusion_pytorch_model.safetensors")
+        save_codec(self.module, folder)
 
 
 def edge_weight(video: Tensor) -> Tensor:
     """Weights [B, T, 1, H, W]: 1 on flat parts, up to 5 within a pixel or two of an edge."""
-    dx = F.pad((video[..., 1:] - video[..., :-1]).abs(), (0, 1))
-    dy = F.pad((video[..., 1:, :] - video[..., :-1, :]).abs(), (0, 0, 0, 1))
-    edge = (dx + dy).amax(2)
-    return (1 + 6 * F.max_pool2d(edge, 3, 1, 1).clamp(max=0.7)).unsqueeze(2)
+    return (1 + 6 * F.max_pool2d(edges(video), 3, 1, 1).clamp(max=0.7)).unsqueeze(2)

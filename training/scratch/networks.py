@@ -69,7 +69,9 @@ class ScratchTextToVideo(TextToVideo):
             save_file(state, temporary)
 
 
-def load_network(folder: Path, vocabulary: Sequence[str]) -> ScratchTextToVideo:
+def load_network(
+    folder: Path, vocabulary: Sequence[str], settings_type: type[NetworkSettings] = NetworkSettings
+) -> ScratchTextToVideo:
     """The network that a stage saved to `folder`, and its text encoder's vocabulary.
 
     Raises:
@@ -77,7 +79,7 @@ def load_network(folder: Path, vocabulary: Sequence[str]) -> ScratchTextToVideo:
     """
     if not (folder / "network.safetensors").exists():
         raise FileNotFoundError(f"{folder} holds no network.safetensors; run the stage that makes it first")
-    settings = NetworkSettings(**json.loads((folder / "network.json").read_text()))
+    settings = settings_type(**json.loads((folder / "network.json").read_text()))
     network = ScratchTextToVideo(settings, vocabulary)
     network.load_state_dict(load_file(folder / "network.safetensors"))
     return network

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from pyrf.config import StreamConfig
-from pyrf.models.codecs.taehv import TAEHV, TAEHVCodec, TAEHVConfig
+from pyrf.models.codecs.taehv import TAEHVCodec
+from pyrf.training.scratch.codec_files import load_codec
 from pyrf.training.scratch.latents import LatentScenes, encode_scenes
 from pyrf.training.scratch.networks import ScratchTextToVideo, load_network
 from pyrf.worlds.world import World
@@ -49,12 +47,7 @@ class Run:
         Raises:
             FileNotFoundError: when the stage has not been run.
         """
-        folder = self.folder / stage
-        if not (folder / "config.json").exists():
-            raise FileNotFoundError(f"{folder} holds no codec; run the {stage} stage first")
-        network = TAEHV(TAEHVConfig.from_dict(json.loads((folder / "config.json").read_text())))
-        network.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
-        return TAEHVCodec(network)
+        return TAEHVCodec(load_codec(self.folder / stage))
 
     def network_of(self, stage: str) -> ScratchTextToVideo:
         """The network that a stage left.

@@ -74,14 +74,17 @@ class TeacherStage(NetworkStage):
         return torch.stack(clips), captions
 
     def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
-        prompts = self.scenes.world.held_out(self.settings.eval_prompts)
-        latents = torch.cat(
-            [
-                self.sample(self.module, [p.text for p in prompts[i : i + 16]], i)
-                for i in range(0, len(prompts), 16)
-            ]
-        )
+        prompts, latents = self.sample_held_out()
         return score(self.scenes.world, latents, prompts, self.codec, folder / f"{step}.png")
+
+    def sample_held_out(self) -> tuple[list[WorldPrompt], Tensor]:
+        """The prompts of an evaluation and a sample for each, [B, frames, C, h, w]."""
+        prompts = self.scenes.world.held_out(self.settings.eval_prompts)
+        parts = [
+            self.sample(self.module, [p.text for p in prompts[i : i + 16]], i)
+            for i in range(0, len(prompts), 16)
+        ]
+        return prompts, torch.cat(parts)
 
     def sample(self, network: TextToVideo, captions: list[str], seed: int) -> Tensor:
         """Euler steps with classifier-free guidance: latents [B, frames, C, h, w]."""

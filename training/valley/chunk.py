@@ -7,19 +7,19 @@ Run or resume with: python -m pyrf.training.valley.chunk --codec runs/valley/cod
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from pyrf.models.codecs.taehv import TAEHV, TAEHVCodec, TAEHVConfig
+from pyrf.models.codecs.codec import to_uint8
+from pyrf.models.codecs.taehv import TAEHV, TAEHVCodec
 from pyrf.training.runner.stage import TrainSettings
 from pyrf.training.runner.trainer import train
+from pyrf.training.scratch.codec_files import load_codec
 from pyrf.training.scratch.latents import encode_scenes
 from pyrf.training.scratch.teacher import TeacherSettings, TeacherStage
 from pyrf.training.valley.clips import FIRST_SEED
@@ -38,13 +38,7 @@ class ChunkStage(TeacherStage):
     """A teacher that is judged on all frames that it decodes to, and single latents by what stands still."""
 
     def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
-        prompts = self.scenes.world.held_out(self.settings.eval_prompts)
-        latents = torch.cat(
-            [
-                self.sample(self.module, [prompt.text for prompt in prompts[i : i + 16]], i)
-                for i in range(0, len(prompts), 16)
-            ]
-        )
+        prompts, latents = self.sample_held_out()
         videos = [video for part in latents.split(8) for video in frames_of(self.codec.network, part)]
         contact_sheet(
             [(prompt.text, video) for prompt, video in zip(prompts, videos)][:24],
@@ -63,15 +57,8 @@ class ChunkStage(TeacherStage):
 @torch.no_grad()
 def frames_of(network: TAEHV, latents: Tensor) -> list[Frames]:
     """Latents [B, F, C, h, w] -> all frames of each, uint8 [4F, H, W, 3]."""
-    decoded = network.decode(latents).clamp(0, 1).mul(255).round().byte()
+    decoded = to_uint8(network.decode(latents))
     return list(decoded.permute(0, 1, 3, 4, 2).contiguous().numpy())
-
-
-def load_codec(folder: Path) -> TAEHV:
-    """The codec that a stage exported to `folder`."""
-    network = TAEHV(TAEHVConfig.from_dict(json.loads((folder / "config.json").read_text())))
-    network.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def main() -> None:
@@ -88,7 +75,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
     def build() -> ChunkStage:
-        codec = load_codec(arguments.codec)
+        codec = load_codec(arguments.codec).eval().requires_grad_(False)
+        codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         scenes = encode_scenes(codec, Valley(), arguments.scenes, FIRST_SEED, arguments.codec / "latents")
         network = new_network() if arguments.start is None else load(arguments.start)
         settings = TeacherSettings(frames=arguments.frames, shift=2.0, eval_prompts=48)

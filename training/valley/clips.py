@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from pyrf.training.scratch.latents import LONGEST_SECONDS
 from pyrf.worlds.valley.attributes import FPS
 from pyrf.worlds.valley.scene import Scene
 from pyrf.worlds.valley.world import Valley
 
 FIRST_SEED, HELD_OUT_SEED = 10**7, 10**9
 """Of the scenes that are trained on, and of those that only evaluations see."""
-LONGEST_SECONDS = 90
 
 
 @contextmanager
@@ -36,13 +35,6 @@ def clip(world: Valley, seed: int, frames: int) -> tuple[Scene, int, Tensor]:
     first = random.Random(f"clip {seed}").randrange(LONGEST_SECONDS * FPS)
     with one_thread():
         return scene, first, scene.draw(first, frames)
-
-
-def edges(video: Tensor) -> Tensor:
-    """Largest step of a channel to the next pixel right or below: [..., 3, H, W] -> [..., 1, H, W]."""
-    right = F.pad((video[..., 1:] - video[..., :-1]).abs(), (0, 1))
-    below = F.pad((video[..., 1:, :] - video[..., :-1, :]).abs(), (0, 0, 0, 1))
-    return (right + below).amax(-3, keepdim=True)
 
 
 def balloon_mask(scene: Scene, first: int, frames: int, height: int, width: int) -> Tensor:

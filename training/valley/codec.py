@@ -6,7 +6,6 @@ Run or resume with: python -m pyrf.training.valley.codec --out runs/valley/codec
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import random
 from pathlib import Path
@@ -19,14 +18,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pyrf.files import whole_file
+from pyrf.models.codecs.codec import to_uint8
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, TAEHVConfig
 from pyrf.training.runner.stage import Draw, Stage, TrainSettings
 from pyrf.training.runner.trainer import train
-from pyrf.training.valley.clips import FIRST_SEED, HELD_OUT_SEED, balloon_mask, clip, edges
+from pyrf.training.scratch.clips import edges
+from pyrf.training.scratch.codec_files import save_codec
+from pyrf.training.valley.clips import FIRST_SEED, HELD_OUT_SEED, balloon_mask, clip
 from pyrf.training.valley.linear import DEVIATION, PATCH, fit, write
 from pyrf.video.strips import contact_sheet
 from pyrf.worlds.valley.attributes import NAMES
-from pyrf.worlds.valley.detector import WEIGHTS, detect
+from pyrf.worlds.valley.detector import detect
 from pyrf.worlds.valley.world import Valley
 from pyrf.worlds.world import Frames
 
@@ -88,7 +90,7 @@ class CodecStage(Stage[TAEHV]):
         """
         scene, first, frames = clip(self.world, rng.randrange(FIRST_SEED, 2 * FIRST_SEED), FRAMES)
         video = frames.float() / 255
-        weight = 1 + 5 * F.max_pool2d(edges(video)[:, 0], 3, 1, 1).clamp(max=0.7)[:, None]
+        weight = 1 + 5 * F.max_pool2d(edges(video), 3, 1, 1).clamp(max=0.7)[:, None]
         weight = weight + 2 * balloon_mask(scene, first, FRAMES, *frames.shape[2:])
         height, width = frames.shape[2] // PATCH, frames.shape[3] // PATCH
         rows, columns = CROP[0] // PATCH, CROP[1] // PATCH
@@ -117,11 +119,7 @@ class CodecStage(Stage[TAEHV]):
         return scores
 
     def export(self, folder: Path) -> None:
-        with whole_file(folder / "config.json") as temporary:
-            temporary.write_text(json.dumps(self.module.config.to_dict(), indent=2))
-        state: dict[str, Tensor] = {k: v.contiguous().clone() for k, v in self.module.state_dict().items()}
-        with whole_file(folder / "diffusion_pytorch_model.safetensors") as temporary:
-            save_file(state, temporary)
+        save_codec(self.module, folder)
 
 
 def _spread(latents: Tensor) -> Tensor:
@@ -145,15 +143,13 @@ def score(
         error = (decoded - video).square()
         psnr.append(-10 * float(torch.log10(error.mean())))
         at_seams.append(float(_seams(decoded - video)))
-        shown = decoded.mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
-        if WEIGHTS.exists():
-            seen = detect(shown)
-            right.append({name: seen.shows(name, scene.facts) for name in NAMES})
+        shown = to_uint8(decoded).permute(0, 2, 3, 1).contiguous().numpy()
+        seen = detect(shown)
+        right.append({name: seen.shows(name, scene.facts) for name in NAMES})
         if len(rows) < 16:
             rows += [(f"{psnr[-1]:.1f} dB", true.permute(0, 2, 3, 1).numpy()), ("decoded", shown)]
     scores = {"psnr": float(np.mean(psnr)), "psnr_worst": min(psnr), "seams": float(np.mean(at_seams))}
-    names = right[0] if right else ()
-    return scores | {name: float(np.mean([r[name] for r in right])) for name in names}, rows
+    return scores | {name: float(np.mean([r[name] for r in right])) for name in NAMES}, rows
 
 
 def _steps_at_borders(error: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrf.models.codecs.taehv import TAEHV, Grow, MemoryBlock, TemporalPool
-from pyrf.training.valley.clips import balloon_mask, clip, edges
+from pyrf.training.scratch.clips import edges
+from pyrf.training.valley.clips import balloon_mask, clip
 from pyrf.worlds.valley.world import Valley
 
 PATCH = 16
@@ -85,7 +86,9 @@ def fit(world: Valley, clips: int, first_seed: int, latents: int) -> LinearCodec
     for seed in range(first_seed, first_seed + clips):
         scene, first, frames = clip(world, seed, FRAMES)
         video = frames.float()[None] / 255
-        weight = 1 + 3 * edges(video)[0] + 1.5 * balloon_mask(scene, first, FRAMES, *frames.shape[2:])
+        weight = (
+            1 + 3 * edges(video)[0, :, None] + 1.5 * balloon_mask(scene, first, FRAMES, *frames.shape[2:])
+        )
         videos.append(frames)
         weights.append(F.avg_pool2d(weight, PATCH)[:, 0])  # [T, h, w]
     weight = torch.stack(weights)[..., None]

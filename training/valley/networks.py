@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from safetensors.torch import load_file
-
-from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
+from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo, load_network
 from pyrf.worlds.valley.captions import vocabulary
 
 
@@ -29,7 +26,4 @@ def new_network() -> ScratchTextToVideo:
 
 def load(folder: Path) -> ScratchTextToVideo:
     """The network that a stage saved to `folder`."""
-    settings = ValleyNetworkSettings(**json.loads((folder / "network.json").read_text()))
-    network = ScratchTextToVideo(settings, vocabulary())
-    network.load_state_dict(load_file(folder / "network.safetensors"))
-    return network
+    return load_network(folder, vocabulary(), ValleyNetworkSettings)
