@@ -72,6 +72,15 @@ def test_recache_writes_what_the_new_prompt_would_have_written(window_frames):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
+def test_recache_uses_the_latents_of_a_chunk_that_was_made_again():
+    """Once, and not those of the chunk that it replaces."""
+    rollout, made = loop(3)
+    made.redo_chunk()
+    before = [x.clone() for x in rollout.cache.keys]
+    rollout.set_prompt(prompts(dtype=torch.float32), recache=True)
+    torch.testing.assert_close(list(rollout.cache.keys), before, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("chunks", [0, 1])
 def test_recache_with_an_empty_ring_is_a_prompt_change(chunks):
     rollout, made = loop(chunks)
