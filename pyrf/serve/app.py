@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from pyrf import __version__
 from pyrf.serve import page, routes
+from pyrf.serve.address import Forwarded, Proxies
 from pyrf.serve.errors import add_error_handlers
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.security import Guard
@@ -73,4 +74,5 @@ def create_app(load: Load, *, model: str, settings: ServeSettings | None = None)
         app.add_middleware(
             CORSMiddleware, allow_origins=chosen.origins, allow_methods=["*"], allow_headers=["*"]
         )
+    app.add_middleware(Forwarded, proxies=Proxies(chosen.trusted_proxies))
     return app

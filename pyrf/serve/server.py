@@ -64,6 +64,7 @@ class Server(uvicorn.Server):
                 app,
                 lifespan="on",
                 access_log=False,
+                proxy_headers=False,  # it would believe whoever speaks from this machine; see address.py
                 log_config=log_config,
                 server_header=False,
                 ws_max_size=settings.max_body_bytes,

@@ -52,6 +52,12 @@ class ServeSettings:
     origins: tuple[str, ...] = _setting(
         (), "Web origin whose pages may use the server too; may be repeated.", "--origin"
     )
+    # Addresses and networks, as `parse_network` reads them.
+    trusted_proxies: tuple[str, ...] = _setting(
+        (),
+        "Proxy whose X-Forwarded headers count, or its network; may be repeated.",
+        "--trusted-proxy",
+    )
     # As `parse_ice_server` reads them. Viewers are told them, credentials included.
     ice_servers: tuple[str, ...] = _setting(
         (), "stun:HOST or turn:USER:PASSWORD@HOST, for WebRTC; may be repeated.", "--ice-server"
@@ -81,6 +87,10 @@ class ServeSettings:
                 if one.metadata["or_zero"] and value == 0:
                     continue
                 raise ValueError(f"{one.name} must be positive and finite, got {value}")
+        if self.trusted_proxies:
+            from pyrf.serve.address import Proxies
+
+            Proxies(self.trusted_proxies)
         if self.ice_servers:
             from pyrf.serve.ice import (
                 parse_ice_server,  # needs the extra, and the command line reads flags here
