@@ -16,6 +16,7 @@ from pyrf.serve import page, routes
 from pyrf.serve.address import Forwarded, Proxies
 from pyrf.serve.errors import add_error_handlers
 from pyrf.serve.metrics import Metrics
+from pyrf.serve.prefix import Prefixed
 from pyrf.serve.security import Guard
 from pyrf.serve.sessions.registry import SessionRegistry
 from pyrf.serve.settings import ServeSettings
@@ -74,5 +75,6 @@ def create_app(load: Load, *, model: str, settings: ServeSettings | None = None)
         app.add_middleware(
             CORSMiddleware, allow_origins=chosen.origins, allow_methods=["*"], allow_headers=["*"]
         )
+    app.add_middleware(Prefixed, root_path=chosen.root_path)
     app.add_middleware(Forwarded, proxies=Proxies(chosen.trusted_proxies))
     return app

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ class Server(uvicorn.Server):
     Args:
         app: from `create_app`.
         settings: the app's.
+        tls: from `tls_context`, for HTTPS.
         started: called once the app is loaded and connections are taken.
     """
 
@@ -57,6 +59,7 @@ class Server(uvicorn.Server):
         settings: ServeSettings,
         *,
         log_config: dict[str, Any] | None = None,
+        tls: ssl.SSLContext | None = None,
         started: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(
@@ -73,9 +76,10 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=CLOSING_S,
             )
         )
-        self._app, self._started = app, started
+        self._app, self._tls, self._started = app, tls, started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.ssl = self._tls
         await super().startup(sockets)
         if self.started:
             self._started()
