@@ -40,6 +40,8 @@ from pyrf.protocol.messages import (
 from pyrf.protocol.terms import (
     CLOSE_CODES,
     NO_SESSION_CODE,
+    SUBPROTOCOL,
+    TOKEN_SUBPROTOCOL,
     TOO_LARGE_CODE,
     EndReason,
     FrameFormat,
@@ -52,6 +54,8 @@ __all__ = [
     "CONTROL",
     "MESSAGE",
     "NO_SESSION_CODE",
+    "SUBPROTOCOL",
+    "TOKEN_SUBPROTOCOL",
     "TOO_LARGE_CODE",
     "Answer",
     "AnyControl",

@@ -91,7 +91,7 @@ class SessionInfo(Reply):
 class SessionCreated(SessionInfo):
     """A new session; `token` opens everything under its path."""
 
-    token: str
+    token: str = Field(repr=False)
 
 
 class Limits(Reply):
@@ -108,7 +108,7 @@ class IceServer(Reply):
 
     urls: str
     username: str | None = None
-    credential: str | None = None
+    credential: str | None = Field(None, repr=False)
 
 
 class ServerInfo(Reply):

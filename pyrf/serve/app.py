@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from pyrf import __version__
 from pyrf.serve import page, routes
 from pyrf.serve.errors import add_error_handlers
+from pyrf.serve.handshake import CleanAddresses
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.security import Guard
 from pyrf.serve.sessions.registry import SessionRegistry
@@ -63,6 +64,7 @@ def create_app(load: Load, *, model: str, settings: ServeSettings | None = None)
         description="Frames travel over WebSocket or WebRTC; docs/serving.md has their messages.",
         lifespan=lifespan,
     )
+    app.__class__ = type("StreamingApp", (CleanAddresses, type(app)), {})
     add_error_handlers(app, metrics)
     app.include_router(routes.router)
     app.include_router(routes.operations)

@@ -23,16 +23,25 @@ class Flag:
     envvar: str | None = None
 
 
-def _setting(default: Any, help: str, flag: Flag | str | None = None, *, or_zero: bool = False) -> Any:
+def _setting(
+    default: Any,
+    help: str,
+    flag: Flag | str | None = None,
+    *,
+    or_zero: bool = False,
+    secret: bool = False,
+) -> Any:
     """A field of `ServeSettings`.
 
     Args:
         help: what it is, in a line; `pyrf serve --help` shows it.
         flag: how the command line asks for it, if it does.
         or_zero: whether a number may be 0; it must be positive otherwise.
+        secret: whether `repr` leaves it out.
     """
     flag = Flag(flag) if isinstance(flag, str) else flag
-    return field(default=default, metadata={"help": help, "flag": flag, "or_zero": or_zero})
+    metadata = {"help": help, "flag": flag, "or_zero": or_zero}
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,10 @@ class ServeSettings:
 
     # Printable ASCII, in the `Authorization: Bearer` header of new sessions and clips; None lets all in.
     token: str | None = _setting(
-        None, "What clients must know to begin a session.", Flag("--token", envvar="PYRF_TOKEN")
+        None,
+        "What clients must know to begin a session.",
+        Flag("--token", envvar="PYRF_TOKEN"),
+        secret=True,
     )
     # A Host header that names anything but this machine is refused.
     loopback: bool = _setting(True, "Whether the server is reached through localhost only.")
@@ -54,7 +66,10 @@ class ServeSettings:
     )
     # As `parse_ice_server` reads them. Viewers are told them, credentials included.
     ice_servers: tuple[str, ...] = _setting(
-        (), "stun:HOST or turn:USER:PASSWORD@HOST, for WebRTC; may be repeated.", "--ice-server"
+        (),
+        "stun:HOST or turn:USER:PASSWORD@HOST, for WebRTC; may be repeated.",
+        Flag("--ice-server", envvar="PYRF_ICE_SERVERS"),
+        secret=True,
     )
     max_sessions: int = _setting(16, "Sessions and clips at a time.", "--max-sessions")
     max_batch: int = _setting(4, "Sessions computed in one call.", "--max-batch")
