@@ -71,6 +71,15 @@ class ServeSettings:
         Flag("--ice-server", envvar="PYRF_ICE_SERVERS"),
         secret=True,
     )
+    webrtc: bool = _setting(True, "Whether video goes over WebRTC too.", "--webrtc/--no-webrtc")
+    # As `parse_ports` reads it; a connection takes a port of each of the machine's addresses.
+    webrtc_ports: str | None = _setting(
+        None, "UDP ports of WebRTC, as 50000-50100; by default any.", "--webrtc-ports"
+    )
+    # On loopback it also opens UDP ports to other machines.
+    nat_address: str | None = _setting(
+        None, "IP address that WebRTC viewers reach this machine at, if not its own.", "--nat-address"
+    )
     max_sessions: int = _setting(16, "Sessions and clips at a time.", "--max-sessions")
     max_batch: int = _setting(4, "Sessions computed in one call.", "--max-batch")
     max_session_s: float = _setting(3600.0, "Longest life of a session.", Flag("--max-minutes", unit=60))
@@ -96,13 +105,15 @@ class ServeSettings:
                 if one.metadata["or_zero"] and value == 0:
                     continue
                 raise ValueError(f"{one.name} must be positive and finite, got {value}")
-        if self.ice_servers:
-            from pyrf.serve.ice import (
-                parse_ice_server,  # needs the extra, and the command line reads flags here
-            )
+        if self.ice_servers or self.webrtc_ports or self.nat_address:
+            from pyrf.serve import ice  # needs the extra, and the command line reads flags here
 
             for text in self.ice_servers:
-                parse_ice_server(text)
+                ice.parse_ice_server(text)
+            if self.webrtc_ports:
+                ice.parse_ports(self.webrtc_ports)
+            if self.nat_address:
+                ice.check_nat_address(self.nat_address)
         if self.jpeg_quality > 95:
             raise ValueError(f"jpeg_quality must be 1..95, got {self.jpeg_quality}")
         if self.token is not None and not re.fullmatch(r"[!-~]([ -~]*[!-~])?", self.token):
