@@ -17,7 +17,7 @@ MAX_UNSENT = 32
 """Messages that wait for the channel to open."""
 MAX_STREAMS = 16
 """SCTP streams that a peer may use. A data channel takes one, whose number the peer chooses."""
-MESSAGES_PER_S, MESSAGES_AT_ONCE = 50, 500
+MESSAGES_PER_S, MESSAGES_AT_ONCE = 20, 200
 """Messages that a peer may send, nonsense included, before its connection is closed."""
 
 

@@ -60,8 +60,9 @@ class Peers:
         """
         if not self._registry.settings.webrtc:
             raise ServeError(404, "webrtc_off", "this server sends no video over WebRTC; use the WebSocket")
-        for peer in [peer for peer in self._peers if peer.session is session and not peer.connected]:
-            await peer.close()  # the viewer tries anew
+        for peer in [peer for peer in self._peers if not peer.connected]:
+            if peer.session is session or peer.session.ending is not None:
+                await peer.close()  # the viewer tries anew, or the session is gone
         connecting = [peer.requester for peer in self._peers if not peer.connected]
         if connecting.count(requester) >= MAX_CONNECTING_PER_ADDRESS:
             message = f"{MAX_CONNECTING_PER_ADDRESS} offers of your address wait for their connection"
