@@ -127,7 +127,7 @@ async def create_video(body: VideoRequest, request: Request, server: TheServer) 
         raise ServeError(422, "too_long", f"a clip may have {limit} frames, got {body.num_frames}")
     options = body.model_dump(exclude={"num_frames"})
     session = server.registry.create(
-        SessionRequest(**options, pace="max", grace_s=0.0), client_address(request.scope)
+        SessionRequest(**options, pace="max", grace_s=0.0), client_address(request.scope), is_clip=True
     )
     pieces = stream_clip(session, body.num_frames, server.encoder.executor)
     return ClipResponse(await anext(pieces), pieces)

@@ -74,11 +74,40 @@ class ServeSettings:
     creates_per_minute: float = _setting(60.0, "Sessions one address may begin.", "--creates-per-minute")
     # Ten seconds' worth may come at once, and at least one.
     controls_per_second: float = _setting(5.0, "Control messages that a session takes.")
+    max_sessions_per_address: int | None = _setting(
+        None,
+        "Of those, what one address may hold; by default three quarters.",
+        "--max-sessions-per-address",
+    )
+    max_clips_per_address: int = _setting(
+        4, "Clips one address may have at a time.", "--max-clips-per-address"
+    )
+    max_detached_per_address: int = _setting(8, "Sessions without a viewer that one address may hold.")
+    pause_s: float = _setting(300.0, "Longest pause of a session.", Flag("--pause-minutes", unit=60))
+    max_connections: int = _setting(
+        512, "Connections at a time; the limit of open files may lower it.", "--max-connections"
+    )
+    max_connections_per_address: int = _setting(
+        128, "Of those, what one address may hold.", "--max-connections-per-address"
+    )
+    header_timeout_s: float = _setting(10.0, "Seconds for a TLS handshake, and for a request's header.")
+    body_timeout_s: float = _setting(20.0, "Seconds for a request's body, and for a WebSocket message.")
+    idle_timeout_s: float = _setting(30.0, "Seconds a connection may wait for its next request.")
+    send_timeout_s: float = _setting(
+        20.0, "Seconds a viewer may read nothing before it is dropped.", "--send-timeout"
+    )
+    max_header_bytes: int = _setting(16384, "Bytes of a request's header.")
+    drain_s: float = _setting(10.0, "Seconds that the end may take after SIGTERM.", "--drain-seconds")
     lead_s: float = _setting(0.5, "Seconds a real-time stream may be ahead of being played.", or_zero=True)
     buffer_chunks: int = _setting(2, "Finished chunks that wait for a viewer.")
     jpeg_quality: int = _setting(90, "Of JPEG frames, 1..95.")
     log_prompts: bool = _setting(False, "Write prompts to the log.", "--log-prompts")
     id_prefix: str = _setting("", "What the ids of sessions begin with.")
+
+    @property
+    def sessions_per_address(self) -> int:
+        """Sessions and clips that one address may hold; some seats are left for others."""
+        return self.max_sessions_per_address or math.ceil(self.max_sessions * 3 / 4)
 
     def __post_init__(self) -> None:
         for one in fields(self):
