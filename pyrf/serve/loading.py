@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from pyrf.serve import page
 from pyrf.serve.errors import ServeError, add_error_handlers, error_response
+from pyrf.serve.logs import flush_logs
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.outside import put_before
 from pyrf.serve.settings import ServeSettings
@@ -23,6 +25,12 @@ RETRY_S = 1.0
 Report = Callable[[float], None]
 """Takes the share of loading that is done, 0..1."""
 Make = Callable[[Report], FastAPI]
+
+
+def end_process() -> None:
+    """End now, as if all was well."""
+    flush_logs()
+    os._exit(0)
 
 
 class LoadingApp:
@@ -37,7 +45,6 @@ class LoadingApp:
 
     Attributes:
         progress: share of loading that is done, 0..1.
-        thread: that makes the app; it is not waited for when the process ends.
     """
 
     def __init__(
@@ -51,7 +58,7 @@ class LoadingApp:
     ) -> None:
         self._make, self._on_loaded, self._on_failed = make, on_loaded, on_failed
         self.progress = 0.0
-        self.thread: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
         self._app: FastAPI | None = None
         self._before = self._waiting_room(settings, metrics)
         self._ending = asyncio.Event()
@@ -116,6 +123,11 @@ class LoadingApp:
         except Exception as error:
             self._on_failed(error)
 
+    def leave(self) -> None:
+        """End the process while the app is still made: a thread in native code outlives nothing else well."""
+        if self._thread is not None and self._thread.is_alive():
+            end_process()
+
     def _made(self) -> asyncio.Future[FastAPI]:
         loop = asyncio.get_running_loop()
         made: asyncio.Future[FastAPI] = loop.create_future()
@@ -137,6 +149,6 @@ class LoadingApp:
                 tell(lambda: made.set_result(app))
 
         # Not one of asyncio's threads, which a process that ends would wait for.
-        self.thread = threading.Thread(target=work, name="pyrf-load", daemon=True)
-        self.thread.start()
+        self._thread = threading.Thread(target=work, name="pyrf-load", daemon=True)
+        self._thread.start()
         return made

@@ -7,6 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from pyrf.serve.address import Forwarded, Proxies
 from pyrf.serve.metrics import Metrics
+from pyrf.serve.prefix import Prefixed
 from pyrf.serve.security import Guard
 from pyrf.serve.settings import ServeSettings
 
@@ -18,4 +19,5 @@ def put_before(app: FastAPI, settings: ServeSettings, metrics: Metrics) -> None:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"]
         )
+    app.add_middleware(Prefixed, root_path=settings.root_path)
     app.add_middleware(Forwarded, proxies=Proxies(settings.trusted_proxies))

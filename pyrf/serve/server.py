@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import math
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +23,7 @@ from fastapi import FastAPI
 from pyrf.serve.address import Proxies
 from pyrf.serve.connections import Connection, Connections, connection_limit
 from pyrf.serve.listener import Listener
-from pyrf.serve.loading import LoadingApp, Make
-from pyrf.serve.logs import flush_logs
+from pyrf.serve.loading import LoadingApp, Make, end_process
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.settings import ServeSettings
 from pyrf.serve.state import state_of
@@ -65,6 +66,7 @@ class Server(uvicorn.Server):
     Args:
         app: from `create_app`, or one that is still loading.
         settings: the app's.
+        tls: from `tls_context`, for HTTPS.
         started: called once connections are taken.
     """
 
@@ -74,6 +76,7 @@ class Server(uvicorn.Server):
         settings: ServeSettings,
         *,
         log_config: dict[str, Any] | None = None,
+        tls: ssl.SSLContext | None = None,
         started: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(
@@ -92,7 +95,7 @@ class Server(uvicorn.Server):
                 ws_per_message_deflate=False,  # JPEG does not shrink, and raw frames cost more than they save
             )
         )
-        self._app, self._settings, self._started = app, settings, started
+        self._app, self._settings, self._tls, self._started = app, settings, tls, started
         self._proxies = Proxies(settings.trusted_proxies)
         self._until: float | None = None
         self._watchdog: threading.Timer | None = None
@@ -112,7 +115,7 @@ class Server(uvicorn.Server):
                 sock,
                 self._connections,
                 self._make_protocol,
-                tls=self.config.ssl,
+                tls=self._tls,
                 handshake_s=self._settings.header_timeout_s,
                 is_counted=lambda address: not self._proxies.trusts(address),
             )
@@ -193,12 +196,6 @@ def any_thread_holds() -> bool:
     return any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
 
 
-def end_process() -> None:
-    """End now, as if all was well."""
-    flush_logs()
-    os._exit(0)
-
-
 def run(
     make: Make,
     settings: ServeSettings,
@@ -206,6 +203,7 @@ def run(
     *,
     metrics: Metrics,
     log_config: dict[str, Any] | None = None,
+    tls: ssl.SSLContext | None = None,
     started: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until told to stop. Health is answered from the first moment, the rest once the app is made.
@@ -214,6 +212,7 @@ def run(
         make: makes the app, in a thread.
         sock: that listens.
         metrics: the app's.
+        tls: from `tls_context`, for HTTPS.
         started: called once the app is there.
 
     Raises:
@@ -224,12 +223,11 @@ def run(
         app = LoadingApp(
             make, settings, metrics, on_loaded=started, on_failed=lambda error: server.fail(error)
         )
-        server = Server(app, settings, log_config=log_config)
+        server = Server(app, settings, log_config=log_config, tls=tls)
         await server.serve([sock])
         server.disarm()
         if server.failure is not None:
             raise server.failure
-        if app.thread is not None and app.thread.is_alive():
-            end_process()  # it would be stopped in the middle of native code
+        atexit.register(app.leave)
 
     asyncio.run(main())

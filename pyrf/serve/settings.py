@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from pyrf.serve.hosts import parse_allowed_host, parse_origin, parse_root_path
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -49,6 +51,12 @@ class ServeSettings:
     )
     # A Host header that names anything but this machine is refused.
     loopback: bool = _setting(True, "Whether the server is reached through localhost only.")
+    # As `parse_allowed_host` reads them.
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), "Name that the server answers to, or *.NAME; may be repeated.", "--allowed-host"
+    )
+    root_path: str = _setting("", "Path of a larger site below which the server stands.", "--root-path")
+    # As `parse_origin` reads them.
     origins: tuple[str, ...] = _setting(
         (), "Web origin whose pages may use the server too; may be repeated.", "--origin"
     )
@@ -116,6 +124,13 @@ class ServeSettings:
                 if one.metadata["or_zero"] and value == 0:
                     continue
                 raise ValueError(f"{one.name} must be positive and finite, got {value}")
+        self._normalise("origins", tuple(map(parse_origin, self.origins)))
+        self._normalise("allowed_hosts", tuple(map(parse_allowed_host, self.allowed_hosts)))
+        self._normalise("root_path", parse_root_path(self.root_path))
+        if "*" in self.origins and self.token is None:
+            raise ValueError(
+                "--origin '*' lets every web page use the server; set a token, or name the origins"
+            )
         if self.trusted_proxies:
             from pyrf.serve.address import Proxies
 
@@ -134,3 +149,6 @@ class ServeSettings:
                 "token must be printable ASCII without spaces around it, and not empty; "
                 "choose another, or None to let all in"
             )
+
+    def _normalise(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # frozen for everyone else

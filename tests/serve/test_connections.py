@@ -16,9 +16,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from pyrf.serve.connections import RESERVE, Connections, connection_limit
+from pyrf.serve.listener import Listener
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.settings import ServeSettings
+from pyrf.serve.tls import tls_context
 from tests.support.abuse import HEADER, OTHER_ADDRESS, dial, half_open, is_cut, rest
+from tests.support.certificates import write_certificate
 from tests.support.running import (
     PROMPT,
     SEND_BUFFER,
@@ -319,11 +322,7 @@ def test_many_small_messages_leave_the_loop_to_others(server: Running) -> None:
 
 
 def test_a_tls_handshake_has_a_deadline(tmp_path: Any) -> None:
-    from tests.support.certificate import server_context
-
     async def main() -> None:
-        from pyrf.serve.listener import Listener
-
         def make(connection: Any) -> asyncio.Protocol:
             return asyncio.Protocol()
 
@@ -333,7 +332,7 @@ def test_a_tls_handshake_has_a_deadline(tmp_path: Any) -> None:
                 sock,
                 connections,
                 make,
-                tls=server_context(tmp_path),
+                tls=tls_context(*map(str, write_certificate(tmp_path))),
                 handshake_s=0.3,
                 is_counted=lambda address: True,
             )
