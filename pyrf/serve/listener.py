@@ -8,6 +8,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 from pyrf.serve.address import client_address
 from pyrf.serve.connections import Connection, Connections
@@ -89,18 +90,26 @@ class Listener:
         task = self._loop.create_task(self._start(peer, connection))
         connection.abort = task.cancel  # until it has a protocol
         self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+        task.add_done_callback(partial(self._started, peer, connection))
 
     async def _start(self, peer: socket.socket, connection: Connection) -> None:
         """Begin the connection: TLS first, if there is any."""
-        try:
-            await self._loop.connect_accepted_socket(
-                lambda: self._make(connection), peer, ssl=self._tls, ssl_handshake_timeout=self._handshake_s
-            )
-        except (OSError, asyncio.CancelledError) as error:
-            self._connections.remove(connection)
-            peer.close()
+        await self._loop.connect_accepted_socket(
+            lambda: self._make(connection), peer, ssl=self._tls, ssl_handshake_timeout=self._handshake_s
+        )
+
+    def _started(self, peer: socket.socket, connection: Connection, task: asyncio.Task[None]) -> None:
+        """The connection stands or is over; a task that was cancelled may never have begun."""
+        self._starting.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None and not task.cancelled():
+            return
+        self._connections.remove(connection)
+        peer.close()
+        if isinstance(error, OSError):
             logger.debug("a connection was not begun", extra={"reason": str(error)})
+        elif error is not None:
+            logger.error("a connection failed", exc_info=error)
 
     def close(self) -> None:
         """Accept no more."""

@@ -46,6 +46,8 @@ class JsonFormatter(logging.Formatter):
 
 
 def _short(value: Any) -> Any:
+    if isinstance(value, list | tuple | dict | set) and len(str(value)) > LONGEST_TEXT:
+        value = str(value)
     if isinstance(value, str) and len(value) > LONGEST_TEXT:
         return f"{value[:LONGEST_TEXT]}... ({len(value)} characters)"
     return value

@@ -216,7 +216,7 @@ def run(
         started: called once the app is there.
 
     Raises:
-        Exception: what `make` raised.
+        ValueError, OSError, MemoryError: the app cannot be made, and why.
     """
 
     async def main() -> None:
@@ -227,7 +227,15 @@ def run(
         await server.serve([sock])
         server.disarm()
         if server.failure is not None:
-            raise server.failure
+            raise _for_people(server.failure)
         atexit.register(app.leave)
 
     asyncio.run(main())
+
+
+def _for_people(failure: Exception) -> Exception:
+    """Why there is no model, so that it fits in one line; the log of level debug tells where."""
+    if isinstance(failure, ValueError | OSError | MemoryError):
+        return failure
+    logger.debug("the model cannot be loaded", exc_info=failure)
+    return ValueError(f"the model cannot be loaded: {type(failure).__name__}: {failure}")

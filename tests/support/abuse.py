@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,6 +49,23 @@ def rest(sock: socket.socket) -> bytes:
     except ConnectionError:
         pass
     return b"".join(parts)
+
+
+def ask(sock: socket.socket, request: bytes = HEADER + b"\r\n") -> bytes:
+    """The reply to a request; the connection stays open."""
+    sock.sendall(request)
+    head, _, body = _until(sock, b"", lambda data: b"\r\n\r\n" in data).partition(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split()[0])
+    return head + b"\r\n\r\n" + _until(sock, body, lambda data: len(data) >= length)
+
+
+def _until(sock: socket.socket, data: bytes, is_whole: Callable[[bytes], bool]) -> bytes:
+    while not is_whole(data):
+        part = sock.recv(65536)
+        if not part:
+            raise ConnectionError("the server has closed the connection")
+        data += part
+    return data
 
 
 def is_cut(sock: socket.socket) -> bool:
