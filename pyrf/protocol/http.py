@@ -135,11 +135,15 @@ class ServerInfo(Reply):
 
 
 class ErrorDetail(Reply):
-    """`code` is for programs, `message` for people; `retry_after` in seconds where trying again helps."""
+    """`code` is for programs, `message` for people; `retry_after` in seconds where trying again helps.
+
+    `progress` is the share of loading that is done, 0..1, while the server loads.
+    """
 
     code: str
     message: str
     retry_after: float | None = None
+    progress: float | None = None
 
 
 class ErrorBody(Reply):

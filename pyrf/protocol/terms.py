@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 Pace = Literal["realtime", "max"]
 FrameFormat = Literal["jpeg", "raw"]
 State = Literal["running", "paused", "detached", "ended"]
-EndReason = Literal["closed", "expired", "max_length", "shutdown", "failed", "replaced"]
+EndReason = Literal["closed", "expired", "max_length", "shutdown", "failed", "idle", "replaced"]
 
 # Why a stream ends -> the code its WebSocket is closed with.
 CLOSE_CODES: dict[EndReason, int] = {
@@ -18,6 +18,7 @@ CLOSE_CODES: dict[EndReason, int] = {
     "shutdown": 1001,
     "failed": 1011,
     "expired": 4404,
+    "idle": 4408,
     "replaced": 4409,
 }
 # The WebSocket is for a session that is not there, or its token is wrong.

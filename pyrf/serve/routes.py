@@ -21,6 +21,7 @@ from pyrf.protocol import (
     StateMessage,
     VideoRequest,
 )
+from pyrf.serve.address import client_address
 from pyrf.serve.errors import ServeError
 from pyrf.serve.security import Bearer, require_token
 from pyrf.serve.sessions.session import Session
@@ -47,10 +48,6 @@ _OWNED = _errors(404)
 _CONTROL = _errors(400, 404, 413, 422, 429)
 
 
-def _address(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
-
-
 @router.get(
     "/model",
     responses=_errors(401),
@@ -65,7 +62,7 @@ async def model_info(server: TheServer) -> ServerInfo:
 @router.post("/sessions", status_code=201, responses=_ADMISSION, dependencies=[Depends(require_token)])
 async def create_session(body: SessionRequest, request: Request, server: TheServer) -> SessionCreated:
     """Begin a session. Its token opens all that is under its path; attach a viewer to go on."""
-    session = server.registry.create(body, _address(request))
+    session = server.registry.create(body, client_address(request.scope))
     return SessionCreated(**session.info().model_dump(), token=session.token)
 
 
@@ -114,7 +111,7 @@ def _announce_state(session: Session) -> SessionInfo:
 async def webrtc(body: Offer, session: TheSession, request: Request, server: TheServer) -> Answer:
     """Answer a WebRTC offer for one video track, and a data channel for controls if it has one."""
     server.registry.check_controls(session)
-    return await server.peers.answer(session, body, _address(request))
+    return await server.peers.answer(session, body, client_address(request.scope))
 
 
 @router.post(
@@ -129,7 +126,9 @@ async def create_video(body: VideoRequest, request: Request, server: TheServer) 
         limit = server.settings.max_video_frames
         raise ServeError(422, "too_long", f"a clip may have {limit} frames, got {body.num_frames}")
     options = body.model_dump(exclude={"num_frames"})
-    session = server.registry.create(SessionRequest(**options, pace="max", grace_s=0.0), _address(request))
+    session = server.registry.create(
+        SessionRequest(**options, pace="max", grace_s=0.0), client_address(request.scope), is_clip=True
+    )
     pieces = stream_clip(session, body.num_frames, server.encoder.executor)
     return ClipResponse(await anext(pieces), pieces)
 

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from pyrf.serve.hosts import parse_allowed_host, parse_origin, parse_root_path
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -61,8 +63,20 @@ class ServeSettings:
     )
     # A Host header that names anything but this machine is refused.
     loopback: bool = _setting(True, "Whether the server is reached through localhost only.")
+    # As `parse_allowed_host` reads them.
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), "Name that the server answers to, or *.NAME; may be repeated.", "--allowed-host"
+    )
+    root_path: str = _setting("", "Path of a larger site below which the server stands.", "--root-path")
+    # As `parse_origin` reads them.
     origins: tuple[str, ...] = _setting(
         (), "Web origin whose pages may use the server too; may be repeated.", "--origin"
+    )
+    # Addresses and networks, as `parse_network` reads them.
+    trusted_proxies: tuple[str, ...] = _setting(
+        (),
+        "Proxy whose X-Forwarded headers count, or its network; may be repeated.",
+        "--trusted-proxy",
     )
     # As `parse_ice_server` reads them. Viewers are told them, credentials included.
     ice_servers: tuple[str, ...] = _setting(
@@ -92,11 +106,40 @@ class ServeSettings:
     creates_per_minute: float = _setting(60.0, "Sessions one address may begin.", "--creates-per-minute")
     # Ten seconds' worth may come at once, and at least one.
     controls_per_second: float = _setting(5.0, "Control messages that a session takes.")
+    max_sessions_per_address: int | None = _setting(
+        None,
+        "Of those, what one address may hold; by default three quarters.",
+        "--max-sessions-per-address",
+    )
+    max_clips_per_address: int = _setting(
+        4, "Clips one address may have at a time.", "--max-clips-per-address"
+    )
+    max_detached_per_address: int = _setting(8, "Sessions without a viewer that one address may hold.")
+    pause_s: float = _setting(300.0, "Longest pause of a session.", Flag("--pause-minutes", unit=60))
+    max_connections: int = _setting(
+        512, "Connections at a time; the limit of open files may lower it.", "--max-connections"
+    )
+    max_connections_per_address: int = _setting(
+        128, "Of those, what one address may hold.", "--max-connections-per-address"
+    )
+    header_timeout_s: float = _setting(10.0, "Seconds for a TLS handshake, and for a request's header.")
+    body_timeout_s: float = _setting(20.0, "Seconds for a request's body, and for a WebSocket message.")
+    idle_timeout_s: float = _setting(30.0, "Seconds a connection may wait for its next request.")
+    send_timeout_s: float = _setting(
+        20.0, "Seconds a viewer may read nothing before it is dropped.", "--send-timeout"
+    )
+    max_header_bytes: int = _setting(16384, "Bytes of a request's header.")
+    drain_s: float = _setting(10.0, "Seconds that the end may take after SIGTERM.", "--drain-seconds")
     lead_s: float = _setting(0.5, "Seconds a real-time stream may be ahead of being played.", or_zero=True)
     buffer_chunks: int = _setting(2, "Finished chunks that wait for a viewer.")
     jpeg_quality: int = _setting(90, "Of JPEG frames, 1..95.")
     log_prompts: bool = _setting(False, "Write prompts to the log.", "--log-prompts")
     id_prefix: str = _setting("", "What the ids of sessions begin with.")
+
+    @property
+    def sessions_per_address(self) -> int:
+        """Sessions and clips that one address may hold; some seats are left for others."""
+        return self.max_sessions_per_address or math.ceil(self.max_sessions * 3 / 4)
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -105,6 +148,17 @@ class ServeSettings:
                 if one.metadata["or_zero"] and value == 0:
                     continue
                 raise ValueError(f"{one.name} must be positive and finite, got {value}")
+        self._normalise("origins", tuple(map(parse_origin, self.origins)))
+        self._normalise("allowed_hosts", tuple(map(parse_allowed_host, self.allowed_hosts)))
+        self._normalise("root_path", parse_root_path(self.root_path))
+        if "*" in self.origins and self.token is None:
+            raise ValueError(
+                "--origin '*' lets every web page use the server; set a token, or name the origins"
+            )
+        if self.trusted_proxies:
+            from pyrf.serve.address import Proxies
+
+            Proxies(self.trusted_proxies)
         if self.ice_servers or self.webrtc_ports or self.nat_address:
             from pyrf.serve import ice  # needs the extra, and the command line reads flags here
 
@@ -121,3 +175,6 @@ class ServeSettings:
                 "token must be printable ASCII without spaces around it, and not empty; "
                 "choose another, or None to let all in"
             )
+
+    def _normalise(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # frozen for everyone else

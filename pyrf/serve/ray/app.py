@@ -211,8 +211,25 @@ def application(
     return deployment.bind(pipeline, model, settings, threads, log_level)
 
 
-def run(app: serve.Application, host: str, port: int, started: Callable[[], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C; joins the cluster that RAY_ADDRESS names, or starts one of its own."""
+def run(
+    app: serve.Application,
+    host: str,
+    port: int,
+    started: Callable[[], None],
+    *,
+    certfile: str | None = None,
+    keyfile: str | None = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; joins the cluster that RAY_ADDRESS names, or starts one of its own.
+
+    Args:
+        app: from `application`.
+        host, port: where Ray's proxy listens.
+        started: called once it does.
+        certfile, keyfile: for HTTPS, PEM.
+    """
+    # Else Ray's proxy believes X-Forwarded-For of its own machine. Replicas judge for themselves.
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False)
     else:
@@ -221,7 +238,9 @@ def run(app: serve.Application, host: str, port: int, started: Callable[[], None
     for number in (signal.SIGINT, signal.SIGTERM):  # after ray.init, which sets handlers of its own
         signal.signal(number, lambda *_: stop.set())
     try:
-        serve.start(http_options=HTTPOptions(host=host, port=port))
+        serve.start(
+            http_options=HTTPOptions(host=host, port=port, ssl_certfile=certfile, ssl_keyfile=keyfile)
+        )
         serve.run(app, name=APP, route_prefix="/")
         started()
         stop.wait()

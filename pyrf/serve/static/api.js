@@ -1,9 +1,9 @@
 // The server's HTTP calls. Paths are relative, so that the page works below any prefix.
 
 export class Refusal extends Error {
-  constructor(status, { code, message, retry_after: retryAfter }) {
+  constructor(status, { code, message, retry_after: retryAfter, progress }) {
     super(message);
-    Object.assign(this, { status, code, retryAfter });
+    Object.assign(this, { status, code, retryAfter, progress });
   }
 }
 

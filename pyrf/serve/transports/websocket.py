@@ -8,7 +8,15 @@ from contextlib import suppress
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
-from pyrf.protocol import CLOSE_CODES, NO_SESSION_CODE, TOO_LARGE_CODE, FrameFormat, HelloMessage, Message
+from pyrf.protocol import (
+    CLOSE_CODES,
+    NO_SESSION_CODE,
+    TOO_LARGE_CODE,
+    ErrorMessage,
+    FrameFormat,
+    HelloMessage,
+    Message,
+)
 from pyrf.serve.errors import ServeError
 from pyrf.serve.handshake import accept
 from pyrf.serve.sessions.registry import SessionRegistry
@@ -20,6 +28,9 @@ from pyrf.serve.transports.frames import FrameEncoder
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
+
+FLOOD_S = 0.02
+"""Seconds before the next message of a viewer that sends too many is looked at."""
 
 
 @router.websocket("/v1/sessions/{id}/ws")
@@ -98,6 +109,8 @@ async def _receive(websocket: WebSocket, registry: SessionRegistry, session: Ses
         if reply is not None:
             with suppress(RuntimeError):  # the other side of this socket may have closed it just now
                 await _send_message(websocket, reply)
+        if isinstance(reply, ErrorMessage) and reply.error.code == "rate_limited":
+            await asyncio.sleep(FLOOD_S)
 
 
 async def _send_message(websocket: WebSocket, message: Message) -> None:
