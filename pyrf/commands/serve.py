@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import Field, fields
 from socket import AF_UNIX, socket
 from ssl import SSLContext
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -25,6 +25,9 @@ from pyrf.commands.options import (
 from pyrf.extras import needs, require
 from pyrf.serve.settings import ServeSettings
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
 # Some are imported late, when a first viewer comes; a server without them does not start.
 SERVER_MODULES = (
     "fastapi",
@@ -36,6 +39,9 @@ SERVER_MODULES = (
     "pydantic",
     "opentelemetry",
 )
+
+IMPORTED, LOADED = 0.3, 0.9
+"""Shares of loading that are done once torch is imported, and once the model is there; then it warms up."""
 
 FLAGGED = {field.name: field for field in fields(ServeSettings) if field.metadata["flag"]}
 """The settings that have a flag."""
@@ -183,18 +189,24 @@ def _serve(
     log_level: str,
     started: Callable[[], None],
 ) -> None:
-    """Serve from this process."""
-    from pyrf.pipeline import StreamingPipeline
-
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)  # before loading: ONNX Runtime takes the number when it loads
-    # Loaded here and not when the app starts, so that a model that cannot be had is one line.
-    pipe = StreamingPipeline.from_pretrained(**pipeline)
-    from pyrf.serve.app import create_app
+    """Serve from this process; torch and the model are loaded while the port answers already."""
     from pyrf.serve.logs import log_config
+    from pyrf.serve.metrics import Metrics
     from pyrf.serve.server import run
 
-    app = create_app(lambda: pipe, model=model, settings=settings)
-    run(app, settings, sock, log_config=log_config(log_level), tls=tls, started=started)
+    metrics = Metrics()
+
+    def make(report: Callable[[float], None]) -> FastAPI:
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)  # before loading: ONNX Runtime takes the number when it loads
+        from pyrf.pipeline import StreamingPipeline
+        from pyrf.serve.app import create_app
+
+        report(IMPORTED)
+        pipe = StreamingPipeline.from_pretrained(**pipeline)
+        report(LOADED)
+        return create_app(lambda: pipe, model=model, settings=settings, metrics=metrics)
+
+    run(make, settings, sock, metrics=metrics, log_config=log_config(log_level), tls=tls, started=started)

@@ -34,14 +34,22 @@ class ServeError(HTTPException):
         code: for programs.
         message: for people: what was given, what was expected, what to do.
         retry_after: seconds after which the same may succeed.
+        progress: share of loading that is done, while the server loads.
     """
 
-    def __init__(self, status: int, code: str, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        retry_after: float | None = None,
+        progress: float | None = None,
+    ) -> None:
         headers = {} if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
         if status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         super().__init__(status, message, headers)
-        self.reply = ErrorDetail(code=code, message=message, retry_after=retry_after)
+        self.reply = ErrorDetail(code=code, message=message, retry_after=retry_after, progress=progress)
 
 
 def first_problem(errors: Sequence[Any]) -> str:

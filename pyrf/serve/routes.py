@@ -107,11 +107,11 @@ def _announce_state(session: Session) -> SessionInfo:
     return session.info()
 
 
-@router.post("/sessions/{id}/webrtc", responses=_CONTROL)
-async def webrtc(body: Offer, session: TheSession, server: TheServer) -> Answer:
+@router.post("/sessions/{id}/webrtc", responses={**_CONTROL, **_errors(503)})
+async def webrtc(body: Offer, session: TheSession, request: Request, server: TheServer) -> Answer:
     """Answer a WebRTC offer for one video track, and a data channel for controls if it has one."""
     server.registry.check_controls(session)
-    return await server.peers.answer(session, body)
+    return await server.peers.answer(session, body, client_address(request.scope))
 
 
 @router.post(
@@ -127,7 +127,7 @@ async def create_video(body: VideoRequest, request: Request, server: TheServer) 
         raise ServeError(422, "too_long", f"a clip may have {limit} frames, got {body.num_frames}")
     options = body.model_dump(exclude={"num_frames"})
     session = server.registry.create(
-        SessionRequest(**options, pace="max", grace_s=0.0), client_address(request.scope)
+        SessionRequest(**options, pace="max", grace_s=0.0), client_address(request.scope), is_clip=True
     )
     pieces = stream_clip(session, body.num_frames, server.encoder.executor)
     return ClipResponse(await anext(pieces), pieces)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends
+from starlette.datastructures import State
 from starlette.requests import HTTPConnection
 
 from pyrf.serve.metrics import Metrics
-from pyrf.serve.sessions.registry import SessionRegistry
 from pyrf.serve.settings import ServeSettings
-from pyrf.serve.transports.frames import FrameEncoder
-from pyrf.serve.transports.webrtc import Peers
+
+if TYPE_CHECKING:  # they need torch, and the server answers before that is there
+    from pyrf.serve.sessions.registry import SessionRegistry
+    from pyrf.serve.transports.frames import FrameEncoder
+    from pyrf.serve.transports.webrtc import Peers
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,14 @@ class ServerState:
     metrics: Metrics
 
 
-def state_of(app: FastAPI) -> ServerState | None:
+class HasState(Protocol):
+    """An app."""
+
+    @property
+    def state(self) -> State: ...
+
+
+def state_of(app: HasState) -> ServerState | None:
     """The state of an app; None before it has started."""
     state: ServerState | None = getattr(app.state, "server", None)
     return state

@@ -30,7 +30,12 @@ TIMEOUT = 300
 """Seconds for what should come at once; a loaded machine may take long."""
 SEND_BUFFER = 32768
 """Bytes that the system keeps for a viewer, so that one who does not read is soon noticed."""
-ROOMY: dict[str, Any] = {"creates_per_minute": 1e5, "controls_per_second": 1e4}
+ROOMY: dict[str, Any] = {
+    "creates_per_minute": 1e5,
+    "controls_per_second": 1e4,
+    "max_detached_per_address": 1000,
+    "send_timeout_s": TIMEOUT,
+}
 
 
 class Running:

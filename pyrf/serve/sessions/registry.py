@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from pyrf.serve.errors import ServeError
 from pyrf.serve.ice import parse_ice_server
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.sessions.chunks import SessionOptions
+from pyrf.serve.sessions.quotas import over_quota
 from pyrf.serve.sessions.rates import RateLimit
 from pyrf.serve.sessions.scheduler import Scheduler
 from pyrf.serve.sessions.session import Session
@@ -67,12 +69,12 @@ class SessionRegistry:
 
         await self._scheduler.run(job)
 
-    def create(self, request: SessionRequest, address: str) -> Session:
+    def create(self, request: SessionRequest, address: str, *, is_clip: bool = False) -> Session:
         """Admit a session.
 
         Raises:
-            ServeError: 422 for what the model cannot make, 429 for an address that asks too often, 503 when
-                the server is full or shuts down.
+            ServeError: 422 for what the model cannot make, 429 for an address that asks too often or holds
+                its share already, 503 when the server is full or shuts down.
         """
         height, width = self._check_size(request.height, request.width)
         self.check_prompt(request.prompt)
@@ -81,6 +83,8 @@ class SessionRegistry:
         if len(self._sessions) >= self.settings.max_sessions:
             message = f"all {self.settings.max_sessions} sessions are taken; try again later"
             raise ServeError(503, "full", message, BUSY_RETRY_S)
+        if problem := over_quota(self._sessions.values(), address, is_clip, self.settings):
+            raise ServeError(429, "quota", problem, BUSY_RETRY_S)
         if wait := self._creates.wait_for(address):
             message = f"at most {self.settings.creates_per_minute:g} sessions a minute; wait {wait:.1f} s"
             raise ServeError(429, "rate_limited", message, wait)
@@ -96,6 +100,9 @@ class SessionRegistry:
             grace_s=grace_s,
             lead_s=self.settings.lead_s,
             buffer_chunks=self.settings.buffer_chunks,
+            pause_s=self.settings.pause_s,
+            address=address,
+            is_clip=is_clip,
         )
         session = Session(
             self.settings.id_prefix + secrets.token_hex(8),
@@ -110,7 +117,7 @@ class SessionRegistry:
         self._ages[session.id] = loop.call_later(self.settings.max_session_s, session.end, "max_length")
         self._scheduler.add(session)
         self._metrics.started.inc()
-        self._log("session created", session, request.prompt, pace=request.pace)
+        self._log("session created", session, request.prompt, pace=request.pace, address=address)
         return session
 
     def _check_size(self, height: int | None, width: int | None) -> tuple[int, int]:
@@ -203,6 +210,7 @@ class SessionRegistry:
                 max_pixels=self.max_pixels,
                 grace_s=s.grace_s,
             ),
+            webrtc=s.webrtc,
             ice_servers=[parse_ice_server(text) for text in s.ice_servers],
         )
 
@@ -224,19 +232,24 @@ class SessionRegistry:
             seconds=round(time.monotonic() - session.created, 3),
         )
 
-    async def drain(self) -> None:
-        """Refuse newcomers, finish the chunk under way, send what is left, and tell every viewer."""
+    async def drain(self, seconds: float = math.inf) -> None:
+        """Refuse newcomers, finish the chunk under way, send what is left, and tell every viewer.
+
+        Args:
+            seconds: for all of it; a chunk that takes longer than half of them is given up.
+        """
         if self.draining:
             return
         self.draining = True
         logger.info("draining", extra={"sessions": len(self._sessions)})
-        await self._scheduler.stop()
+        stopping = asyncio.ensure_future(self._scheduler.stop())
+        await asyncio.wait((stopping,), timeout=None if seconds == math.inf else seconds / 2)
         sessions = list(self._sessions.values())
         for session in sessions:
             session.end("shutdown")
         farewells = [asyncio.create_task(session.unwatched.wait()) for session in sessions]
         if farewells:
-            await asyncio.wait(farewells, timeout=FAREWELL_S)
+            await asyncio.wait(farewells, timeout=min(FAREWELL_S, seconds / 2))
         for farewell in farewells:
             farewell.cancel()
 

@@ -6,6 +6,7 @@ Everything here belongs to the event loop.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -73,6 +74,7 @@ class Session:
         self._under_way = False
         self._buffer: deque[MadeChunk] = deque()
         self._expiry: asyncio.TimerHandle | None = None
+        self._pause_end: asyncio.TimerHandle | None = None
         self._await_viewer(max(options.grace_s, FIRST_GRACE_S))
 
     @property
@@ -115,10 +117,16 @@ class Session:
     def pause(self) -> None:
         """Make no further chunk; what is finished is still sent."""
         self._paused = True
+        if self._pause_end is None and self.ending is None and self.options.pause_s < math.inf:
+            loop = asyncio.get_running_loop()
+            self._pause_end = loop.call_later(self.options.pause_s, self.end, "idle")
 
     def resume(self) -> None:
         """Go on after a pause."""
         self._paused = False
+        if self._pause_end is not None:
+            self._pause_end.cancel()
+            self._pause_end = None
         self._unblock()
 
     def announce(self, message: Message) -> None:
@@ -231,8 +239,9 @@ class Session:
             return
         self.ending = reason
         self._span.end(reason)
-        if self._expiry is not None:
-            self._expiry.cancel()
+        for timer in (self._expiry, self._pause_end):
+            if timer is not None:
+                timer.cancel()
         if self.viewer is not None:
             self.viewer.end(reason)
         else:

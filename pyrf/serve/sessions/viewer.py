@@ -35,6 +35,7 @@ ENDS: dict[EndReason, SessionEnd] = {
     "max_length": SessionEnd("the session reached the server's longest length", True),
     "shutdown": SessionEnd("the server shuts down", True),
     "failed": SessionEnd("the session failed; the server's log says why", True),
+    "idle": SessionEnd("the session was paused for too long", False),
     "replaced": SessionEnd("another viewer took the session over", False),
 }
 

@@ -40,6 +40,11 @@ async function load() {
       if (serverToken) showProblem(error.message);
       return showState("locked");
     }
+    if (error.code === "loading") {
+      showState("loading", `${Math.round(100 * error.progress)} %`);
+      setTimeout(load, 1000 * error.retryAfter);
+      return undefined;
+    }
     return showState("ended", "the server cannot be reached");
   }
   showState("idle");

@@ -5,6 +5,7 @@ const byId = (id) => document.getElementById(id);
 const STATES = {
   idle: "Not started",
   locked: "Needs the server's token",
+  loading: "The model is being loaded",
   connecting: "Connecting",
   live: "Live",
   paused: "Paused",
@@ -33,7 +34,7 @@ export function showState(state, detail = "") {
   byId("state").textContent = detail ? `${STATES[state]}: ${detail}` : STATES[state];
   const active = WITH_SESSION.has(state);
   byId("send").textContent = active ? "Change" : "Start";
-  byId("send").disabled = state === "connecting";
+  byId("send").disabled = ["connecting", "loading"].includes(state);
   for (const id of ["pause", "record", "restart"]) byId(id).disabled = !active;
   byId("pause").disabled = !active || state === "lost";
   byId("stop").disabled = !active && !["connecting", "full"].includes(state);

@@ -29,6 +29,10 @@ def answer(registry: SessionRegistry, session: Session, text: str | bytes) -> Me
     try:
         control = CONTROL.validate_json(text)
     except ValidationError as error:
+        try:
+            registry.check_controls(session)  # nonsense counts as well
+        except ServeError as refusal:
+            return ErrorMessage(error=refusal.reply)
         detail = ErrorDetail(code="invalid", message=first_problem(error.errors(include_input=False)))
         return ErrorMessage(error=detail)
     try:
