@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -17,26 +14,16 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from pyrf import cli
-from tests.support.running import PROMPT, TIMEOUT, close_of, read_frames, read_until
+from tests.support.running import PROMPT, TIMEOUT, close_of, own_logging, read_frames, read_until
+from tests.support.serving import serving
+
+__all__ = ["own_logging"]
 
 
-@contextmanager
-def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server process and its URL."""
-    command = [sys.executable, "-c", "from pyrf.cli import main; main()", "serve", "--port", "0"]
-    with subprocess.Popen(
-        [*command, "--threads", "1", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert " at http://" in line, process.communicate()[1]
-            yield process, line.split()[-1]
-        finally:
-            process.kill()
-
-
-@pytest.mark.parametrize(("number", "options"), [(signal.SIGTERM, []), (signal.SIGINT, ["--log-prompts"])])
+@pytest.mark.parametrize(
+    ("number", "options"),
+    [(signal.SIGTERM, []), (signal.SIGINT, ["--log-prompts"]), (signal.SIGHUP, [])],
+)
 def test_a_signal_drains_and_exits_well(random_bundle: Path, number: int, options: list[str]) -> None:
     with serving("--model", str(random_bundle), *options) as (process, url):
         created = httpx.post(f"{url}/v1/sessions", json={"prompt": PROMPT}, timeout=TIMEOUT).json()
@@ -76,6 +63,7 @@ def test_a_signal_drains_and_exits_well(random_bundle: Path, number: int, option
         (["--log-level", "loud"], "--log-level must be debug, info, warning or error"),
     ],
 )
+@pytest.mark.usefixtures("own_logging")
 def test_what_cannot_be_served_is_one_line(
     options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
