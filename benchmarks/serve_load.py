@@ -88,11 +88,13 @@ async def deaf(client: AsyncClient, url: str) -> AsyncIterator[AsyncSession]:
     """A viewer that attaches and never reads."""
     session = await client.create_session(PROMPT, grace_s=0)
     created = session.created
-    path = f"{url.replace('http', 'ws')}/v1/sessions/{created.id}/ws?format=raw&token={created.token}"
+    path = f"{url.replace('http', 'ws')}/v1/sessions/{created.id}/ws?format=raw"
+    headers = {"Authorization": f"Bearer {created.token}"}
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)  # the system's buffers hold half a minute
     sock.connect((urlsplit(url).hostname, urlsplit(url).port))
-    async with connect(path, sock=sock, max_queue=1, compression=None, close_timeout=0.1):
+    options = {"max_queue": 1, "compression": None, "close_timeout": 0.1}
+    async with connect(path, sock=sock, additional_headers=headers, **options):
         yield session
 
 

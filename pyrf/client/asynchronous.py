@@ -16,10 +16,13 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.typing import Subprotocol
 
 from pyrf.protocol import (
     MESSAGE,
     NO_SESSION_CODE,
+    SUBPROTOCOL,
+    TOKEN_SUBPROTOCOL,
     ClosingMessage,
     ErrorBody,
     ErrorDetail,
@@ -226,7 +229,10 @@ class AsyncSession:
             try:
                 socket = await connect(
                     f"{base}{self._path}/ws?format={self._format}",
-                    additional_headers=_bearer(self.created.token),
+                    subprotocols=[
+                        Subprotocol(SUBPROTOCOL),
+                        Subprotocol(TOKEN_SUBPROTOCOL + self.created.token),
+                    ],
                     compression=None,
                     max_size=None,
                     close_timeout=CLOSE_S,

@@ -6,6 +6,7 @@ says when each is sent, `docs/openapi.json` has the HTTP interface for programs.
 
 from pyrf.protocol.frames import FrameFields, FrameHeader, pack_frame, unpack_frame
 from pyrf.protocol.http import (
+    MAX_SDP,
     Answer,
     ErrorBody,
     ErrorDetail,
@@ -40,6 +41,8 @@ from pyrf.protocol.messages import (
 from pyrf.protocol.terms import (
     CLOSE_CODES,
     NO_SESSION_CODE,
+    SUBPROTOCOL,
+    TOKEN_SUBPROTOCOL,
     TOO_LARGE_CODE,
     EndReason,
     FrameFormat,
@@ -50,8 +53,11 @@ from pyrf.protocol.terms import (
 __all__ = [
     "CLOSE_CODES",
     "CONTROL",
+    "MAX_SDP",
     "MESSAGE",
     "NO_SESSION_CODE",
+    "SUBPROTOCOL",
+    "TOKEN_SUBPROTOCOL",
     "TOO_LARGE_CODE",
     "Answer",
     "AnyControl",

@@ -9,6 +9,9 @@ from pydantic import Field
 from pyrf.config import MAX_SEED
 from pyrf.protocol.terms import Pace, Reply, Request, State
 
+MAX_SDP = 32_768
+"""Characters of an offer; browsers that list every codec they have send some 10,000."""
+
 
 class SessionRequest(Request):
     """Body of `POST /v1/sessions`."""
@@ -49,7 +52,7 @@ class VideoRequest(Request):
 class Offer(Request):
     """Body of `POST /v1/sessions/{id}/webrtc`."""
 
-    sdp: str
+    sdp: str = Field(max_length=MAX_SDP)
     type: Literal["offer"] = "offer"
 
 
@@ -91,7 +94,7 @@ class SessionInfo(Reply):
 class SessionCreated(SessionInfo):
     """A new session; `token` opens everything under its path."""
 
-    token: str
+    token: str = Field(repr=False)
 
 
 class Limits(Reply):
@@ -108,7 +111,7 @@ class IceServer(Reply):
 
     urls: str
     username: str | None = None
-    credential: str | None = None
+    credential: str | None = Field(None, repr=False)
 
 
 class ServerInfo(Reply):
@@ -127,6 +130,7 @@ class ServerInfo(Reply):
     ]
     sessions: int
     limits: Limits
+    webrtc: bool = Field(True, description="Whether video goes over WebRTC too.")
     ice_servers: list[IceServer] = Field(default=[], description="For WebRTC beyond the local network.")
 
 

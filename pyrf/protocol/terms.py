@@ -23,6 +23,10 @@ CLOSE_CODES: dict[EndReason, int] = {
 }
 # The WebSocket is for a session that is not there, or its token is wrong.
 NO_SESSION_CODE = 4404
+# What a WebSocket asks for as its subprotocol; the server answers with this one alone.
+SUBPROTOCOL = "pyrf.v1"
+# A second subprotocol that is asked for: this, and the session's token.
+TOKEN_SUBPROTOCOL = "pyrf.token."
 # The viewer sent too much at once.
 TOO_LARGE_CODE = 1009
 
@@ -40,5 +44,9 @@ class Reply(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="ignore", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+        extra="ignore",
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        hide_input_in_errors=True,  # it may hold a token
     )

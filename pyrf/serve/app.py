@@ -13,6 +13,7 @@ from fastapi_offline import FastAPIOffline
 from pyrf import __version__
 from pyrf.serve import page, routes
 from pyrf.serve.errors import add_error_handlers
+from pyrf.serve.handshake import CleanAddresses
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.outside import put_before
 from pyrf.serve.sessions.registry import SessionRegistry
@@ -65,6 +66,7 @@ def create_app(
         description="Frames travel over WebSocket or WebRTC; docs/serving.md has their messages.",
         lifespan=lifespan,
     )
+    app.__class__ = type("StreamingApp", (CleanAddresses, type(app)), {})
     app.state.metrics = counted
     add_error_handlers(app, counted)
     app.include_router(routes.router)

@@ -107,11 +107,11 @@ def _announce_state(session: Session) -> SessionInfo:
     return session.info()
 
 
-@router.post("/sessions/{id}/webrtc", responses=_CONTROL)
-async def webrtc(body: Offer, session: TheSession, server: TheServer) -> Answer:
+@router.post("/sessions/{id}/webrtc", responses={**_CONTROL, **_errors(503)})
+async def webrtc(body: Offer, session: TheSession, request: Request, server: TheServer) -> Answer:
     """Answer a WebRTC offer for one video track, and a data channel for controls if it has one."""
     server.registry.check_controls(session)
-    return await server.peers.answer(session, body)
+    return await server.peers.answer(session, body, client_address(request.scope))
 
 
 @router.post(

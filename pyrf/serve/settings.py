@@ -25,16 +25,25 @@ class Flag:
     envvar: str | None = None
 
 
-def _setting(default: Any, help: str, flag: Flag | str | None = None, *, or_zero: bool = False) -> Any:
+def _setting(
+    default: Any,
+    help: str,
+    flag: Flag | str | None = None,
+    *,
+    or_zero: bool = False,
+    secret: bool = False,
+) -> Any:
     """A field of `ServeSettings`.
 
     Args:
         help: what it is, in a line; `pyrf serve --help` shows it.
         flag: how the command line asks for it, if it does.
         or_zero: whether a number may be 0; it must be positive otherwise.
+        secret: whether `repr` leaves it out.
     """
     flag = Flag(flag) if isinstance(flag, str) else flag
-    return field(default=default, metadata={"help": help, "flag": flag, "or_zero": or_zero})
+    metadata = {"help": help, "flag": flag, "or_zero": or_zero}
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,10 @@ class ServeSettings:
 
     # Printable ASCII, in the `Authorization: Bearer` header of new sessions and clips; None lets all in.
     token: str | None = _setting(
-        None, "What clients must know to begin a session.", Flag("--token", envvar="PYRF_TOKEN")
+        None,
+        "What clients must know to begin a session.",
+        Flag("--token", envvar="PYRF_TOKEN"),
+        secret=True,
     )
     # A Host header that names anything but this machine is refused.
     loopback: bool = _setting(True, "Whether the server is reached through localhost only.")
@@ -68,7 +80,19 @@ class ServeSettings:
     )
     # As `parse_ice_server` reads them. Viewers are told them, credentials included.
     ice_servers: tuple[str, ...] = _setting(
-        (), "stun:HOST or turn:USER:PASSWORD@HOST, for WebRTC; may be repeated.", "--ice-server"
+        (),
+        "stun:HOST or turn:USER:PASSWORD@HOST, for WebRTC; may be repeated.",
+        Flag("--ice-server", envvar="PYRF_ICE_SERVERS"),
+        secret=True,
+    )
+    webrtc: bool = _setting(True, "Whether video goes over WebRTC too.", "--webrtc/--no-webrtc")
+    # As `parse_ports` reads it; a connection takes a port of each of the machine's addresses.
+    webrtc_ports: str | None = _setting(
+        None, "UDP ports of WebRTC, as 50000-50100; by default any.", "--webrtc-ports"
+    )
+    # On loopback it also opens UDP ports to other machines.
+    nat_address: str | None = _setting(
+        None, "IP address that WebRTC viewers reach this machine at, if not its own.", "--nat-address"
     )
     max_sessions: int = _setting(16, "Sessions and clips at a time.", "--max-sessions")
     max_batch: int = _setting(4, "Sessions computed in one call.", "--max-batch")
@@ -135,13 +159,15 @@ class ServeSettings:
             from pyrf.serve.address import Proxies
 
             Proxies(self.trusted_proxies)
-        if self.ice_servers:
-            from pyrf.serve.ice import (
-                parse_ice_server,  # needs the extra, and the command line reads flags here
-            )
+        if self.ice_servers or self.webrtc_ports or self.nat_address:
+            from pyrf.serve import ice  # needs the extra, and the command line reads flags here
 
             for text in self.ice_servers:
-                parse_ice_server(text)
+                ice.parse_ice_server(text)
+            if self.webrtc_ports:
+                ice.parse_ports(self.webrtc_ports)
+            if self.nat_address:
+                ice.check_nat_address(self.nat_address)
         if self.jpeg_quality > 95:
             raise ValueError(f"jpeg_quality must be 1..95, got {self.jpeg_quality}")
         if self.token is not None and not re.fullmatch(r"[!-~]([ -~]*[!-~])?", self.token):

@@ -27,8 +27,10 @@ __all__ = ["own_logging"]
 def test_a_signal_drains_and_exits_well(random_bundle: Path, number: int, options: list[str]) -> None:
     with serving("--model", str(random_bundle), *options) as (process, url):
         created = httpx.post(f"{url}/v1/sessions", json={"prompt": PROMPT}, timeout=TIMEOUT).json()
-        path = f"/v1/sessions/{created['id']}/ws?format=raw&token={created['token']}"
-        with connect(url.replace("http", "ws") + path, max_queue=None) as viewer:
+        path = f"/v1/sessions/{created['id']}/ws?format=raw"
+        headers = {"Authorization": f"Bearer {created['token']}"}
+        address = url.replace("http", "ws") + path
+        with connect(address, additional_headers=headers, max_queue=None) as viewer:
             read_frames(viewer, 10)
             process.send_signal(number)
             assert read_until(viewer, "closing").reason == "shutdown"

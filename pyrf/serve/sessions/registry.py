@@ -210,6 +210,7 @@ class SessionRegistry:
                 max_pixels=self.max_pixels,
                 grace_s=s.grace_s,
             ),
+            webrtc=s.webrtc,
             ice_servers=[parse_ice_server(text) for text in s.ice_servers],
         )
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from typing import Annotated
 
-from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from pyrf.protocol import (
     CLOSE_CODES,
@@ -19,6 +18,7 @@ from pyrf.protocol import (
     Message,
 )
 from pyrf.serve.errors import ServeError
+from pyrf.serve.handshake import accept
 from pyrf.serve.sessions.registry import SessionRegistry
 from pyrf.serve.sessions.session import Session
 from pyrf.serve.sessions.viewer import FAREWELL_S, Viewer
@@ -39,13 +39,9 @@ async def stream(
     id: str,
     server: TheServer,
     format: FrameFormat = "jpeg",
-    token: Annotated[str | None, Query(description="The session's, where headers cannot be set.")] = None,
 ) -> None:
     """Attach to a session. See docs/serving.md for the messages."""
-    await websocket.accept()
-    header = websocket.headers.get("authorization", "")
-    if header.lower().startswith("bearer "):
-        token = header[len("bearer ") :].strip()
+    token = await accept(websocket)
     try:
         session = server.registry.find(id, token)
     except ServeError as error:
