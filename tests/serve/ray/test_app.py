@@ -80,6 +80,18 @@ class Cluster:
         return self.process.returncode
 
 
+@pytest.mark.slow
+def test_a_model_that_cannot_be_had_is_one_line() -> None:
+    pyrf = str(Path(sys.executable).with_name("pyrf"))
+    command = [pyrf, "serve", "--ray", "--port", "0", "--model", "./nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "nowhere" in last
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     cluster = Cluster(2, 2)
