@@ -49,8 +49,8 @@ RAY_END_S = 15.0
 """Seconds that Ray's own processes may take to end, once viewers were told."""
 FAILED = "the model was not loaded: "
 """Stands before the reason in what Ray tells of a replica that could not start."""
-STARTS = 3
-"""Times that Ray tries to start a replica."""
+STARTS = 1
+"""Times that Ray tries to start the first replica; it never gives up on one that takes a dead one's place."""
 FILL = 0.75
 """Share of a replica's sessions above which another replica is asked for."""
 
