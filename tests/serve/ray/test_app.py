@@ -57,7 +57,7 @@ class Cluster:
         pyrf = str(Path(sys.executable).with_name("pyrf"))
         command = [pyrf, "serve", "--ray", "--port", "0", "--threads", "1", "--grace", "600"]
         command += ["--replicas", str(replicas), "--max-replicas", str(max_replicas)]
-        command += ["--max-sessions", str(ROOM)]
+        command += ["--max-sessions", str(ROOM), "--max-sessions-per-address", str(ROOM)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout
         for line in self.process.stdout:
