@@ -114,7 +114,9 @@ class ServeSettings:
     max_clips_per_address: int = _setting(
         4, "Clips one address may have at a time.", "--max-clips-per-address"
     )
-    max_detached_per_address: int = _setting(8, "Sessions without a viewer that one address may hold.")
+    max_detached_per_address: int = _setting(
+        8, "Sessions without a viewer that one address may hold.", "--max-detached-per-address"
+    )
     pause_s: float = _setting(300.0, "Longest pause of a session.", Flag("--pause-minutes", unit=60))
     max_connections: int = _setting(
         512, "Connections at a time; the limit of open files may lower it.", "--max-connections"

@@ -6,10 +6,7 @@ import json
 import signal
 import socket
 import ssl
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -19,26 +16,16 @@ from websockets.sync.client import connect
 
 from pyrf import cli
 from tests.support.certificates import write_certificate
-from tests.support.running import PROMPT, TIMEOUT, close_of, read_frames, read_until
+from tests.support.running import PROMPT, TIMEOUT, close_of, own_logging, read_frames, read_until
+from tests.support.serving import serving
+
+__all__ = ["own_logging"]
 
 
-@contextmanager
-def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server process and its URL."""
-    command = [sys.executable, "-c", "from pyrf.cli import main; main()", "serve", "--port", "0"]
-    with subprocess.Popen(
-        [*command, "--threads", "1", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert " at " in line, process.communicate()[1]
-            yield process, line.split()[-1]
-        finally:
-            process.kill()
-
-
-@pytest.mark.parametrize(("number", "options"), [(signal.SIGTERM, []), (signal.SIGINT, ["--log-prompts"])])
+@pytest.mark.parametrize(
+    ("number", "options"),
+    [(signal.SIGTERM, []), (signal.SIGINT, ["--log-prompts"]), (signal.SIGHUP, [])],
+)
 def test_a_signal_drains_and_exits_well(random_bundle: Path, number: int, options: list[str]) -> None:
     with serving("--model", str(random_bundle), *options) as (process, url):
         created = httpx.post(f"{url}/v1/sessions", json={"prompt": PROMPT}, timeout=TIMEOUT).json()
@@ -89,6 +76,7 @@ def test_a_signal_drains_and_exits_well(random_bundle: Path, number: int, option
         (["--ssl-keyfile", "key.pem"], "--ssl-keyfile needs the certificate too"),
     ],
 )
+@pytest.mark.usefixtures("own_logging")
 def test_what_cannot_be_served_is_one_line(
     options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import threading
@@ -186,6 +187,17 @@ def close_of(raised: pytest.ExceptionInfo[ConnectionClosed]) -> Close:
     """What the server closed a connection with."""
     assert raised.value.rcvd is not None
     return raised.value.rcvd
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """For a test that runs `pyrf serve` in this process: what it does to logging does not last."""
+    loggers = [logging.getLogger(name) for name in ("", "pyrf", "uvicorn")]
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, (level, handlers) in zip(loggers, before):
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")
