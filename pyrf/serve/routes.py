@@ -23,7 +23,7 @@ from pyrf.protocol import (
 )
 from pyrf.serve.address import client_address
 from pyrf.serve.errors import ServeError
-from pyrf.serve.security import Bearer, require_token
+from pyrf.serve.security import Bearer, find_session, require_metrics_token, require_token
 from pyrf.serve.sessions.session import Session
 from pyrf.serve.state import TheServer
 from pyrf.serve.transports.clips import ClipResponse, stream_clip
@@ -32,8 +32,8 @@ router = APIRouter(prefix="/v1")
 operations = APIRouter(tags=["operations"])
 
 
-def _session(id: str, token: Bearer, server: TheServer) -> Session:
-    return server.registry.find(id, token)
+def _session(id: str, token: Bearer, request: Request, server: TheServer) -> Session:
+    return find_session(server, request.scope, id, token)
 
 
 TheSession = Annotated[Session, Depends(_session)]
@@ -111,7 +111,9 @@ def _announce_state(session: Session) -> SessionInfo:
 async def webrtc(body: Offer, session: TheSession, request: Request, server: TheServer) -> Answer:
     """Answer a WebRTC offer for one video track, and a data channel for controls if it has one."""
     server.registry.check_controls(session)
-    return await server.peers.answer(session, body, client_address(request.scope))
+    return await server.peers.answer(
+        session, body, client_address(request.scope), request.client.host if request.client else ""
+    )
 
 
 @router.post(
@@ -147,7 +149,7 @@ async def ready(server: TheServer) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-@operations.get("/metrics", responses=_errors(401), dependencies=[Depends(require_token)])
+@operations.get("/metrics", responses=_errors(401), dependencies=[Depends(require_metrics_token)])
 async def metrics(server: TheServer) -> Response:
     """Figures for Prometheus."""
     return Response(server.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
