@@ -140,6 +140,8 @@ class ServeSettings:
     send_timeout_s: float = _setting(
         20.0, "Seconds a viewer may read nothing before it is dropped.", "--send-timeout"
     )
+    # Two seconds' worth may come at once.
+    requests_per_second: float = _setting(100.0, "Requests of an address that are answered at once.")
     max_header_bytes: int = _setting(16384, "Bytes of a request's header.")
     drain_s: float = _setting(10.0, "Seconds that the end may take after SIGTERM.", "--drain-seconds")
     lead_s: float = _setting(0.5, "Seconds a real-time stream may be ahead of being played.", or_zero=True)

@@ -75,6 +75,9 @@ class Http(H11Protocol):
         super().connection_made(transport)
         _bind(self._connection, self, transport)
         self._connection.enter("header", anew=True)
+        if held_s := self._connections.hold_back_s(self._connection):
+            self.flow.pause_reading()
+            self.loop.call_later(held_s, self.flow.resume_reading)
 
     def data_received(self, data: bytes) -> None:
         for part in _slices(data):
@@ -84,6 +87,15 @@ class Http(H11Protocol):
         self._tell()
 
     def on_response_complete(self) -> None:
+        """Take the next request; one of an address that sends too many waits, and is not read before."""
+        held_s = self._connections.hold_back_s(self._connection)
+        if held_s and self.conn.our_state is h11.DONE:
+            self._connection.enter("idle", anew=True)
+            self.loop.call_later(held_s, self._go_on)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
         super().on_response_complete()
         if not self._upgraded:
             self._tell(anew=True)

@@ -35,6 +35,7 @@ ROOMY: dict[str, Any] = {
     "creates_per_minute": 1e5,
     "controls_per_second": 1e4,
     "max_detached_per_address": 1000,
+    "requests_per_second": 1e5,
     "send_timeout_s": TIMEOUT,
 }
 
