@@ -44,13 +44,13 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _ADMISSION = _errors(400, 401, 413, 422, 429, 503)
-_OWNED = _errors(404)
+_OWNED = _errors(404, 429)
 _CONTROL = _errors(400, 404, 413, 422, 429)
 
 
 @router.get(
     "/model",
-    responses=_errors(401),
+    responses=_errors(401, 429),
     response_model_exclude_none=True,  # a browser takes no null for the name of an ICE server's user
     dependencies=[Depends(require_token)],
 )
@@ -107,7 +107,7 @@ def _announce_state(session: Session) -> SessionInfo:
     return session.info()
 
 
-@router.post("/sessions/{id}/webrtc", responses={**_CONTROL, **_errors(503)})
+@router.post("/sessions/{id}/webrtc", responses=_CONTROL)
 async def webrtc(body: Offer, session: TheSession, request: Request, server: TheServer) -> Answer:
     """Answer a WebRTC offer for one video track, and a data channel for controls if it has one."""
     server.registry.check_controls(session)
@@ -149,7 +149,7 @@ async def ready(server: TheServer) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-@operations.get("/metrics", responses=_errors(401), dependencies=[Depends(require_metrics_token)])
+@operations.get("/metrics", responses=_errors(401, 429), dependencies=[Depends(require_metrics_token)])
 async def metrics(server: TheServer) -> Response:
     """Figures for Prometheus."""
     return Response(server.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
