@@ -115,8 +115,9 @@ def load_bundle(
         BundleError: when it is not found, or one of its files is missing or damaged.
         CheckpointError: when a file of weights is missing.
     """
-    student_path = None if student is None else find_student(student)
-    path = find_bundle(name, revision=revision, dit_weights=student is None)
+    # Absolute, as graphs may be exported from it later, and the host program may have moved by then.
+    student_path = None if student is None else find_student(student).absolute()
+    path = find_bundle(name, revision=revision, dit_weights=student is None).absolute()
     layout = find_layout(path)
     layout.check(dit_weights=student is None)
     settings = BundleSettings.from_dict(layout.settings(), path / "model_index.json")

@@ -198,7 +198,7 @@ class SinkRingCache:
         order = [0] if self.has_sink else []
         order += [self.slot_of(c) for c in range(self.ring_chunks.start, chunk + 1)]
         with torch.inference_mode(False):
-            self.order = torch.tensor(order).to(self.slot.device)
+            self.order = torch.tensor(order, dtype=torch.int64, device="cpu").to(self.slot.device)
         self.slot.fill_(order[-1])
         self.open, self._rewritten = True, chunk
         try:

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyrf.backends.base import OverlappedDecoder
 from pyrf.backends.torch.joint import JointRollout
 from pyrf.backends.torch.rollout import TorchRollout
+from pyrf.loop.inference import inference
 from pyrf.loop.sampler import Call, ChunkLoop
 from pyrf.streaming.chunk import Chunk, Clock, Timing
 from pyrf.streaming.model import StreamModel
@@ -41,7 +42,7 @@ class StreamState:
         loop: its chunks of latents.
     """
 
-    @torch.inference_mode()
+    @inference()
     def __init__(
         self,
         model: StreamModel,
@@ -142,7 +143,7 @@ class StreamState:
         return frames.result()
 
 
-@torch.inference_mode()
+@inference()
 def advance(states: Sequence[StreamState]) -> list[Chunk]:
     """The next chunk of each stream, the network's calls of all of them in one batch.
 
