@@ -48,7 +48,7 @@ def trace(module: nn.Module, arguments: Arguments, outputs: Sequence[str]) -> Tr
             `keys_out.i` and `values_out.i` are to lie at the addresses of `keys.i` and `values.i`.
     """
     inputs = _flat_names(arguments)
-    with torch.device("cpu"), torch.inference_mode(False), torch.no_grad(), unmixed(), _quiet():
+    with torch.device("cpu"), torch.no_grad(), unmixed(), _quiet():
         program = torch.onnx.export(
             module.eval(),
             tuple(arguments.values()),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pyrf.bundle.card import Card
 from pyrf.bundle.hub import find_bundle, find_student
 from pyrf.bundle.json_file import BundleError
 from pyrf.bundle.layout import Layout, find_layout
@@ -31,6 +32,7 @@ class Bundle:
         fps: frames per second of its videos.
         height, width: pixels of the videos it was trained on.
         student: a file of weights to use in place of the bundle's transformer.
+        card: what the model knows.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Bundle:
     width: int
     layout: Layout
     student: Path | None = None
+    card: Card = field(default_factory=Card)
 
     def transformer_weights(self) -> tuple[dict[str, Tensor], Path]:
         """Weights of the transformer, or of the student in its place, under official names; and their file.
@@ -130,4 +133,5 @@ def load_bundle(
         width=settings.width,
         layout=layout,
         student=student_path,
+        card=settings.card if student_path is None else settings.card.of_another_student(),
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator
+import json
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self, TypeVar
@@ -20,6 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from pyrf.protocol import (
     MESSAGE,
     NO_SESSION_CODE,
+    WARNINGS_HEADER,
     ClosingMessage,
     ErrorBody,
     ErrorDetail,
@@ -124,8 +126,12 @@ class AsyncClient:
         seed: int = 0,
         height: int | None = None,
         width: int | None = None,
+        on_warnings: Callable[[list[str]], None] | None = None,
     ) -> AsyncGenerator[bytes]:
         """A clip as pieces of an MP4, while it is made.
+
+        Args:
+            on_warnings: called with what the model has not learned of prompt and size, if there is any.
 
         Raises:
             RefusedError: as `create_session` does.
@@ -135,6 +141,8 @@ class AsyncClient:
             if response.is_error:
                 await response.aread()
                 raise _refusal(response)
+            if on_warnings is not None and WARNINGS_HEADER in response.headers:
+                on_warnings(json.loads(response.headers[WARNINGS_HEADER]))
             async for piece in response.aiter_bytes():
                 yield piece
 
@@ -152,8 +160,8 @@ class AsyncClient:
     async def _request(
         self, method: str, path: str, body: BaseModel | None = None, token: str | None = None
     ) -> httpx.Response:
-        json = None if body is None else body.model_dump()
-        response = await self._http.request(method, path, json=json, headers=_bearer(token))
+        content = None if body is None else body.model_dump()
+        response = await self._http.request(method, path, json=content, headers=_bearer(token))
         if response.is_error:
             raise _refusal(response)
         return response
@@ -243,7 +251,7 @@ class AsyncSession:
             wait_s = min(2 * wait_s, 10 * RETRY_S)
 
     async def set_prompt(self, prompt: str, *, recache: bool = False) -> PromptReply:
-        """Switch the prompt; the reply names the first chunk that shows it.
+        """Switch the prompt; the reply names the first chunk that shows it, and what the model lacks.
 
         Raises:
             RefusedError: for a bad prompt, or too many of them.

@@ -22,6 +22,8 @@ CLOSE_CODES: dict[EndReason, int] = {
 }
 # The WebSocket is for a session that is not there, or its token is wrong.
 NO_SESSION_CODE = 4404
+# Of a clip's reply: a JSON list of sentences on the prompt or the size, in ASCII; absent without any.
+WARNINGS_HEADER = "Pyrf-Warnings"
 # The viewer sent too much at once.
 TOO_LARGE_CODE = 1009
 

@@ -66,7 +66,11 @@ async def model_info(server: TheServer) -> ServerInfo:
 async def create_session(body: SessionRequest, request: Request, server: TheServer) -> SessionCreated:
     """Begin a session. Its token opens all that is under its path; attach a viewer to go on."""
     session = server.registry.create(body, _address(request))
-    return SessionCreated(**session.info().model_dump(), token=session.token)
+    return SessionCreated(
+        **session.info().model_dump(),
+        token=session.token,
+        warnings=server.registry.notices(body.prompt, session.size),
+    )
 
 
 @router.get("/sessions/{id}", responses=_OWNED)
@@ -85,7 +89,7 @@ async def close_session(session: TheSession) -> None:
 async def set_prompt(body: PromptRequest, session: TheSession, server: TheServer) -> PromptReply:
     """Switch the prompt; of several before the same chunk the last one counts."""
     reply = server.registry.set_prompt(session, body.prompt, body.recache)
-    session.announce(PromptMessage(prompt_id=reply.prompt_id, chunk=reply.chunk))
+    session.announce(PromptMessage(**reply.model_dump()))
     return reply
 
 
@@ -131,7 +135,8 @@ async def create_video(body: VideoRequest, request: Request, server: TheServer) 
     options = body.model_dump(exclude={"num_frames"})
     session = server.registry.create(SessionRequest(**options, pace="max", grace_s=0.0), _address(request))
     pieces = stream_clip(session, body.num_frames, server.encoder.executor)
-    return ClipResponse(await anext(pieces), pieces)
+    notices = server.registry.notices(body.prompt, session.size)
+    return ClipResponse(await anext(pieces), pieces, notices)
 
 
 @operations.get("/health/live")

@@ -22,6 +22,7 @@ from pyrf.serve.sessions.session import Session
 from pyrf.serve.sessions.viewer import FAREWELL_S
 from pyrf.serve.settings import ServeSettings
 from pyrf.streaming.lockstep import can_join
+from pyrf.streaming.notices import told_elsewhere
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
@@ -61,7 +62,7 @@ class SessionRegistry:
         """Make chunks for nobody: the first of a process is slow, and no viewer should wait for that."""
 
         def job() -> None:
-            with self.pipe.stream("warm up") as stream:
+            with told_elsewhere(), self.pipe.stream("warm up") as stream:
                 for _ in range(WARM_UP_CHUNKS):
                     next(stream)
 
@@ -97,10 +98,12 @@ class SessionRegistry:
             lead_s=self.settings.lead_s,
             buffer_chunks=self.settings.buffer_chunks,
         )
+        with told_elsewhere():
+            stream = self.pipe.stream(request.prompt, request.seed, height=height, width=width)
         session = Session(
             self.settings.id_prefix + secrets.token_hex(8),
             secrets.token_urlsafe(32),
-            self.pipe.stream(request.prompt, request.seed, height=height, width=width),
+            stream,
             options,
             changed=self._scheduler.wake,
             on_end=self._on_end,
@@ -141,6 +144,11 @@ class SessionRegistry:
         except ValueError as error:
             raise ServeError(422, "bad_prompt", str(error)) from None
 
+    def notices(self, prompt: str, size: tuple[int, int] | None = None) -> list[str]:
+        """What a viewer should be told of a prompt that is good, and of a size of frames."""
+        height, width = size or (None, None)
+        return self.pipe.model.notices(prompt, height=height, width=width)
+
     def find(self, id: str, token: str | None) -> Session:
         """The live session of this id, for who holds its token.
 
@@ -164,7 +172,7 @@ class SessionRegistry:
         self.check_prompt(prompt)
         prompt_id, chunk = session.set_prompt(prompt, recache)
         self._log("prompt changed", session, prompt, prompt_id=prompt_id, chunk=chunk)
-        return PromptReply(prompt_id=prompt_id, chunk=chunk)
+        return PromptReply(prompt_id=prompt_id, chunk=chunk, warnings=self.notices(prompt))
 
     def check_controls(self, session: Session) -> None:
         """Count a control message.
@@ -203,6 +211,10 @@ class SessionRegistry:
                 max_pixels=self.max_pixels,
                 grace_s=s.grace_s,
             ),
+            vocabulary=list(pipe.card.vocabulary),
+            unlearned=list(pipe.card.unlearned),
+            sizes=list(pipe.card.sizes),
+            model_limits=list(pipe.card.limits),
             ice_servers=[parse_ice_server(text) for text in s.ice_servers],
         )
 

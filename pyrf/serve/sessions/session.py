@@ -15,6 +15,7 @@ from pyrf.protocol import EndReason, Message, SessionInfo, State
 from pyrf.serve.sessions.chunks import MadeChunk, SessionOptions
 from pyrf.serve.sessions.tracing import SessionSpan
 from pyrf.serve.sessions.viewer import Viewer
+from pyrf.streaming.notices import told_elsewhere
 
 if TYPE_CHECKING:
     from pyrf.streaming.chunk import Chunk
@@ -185,7 +186,8 @@ class Session:
         if self._pending is not None:
             prompt, recache, self._prompt_id = self._pending
             self._pending = None
-            self.stream.set_prompt(prompt, recache=recache)
+            with told_elsewhere():
+                self.stream.set_prompt(prompt, recache=recache)
         self.chunks_started += 1
         self._under_way = True
 

@@ -6,7 +6,7 @@ import { Player } from "./player.js";
 import { Recorder } from "./recorder.js";
 import { Stream } from "./stream.js";
 import { overWebRtc, overWebSocket } from "./transports.js";
-import { countDown, showModel, showProblem, showState } from "./view.js";
+import { countDown, showModel, showNotices, showProblem, showState } from "./view.js";
 
 const RESUMED_MS = 3_000;
 const RETRY_S = 2;
@@ -70,6 +70,7 @@ async function start() {
       const session = await createSession(serverToken, request);
       if (!isCurrent()) return;
       resuming = false;
+      showNotices(session.warnings);
       attach(session);
       return;
     } catch (error) {
@@ -136,6 +137,7 @@ function attached(session, resumed) {
 
 function message(reply) {
   if (reply.type === "prompt") {
+    showNotices(reply.warnings);
     figures.promptTaken(reply.prompt_id, sentAt.get(reply.ref) ?? performance.now());
     sentAt.delete(reply.ref);
   } else if (reply.type === "state") setPaused(reply.state === "paused");
