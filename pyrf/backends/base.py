@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.loop.cache import SinkRingCache
+from pyrf.loop.finite import check_finite
 from pyrf.loop.inference import inference
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from pyrf.models.codecs.codec import StreamingDecoder
@@ -72,12 +73,14 @@ class Rollout(ABC):
 
         Raises:
             RuntimeError: inside a chunk.
-            ValueError: when the shape does not fit.
+            ValueError: when the shape does not fit, or a value is not finite.
         """
         if self.cache.open:
             raise RuntimeError(f"chunk {self.cache.chunk} is under way: the prompt changes between chunks")
         if len(prompt_embeds) not in (1, self.batch):
             raise ValueError(f"prompt_embeds must hold 1 or {self.batch} prompts, got {len(prompt_embeds)}")
+        if prompt_embeds.device.type == "cpu":  # a GPU is not waited for: the latents will show it
+            check_finite("prompt_embeds", prompt_embeds)
         self._encode_prompt(prompt_embeds.to(self.device))
         if recache:
             chunks = self.cache.ring_chunks

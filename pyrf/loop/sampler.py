@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyrf.config import StreamConfig
+from pyrf.loop.finite import check_finite
 from pyrf.loop.noise import gauss
 from pyrf.loop.schedule import FlowSchedule, add_noise, to_x0
 
@@ -188,7 +189,7 @@ class ChunkLoop:
             latents: [B, n * chunk_frames, C, H, W].
 
         Raises:
-            ValueError: when the frames do not fill whole chunks.
+            ValueError: when the frames do not fill whole chunks, or a value is not finite.
         """
         frames = self.stream.chunk_frames
         if latents.ndim != 5 or latents.shape[1] == 0 or latents.shape[1] % frames:
@@ -196,6 +197,7 @@ class ChunkLoop:
                 f"given latents must be [B, F, C, H, W] with F a multiple of {frames}, "
                 f"got {list(latents.shape)}"
             )
+        check_finite("given latents", latents)
         for chunk in latents.split(frames, 1):
             self.calls.begin_chunk()
             self.calls.clean(chunk)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 Pace = Literal["realtime", "max"]
 FrameFormat = Literal["jpeg", "raw"]
 State = Literal["running", "paused", "detached", "ended"]
-EndReason = Literal["closed", "expired", "max_length", "shutdown", "failed", "replaced"]
+EndReason = Literal["closed", "expired", "max_length", "shutdown", "failed", "not_finite", "replaced"]
 
 # Why a stream ends -> the code its WebSocket is closed with.
 CLOSE_CODES: dict[EndReason, int] = {
@@ -17,6 +17,7 @@ CLOSE_CODES: dict[EndReason, int] = {
     "max_length": 1000,
     "shutdown": 1001,
     "failed": 1011,
+    "not_finite": 4500,
     "expired": 4404,
     "replaced": 4409,
 }

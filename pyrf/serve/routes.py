@@ -124,7 +124,7 @@ async def webrtc(body: Offer, session: TheSession, server: TheServer) -> Answer:
 @router.post(
     "/videos",
     response_class=StreamingResponse,
-    responses={200: {"content": {"video/mp4": {}}}, **_ADMISSION},
+    responses={200: {"content": {"video/mp4": {}}}, **_ADMISSION, **_errors(500)},
     dependencies=[Depends(require_token)],
 )
 async def create_video(body: VideoRequest, request: Request, server: TheServer) -> StreamingResponse:

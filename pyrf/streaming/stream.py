@@ -11,6 +11,7 @@ from typing import Self
 
 from pyrf.checks import check_whole
 from pyrf.config import MAX_SEED
+from pyrf.loop.finite import NotFiniteError
 from pyrf.streaming.chunk import Chunk
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.notices import warn
@@ -179,9 +180,13 @@ class Stream:
             except ClosedError:
                 pass
             except BaseException:
-                self._closed.set()
-                self._state = None
+                self.give_up()
                 raise
+
+    def give_up(self) -> None:
+        """Inside `computing`, end the stream and free its memory: it cannot go on."""
+        self._closed.set()
+        self._state = None
 
     def _opened(self) -> StreamState:
         """What the stream holds, from its first chunk on."""
@@ -202,7 +207,10 @@ class Stream:
         """The next chunk; None when the stream is closed."""
         with self.computing() as state:
             if state is not None:
-                return advance([state])[0]
+                (chunk,) = advance([state])
+                if isinstance(chunk, NotFiniteError):
+                    raise chunk
+                return chunk
         return None
 
 

@@ -222,10 +222,10 @@ class Session:
             self.viewer.wake()
         return dropped
 
-    def fail_chunk(self) -> None:
+    def fail_chunk(self, reason: EndReason = "failed") -> None:
         """The chunk that was started cannot be made."""
         self._under_way = False
-        self.end("failed")
+        self.end(reason)
 
     def end(self, reason: EndReason) -> None:
         """End the session; its memory is freed within a chunk."""

@@ -35,6 +35,7 @@ ENDS: dict[EndReason, SessionEnd] = {
     "max_length": SessionEnd("the session reached the server's longest length", True),
     "shutdown": SessionEnd("the server shuts down", True),
     "failed": SessionEnd("the session failed; the server's log says why", True),
+    "not_finite": SessionEnd("the model's values became infinite or not a number; begin a new session", True),
     "replaced": SessionEnd("another viewer took the session over", False),
 }
 

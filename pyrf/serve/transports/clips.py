@@ -66,7 +66,8 @@ async def stream_clip(session: Session, num_frames: int, executor: Executor) -> 
     """The pieces of a clip of `num_frames` frames; the session ends with it, or when it is not wanted.
 
     Raises:
-        ServeError: 503 when the session ended before the clip was whole.
+        ServeError: 503 when the session ended before the clip was whole; 500 when the model's values are not
+            finite.
     """
     loop = asyncio.get_running_loop()
     viewer = session.attach("clip")
@@ -77,7 +78,10 @@ async def stream_clip(session: Session, num_frames: int, executor: Executor) -> 
         while missing > 0:
             item = await viewer.next()
             if item is None:
-                raise ServeError(503, "interrupted", viewer.closing_message().message, 1.0)
+                closing = viewer.closing_message()
+                if closing.reason == "not_finite":
+                    raise ServeError(500, "not_finite", closing.message)
+                raise ServeError(503, "interrupted", closing.message, 1.0)
             if isinstance(item, MadeChunk):
                 frames = item.chunk.frames[:missing]
                 missing -= len(frames)
