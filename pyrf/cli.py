@@ -16,6 +16,7 @@ from pyrf.commands.export import export
 from pyrf.commands.generate import generate
 from pyrf.commands.serve import serve
 from pyrf.commands.train import train
+from pyrf.commands.words import words
 
 app = typer.Typer(
     name="pyrf",
@@ -29,6 +30,7 @@ app.command()(bench)
 app.command()(serve)
 app.command()(train)
 app.command()(export)
+app.command()(words)
 app.add_typer(evaluation, name="eval")
 
 USER_ERROR = 2

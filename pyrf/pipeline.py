@@ -12,6 +12,7 @@ import torch
 
 from pyrf.backends.choice import check_backend, load_backend
 from pyrf.bundle.bundle import Bundle, load_bundle
+from pyrf.bundle.card import Card
 from pyrf.checks import check_device, check_whole
 from pyrf.config import StreamConfig
 from pyrf.dtypes import dtype_of, name_of
@@ -66,6 +67,7 @@ class StreamingPipeline:
             device,
             bundle.height,
             bundle.width,
+            bundle.card,
         )
 
     @classmethod
@@ -125,6 +127,21 @@ class StreamingPipeline:
     def stream_config(self) -> StreamConfig:
         """How streams are cut into chunks."""
         return self.model.stream_config
+
+    @property
+    def card(self) -> Card:
+        """What the model knows, as its bundle says it."""
+        return self.model.card
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Every word that the model has learned; empty where its bundle does not say."""
+        return self.model.card.vocabulary
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What the model cannot do, in sentences for people."""
+        return self.model.card.limits
 
     @property
     def text_encoder(self) -> TextEncoder:
@@ -210,6 +227,9 @@ class StreamingPipeline:
             video: uint8 [T, H, W, 3] to continue from; whole chunks of its end are used.
             timeline: prompts that take effect at later chunks, by the chunk's index.
 
+        Words that the model has not learned, and a size that it was not trained on, give a `PromptWarning`,
+        once per prompt.
+
         Raises:
             ValueError: when an argument has the wrong kind, size or number, or a prompt is empty or too long.
         """
@@ -220,6 +240,14 @@ class StreamingPipeline:
     def check_prompt(self, prompt: str) -> None:
         """Refuse a prompt that the text encoder would not see whole, see `StreamModel.check_prompt`."""
         self.model.check_prompt(prompt)
+
+    def unknown_words(self, prompt: str) -> dict[str, str | None]:
+        """The words of a prompt that the model has not learned, each with the nearest one that it has.
+
+        They are judged by what the tokenizer makes of the prompt. The value is None where no word is near.
+        """
+        self.check_prompt(prompt)
+        return self.model.unknown_words(prompt)
 
     def check_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
         """The size of a frame, the model's where not given, see `StreamModel.check_size`."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import torch
-
 from pyrf.training.recipe import Recipe, RecipeError
 from pyrf.training.runner import processes
+from pyrf.training.runner.host_state import of_a_training
 from pyrf.training.runner.trainer import train
 
 logger = logging.getLogger(__name__)
@@ -36,7 +35,6 @@ def _run_stage(recipe: Recipe, name: str, folder: Path) -> None:
     """`run_stage` in one of its processes."""
     settings = recipe.stages[name].train
     settings.accumulate(processes.world_size())  # refuse a wrong number of processes before loading anything
-    torch.set_num_threads(recipe.threads)
-    torch.manual_seed(settings.seed)
-    logger.info("stage %s: %d steps in %s", name, settings.steps, folder / name)
-    train(lambda: recipe.build_stage(name, folder), settings, folder / name)
+    with of_a_training(settings.seed, recipe.threads):
+        logger.info("stage %s: %d steps in %s", name, settings.steps, folder / name)
+        train(lambda: recipe.build_stage(name, folder), settings, folder / name)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pyrf.bundle.card import Card
 from pyrf.bundle.hub import find_bundle, find_student
 from pyrf.bundle.json_file import BundleError
 from pyrf.bundle.layout import Layout, find_layout
@@ -31,6 +32,7 @@ class Bundle:
         fps: frames per second of its videos.
         height, width: pixels of the videos it was trained on.
         student: a file of weights to use in place of the bundle's transformer.
+        card: what the model knows.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Bundle:
     width: int
     layout: Layout
     student: Path | None = None
+    card: Card = field(default_factory=Card)
 
     def transformer_weights(self) -> tuple[dict[str, Tensor], Path]:
         """Weights of the transformer, or of the student in its place, under official names; and their file.
@@ -115,8 +118,9 @@ def load_bundle(
         BundleError: when it is not found, or one of its files is missing or damaged.
         CheckpointError: when a file of weights is missing.
     """
-    student_path = None if student is None else find_student(student)
-    path = find_bundle(name, revision=revision, dit_weights=student is None)
+    # Absolute, as graphs may be exported from it later, and the host program may have moved by then.
+    student_path = None if student is None else find_student(student).absolute()
+    path = find_bundle(name, revision=revision, dit_weights=student is None).absolute()
     layout = find_layout(path)
     layout.check(dit_weights=student is None)
     settings = BundleSettings.from_dict(layout.settings(), path / "model_index.json")
@@ -129,4 +133,5 @@ def load_bundle(
         width=settings.width,
         layout=layout,
         student=student_path,
+        card=settings.card if student_path is None else settings.card.of_another_student(),
     )

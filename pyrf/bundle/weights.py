@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pyrf.bundle.values import holds_weights, problem_of
+
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 """What FSDP, activation checkpointing and torch.compile add inside parameter names."""
 
@@ -120,12 +122,16 @@ def load_weights(
     `tensors` is emptied on the way, so that weights are never held twice.
 
     Raises:
-        CheckpointError: naming `source`, the first wrong key, expected and found shape, and how many more.
+        CheckpointError: naming `source`, the first wrong key, expected and found shape, and how many more;
+            or the first tensor with values that no network can have.
     """
     check_names_and_shapes({name: t.shape for name, t in module.state_dict().items()}, tensors, source)
     weights = {}
     for name in list(tensors):
-        weights[name] = tensors.pop(name).to(device=device, dtype=dtype, copy=True)
+        found = tensors.pop(name)
+        weights[name] = found.to(device=device, dtype=dtype, copy=True)
+        if problem := problem_of(found, weights[name]):
+            raise CheckpointError(f"{source}: {name} {list(found.shape)} {problem}")
     module.load_state_dict(weights, assign=True)
     left = [name for name, buffer in module.named_buffers() if buffer.is_meta]
     if left:
@@ -151,7 +157,7 @@ def check_names_and_shapes(
     if wrong := [name for name in shared if found[name].shape != expected[name]]:
         want, have = list(expected[wrong[0]]), list(found[wrong[0]].shape)
         problems.append(f"{wrong[0]}: expected shape {want}, found {have}{_and_more(wrong)}")
-    if typed := [name for name in shared if not found[name].is_floating_point()]:
+    if typed := [name for name in shared if not holds_weights(found[name])]:
         name = typed[0]
         problems.append(f"{name}: expected floating point, found {found[name].dtype}{_and_more(typed)}")
     if problems:

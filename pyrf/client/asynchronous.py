@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import Self, TypeVar
 
@@ -115,8 +115,12 @@ class AsyncClient:
         seed: int = 0,
         height: int | None = None,
         width: int | None = None,
+        on_warnings: Callable[[list[str]], None] | None = None,
     ) -> AsyncGenerator[bytes]:
         """A clip as pieces of an MP4, while it is made.
+
+        Args:
+            on_warnings: called with what the model has not learned of prompt and size, if there is any.
 
         Raises:
             RefusedError: as `create_session` does.
@@ -124,7 +128,7 @@ class AsyncClient:
         body = request_body(
             VideoRequest, prompt=prompt, num_frames=num_frames, seed=seed, height=height, width=width
         )
-        async with aclosing(self._calls.pieces("POST", "/v1/videos", body)) as pieces:
+        async with aclosing(self._calls.pieces("POST", "/v1/videos", body, on_warnings)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -212,7 +216,7 @@ class AsyncSession:
                 self.closing = message
 
     async def set_prompt(self, prompt: str, *, recache: bool = False) -> PromptReply:
-        """Switch the prompt; the reply names the first chunk that shows it.
+        """Switch the prompt; the reply names the first chunk that shows it, and what the model lacks.
 
         Raises:
             RefusedError: for a bad prompt, or too many of them.

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pyrf.client.address import Address
 from pyrf.client.errors import BadArgumentError, BadReplyError, ClientError, RefusedError, UnreachableError
-from pyrf.protocol import ErrorBody, ErrorDetail
+from pyrf.protocol import WARNINGS_HEADER, ErrorBody, ErrorDetail
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -22,6 +22,7 @@ RETRY_S = 0.2
 """Seconds before the second try; they double up to ten times as many."""
 MAX_REPLY_BYTES = 2**20
 """Of a JSON reply; those of a server have some thousands."""
+_WARNINGS = TypeAdapter(list[str])
 _TOKEN = re.compile(r"[!-~]([ -~]*[!-~])?")
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
@@ -127,8 +128,14 @@ class HttpCalls:
             except ClientError as error:
                 await tries.pause(error, repeatable)
 
-    async def pieces(self, method: str, path: str, body: BaseModel) -> AsyncGenerator[bytes]:
-        """A video of any length, as it comes."""
+    async def pieces(
+        self,
+        method: str,
+        path: str,
+        body: BaseModel,
+        on_warnings: Callable[[list[str]], None] | None = None,
+    ) -> AsyncGenerator[bytes]:
+        """A video of any length, as it comes; `on_warnings` is called first with what the reply warns of."""
         tries, begun = Tries(self._patience), False
         while True:
             try:
@@ -140,6 +147,8 @@ class HttpCalls:
                         raise BadReplyError(
                             f"{self.place} answered {method} {path} with {kind:.80}, not a video"
                         )
+                    if on_warnings is not None and (told := response.headers.get(WARNINGS_HEADER)):
+                        on_warnings(self._warnings(told))
                     async for piece in response.aiter_bytes():
                         yield piece
                     return
@@ -147,6 +156,14 @@ class HttpCalls:
                 if begun:
                     raise
                 await tries.pause(error, False)
+
+    def _warnings(self, header: str) -> list[str]:
+        try:
+            return _WARNINGS.validate_json(header)
+        except ValidationError as error:
+            raise BadReplyError(
+                f"{self.place} sent the header {WARNINGS_HEADER} {header:.80!r}, no list of sentences"
+            ) from error
 
     @asynccontextmanager
     async def _opened(

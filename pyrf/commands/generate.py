@@ -82,7 +82,7 @@ def generate(
     backend: BackendOption = "torch",
     exported: ExportedOption = None,
 ) -> None:
-    """Make a video from a prompt."""
+    """Make a video from a prompt. `pyrf words` lists the words that a model knows."""
     from pyrf.video.files import check_output, open_writer
 
     check_seconds(seconds)
@@ -91,6 +91,7 @@ def generate(
 
     start = time.perf_counter()
     from pyrf.pipeline import StreamingPipeline
+    from pyrf.streaming.notices import told_elsewhere
 
     pipe = StreamingPipeline.from_pretrained(
         model,
@@ -105,9 +106,12 @@ def generate(
     timeline = _timeline(pipe.model, switches, num_frames, continues=image is not None)
     opening = None if image is None else _read_opening(pipe, image, height, width)
     load_s = time.perf_counter() - start
+    for notice in pipe.model.notices(prompt, *timeline.values(), height=height, width=width):
+        typer.echo(f"warning: {notice}; see pyrf words", err=True)
 
     start = time.perf_counter()
     with (
+        told_elsewhere(),
         pipe.stream(
             prompt, seed=seed, height=height, width=width, video=opening, timeline=timeline
         ) as stream,

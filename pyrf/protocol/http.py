@@ -61,11 +61,19 @@ class Answer(Reply):
     type: Literal["answer"] = "answer"
 
 
+Warnings = Annotated[
+    list[str],
+    Field(default_factory=list, description="What the model has not learned of the prompt or the size."),
+]
+"""Sentences for people; the request was taken all the same."""
+
+
 class PromptReply(Reply):
     """A prompt was taken: from `chunk` on the stream shows it, unless a later prompt comes before."""
 
     prompt_id: int
     chunk: int
+    warnings: Warnings
 
 
 class SessionInfo(Reply):
@@ -95,6 +103,7 @@ class SessionCreated(SessionInfo):
     """A new session; `token` opens everything under its path."""
 
     token: str = Field(repr=False)
+    warnings: Warnings
 
 
 class Limits(Reply):
@@ -131,6 +140,16 @@ class ServerInfo(Reply):
     sessions: int
     limits: Limits
     webrtc: bool = Field(True, description="Whether video goes over WebRTC too.")
+    vocabulary: list[str] = Field(
+        default=[], description="Words that the model has learned; empty: it does not say."
+    )
+    unlearned: list[str] = Field(default=[], description="Words that it reads and has not learned.")
+    sizes: list[tuple[int, int]] = Field(
+        default=[], description="Height and width of the frames that it was trained on; empty: any."
+    )
+    model_limits: list[str] = Field(
+        default=[], description="What the model cannot do, in sentences for people."
+    )
     ice_servers: list[IceServer] = Field(default=[], description="For WebRTC beyond the local network.")
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 Pace = Literal["realtime", "max"]
 FrameFormat = Literal["jpeg", "raw"]
 State = Literal["running", "paused", "detached", "ended"]
-EndReason = Literal["closed", "expired", "max_length", "shutdown", "failed", "idle", "replaced"]
+EndReason = Literal["closed", "expired", "max_length", "shutdown", "failed", "idle", "not_finite", "replaced"]
 
 # Why a stream ends -> the code its WebSocket is closed with.
 CLOSE_CODES: dict[EndReason, int] = {
@@ -17,6 +17,7 @@ CLOSE_CODES: dict[EndReason, int] = {
     "max_length": 1000,
     "shutdown": 1001,
     "failed": 1011,
+    "not_finite": 4500,
     "expired": 4404,
     "idle": 4408,
     "replaced": 4409,
@@ -27,6 +28,8 @@ NO_SESSION_CODE = 4404
 SUBPROTOCOL = "pyrf.v1"
 # A second subprotocol that is asked for: this, and the session's token.
 TOKEN_SUBPROTOCOL = "pyrf.token."
+# Of a clip's reply: a JSON list of sentences on the prompt or the size, in ASCII; absent without any.
+WARNINGS_HEADER = "Pyrf-Warnings"
 # The viewer sent too much at once.
 TOO_LARGE_CODE = 1009
 

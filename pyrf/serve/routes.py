@@ -63,7 +63,11 @@ async def model_info(server: TheServer) -> ServerInfo:
 async def create_session(body: SessionRequest, request: Request, server: TheServer) -> SessionCreated:
     """Begin a session. Its token opens all that is under its path; attach a viewer to go on."""
     session = server.registry.create(body, client_address(request.scope))
-    return SessionCreated(**session.info().model_dump(), token=session.token)
+    return SessionCreated(
+        **session.info().model_dump(),
+        token=session.token,
+        warnings=server.registry.notices(body.prompt, session.size),
+    )
 
 
 @router.get("/sessions/{id}", responses=_OWNED)
@@ -82,7 +86,7 @@ async def close_session(session: TheSession) -> None:
 async def set_prompt(body: PromptRequest, session: TheSession, server: TheServer) -> PromptReply:
     """Switch the prompt; of several before the same chunk the last one counts."""
     reply = server.registry.set_prompt(session, body.prompt, body.recache)
-    session.announce(PromptMessage(prompt_id=reply.prompt_id, chunk=reply.chunk))
+    session.announce(PromptMessage(**reply.model_dump()))
     return reply
 
 
@@ -119,7 +123,7 @@ async def webrtc(body: Offer, session: TheSession, request: Request, server: The
 @router.post(
     "/videos",
     response_class=StreamingResponse,
-    responses={200: {"content": {"video/mp4": {}}}, **_ADMISSION},
+    responses={200: {"content": {"video/mp4": {}}}, **_ADMISSION, **_errors(500)},
     dependencies=[Depends(require_token)],
 )
 async def create_video(body: VideoRequest, request: Request, server: TheServer) -> StreamingResponse:
@@ -132,7 +136,8 @@ async def create_video(body: VideoRequest, request: Request, server: TheServer) 
         SessionRequest(**options, pace="max", grace_s=0.0), client_address(request.scope), is_clip=True
     )
     pieces = stream_clip(session, body.num_frames, server.encoder.executor)
-    return ClipResponse(await anext(pieces), pieces)
+    notices = server.registry.notices(body.prompt, session.size)
+    return ClipResponse(await anext(pieces), pieces, notices)
 
 
 @operations.get("/health/live")

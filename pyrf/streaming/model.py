@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from pyrf.backends.base import Backend
+from pyrf.bundle.card import Card
 from pyrf.checks import check_whole
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.models.codecs.codec import Codec, latent_size
 from pyrf.models.text.encoder import TextEncoder, clean_prompt
+from pyrf.streaming.notices import prompt_notices, size_notices, unknown_words
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class StreamModel:
         stream_config: how streams are cut into chunks.
         device: of network, cache and codec.
         height, width: of a frame in pixels, unless a stream asks for others.
+        card: what the model knows.
     """
 
     text_encoder: TextEncoder
@@ -33,6 +36,7 @@ class StreamModel:
     device: torch.device
     height: int
     width: int
+    card: Card = field(default_factory=Card)
 
     @property
     def fps(self) -> float:
@@ -57,6 +61,17 @@ class StreamModel:
                 f"the prompt has {len(text.split())} words, which is more than the "
                 f"{self.text_encoder.text_len} tokens that this model reads; shorten it"
             )
+
+    def unknown_words(self, prompt: str) -> dict[str, str | None]:
+        """The words that the model has not learned, see `pyrf.streaming.notices.unknown_words`."""
+        return unknown_words(self.card, self.text_encoder, prompt)
+
+    def notices(self, *prompts: str, height: int | None = None, width: int | None = None) -> list[str]:
+        """What a person should be told of good prompts, each once, and of a size of frames."""
+        found = [n for p in dict.fromkeys(prompts) for n in prompt_notices(self.card, self.text_encoder, p)]
+        if height is not None or width is not None:
+            found += size_notices(self.card, height or self.height, width or self.width)
+        return found
 
     def check_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
         """The size of a frame in pixels, the model's where not given.

@@ -11,11 +11,16 @@ from typing import Self
 
 from pyrf.checks import check_whole
 from pyrf.config import MAX_SEED
+from pyrf.loop.finite import NotFiniteError
 from pyrf.streaming.chunk import Chunk
 from pyrf.streaming.model import StreamModel
+from pyrf.streaming.notices import warn
 from pyrf.streaming.prompts import Prompt, PromptChange, Timeline, as_prompts
 from pyrf.streaming.state import ClosedError, StreamState, advance
 from pyrf.video.writer import Frames
+
+MOST_TOLD = 1000
+"""Prompts that a stream remembers to have warned of."""
 
 
 class Stream:
@@ -46,13 +51,17 @@ class Stream:
             check_whole("a chunk of the timeline", chunk, least=0): self._checked(prompts)
             for chunk, prompts in timeline.items()
         }
-        self._prompts = Timeline(self._checked(prompt), later)
+        first = self._checked(prompt)
+        self._prompts = Timeline(first, later)
         self._start = start
         self._closed = threading.Event()
         self._state: StreamState | None = None
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
         self._under_way: Future[Chunk | None] | None = None
+        # Texts that the owner of the stream was told of.
+        self._told: set[str] = set()
+        self._tell(*first, *(text for prompts in later.values() for text in prompts), size=(height, width))
 
     def _checked(self, prompt: Prompt) -> tuple[str, ...]:
         """A prompt for each clip, all of them good."""
@@ -66,6 +75,14 @@ class Stream:
         for text in prompts:
             self.model.check_prompt(text)
         return prompts
+
+    def _tell(self, *prompts: str, size: tuple[int, int] | tuple[None, None] = (None, None)) -> None:
+        """Warn of what the model has not learned, once per prompt."""
+        fresh = [text for text in prompts if text not in self._told]
+        if len(self._told) > MOST_TOLD:
+            self._told.clear()
+        self._told.update(fresh)
+        warn(self.model.notices(*fresh, height=size[0], width=size[1]))
 
     @property
     def prompt(self) -> str | tuple[str, ...]:
@@ -88,7 +105,9 @@ class Stream:
         Raises:
             ValueError: when a prompt is no string, empty or too long, or their number is wrong.
         """
-        self._prompts.assign(PromptChange(self._checked(prompt), recache))
+        prompts = self._checked(prompt)
+        self._tell(*prompts)
+        self._prompts.assign(PromptChange(prompts, recache))
 
     @property
     def closed(self) -> bool:
@@ -161,9 +180,13 @@ class Stream:
             except ClosedError:
                 pass
             except BaseException:
-                self._closed.set()
-                self._state = None
+                self.give_up()
                 raise
+
+    def give_up(self) -> None:
+        """Inside `computing`, end the stream and free its memory: it cannot go on."""
+        self._closed.set()
+        self._state = None
 
     def _opened(self) -> StreamState:
         """What the stream holds, from its first chunk on."""
@@ -184,7 +207,10 @@ class Stream:
         """The next chunk; None when the stream is closed."""
         with self.computing() as state:
             if state is not None:
-                return advance([state])[0]
+                (chunk,) = advance([state])
+                if isinstance(chunk, NotFiniteError):
+                    raise chunk
+                return chunk
         return None
 
 

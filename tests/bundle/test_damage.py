@@ -33,6 +33,18 @@ def test_a_truncated_file_is_named(copied: Path, file: str) -> None:
     assert refused(copied, PARTS[file]).startswith(f"{path}: damaged or truncated")
 
 
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+@pytest.mark.parametrize("file", PARTS)
+def test_a_value_that_is_not_finite_is_named(copied: Path, file: str, bad: float) -> None:
+    weights = load_file(copied / file)
+    name = sorted(weights)[-1]
+    weights[name].view(-1)[-1] = bad
+    save_file(weights, copied / file)
+    message = refused(copied, PARTS[file])
+    assert message.startswith(f"{copied / file}: ")
+    assert f" {list(weights[name].shape)} has 1 of {weights[name].numel()} values that are" in message
+
+
 @pytest.mark.parametrize("file", PARTS)
 def test_a_wrong_shape_is_named(copied: Path, file: str) -> None:
     weights = load_file(copied / file)

@@ -233,3 +233,82 @@ def test_missing_and_unexpected_names_are_told() -> None:
 def test_integers_are_refused() -> None:
     message = broken(lambda w: w.update({"head.head.bias": torch.zeros(64, dtype=torch.int8)}))
     assert message == "dir/student.pt: head.head.bias: expected floating point, found torch.int8"
+
+
+# Values
+
+
+# float8_e4m3fn has no infinity.
+FLOATS = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float8_e4m3fn": torch.float8_e4m3fn,
+    "float8_e5m2": torch.float8_e5m2,
+}
+
+
+@pytest.mark.parametrize(
+    ("stored", "bad"),
+    [(kind, bad) for kind in FLOATS for bad in ("nan", "inf", "-inf") if (kind[-2:], bad[-1]) != ("fn", "f")],
+)
+@pytest.mark.parametrize("place", [0, 5, -1])
+def test_weights_that_are_not_finite_are_refused(stored: str, bad: str, place: int, tmp_path: Path) -> None:
+    name = "blocks.1.ffn.0.weight"
+    weights = {key: tensor.clone() for key, tensor in state().items()}
+    weights[name].view(-1)[place] = float(bad)
+    weights[name] = weights[name].to(FLOATS[stored])
+    save_file(weights, tmp_path / "w.safetensors")
+    with torch.device("meta"):
+        model = WanModel(networks.MODEL)
+    message = rf"w\.safetensors: {name} \[48, 24\] has 1 of 1152 values that are infinite or not a number"
+    for dtype in (torch.float32, torch.bfloat16, None):
+        with pytest.raises(CheckpointError, match=message):
+            load_weights(
+                model, read_tensors(tmp_path / "w.safetensors"), tmp_path / "w.safetensors", dtype=dtype
+            )
+
+
+def test_values_that_the_dtype_cannot_hold_are_refused() -> None:
+    with torch.device("meta"):
+        model = WanModel(networks.MODEL)
+    weights = {key: tensor.clone() for key, tensor in state().items()}
+    weights["head.head.bias"][0] = -1e6
+    with pytest.raises(CheckpointError, match=r"head\.head\.bias .* up to 1e\+06, .* torch\.float16"):
+        load_weights(model, dict(weights), "w", dtype=torch.float16)
+    load_weights(model, dict(weights), "w", dtype=torch.bfloat16)
+
+
+def test_float8_files_that_have_lost_their_scales_are_refused() -> None:
+    """As converters write them: each matrix, or each of its rows, fills the range of the type."""
+    for kind in (torch.float8_e4m3fn, torch.float8_e5m2):
+        for axes in ((0, 1), (1,)):
+            scaled = {
+                key: (t / t.abs().amax(axes, keepdim=True) * torch.finfo(kind).max).to(kind)
+                if t.ndim == 2
+                else t
+                for key, t in state().items()
+            }
+            with torch.device("meta"):
+                model = WanModel(networks.MODEL)
+            with pytest.raises(CheckpointError, match="has lost their scales"):
+                load_weights(model, scaled, "w", dtype=torch.float32)
+
+
+def test_float8_files_without_scales_are_read() -> None:
+    """Values that were cast as they are: the scales are one."""
+    with torch.device("meta"):
+        model = WanModel(networks.MODEL)
+    cast = {key: t.to(torch.float8_e4m3fn) for key, t in state().items()}
+    load_weights(model, dict(cast), "w", dtype=torch.float32)
+    assert all(torch.equal(t, cast[key].float()) for key, t in model.state_dict().items())
+
+
+def test_a_type_that_holds_scales_holds_no_weights() -> None:
+    with torch.device("meta"):
+        model = WanModel(networks.MODEL)
+    weights = dict(state())
+    weights["head.head.bias"] = weights["head.head.bias"].to(torch.float8_e8m0fnu)
+    with pytest.raises(CheckpointError, match=r"expected floating point, found torch\.float8_e8m0fnu"):
+        load_weights(model, weights, "w", dtype=torch.float32)

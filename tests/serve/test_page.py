@@ -412,3 +412,20 @@ def test_a_server_that_shuts_down_says_so(serve: Callable[..., Running], visit: 
     running.run(running.registry.drain())
     v.await_state("ended")
     expect(v.page.locator("#state")).to_contain_text("the server shuts down")
+
+
+def test_the_page_tells_what_the_model_lacks(port: int, visit: Callable[..., Visit]) -> None:
+    v = visit(port)
+    v.await_state("idle")
+    page, notices = v.page, v.page.locator("#notices")
+    expect(page.locator("#model-limits li").first).to_contain_text("one shape per prompt")
+    page.locator("summary").click()
+    expect(page.locator("#vocabulary")).to_contain_text("bounces")
+    expect(notices).to_be_hidden()
+    v.start("a gray circle <b>\U0001f388</b>")
+    expect(notices.locator("li")).to_contain_text("'gray' (near: 'grey')")
+    expect(notices.locator("li")).to_contain_text("'\U0001f388'")
+    v.send(RED)
+    expect(notices).to_be_hidden()
+    v.send("a pink circle")
+    expect(notices.locator("li")).to_contain_text("'pink'")

@@ -39,7 +39,7 @@ def total(values: list[float]) -> list[float]:
     """The sum over the processes of each value; the same in all of them."""
     if world_size() == 1:
         return values
-    shared = torch.tensor(values, dtype=torch.float64)
+    shared = torch.tensor(values, dtype=torch.float64, device="cpu")
     dist.all_reduce(shared)
     return shared.tolist()
 

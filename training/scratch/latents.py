@@ -17,6 +17,7 @@ from pyrf.config import StreamConfig
 from pyrf.evaluation.held_out import score_streams
 from pyrf.evaluation.streams import Student
 from pyrf.files import whole_file
+from pyrf.loop.inference import inference
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV
 from pyrf.training.runner import processes
@@ -84,7 +85,7 @@ class LatentScenes:
         return {**scores, **{f"videos/{text}": video for text, video in videos[:2]}}
 
 
-@torch.inference_mode()
+@inference()
 def encode_scenes(codec: TAEHV, world: World, count: int, first_seed: int, path: Path) -> LatentScenes:
     """Encode `count` scenes, a multiple of 10, by shards of 250.
 

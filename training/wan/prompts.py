@@ -97,8 +97,10 @@ class PromptOrder:
     def __getitem__(self, number: int) -> str:
         epoch, place = divmod(number, len(self.prompts))
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._permutation = torch.randperm(len(self.prompts), generator=generator).tolist()
+            generator = torch.Generator("cpu").manual_seed(self.seed * 1_000_003 + epoch)
+            self._permutation = torch.randperm(
+                len(self.prompts), generator=generator, dtype=torch.int64, device="cpu"
+            ).tolist()
             self._epoch = epoch
         return self.prompts[self._permutation[place]]
 

@@ -40,7 +40,7 @@ class GraphBackend(Generic[Graphs]):
         exported: str | Path | None,
     ) -> None:
         self._bundle, self._codec, self._dtype, self._load = bundle, codec, dtype, load
-        self._exported = None if exported is None else Path(exported)
+        self._exported = None if exported is None else Path(exported).absolute()
         # Of the latents that `exported` is for.
         self._size: LatentSize | None = None
         if self._exported is not None:

@@ -71,7 +71,7 @@ class Binding:
         for spec in (*graph.spec.inputs, *graph.spec.outputs):
             buffer = buffers.get(graph.spec.aliases.get(spec.name, spec.name))
             if buffer is None:
-                buffer = torch.zeros(spec.shape, dtype=dtype_of(spec.dtype))
+                buffer = torch.zeros(spec.shape, dtype=dtype_of(spec.dtype), device="cpu")
             if tuple(buffer.shape) != spec.shape or buffer.dtype != dtype_of(spec.dtype):
                 raise ValueError(
                     f"{spec.name} must be {list(spec.shape)} {spec.dtype}, "

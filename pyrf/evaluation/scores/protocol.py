@@ -78,6 +78,6 @@ def as_scores(values: Mapping[str, Sequence[float] | Tensor]) -> Scores:
     """Float32 [B] on the CPU for each name, with NaN for all that is not finite."""
     scores = {}
     for name, value in values.items():
-        score = torch.as_tensor(value, dtype=torch.float32).detach().cpu()
+        score = torch.as_tensor(value, dtype=torch.float32, device="cpu").detach()
         scores[name] = torch.where(score.isfinite(), score, math.nan)
     return scores

@@ -25,6 +25,7 @@ from pyrf.serve.sessions.sizes import Sizes
 from pyrf.serve.sessions.viewer import FAREWELL_S
 from pyrf.serve.settings import ServeSettings
 from pyrf.streaming.lockstep import can_join
+from pyrf.streaming.notices import told_elsewhere
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
@@ -65,7 +66,7 @@ class SessionRegistry:
         """Make chunks for nobody: the first of a process is slow, and no viewer should wait for that."""
 
         def job() -> None:
-            with self.pipe.stream("warm up") as stream:
+            with told_elsewhere(), self.pipe.stream("warm up") as stream:
                 for _ in range(WARM_UP_CHUNKS):
                     next(stream)
 
@@ -107,10 +108,12 @@ class SessionRegistry:
             address=address,
             is_clip=is_clip,
         )
+        with told_elsewhere():
+            stream = self.pipe.stream(request.prompt, request.seed, height=height, width=width)
         session = Session(
             self.settings.id_prefix + secrets.token_hex(8),
             secrets.token_urlsafe(32),
-            self.pipe.stream(request.prompt, request.seed, height=height, width=width),
+            stream,
             options,
             changed=self._scheduler.wake,
             on_end=self._on_end,
@@ -151,6 +154,11 @@ class SessionRegistry:
         except ValueError as error:
             raise ServeError(422, "bad_prompt", str(error)) from None
 
+    def notices(self, prompt: str, size: tuple[int, int] | None = None) -> list[str]:
+        """What a viewer should be told of a prompt that is good, and of a size of frames."""
+        height, width = size or (None, None)
+        return self.pipe.model.notices(prompt, height=height, width=width)
+
     def find(self, id: str, token: str | None) -> Session:
         """The live session of this id, for who holds its token.
 
@@ -178,7 +186,7 @@ class SessionRegistry:
         self.check_prompt(prompt)
         prompt_id, chunk = session.set_prompt(prompt, recache)
         self._log("prompt changed", session, prompt, prompt_id=prompt_id, chunk=chunk)
-        return PromptReply(prompt_id=prompt_id, chunk=chunk)
+        return PromptReply(prompt_id=prompt_id, chunk=chunk, warnings=self.notices(prompt))
 
     def check_controls(self, session: Session) -> None:
         """Count a control message.
@@ -218,6 +226,10 @@ class SessionRegistry:
                 grace_s=s.grace_s,
             ),
             webrtc=s.webrtc,
+            vocabulary=list(pipe.card.vocabulary),
+            unlearned=list(pipe.card.unlearned),
+            sizes=list(pipe.card.sizes),
+            model_limits=list(pipe.card.limits),
             ice_servers=[parse_ice_server(text) for text in s.ice_servers],
         )
 

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
+from pyrf.loop.finite import NotFiniteError
+from pyrf.protocol import EndReason
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.sessions.shares import Shares
 from pyrf.streaming.chunk import Chunk
@@ -63,7 +65,7 @@ class Schedulable(Protocol):
         """
         ...
 
-    def fail_chunk(self) -> None:
+    def fail_chunk(self, reason: EndReason = "failed") -> None:
         """The chunk cannot be made."""
         ...
 
@@ -146,7 +148,7 @@ class Scheduler:
         for session in sessions:
             self._metrics.wait.observe(max(0.0, now - (session.ready_at() or now)))
 
-        def job() -> tuple[list[Chunk | None], int, int]:
+        def job() -> tuple[list[Chunk | NotFiniteError | None], int, int]:
             began = time.time_ns()
             return next_chunks([session.stream for session in sessions]), began, time.time_ns()
 
@@ -162,6 +164,10 @@ class Scheduler:
             return
         self._metrics.batch.observe(len(sessions))
         for session, chunk in zip(sessions, chunks):
+            if isinstance(chunk, NotFiniteError):
+                logger.error("chunk is not finite", exc_info=chunk, extra={"session": [session.id]})
+                session.fail_chunk("not_finite")
+                continue
             dropped = session.finish_chunk(chunk, len(sessions), began, ended)
             if chunk is not None and dropped is not None:
                 self._count(session, chunk, dropped)

@@ -16,6 +16,7 @@ from pyrf.protocol import EndReason, Message, SessionInfo, State
 from pyrf.serve.sessions.chunks import MadeChunk, SessionOptions
 from pyrf.serve.sessions.tracing import SessionSpan
 from pyrf.serve.sessions.viewer import Viewer
+from pyrf.streaming.notices import told_elsewhere
 
 if TYPE_CHECKING:
     from pyrf.streaming.chunk import Chunk
@@ -198,7 +199,8 @@ class Session:
         if self._pending is not None:
             prompt, recache, self._prompt_id = self._pending
             self._pending = None
-            self.stream.set_prompt(prompt, recache=recache)
+            with told_elsewhere():
+                self.stream.set_prompt(prompt, recache=recache)
         self.chunks_started += 1
         self._under_way = True
 
@@ -233,10 +235,10 @@ class Session:
             self.viewer.wake()
         return dropped
 
-    def fail_chunk(self) -> None:
+    def fail_chunk(self, reason: EndReason = "failed") -> None:
         """The chunk that was started cannot be made."""
         self._under_way = False
-        self.end("failed")
+        self.end(reason)
 
     def end(self, reason: EndReason) -> None:
         """End the session; its memory is freed within a chunk."""

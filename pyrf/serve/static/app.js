@@ -6,7 +6,7 @@ import { Player } from "./player.js";
 import { Recorder } from "./recorder.js";
 import { Stream } from "./stream.js";
 import { overWebRtc, overWebSocket } from "./transports.js";
-import { countDown, offerWebRtc, showModel, showProblem, showState } from "./view.js";
+import { countDown, offerWebRtc, showModel, showNotices, showProblem, showState } from "./view.js";
 
 const RESUMED_MS = 3_000;
 const RETRY_S = 2;
@@ -76,6 +76,7 @@ async function start() {
       const session = await createSession(serverToken, request);
       if (!isCurrent()) return;
       resuming = false;
+      showNotices(session.warnings);
       attach(session);
       return;
     } catch (error) {
@@ -167,6 +168,7 @@ function attached(session, resumed) {
 
 function message(reply) {
   if (reply.type === "prompt") {
+    showNotices(reply.warnings);
     figures.promptTaken(reply.prompt_id, sentAt.get(reply.ref) ?? performance.now());
     sentAt.delete(reply.ref);
   } else if (reply.type === "state") setPaused(reply.state === "paused");

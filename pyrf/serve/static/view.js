@@ -45,7 +45,25 @@ export function showState(state, detail = "") {
 
 export const showProblem = (text) => (byId("problem").textContent = text);
 
-export function showModel({ model, backend, device, dtype, width, height, fps, limits }) {
+// What the model has not learned of the prompt: never a refusal.
+export function showNotices(sentences = []) {
+  byId("notices").replaceChildren(...sentences.map(asItem));
+  byId("notices").hidden = !sentences.length;
+}
+
+function asItem(text) {
+  return Object.assign(document.createElement("li"), { textContent: text });
+}
+
+function showKnown({ vocabulary = [], model_limits: limits = [] }) {
+  byId("knows").hidden = !vocabulary.length && !limits.length;
+  byId("model-limits").replaceChildren(...limits.map(asItem));
+  byId("vocabulary").textContent = vocabulary.join(" ");
+  byId("vocabulary").parentElement.hidden = !vocabulary.length;
+}
+
+export function showModel({ model, backend, device, dtype, width, height, fps, limits, ...card }) {
+  showKnown(card);
   byId("served").textContent = `${model} · ${backend} on ${device}, ${dtype} · ${width} × ${height} at ${fps} fps`;
   byId("prompt").maxLength = limits.max_prompt_chars;
   Object.assign(byId("canvas"), { width, height });

@@ -38,7 +38,7 @@ def answer(registry: SessionRegistry, session: Session, text: str | bytes) -> Me
     try:
         if isinstance(control, PromptControl):
             reply = registry.set_prompt(session, control.prompt, control.recache)
-            return PromptMessage(ref=control.ref, prompt_id=reply.prompt_id, chunk=reply.chunk)
+            return PromptMessage(ref=control.ref, **reply.model_dump())
         registry.check_controls(session)
     except ServeError as error:
         return ErrorMessage(ref=control.ref, error=error.reply)
