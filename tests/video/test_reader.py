@@ -1,11 +1,12 @@
 """Images and videos read back: fitted, resampled, or refused in one line."""
 
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pyrf.video.files import Video
 from pyrf.video.reader import read_frames
@@ -64,11 +65,19 @@ def remux(source: Path, target: Path, container_format: str, shift: int = 0) -> 
     return target
 
 
+def assert_close(found: Frames, expected: Frames) -> None:
+    """The same frames in the same order: they differ by 8 levels of blue, two ways of rounding by less."""
+    assert found.shape == expected.shape
+    difference = found.astype(int) - expected
+    assert np.abs(difference).max() <= 8
+    assert np.abs(difference.mean(axis=(1, 2))).max() < 2.5
+
+
 def test_read_counts_from_the_first_frame(tmp_path: Path, frames: Frames) -> None:
     path = remux(Video(frames, 16).save(tmp_path / "a.mp4"), tmp_path / "a.ts", "mpegts", shift=1000)
     with av.open(str(path)) as container:
         assert next(container.decode(video=0)).time > 999
-    assert np.array_equal(read_frames(path, height=32, width=48, fps=16), decode(path))
+    assert_close(read_frames(path, height=32, width=48, fps=16), decode(path))
 
 
 def test_read_takes_a_stream_without_times(tmp_path: Path, frames: Frames) -> None:
@@ -76,21 +85,24 @@ def test_read_takes_a_stream_without_times(tmp_path: Path, frames: Frames) -> No
     with av.open(str(path)) as container:
         assert {frame.time for frame in container.decode(video=0)} == {None}
         assert container.streams.video[0].average_rate == 25
-    assert np.array_equal(read_frames(path, height=32, width=48, fps=25), decode(path))
+    assert_close(read_frames(path, height=32, width=48, fps=25), decode(path))
     assert len(read_frames(path, height=32, width=48, fps=12.5)) == 10
 
 
 def test_read_scales_a_frame_once(tmp_path: Path, frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Video(frames, 16).save(tmp_path / "a.mp4")
-    fit, sizes = ImageOps.fit, []
+    resize, sizes = Image.Image.resize, []
 
-    def counted(picture: Image.Image, size: tuple[int, int], method: Image.Resampling) -> Image.Image:
+    def counted(picture: Image.Image, size: tuple[int, int], *arguments: Any, **options: Any) -> Image.Image:
         sizes.append(size)
-        return fit(picture, size, method)
+        return resize(picture, size, *arguments, **options)
 
-    monkeypatch.setattr(ImageOps, "fit", counted)
-    assert len(read_frames(path, height=16, width=16, fps=160)) == 191
+    monkeypatch.setattr(Image.Image, "resize", counted)
+    assert len(read_frames(path, height=16, width=16, fps=160)) == 200
     assert sizes == 20 * [(16, 16)]
+    sizes.clear()
+    assert len(read_frames(path, height=16, width=16, fps=160, limit=25)) == 25
+    assert len(sizes) == 3  # of those before, none is converted
 
 
 def test_unreadable_files_are_refused(tmp_path: Path, frames: Frames) -> None:
