@@ -37,7 +37,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     Raises:
         OSError: when it cannot be written, or nothing was.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     temporary = _beside(path)
     try:
         yield temporary
@@ -58,7 +58,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         FileExistsError: when `path` is there already.
         OSError: when it cannot be written.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     if path.exists():
         raise FileExistsError(f"{path} exists; give a new directory, or remove it first")
     temporary = _beside(path)

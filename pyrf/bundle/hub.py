@@ -122,7 +122,7 @@ def _why_not(name: str, place: Path, bundled: list[str]) -> str:
         return "it is a file; one with weights is given as student; "
     if not name:
         return ""
-    near = difflib.get_close_matches(place.name, bundled, n=1)
+    near = [] if "/" in name else difflib.get_close_matches(name, bundled, n=1)
     if place.parent.is_dir():
         beside = [entry.name for entry in place.parent.iterdir()]
         near += [str(place.parent / n) for n in difflib.get_close_matches(place.name, beside, n=2)]

@@ -59,7 +59,9 @@ def load_settings(path: Path | None) -> ScoreSettings:
     if path is None:
         return MotionSettings(kind="motion")
     try:
-        return TypeAdapter[ScoreSettings](ScoreSettings).validate_python(yaml.safe_load(path.read_text()))
+        return TypeAdapter[ScoreSettings](ScoreSettings).validate_python(
+            yaml.safe_load(Path(expanded(path)).read_text())
+        )
     except (OSError, yaml.YAMLError) as error:
         raise ScoreError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     except ValidationError as error:
