@@ -50,7 +50,7 @@ def upright_rgb(image: Image.Image, path: Path) -> Image.Image:
         ValueError: when nothing says what its numbers mean.
     """
     kind, profile = image.format, image.info.get("icc_profile")
-    image = _in_eight_bits(ImageOps.exif_transpose(image), kind, path)
+    image = _in_eight_bits(ImageOps.exif_transpose(image), kind)
     alpha = None
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -68,8 +68,8 @@ def upright_rgb(image: Image.Image, path: Path) -> Image.Image:
     return result
 
 
-def _in_eight_bits(image: Image.Image, kind: str | None, path: Path) -> Image.Image:
-    what = f"{path}"
+def _in_eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
+    what = "its picture"
     if image.mode == "F":
         return Image.fromarray(as_levels(np.asarray(image), what))
     if image.mode != "I" and not image.mode.startswith("I;16"):
