@@ -17,6 +17,7 @@ from pyrf.export.errors import ExportError
 from pyrf.export.fingerprint import bundle_fingerprint, package_versions
 from pyrf.export.manifest import FORMAT, Manifest, load_manifest
 from pyrf.extras import needs
+from pyrf.files import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +26,20 @@ ABANDONED_S = 24 * 3600
 
 
 def cache_folder() -> Path:
-    """Where pyrf keeps what it can make again: $PYRF_CACHE, else `pyrf` in the user's cache folder."""
+    """Where pyrf keeps what it can make again: $PYRF_CACHE, else `pyrf` in the user's cache folder.
+
+    Raises:
+        ExportError: when nothing says where that is, as there is no home folder.
+    """
     if given := os.environ.get("PYRF_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyrf"
+        return Path(expanded(given))
+    try:
+        return Path(expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "pyrf"
+    except ValueError as error:
+        raise ExportError(
+            "there is no home folder here (HOME is not set), so no place to keep exports: "
+            "set PYRF_CACHE to a folder"
+        ) from error
 
 
 def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Path:
@@ -58,7 +69,7 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
             load_manifest(folder)
         except ExportError as error:
             logger.warning("%s: exporting it again", error)
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
         else:
             return folder
     _remove_abandoned(folder.parent)
@@ -67,7 +78,10 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
         export_onnx(bundle, folder, dtype=dtype, height=height, width=width)
     except OSError as error:
         if not folder.exists():  # else another process was first
-            raise ExportError(f"cannot write {folder}: {error.strerror or error}") from error
+            raise ExportError(
+                f"cannot write {folder}: {error.strerror or error}; "
+                "set PYRF_CACHE to a folder that can be written and has room"
+            ) from error
     return folder
 
 

@@ -10,6 +10,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def expanded(path: str | os.PathLike[str]) -> str:
+    """A path with its leading `~` or `~user` replaced by the home folder, as a shell does.
+
+    Raises:
+        ValueError: when there is no such home folder.
+    """
+    text = os.fspath(path)
+    if not text.startswith("~"):
+        return text
+    full = os.path.expanduser(text)  # noqa: PTH111  (pathlib drops a slash at the end)
+    if full == text:
+        raise ValueError(
+            f"{text}: there is no home folder {text.partition('/')[0]!r} here; give a path without ~ "
+            "(./~... for a file of that name)"
+        )
+    return full
+
+
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """A file to write beside `path`, which takes its place at the end: readers see all of it or the old one.
@@ -19,7 +37,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     Raises:
         OSError: when it cannot be written, or nothing was.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     temporary = _beside(path)
     try:
         yield temporary
@@ -40,7 +58,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         FileExistsError: when `path` is there already.
         OSError: when it cannot be written.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     if path.exists():
         raise FileExistsError(f"{path} exists; give a new directory, or remove it first")
     temporary = _beside(path)

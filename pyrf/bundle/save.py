@@ -17,7 +17,7 @@ from pyrf.bundle.names import dit_to_diffusers
 from pyrf.bundle.settings import BundleSettings
 from pyrf.bundle.text import text_content
 from pyrf.config import PATCH, StreamConfig
-from pyrf.files import whole_folder
+from pyrf.files import expanded, whole_folder
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.dit.model import WanModel
 from pyrf.models.text.encoder import TextEncoder
@@ -45,7 +45,7 @@ def save_bundle(
     Raises:
         BundleError: when `path` exists or cannot be written.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     config = transformer.config
     family, vae, vae_weights = codec_content(codec)
     index = {

@@ -10,6 +10,7 @@ import typer
 
 from pyrf.commands.options import ModelOption
 from pyrf.commands.train import require_training
+from pyrf.files import expanded
 
 if TYPE_CHECKING:
     from pyrf.worlds.world import World
@@ -36,6 +37,7 @@ def evaluate(
     from pyrf.evaluation import held_out
     from pyrf.video.files import check_output
 
+    sheet = Path(expanded(sheet))
     check_output(str(sheet))
     scores = held_out.evaluate(model, _world(world, recipe), prompts, seconds, sheet)
     if as_json:
@@ -76,6 +78,7 @@ def study(
     from pyrf.training.study.report import table, write_report
     from pyrf.training.study.study import StudySettings, run_study
 
+    out, page = Path(expanded(out)), Path(expanded(page))
     settings = StudySettings(prompts, seconds, seeds)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     results = dict(run_study(load_scratch_recipe(recipe), out, settings))

@@ -16,6 +16,7 @@ from pyrf.commands.options import (
     WindowOption,
 )
 from pyrf.extras import needs
+from pyrf.files import expanded
 
 if TYPE_CHECKING:
     from pyrf.backends.onnxruntime.parity import Parity
@@ -53,6 +54,7 @@ def export(
     from pyrf.bundle.bundle import load_bundle
     from pyrf.checks import check_device
 
+    out = Path(expanded(out))
     bundle = load_bundle(model, student=student)
     if window is not None:
         bundle = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=window))

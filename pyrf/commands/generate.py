@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -70,7 +69,7 @@ def generate(
         ),
     ] = None,
     image: Annotated[
-        Path | None, typer.Option(help="Continue from this image, or from the end of this video.")
+        str | None, typer.Option(help="Continue from this image, or from the end of this video.")
     ] = None,
     model: ModelOption = "tiny",
     student: StudentOption = None,
@@ -156,7 +155,7 @@ def _timeline(
     return timeline
 
 
-def _read_opening(pipe: StreamingPipeline, path: Path, height: int | None, width: int | None) -> Frames:
+def _read_opening(pipe: StreamingPipeline, path: str, height: int | None, width: int | None) -> Frames:
     """The frames to continue from, in the size and rate of the stream: no more than its window holds."""
     from pyrf.video.reader import read_frames
 

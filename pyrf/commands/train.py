@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pyrf.extras import require
+from pyrf.files import expanded
 
 if TYPE_CHECKING:
     from pyrf.training.recipe import Recipe
@@ -43,6 +44,7 @@ def train(
     require_training()
     from pyrf.training.kinds import load_recipe
 
+    out = None if out is None else Path(expanded(out))
     chosen = load_recipe(recipe)
     if processes is not None:
         chosen.processes = processes

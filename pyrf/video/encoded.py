@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
+from pyrf.video.filters import BT709, LIMITED, palette, to_bt709
 from pyrf.video.writer import FileWriter, Frames
 
 
@@ -36,6 +37,8 @@ GIF = Encoding("gif", "gif", "pal8")
 
 class Encoder:
     """Encodes frames one by one; memory does not grow with their number.
+
+    Colours are BT.709 in the limited range, and the file says so; a GIF keeps RGB.
 
     Args:
         target: a path, or a binary file to write to, which need not seek for `LIVE_MP4`.
@@ -68,9 +71,13 @@ class Encoder:
             stream.height, stream.width = height, width
             stream.pix_fmt = encoding.pixel_format
             self._stream = stream
-            self._palette: Any = None
             if encoding.pixel_format == "pal8":
-                self._palette = _palette(height, width, self._time_base)
+                self._filter = palette(height, width, self._time_base)
+            else:
+                context = stream.codec_context
+                context.colorspace = context.color_primaries = context.color_trc = BT709
+                context.color_range = LIMITED
+                self._filter = to_bt709(height, width, encoding.pixel_format, self._time_base)
         except BaseException:
             self.close()
             raise
@@ -82,11 +89,10 @@ class Encoder:
 
         picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
         picture.pts, picture.time_base = self._num_frames, self._time_base
+        self._filter.vpush(picture)
+        picture = self._filter.vpull()
         if is_key:
             picture.pict_type = PictureType.I
-        if self._palette is not None:
-            self._palette.vpush(picture)
-            picture = self._palette.vpull()
         self._container.mux(self._stream.encode(picture))
         self._num_frames += 1
 
@@ -100,25 +106,6 @@ class Encoder:
         container, self._container = self._container, None
         if container is not None:
             container.close()
-
-
-def _palette(height: int, width: int, time_base: Fraction) -> Any:
-    """A filter that gives each frame a palette of its own, so that no frame has to wait for the last."""
-    import av
-
-    graph: Any = av.filter.Graph()
-    source = graph.add_buffer(width=width, height=height, format="rgb24", time_base=time_base)
-    split = graph.add("split")
-    palette = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
-    apply = graph.add("paletteuse", "new=1:dither=bayer:bayer_scale=4")
-    sink = graph.add("buffersink")
-    source.link_to(split)
-    split.link_to(apply, 0, 0)
-    split.link_to(palette, 1, 0)
-    palette.link_to(apply, 0, 1)
-    apply.link_to(sink)
-    graph.configure()
-    return graph
 
 
 class EncodedWriter(FileWriter):

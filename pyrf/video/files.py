@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyrf.files import expanded
 from pyrf.video.encoded import GifWriter, Mp4Writer
 from pyrf.video.pictures import FolderWriter, SheetWriter
 from pyrf.video.writer import Frames, PathLike, Sink
@@ -33,7 +34,7 @@ class Video:
         """
         with open_writer(path, self.fps) as writer:
             writer.write(self.frames)
-        return Path(path)
+        return Path(expanded(path))
 
 
 # By the extension of a path, "/" for a folder. A sink that is no file is keyed by its scheme, as "rtmp://".

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrf.config import MAX_FPS, MIN_FPS
+from pyrf.files import expanded
 
 Frames = NDArray[np.uint8]
 """uint8 [T, H, W, 3], RGB."""
@@ -77,8 +78,8 @@ class FileWriter(ABC):
     def __init__(self, path: PathLike, fps: float) -> None:
         if not MIN_FPS <= fps <= MAX_FPS:
             raise ValueError(f"fps must lie in {MIN_FPS:g}..{MAX_FPS:g}, got {fps}")
-        self.path = Path(path)
-        self._target = Path(os.path.realpath(path))
+        self.path = Path(expanded(path))
+        self._target = Path(os.path.realpath(self.path))
         self.fps = fps
         self.num_frames = 0
         self._size: tuple[int, int] | None = None

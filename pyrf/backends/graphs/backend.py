@@ -11,6 +11,7 @@ from pyrf.bundle.bundle import Bundle
 from pyrf.config import LatentSize
 from pyrf.export.errors import ExportError
 from pyrf.export.store import check_export, stored_export
+from pyrf.files import expanded
 from pyrf.models.codecs.codec import Codec, latent_size
 
 Graphs = TypeVar("Graphs")
@@ -40,7 +41,7 @@ class GraphBackend(Generic[Graphs]):
         exported: str | Path | None,
     ) -> None:
         self._bundle, self._codec, self._dtype, self._load = bundle, codec, dtype, load
-        self._exported = None if exported is None else Path(exported).absolute()
+        self._exported = None if exported is None else Path(expanded(exported)).absolute()
         # Of the latents that `exported` is for.
         self._size: LatentSize | None = None
         if self._exported is not None:
