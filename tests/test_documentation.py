@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pyrf.cli import app
+from pyrf.commands.app import app
 from tests.test_layers import ORDER
 from tests.test_public_api import file_of
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import typer
 
-from pyrf.cli import app
+from pyrf.commands.app import app
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests/data/public_api.txt"

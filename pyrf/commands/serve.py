@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from pyrf import printing
 from pyrf.commands.options import (
     BackendOption,
     DeviceOption,
@@ -120,7 +121,7 @@ def serve(
     }
 
     def started() -> None:
-        typer.echo(f"pyrf serves {model} at {url}", nl=True)
+        printing.say(f"pyrf serves {model} at {url}")
 
     if not ray:
         _serve(pipeline, model, settings, sock, threads, log_level, started)

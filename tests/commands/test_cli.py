@@ -163,8 +163,8 @@ BAD = {
     "no number": (["a", "-o", "{out}.mp4", "--seconds", "long"], "'--seconds': "),
     "endless": (["a", "-o", "{out}.mp4", "--seconds", "inf"], "--seconds must be a positive number"),
     "too long": (["a", "-o", "{out}.mp4", "--seconds", "1e308"], "--seconds must be a positive number"),
-    "bad moment": (["a", "-o", "{out}.mp4", "--at", "soon:b"], "--at needs SECONDS:PROMPT"),
-    "no colon": (["a", "-o", "{out}.mp4", "--at", "2.5"], "--at needs SECONDS:PROMPT"),
+    "bad moment": (["a", "-o", "{out}.mp4", "--at", "soon:b"], "--at: a time is seconds, as 7.5, or [hh:]"),
+    "no colon": (["a", "-o", "{out}.mp4", "--at", "2.5"], "--at: TIME:PROMPT is needed, such as"),
     "late moment": (["a", "-o", "{out}.mp4", "--at", "5:b"], "--at 5 lies outside the video"),
     # 80 frames: chunks start at 0, 9, 21, ... 69, and 69 / 16 = 4.3125.
     "no chunk after the moment": (
