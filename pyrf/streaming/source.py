@@ -19,7 +19,8 @@ def whole_chunks(
     Args:
         model: whose chunks they fill.
         image: uint8 [H, W, 3], held for a chunk.
-        video: uint8 [T, H, W, 3]; whole chunks of its end are used, a shorter one is held at its first frame.
+        video: uint8 [T, H, W, 3]; whole chunks of its end are used, as many as the window holds; a
+            shorter one is held at its first frame.
         height, width: of the stream's frames in pixels.
 
     Raises:
@@ -41,6 +42,7 @@ def whole_chunks(
         )
     frames = frames.reshape(-1, height, width, 3)
     chunks = max(1, model.num_chunks_of(len(frames) + 1) - 1)  # as many whole ones as there are
+    chunks = min(chunks, model.stream_config.slots)  # and as the window holds
     wanted = model.num_frames_of(chunks)
     held = np.repeat(frames[:1], max(0, wanted - len(frames)), axis=0)
     return np.concatenate([held, frames[-wanted:]])
