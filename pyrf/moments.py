@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{0,20})?|\.[0-9]{1,20}")
-_CLOCK = re.compile(r"(?:([0-9]{1,9}):([0-5][0-9])|([0-9]{1,9})):([0-5][0-9](?:\.[0-9]{1,20})?)")
+_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{0,30})?|\.[0-9]{1,30}")
+_CLOCK = re.compile(r"(?:([0-9]{1,9}):([0-5][0-9])|([0-9]{1,9})):([0-5][0-9](?:\.[0-9]{1,30})?)")
 # A colon that ends a time: what a digit follows is part of it.
 _END = re.compile(r":(?![.,]?\d)")
 

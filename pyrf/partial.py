@@ -136,7 +136,7 @@ class Partial:
                 self.path = moved
 
     def _renamed(self) -> Path:
-        for name in _numbered(self.target):
+        for name in _numbered(self.path.parent / self.target.name):
             if os.path.lexists(name):
                 continue
             with suppress(FileExistsError):

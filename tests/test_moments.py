@@ -54,26 +54,15 @@ def test_times_that_are_meant(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", ":", "1:", ":30", "0:61", "1:60:00", "1:2", "1:5", "1:2:3", "1:2:3:4", "01:02:03:04"]
-    + ["1.5:30", "1:30.5:10", "-1", "+1", "-0:05", "nan", "inf", "1e3", "1_0", "0x10", "90s", "1m30s", "1,5"]
-    + [
-        "１",
-        "1:３0",
-        "٣",
-        "²",
-        "1 30",
-        "1: 30",
-        "1;30",
-        "1:30pm",
-        "soon",
-        "9" * 10,
-        "0." + "1" * 21,
-        "\n",
-        "1\n2",
+    [
+        *("", " ", ":", "1:", ":30", "0:61", "1:60:00", "1:2", "1:5", "1:2:3", "1:2:3:4", "01:02:03:04"),
+        *("1.5:30", "1:30.5:10", "-1", "+1", "-0:05", "nan", "inf", "1e3", "1_0", "0x10", "90s", "1m30s"),
+        *("1,5", "1 30", "1: 30", "1;30", "1:30pm", "soon", "9" * 10, "0." + "1" * 31, "\n", "1\n2"),
+        *("\uff11", "1:\uff130", "\u0663", "\u00b2"),  # digits of other scripts
     ],
 )
 def test_what_looks_mistyped_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="a time is seconds, as 7.5, or") as error:
+    with pytest.raises(ValueError, match=r"a time is seconds, as 7\.5, or") as error:
         parse_time(text)
     assert repr(text) in str(error.value)
 
@@ -89,7 +78,7 @@ def test_what_looks_mistyped_is_refused(text: str) -> None:
         ("2:a star: white", "2", "a star: white"),
         ("1:2:3:4:", "1:2:3:4", ""),
         ("5:", "5", ""),
-        ("５:a", "５", "a"),
+        ("\uff15:a", "\uff15", "a"),
     ],
 )
 def test_the_first_colon_that_no_digit_follows_ends_the_time(text: str, moment: str, prompt: str) -> None:
@@ -97,7 +86,7 @@ def test_the_first_colon_that_no_digit_follows_ends_the_time(text: str, moment: 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2.5", "1:30 a square", "5:2 circles", "5:10:30 on a clock", "5:.5", "5:１"]
+    "text", ["", "2.5", "1:30 a square", "5:2 circles", "5:10:30 on a clock", "5:.5", "5:\uff11"]
 )
 def test_a_time_that_no_colon_ends_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="TIME:PROMPT is needed") as error:

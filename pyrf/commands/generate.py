@@ -130,8 +130,9 @@ def generate(
                 stopped.add_note(f"{told}; --keep-partial would keep them")
             raise
         total_s = time.perf_counter() - start
+        made = f"{printing.counted(num_frames, 'frame')}, {num_frames / pipe.fps:.2f} s of video"
         printing.say(
-            f"{'stdout' if output == STDOUT else output}: {printing.counted(num_frames, 'frame')}, {num_frames / pipe.fps:.2f} s of video; "
+            f"{'stdout' if output == STDOUT else output}: {made}; "
             f"{num_frames / total_s:.1f} FPS end to end, first frame {1e3 * first_s:.0f} ms after load, "
             f"load {load_s:.2f} s"
         )
