@@ -23,9 +23,9 @@ class ReaderGoneError(BrokenPipeError):
         super().__init__("whoever read the output has gone")
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 frame`, `2 frames`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def counted(number: float, noun: str) -> str:
+    """`1 frame`, `2.5 seconds`."""
+    return f"{number:.10g} {noun}{'s' * (number != 1)}"
 
 
 def prepare() -> None:

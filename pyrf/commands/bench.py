@@ -99,8 +99,6 @@ def _chunks_of(pipe: StreamingPipeline, seconds: float | None) -> int:
         return max(2, pipe.num_chunks_of(math.ceil(5 * pipe.fps)))
     chunks = pipe.num_chunks_of(math.ceil(seconds * pipe.fps))
     if chunks < 2:
-        first_s = pipe.num_frames_of(1) / pipe.fps
-        raise ValueError(
-            f"--seconds must reach beyond the first chunk, which lasts {first_s:g} seconds, got {seconds:g}"
-        )
+        first = printing.counted(pipe.num_frames_of(1) / pipe.fps, "second")
+        raise ValueError(f"--seconds must reach beyond the first chunk, which lasts {first}, got {seconds:g}")
     return chunks

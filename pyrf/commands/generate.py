@@ -53,7 +53,8 @@ def _switches(given: list[str] | None, end: float) -> list[Switch]:
         except ValueError as error:
             raise ValueError(f"--at: {error}") from None
         if start >= end:
-            raise ValueError(f"--at {moment} lies outside the video, which lasts {end:g} seconds")
+            length = printing.counted(end, "second")
+            raise ValueError(f"--at {moment} lies outside the video, which lasts {length}")
         switches.append(Switch(f"--at {moment}", start, prompt))
     return switches
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pyrf.checks import check_whole
 from pyrf.moments import format_time, parse_time
+from pyrf.printing import counted
 
 if TYPE_CHECKING:
     from pyrf.streaming.model import StreamModel
@@ -107,4 +108,4 @@ def _seconds(value: float) -> str:
     """As a person may type it back: never later than it is."""
     told = math.floor(1e3 * value + 1e-6) / 1e3
     clock = f", which is {format_time(told)}" if told >= 60 else ""
-    return f"{told:.10g} seconds{clock}"
+    return counted(told, "second") + clock

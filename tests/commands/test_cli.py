@@ -482,7 +482,7 @@ def test_bench_states_its_method(random_bundle: Path, capsys: pytest.CaptureFixt
     for words in (
         f"model {random_bundle}, float32, {HEIGHT} x {WIDTH} at 16 fps",
         "window 9",
-        "warm-up 0 chunks, then 1 streams of 2 chunks",
+        "warm-up 0 chunks, then 1 stream of 2 chunks",
         "end to end",
         "denoise only",
     ):
