@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+from pyrf.files import whole_file
 from pyrf.serve.app import create_app
 
 GOLDEN = Path(__file__).parents[2] / "docs" / "openapi.json"
@@ -26,4 +27,5 @@ def test_the_interface_is_the_documented_one() -> None:
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(schema())
+    with whole_file(GOLDEN) as temporary:
+        temporary.write_text(schema())

@@ -20,7 +20,7 @@ from pyrf.evaluation.scores.protocol import ScoreError, as_scores, check_clips
         (torch.zeros(1, 9, 32, 32, 3, dtype=torch.uint8), "a", "a single string"),
         (torch.zeros(1, 9, 32, 32, 3, dtype=torch.uint8), [], "1 clip and 0 prompts"),
         (torch.zeros(0, 9, 32, 32, 3, dtype=torch.uint8), [], "0 clips and 0 prompts"),
-        (torch.zeros(2, 9, 32, 32, 3, dtype=torch.uint8), ["a"], "1 prompts for 2 clips"),
+        (torch.zeros(2, 9, 32, 32, 3, dtype=torch.uint8), ["a"], "1 prompt for 2 clips"),
         (torch.zeros(1, 8, 32, 32, 3, dtype=torch.uint8), ["a"], "at least 9 frames for this score, got 8"),
         (torch.zeros(1, 9, 32, 31, 3, dtype=torch.uint8), ["a"], "got 32 x 31"),
     ],
