@@ -1,15 +1,14 @@
-"""Output that is under way: hidden beside its target and held by a lock, until it takes the target's name."""
+"""Output that is under way: hidden beside its target and held by a lock, until it takes the target's name.
+
+Every command imports this before it hears signals, so what takes time to load is loaded late.
+"""
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import re
-import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
@@ -58,7 +57,7 @@ class Partial:
         self._folder, self._process = folder, os.getpid()
         _remove_leftovers(self.target)
         while True:
-            hidden = f".{secrets.token_hex(4)}.tmp.{_tail(self.target.name)}"
+            hidden = f".{os.urandom(4).hex()}.tmp.{_tail(self.target.name)}"
             self.path = self.target.parent / hidden
             if folder:
                 self.path.mkdir()
@@ -153,6 +152,9 @@ class Partial:
         raise AssertionError  # there are numbers without end
 
     def _copied(self) -> Path:
+        import shutil
+        import tempfile
+
         place = Path(tempfile.mkdtemp(prefix="pyrf-")) / self.target.name
         if self._folder:
             shutil.copytree(self.path, place)
@@ -197,6 +199,8 @@ def _remove_leftovers(target: Path) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
+        import shutil
+
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):
@@ -207,6 +211,8 @@ def _tail(name: str) -> str:
     """The end of a hidden name: the target's name, or a short stand-in where both are too long together."""
     if len(os.fsencode(name)) + len(".00000000.tmp.") <= MAX_NAME_BYTES:
         return name
+    import hashlib
+
     suffix = Path(name).suffix[:32]
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:16] + suffix
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import select
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -301,5 +302,9 @@ class _Whole(io.RawIOBase):
     def write(self, data: Any) -> int:
         rest = memoryview(data)
         while rest:
-            rest = rest[self._target.write(rest) :]
+            taken = self._target.write(rest)
+            if taken is None:  # a pipe that does not block, and is full
+                select.select([], [self._target], [])
+            else:
+                rest = rest[taken:]
         return len(data)

@@ -45,7 +45,7 @@ class HeldFile(io.RawIOBase):
         try:
             os.posix_fallocate(self._descriptor, 0, wanted + RESERVE)
             self._reserved = wanted + RESERVE
-        except OSError:
+        except (AttributeError, OSError):  # macOS has no such call
             if self._reserved:
                 raise
             self._reserved = -1  # never: the file system cannot, or is so full that only a small file fits

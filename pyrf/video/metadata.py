@@ -21,8 +21,20 @@ _GIF_HEADER_BYTES = 13
 
 
 def as_json(metadata: Metadata) -> str:
-    """All of it in one line."""
-    return json.dumps(dict(metadata), ensure_ascii=False)
+    """All of it in one line.
+
+    Raises:
+        ValueError: when a value is not of JSON's.
+    """
+    try:
+        return _encodable(json.dumps(dict(metadata), ensure_ascii=False))
+    except TypeError as error:
+        raise ValueError(f"metadata must have JSON values: {error}") from None
+
+
+def _encodable(text: str) -> str:
+    """Half characters, as of a command line that is no UTF-8, become escapes; JSON reads them back."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def for_container(metadata: Metadata) -> dict[str, str]:
@@ -31,7 +43,7 @@ def for_container(metadata: Metadata) -> dict[str, str]:
         return {}
     tags = {"comment": as_json(metadata)}
     if "prompt" in metadata:
-        tags["description"] = str(metadata["prompt"])
+        tags["description"] = _encodable(str(metadata["prompt"]))
     return tags
 
 
@@ -44,7 +56,7 @@ def for_png(metadata: Metadata) -> PngInfo | None:
     info = PngInfo()
     info.add_itxt("Comment", as_json(metadata))
     if "prompt" in metadata:
-        info.add_itxt("Description", str(metadata["prompt"]))
+        info.add_itxt("Description", _encodable(str(metadata["prompt"])))
     return info
 
 

@@ -16,7 +16,7 @@ from pyrf.config import MAX_FPS, MIN_FPS
 from pyrf.partial import KeptError, Partial
 from pyrf.printing import counted
 from pyrf.stops import held
-from pyrf.video.metadata import Metadata
+from pyrf.video.metadata import Metadata, as_json
 
 Frames = NDArray[np.uint8]
 """uint8 [T, H, W, 3], RGB."""
@@ -73,7 +73,7 @@ class FrameWriter(ABC):
         size: height and width of a frame, once there was one.
 
     Raises:
-        ValueError: when fps lies outside of what files can say.
+        ValueError: when fps lies outside of what files can say, or metadata is not JSON's.
     """
 
     multiple: ClassVar[int] = 1
@@ -83,6 +83,7 @@ class FrameWriter(ABC):
         if not MIN_FPS <= fps <= MAX_FPS:
             raise ValueError(f"fps must lie in {MIN_FPS:g}..{MAX_FPS:g}, got {fps}")
         self.name, self.fps, self.metadata = name, fps, dict(metadata or {})
+        as_json(self.metadata)  # refuse what cannot be said before the first frame
         self.num_frames = 0
         self.size: tuple[int, int] | None = None
         self._closed = False

@@ -48,6 +48,19 @@ def test_any_prompt_is_read_back(tmp_path_factory: pytest.TempPathFactory, promp
         assert read(folder / name) == made
 
 
+def test_what_a_file_cannot_say_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="metadata must have JSON values: Object of type set"):
+        open_writer(tmp_path / "a.mp4", 16, metadata={"prompt": {1}})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prompt_that_is_no_utf_8_is_read_back(tmp_path: Path) -> None:
+    made = {"prompt": "a \udcff circle"}
+    for name in ("a.mp4", "a.gif", "a.png"):
+        Video(ramp()[:1], 16, made).save(tmp_path / name)
+        assert read(tmp_path / name) == made
+
+
 def test_a_live_video_says_it_from_its_beginning() -> None:
     target = io.BytesIO()
     writer = open_writer(target, 16, metadata=MADE)
