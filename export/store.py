@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import shutil
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,11 +17,9 @@ from pyrf.export.fingerprint import bundle_fingerprint, package_versions
 from pyrf.export.manifest import FORMAT, Manifest, load_manifest
 from pyrf.extras import needs
 from pyrf.files import expanded
+from pyrf.partial import KeptError, remove_dead
 
 logger = logging.getLogger(__name__)
-
-ABANDONED_S = 24 * 3600
-"""When a half-written export that nobody has added to is taken to be one whose process was killed."""
 
 
 def cache_folder() -> Path:
@@ -72,10 +69,15 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
             shutil.rmtree(folder, ignore_errors=True)
         else:
             return folder
-    _remove_abandoned(folder.parent)
+    for left in folder.parent.glob(".*"):  # by killed processes: gigabytes that nobody else would remove
+        remove_dead(left)
     logger.warning("exporting %s at %d x %d, once; it is kept in %s", bundle.path, height, width, folder)
     try:
         export_onnx(bundle, folder, dtype=dtype, height=height, width=width)
+    except KeptError as error:
+        if not folder.exists():
+            raise ExportError(str(error)) from error
+        shutil.rmtree(error.kept)  # another process was first
     except OSError as error:
         if not folder.exists():  # else another process was first
             raise ExportError(
@@ -83,16 +85,6 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
                 "set PYRF_CACHE to a folder that can be written and has room"
             ) from error
     return folder
-
-
-def _remove_abandoned(exports: Path) -> None:
-    """Remove what killed processes left of `whole_folder`s: gigabytes that nobody else would."""
-    for temporary in exports.glob(".*.tmp.*"):
-        try:
-            if time.time() - temporary.stat().st_mtime > ABANDONED_S:
-                shutil.rmtree(temporary, ignore_errors=True)
-        except FileNotFoundError:  # another process was first
-            continue
 
 
 def check_export(folder: Path, bundle: Bundle, *, dtype: str) -> Manifest:

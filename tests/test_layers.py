@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ORDER = (
-    ("checks", "dtypes", "extras", "files", "lazy", "machine", "settings"),
+    ("partial", "printing"),
+    ("checks", "dtypes", "extras", "files", "lazy", "machine", "moments", "settings", "stops"),
     ("config",),
     ("protocol",),
     ("kernels",),

@@ -20,8 +20,7 @@ def run_stage(recipe: Recipe, name: str, folder: Path) -> None:
         RecipeError: when the recipe has no such stage, or several GPUs are to be used without torchrun.
         FileNotFoundError: when a stage before it has not been run.
     """
-    if name not in recipe.stages:
-        raise RecipeError(f"the recipe has no stage {name!r}; its stages are {', '.join(recipe.stages)}")
+    recipe.check_stage(name)
     on_gpus = recipe.default_device().type == "cuda"
     if on_gpus and recipe.processes > 1 and not processes.under_torchrun():
         raise RecipeError(

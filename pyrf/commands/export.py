@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pyrf import printing
 from pyrf.commands.options import (
     DeviceOption,
     HeightOption,
     StudentOption,
     WidthOption,
     WindowOption,
+    check_named,
 )
 from pyrf.extras import needs
 from pyrf.files import expanded
@@ -47,6 +49,7 @@ def export(
 
     if to not in TARGETS:
         raise ValueError(f"--to must be one of {', '.join(TARGETS)}, got {to!r}")
+    check_named("--out", out)
     if check < 0:
         raise ValueError(f"--check must be 0 or more, got {check}")
     from dataclasses import replace
@@ -61,7 +64,7 @@ def export(
     start = time.perf_counter()
 
     def report(stage: str) -> None:
-        typer.echo(f"{time.perf_counter() - start:7.1f} s  {stage}", err=True)
+        printing.tell(f"{time.perf_counter() - start:7.1f} s  {stage}")
 
     found: list[Parity] = []
     options = ExportOptions(
@@ -73,8 +76,8 @@ def export(
     )
     rows = TARGETS[to](bundle, out, options, report)
     for row in [*rows, *(f"{'parity':14} of {parity}" for parity in found)]:
-        typer.echo(row)
-    typer.echo(f"{out}: written in {time.perf_counter() - start:.1f} s")
+        printing.say(row)
+    printing.say(f"{out}: written in {time.perf_counter() - start:.1f} s")
 
 
 def _parity_check(bundle: Bundle, chunks: int, found: list[Parity], report: Report) -> Check:

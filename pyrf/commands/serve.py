@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from pyrf import printing
 from pyrf.commands.options import (
     BackendOption,
     DeviceOption,
@@ -148,7 +149,7 @@ def serve(
         url = _url(sock, "http" if tls is None else "https", settings.root_path)
 
         def started() -> None:
-            typer.echo(f"pyrf serves {model} at {url}", nl=True)
+            printing.say(f"pyrf serves {model} at {url}")
 
         if not ray:
             _serve(pipeline, model, settings, sock, tls, threads, log_level, started)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pyrf import printing
 from pyrf.commands.options import ModelOption
 
 
@@ -22,11 +23,10 @@ def words(
     card = bundle.card
     if prompt is not None:
         notices = prompt_notices(card, bundle.text_encoder(), prompt)
-        for notice in notices or ["the model knows all words of this prompt" if card.vocabulary else SILENT]:
-            typer.echo(notice)
+        known = "the model knows all words of this prompt" if card.vocabulary else SILENT
+        printing.deliver("\n".join(notices or [known]))
         return
-    if not card.vocabulary:
-        typer.echo(SILENT)
+    text = [] if card.vocabulary else [SILENT]
     for title, lines in (
         ("Knows", [" ".join(card.vocabulary)]),
         ("Reads, and has not learned", [" ".join(card.unlearned)]),
@@ -34,9 +34,9 @@ def words(
         ("Limits", card.limits),
     ):
         if any(lines):
-            typer.echo(f"{title}:")
-            for line in lines:
-                typer.echo(textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="  "))
+            text.append(f"{title}:")
+            text += [textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="  ") for line in lines]
+    printing.deliver("\n".join(text))
 
 
 SILENT = "this model does not say which words it knows"

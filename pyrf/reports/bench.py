@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pyrf.dtypes import name_of
 from pyrf.machine import peak_rss_mib, percentile, processor
+from pyrf.printing import counted
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline, Timing
@@ -188,7 +189,8 @@ def table(result: Result) -> str:
         f"device {m.device}; {m.threads} threads, torch {m.torch}, backend {m.backend}{exported}",
         f"chunk {m.chunk_frames} latent frames, window {m.window_frames}, "
         f"{m.network_calls_per_chunk} network calls per chunk, batch 1",
-        f"warm-up {m.warm_up_chunks} chunks, then {m.repeats} streams of {m.chunks} chunks; medians",
+        f"warm-up {counted(m.warm_up_chunks, 'chunk')}, then {counted(m.repeats, 'stream')} of "
+        f"{counted(m.chunks, 'chunk')}; medians",
         "",
         f"end to end     {result.end_to_end_fps:9.1f} FPS  prompt, network, decoding, frames on the host",
     ]

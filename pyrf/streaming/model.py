@@ -13,6 +13,7 @@ from pyrf.checks import check_whole
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.models.codecs.codec import Codec, latent_size
 from pyrf.models.text.encoder import TextEncoder, clean_prompt
+from pyrf.printing import counted
 from pyrf.streaming.notices import prompt_notices, size_notices, unknown_words
 
 
@@ -58,8 +59,8 @@ class StreamModel:
             raise ValueError("the prompt is empty; say what to show in words")
         if self.text_encoder.tokenizer.encode(text).overflowing:
             raise ValueError(
-                f"the prompt has {len(text.split())} words, which is more than the "
-                f"{self.text_encoder.text_len} tokens that this model reads; shorten it"
+                f"the prompt has {counted(len(text.split()), 'word')}, which is more than the "
+                f"{counted(self.text_encoder.text_len, 'token')} that this model reads; shorten it"
             )
 
     def unknown_words(self, prompt: str) -> dict[str, str | None]:

@@ -20,8 +20,8 @@ def whole_chunks(
     Args:
         model: whose chunks they fill.
         image: [H, W, 3], held for a chunk: uint8, uint16, or floats of 0..1.
-        video: [T, H, W, 3] of the same kinds; whole chunks of its end are used, a shorter one is held at its
-            first frame.
+        video: [T, H, W, 3] of the same kinds; whole chunks of its end are used, as many as the window holds;
+            a shorter one is held at its first frame.
         height, width: of the stream's frames in pixels.
 
     Raises:
@@ -43,6 +43,7 @@ def whole_chunks(
         )
     frames = frames.reshape(-1, height, width, 3)
     chunks = max(1, model.num_chunks_of(len(frames) + 1) - 1)  # as many whole ones as there are
+    chunks = min(chunks, model.stream_config.slots)  # and as the window holds
     wanted = model.num_frames_of(chunks)
     held = np.repeat(frames[:1], max(0, wanted - len(frames)), axis=0)
     return np.concatenate([held, frames[-wanted:]])

@@ -12,6 +12,7 @@ from typing import Self
 from pyrf.checks import check_whole
 from pyrf.config import MAX_SEED
 from pyrf.loop.finite import NotFiniteError
+from pyrf.printing import counted
 from pyrf.streaming.chunk import Chunk
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.notices import warn
@@ -47,11 +48,8 @@ class Stream:
         self._single = isinstance(prompt, str)
         self._count = 1 if isinstance(prompt, str) else len(as_prompts(prompt))
         self._seeds = as_seeds(seed, prompt)
-        later = {
-            check_whole("a chunk of the timeline", chunk, least=0): self._checked(prompts)
-            for chunk, prompts in timeline.items()
-        }
         first = self._checked(prompt)
+        later = {chunk: self._checked(prompts) for chunk, prompts in timeline.items()}
         self._prompts = Timeline(first, later)
         self._start = start
         self._closed = threading.Event()
@@ -70,7 +68,8 @@ class Stream:
             prompts *= self._count
         if len(prompts) != self._count:
             raise ValueError(
-                f"the stream has {self._count} prompts, got {len(prompts)}; give as many, or one for all"
+                f"the stream has {counted(self._count, 'prompt')}, got {len(prompts)}; "
+                "give as many, or one for all"
             )
         for text in prompts:
             self.model.check_prompt(text)
@@ -223,7 +222,9 @@ def as_seeds(seed: int | Sequence[int], prompt: Prompt) -> list[int]:
     count = 1 if isinstance(prompt, str) else len(prompt)
     if isinstance(seed, Sequence) and not isinstance(seed, str) and not isinstance(prompt, str):
         if len(seed) != count:
-            raise ValueError(f"seed must be one number, or one for each of {count} prompts, got {len(seed)}")
+            raise ValueError(
+                f"seed must be one number, or one for each of {counted(count, 'prompt')}, got {len(seed)}"
+            )
         seeds = [check_whole("seed", value, least=None, most=None) for value in seed]
     else:
         first = check_whole("seed", seed, least=None, most=None)

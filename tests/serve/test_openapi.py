@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pyrf.config import MAX_SEED
+from pyrf.files import whole_file
 from pyrf.protocol import ERROR_CODES, MAX_SDP
 from pyrf.serve.app import create_app
 from pyrf.serve.settings import ServeSettings
@@ -75,4 +76,5 @@ def test_every_operation_tells_what_it_may_answer() -> None:
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(schema())
+    with whole_file(GOLDEN) as temporary:
+        temporary.write_text(schema())

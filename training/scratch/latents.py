@@ -25,6 +25,7 @@ from pyrf.training.runner.origin import KEY, fingerprint, origin_of
 from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.clips import WARM_LATENTS, to_tensor
 from pyrf.training.stages.networks import TextToVideo
+from pyrf.video.strips import contact_sheet
 from pyrf.worlds.world import World, draw_scene
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,8 @@ class LatentScenes:
     ) -> dict[str, Any]:
         """What the world's judge says of streams, and the first two of them."""
         student = Student(network.dit, network.encode, codec, stream)
-        scores, videos = score_streams(student, self.world, count, sheet)
+        scores, videos = score_streams(student, self.world, count)
+        contact_sheet(videos, sheet)
         return {**scores, **{f"videos/{text}": video for text, video in videos[:2]}}
 
 

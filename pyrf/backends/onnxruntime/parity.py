@@ -20,6 +20,7 @@ from pyrf.export.graphs.widen import widen
 from pyrf.export.manifest import load_manifest
 from pyrf.loop.noise import gauss
 from pyrf.models.codecs.codec import StreamingDecoder
+from pyrf.printing import counted
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Parity:
 
     def __str__(self) -> str:
         return (
-            f"{self.chunks} chunks in ONNX Runtime with torch in float32: latents differ "
+            f"{counted(self.chunks, 'chunk')} in ONNX Runtime with torch in float32: latents differ "
             f"by {self.max_error:.1e} at most, {self.relative_error:.1e} of their size; frames "
             f"{self.psnr:.1f} dB" + ("; bfloat16 was computed as float32" if self.widened else "")
         )

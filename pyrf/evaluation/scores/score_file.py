@@ -14,6 +14,7 @@ import torch
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from pyrf import printing
 from pyrf.evaluation.scores.motion import FPS
 from pyrf.evaluation.scores.protocol import Score, ScoreError
 from pyrf.evaluation.scores.settings import MotionSettings, ScoreSettings, load_score
@@ -79,10 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         scores = score_video(options.video, options.prompt, load_score(load_settings(options.settings)))
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        printing.tell(f"error: {error}")
         return 2
-    for name, score in scores.items():
-        print(f"{name:12} {score:8.3f}")
+    printing.deliver("\n".join(f"{name:12} {score:8.3f}" for name, score in scores.items()))
     return 0
 
 
