@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ORDER = (
-    ("checks", "dtypes", "extras", "files", "lazy", "machine", "settings"),
+    ("checks", "dtypes", "extras", "files", "forks", "lazy", "machine", "settings", "telemetry"),
     ("config",),
     ("protocol",),
     ("kernels",),
