@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from pyrf import telemetry
 from pyrf.lazy import importer
 
+telemetry.switch_off()
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

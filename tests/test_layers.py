@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = (
     ("partial", "printing"),
-    ("checks", "dtypes", "extras", "files", "lazy", "machine", "moments", "settings", "stops"),
+    (
+        *("checks", "dtypes", "extras", "files", "forks", "lazy", "machine", "moments", "settings", "stops"),
+        "telemetry",
+    ),
     ("config",),
     ("protocol",),
     ("kernels",),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from pyrf.backends.base import Backend
+from pyrf.backends.torch.backend import TorchBackend
 from pyrf.bundle.card import Card
 from pyrf.checks import check_whole
 from pyrf.config import LatentSize, StreamConfig
@@ -43,6 +44,12 @@ class StreamModel:
     def fps(self) -> float:
         """Frames per second of what it makes."""
         return self.codec.fps
+
+    @property
+    def survives_fork(self) -> bool:
+        """Whether a stream that has begun may go on in the child of a fork: plain memory is copied, but
+        neither a GPU's nor the threads that ONNX Runtime has."""
+        return isinstance(self.backend, TorchBackend) and self.device.type == "cpu"
 
     def check_prompt(self, prompt: str) -> None:
         """Refuse a prompt that the text encoder would not see whole.

@@ -68,6 +68,10 @@ class Latest:
         with self._lock:
             return self._newest.prompts
 
+    def after_fork(self) -> None:
+        """Go on in the child of a fork, where no thread holds the lock."""
+        self._lock = threading.Lock()
+
     def assign(self, change: PromptChange) -> None:
         """Change the prompts at the next chunk; of several changes before it the last one counts."""
         with self._lock:

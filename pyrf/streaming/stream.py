@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Self
 
+from pyrf import forks
 from pyrf.checks import check_whole
 from pyrf.config import MAX_SEED
 from pyrf.loop.finite import NotFiniteError
 from pyrf.printing import counted
 from pyrf.streaming.chunk import Chunk
+from pyrf.streaming.delivery import Delivery
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.notices import warn
 from pyrf.streaming.prompts import Prompt, PromptChange, Timeline, as_prompts
@@ -28,9 +29,10 @@ class Stream:
     """An endless stream of `Chunk`s, from `StreamingPipeline.stream`.
 
     An iterator and an async iterator: `for chunk in stream`, or `async for chunk in stream`, which computes
-    in a thread of its own. A cancelled `async for` loses no chunk: the next one asked for is the one that
-    was under way. A context manager, sync or async: leaving it frees the cache. `prompt` may be assigned
-    and `close` called from any thread.
+    in a thread of its own. Threads and coroutines may ask at the same time: each chunk goes to exactly one.
+    A cancelled `async for`, or a `for` that Ctrl-C interrupts, loses no chunk: the next one asked for is the
+    one that was under way. A context manager, sync or async: leaving it frees the cache. `prompt` may be
+    assigned and `close` called from any thread.
     """
 
     def __init__(
@@ -55,11 +57,12 @@ class Stream:
         self._closed = threading.Event()
         self._state: StreamState | None = None
         self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
-        self._under_way: Future[Chunk | None] | None = None
+        self._delivery = Delivery()
+        self._lost: str | None = None
         # Texts that the owner of the stream was told of.
         self._told: set[str] = set()
         self._tell(*first, *(text for prompts in later.values() for text in prompts), size=(height, width))
+        forks.follow(self)
 
     def _checked(self, prompt: Prompt) -> tuple[str, ...]:
         """A prompt for each clip, all of them good."""
@@ -102,8 +105,10 @@ class Stream:
                 follows it sooner.
 
         Raises:
-            ValueError: when a prompt is no string, empty or too long, or their number is wrong.
+            ValueError: when a prompt is no string, empty or too long, or their number is wrong, or the stream
+                is closed.
         """
+        self._check_open()
         prompts = self._checked(prompt)
         self._tell(*prompts)
         self._prompts.assign(PromptChange(prompts, recache))
@@ -118,15 +123,13 @@ class Stream:
         self._closed.set()
         with self._lock:
             self._state = self._start = None
-        if self._executor is not None:
-            self._executor.shutdown(wait=False)
+        self._delivery.end()
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Chunk:
-        under_way, self._under_way = self._under_way, None
-        chunk = self._compute() if under_way is None else under_way.result()
+        chunk = self._delivery.next(self._compute)
         if chunk is None:
             raise StopIteration
         return chunk
@@ -135,33 +138,20 @@ class Stream:
         return self
 
     async def __anext__(self) -> Chunk:
-        if self._under_way is None:
-            if self.closed:
-                raise StopAsyncIteration
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(1, thread_name_prefix="pyrf-stream")
-            self._under_way = self._executor.submit(self._compute)
-        waited = asyncio.wrap_future(self._under_way)
-        waited.add_done_callback(asyncio.Future.exception)  # an error after a cancelled wait is for the next
-        try:
-            chunk = await asyncio.shield(waited)
-        except asyncio.CancelledError:
-            raise  # the chunk stays under way, for the next to ask
-        except BaseException:
-            self._under_way = None
-            raise
-        self._under_way = None
+        chunk = await self._delivery.anext(self._compute)
         if chunk is None:
             raise StopAsyncIteration
         return chunk
 
     def __enter__(self) -> Self:
+        self._check_open()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
+        self._check_open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -174,6 +164,9 @@ class Stream:
         Yields None when the stream is closed. An error closes it; `ClosedError` goes no further.
         """
         with self._lock:
+            if self._lost is not None:
+                raise RuntimeError(self._lost)
+            forks.warn_once()
             try:
                 yield None if self.closed else self._opened()
             except ClosedError:
@@ -186,6 +179,22 @@ class Stream:
         """Inside `computing`, end the stream and free its memory: it cannot go on."""
         self._closed.set()
         self._state = None
+
+    def _after_fork(self) -> None:
+        """Go on in the child of a fork, where that can be done (a `pyrf.forks.Follower`)."""
+        idle = self._delivery.after_fork() and not self._lock.locked()
+        self._lock = threading.Lock()
+        self._prompts.after_fork()
+        if not idle or (self._state is not None and not self.model.survives_fork):
+            self._state = None
+            self._lost = (
+                "this stream is the parent's: it had begun when the process was forked, and cannot go on in "
+                "the child; begin another one here"
+            )
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("the stream is closed; begin another one with pipe.stream(...)")
 
     def _opened(self) -> StreamState:
         """What the stream holds, from its first chunk on."""

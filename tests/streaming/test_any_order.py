@@ -50,15 +50,19 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(prompt=PROMPTS, recache=st.booleans())
     def switch(self, prompt: str, recache: bool) -> None:
+        if self.closed:
+            with pytest.raises(ValueError, match="the stream is closed"):
+                self.stream.set_prompt(prompt, recache=recache)
+            return
         self.stream.set_prompt(prompt, recache=recache)
         self.newest = prompt
-        self.recached |= recache and not self.closed
+        self.recached |= recache
         self.timeline[len(self.chunks)] = prompt
         assert self.stream.prompt == prompt
 
     @rule()
     def switch_to_nothing(self) -> None:
-        with pytest.raises(ValueError, match="empty"):
+        with pytest.raises(ValueError, match="closed" if self.closed else "empty"):
             self.stream.prompt = " "
         assert self.stream.prompt == self.newest
 

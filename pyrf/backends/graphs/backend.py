@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from pyrf import forks
 from pyrf.bundle.bundle import Bundle
 from pyrf.config import LatentSize
 from pyrf.export.errors import ExportError
@@ -48,7 +49,12 @@ class GraphBackend(Generic[Graphs]):
             self._size = check_export(self._exported, bundle, dtype=dtype).size
         self._loaded: dict[LatentSize, Graphs] = {}
         self._lock = threading.Lock()  # streams in other threads may ask for the same size
+        forks.follow(self)
         self._graphs(self._size or latent_size(bundle.height, bundle.width, codec))
+
+    def _after_fork(self) -> None:
+        """Go on in the child of a fork, where no thread holds the lock (a `pyrf.forks.Follower`)."""
+        self._lock = threading.Lock()
 
     def check_size(self, size: LatentSize) -> None:
         """Refuse latents of another size than those of `exported`.
