@@ -151,8 +151,8 @@ def greedy(url: str, over: Event) -> None:
                 return
 
     async def main() -> None:
-        async with AsyncClient(url, timeout=60) as client:
-            client._http._transport = httpx.AsyncHTTPTransport(local_address=SOURCE)
+        async with AsyncClient(url, timeout=60, patience=0) as client:
+            client._calls._http._transport = httpx.AsyncHTTPTransport(local_address=SOURCE)
             sessions: list[AsyncSession] = []
             with suppress(Exception):  # refused: it has its share
                 for seed in range(16):
