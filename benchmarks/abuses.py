@@ -15,6 +15,7 @@ from threading import Event
 from urllib.parse import urlsplit
 
 import httpx
+from websockets.asyncio.client import connect
 
 PROMPT = "a red circle moves right"
 SOURCE = "127.0.0.2"
@@ -133,23 +134,26 @@ def many_candidates(url: str, over: Event) -> None:
 def greedy(url: str, over: Event) -> None:
     """One client that wants 16 sessions, and watches as many as it gets."""
 
-    from pyrf.client import AsyncClient, AsyncSession
-
-    async def watch(session: AsyncSession) -> None:
-        async for _ in session:
-            if over.is_set():
-                return
+    async def watch(created: dict[str, str]) -> None:
+        path = f"{url.replace('http', 'ws')}/v1/sessions/{created['id']}/ws?format=raw"
+        headers = {"Authorization": f"Bearer {created['token']}"}
+        async with connect(
+            path, additional_headers=headers, local_addr=(SOURCE, 0), max_queue=None
+        ) as viewer:
+            while not over.is_set():
+                await viewer.recv()
 
     async def main() -> None:
-        async with AsyncClient(url, timeout=60) as client:
-            client._http._transport = httpx.AsyncHTTPTransport(local_address=SOURCE)
-            sessions: list[AsyncSession] = []
-            with suppress(Exception):  # refused: it has its share
-                for seed in range(16):
-                    sessions.append(await client.create_session(PROMPT, seed=seed, grace_s=0))
-            await asyncio.gather(*map(watch, sessions), return_exceptions=True)
-            for session in sessions:
-                await session.close()
+        transport = httpx.AsyncHTTPTransport(local_address=SOURCE)
+        watching = []
+        async with httpx.AsyncClient(base_url=url, timeout=60, transport=transport) as client:
+            for seed in range(16):
+                body = {"prompt": PROMPT, "seed": seed, "grace_s": 0}
+                reply = await client.post("/v1/sessions", json=body)
+                if reply.status_code == 201:  # else it has its share
+                    watching.append(asyncio.create_task(watch(reply.json())))
+                await asyncio.sleep(0.1)
+        await asyncio.gather(*watching, return_exceptions=True)
 
     asyncio.run(main())
 

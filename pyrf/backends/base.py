@@ -187,6 +187,18 @@ class Backend(Protocol):
         """
         ...
 
+    def is_ready(self, size: LatentSize) -> bool:
+        """Whether streams of latents of this size begin at once, as nothing has to be exported for them."""
+        ...
+
+    def prepare(self, size: LatentSize) -> None:
+        """Make a size ready, in whatever thread; streams of other sizes go on meanwhile.
+
+        Raises:
+            ValueError: when it cannot be made.
+        """
+        ...
+
     def open(self, batch: int, size: LatentSize, prompt_embeds: Tensor) -> Rollout:
         """Begin a stream; its memory is freed with the rollout.
 

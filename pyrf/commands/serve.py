@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields
+from pathlib import Path
 from socket import AF_UNIX, socket
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -98,6 +99,12 @@ def serve(
         int | None, typer.Option(help="With --ray: replicas at most, as sessions need them.")
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    token_file: Annotated[
+        str | None, typer.Option(help="File that holds the token, in place of --token.")
+    ] = None,
+    metrics_token_file: Annotated[
+        str | None, typer.Option(help="File that holds the token for metrics.")
+    ] = None,
     uds: Annotated[
         str | None, typer.Option(help="Path of a Unix socket to listen on, in place of a port.")
     ] = None,
@@ -116,6 +123,9 @@ def serve(
         raise ValueError("--ssl-keyfile needs the certificate too: --ssl-certfile")
     if uds and ray:
         raise ValueError("--uds does not go with --ray: Ray's proxy listens on a port; leave one of them out")
+    for name, file in (("token", token_file), ("metrics_token", metrics_token_file)):
+        if file is not None:
+            flags[name] = _secret_of(file, flags[name], f"--{name.replace('_', '-')}")
     from pyrf.serve.tls import tls_context
 
     tls = tls_context(ssl_certfile, ssl_keyfile) if ssl_certfile else None
@@ -161,6 +171,24 @@ def serve(
         certfile=ssl_certfile,
         keyfile=ssl_keyfile or ssl_certfile,
     )
+
+
+def _secret_of(file: str, given: str | None, flag: str) -> str:
+    """What a file holds, but for white space around it.
+
+    Raises:
+        ValueError: when there is another value already, or the file cannot be read or holds nothing.
+    """
+    if given is not None:
+        raise ValueError(f"{flag} (or its variable) and {flag}-file are both given; leave one of them out")
+    try:
+        secret = Path(file).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ValueError(f"{flag}-file {file} cannot be read: {reason}") from None
+    if not secret:
+        raise ValueError(f"{flag}-file {file} is empty; write the token into it")
+    return secret
 
 
 @contextmanager

@@ -6,6 +6,7 @@ says when each is sent, `docs/openapi.json` has the HTTP interface for programs.
 
 from pyrf.protocol.frames import FrameFields, FrameHeader, pack_frame, unpack_frame
 from pyrf.protocol.http import (
+    ERROR_CODES,
     MAX_SDP,
     Answer,
     ErrorBody,
@@ -53,6 +54,7 @@ from pyrf.protocol.terms import (
 __all__ = [
     "CLOSE_CODES",
     "CONTROL",
+    "ERROR_CODES",
     "MAX_SDP",
     "MESSAGE",
     "NO_SESSION_CODE",

@@ -45,8 +45,8 @@ class VideoRequest(Request):
     prompt: str
     seed: int = Field(0, ge=0, le=MAX_SEED)
     num_frames: int = Field(81, ge=1)
-    height: int | None = None
-    width: int | None = None
+    height: int | None = Field(None, description="Of a frame in pixels; by default the model's.")
+    width: int | None = Field(None, description="Of a frame in pixels; by default the model's.")
 
 
 class Offer(Request):
@@ -134,13 +134,45 @@ class ServerInfo(Reply):
     ice_servers: list[IceServer] = Field(default=[], description="For WebRTC beyond the local network.")
 
 
+ERROR_CODES = frozenset(
+    {
+        "bad_offer",
+        "bad_prompt",
+        "bad_request",
+        "bad_size",
+        "busy",
+        "error",
+        "forbidden",
+        "forbidden_host",
+        "forbidden_origin",
+        "full",
+        "internal",
+        "interrupted",
+        "invalid",
+        "loading",
+        "method_not_allowed",
+        "no_session",
+        "not_found",
+        "preparing",
+        "quota",
+        "rate_limited",
+        "shutting_down",
+        "timeout",
+        "too_large",
+        "too_long",
+        "unauthorized",
+        "webrtc_off",
+    }
+)
+
+
 class ErrorDetail(Reply):
     """`code` is for programs, `message` for people; `retry_after` in seconds where trying again helps.
 
     `progress` is the share of loading that is done, 0..1, while the server loads.
     """
 
-    code: str
+    code: str = Field(description=f"One of {', '.join(sorted(ERROR_CODES))}; later servers may have others.")
     message: str
     retry_after: float | None = None
     progress: float | None = None

@@ -14,6 +14,7 @@ from pyrf import __version__
 from pyrf.serve import page, routes
 from pyrf.serve.errors import add_error_handlers
 from pyrf.serve.handshake import CleanAddresses
+from pyrf.serve.interface import EVERYWHERE, tell_limits
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.outside import put_before
 from pyrf.serve.sessions.registry import SessionRegistry
@@ -69,8 +70,9 @@ def create_app(
     app.__class__ = type("StreamingApp", (CleanAddresses, type(app)), {})
     app.state.metrics = counted
     add_error_handlers(app, counted)
-    app.include_router(routes.router)
-    app.include_router(routes.operations)
+    app.include_router(routes.router, responses=EVERYWHERE)
+    app.include_router(routes.operations, responses=EVERYWHERE)
+    tell_limits(app, chosen)
     app.include_router(websocket.router)
     app.include_router(page.router)
     put_before(app, chosen, counted)

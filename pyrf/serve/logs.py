@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from logging.handlers import QueueHandler
 from typing import Any
 
+from pyrf.serve.envelope import current_request
+
 LONGEST_TEXT = 2_000
 """Characters of a message or a value; of a traceback four times as many."""
 LINES_WAITING = 1_000
@@ -39,6 +41,8 @@ class JsonFormatter(logging.Formatter):
             "message": _short(record.getMessage()),
             **{name: _short(value) for name, value in vars(record).items() if name not in _PLAIN},
         }
+        if request := current_request.get():
+            values.setdefault("request", request)
         if record.exc_info:
             # The end of a traceback says what happened.
             values["exception"] = self.formatException(record.exc_info)[-4 * LONGEST_TEXT :]

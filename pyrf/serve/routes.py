@@ -23,7 +23,7 @@ from pyrf.protocol import (
 )
 from pyrf.serve.address import client_address
 from pyrf.serve.errors import ServeError
-from pyrf.serve.security import Bearer, require_token
+from pyrf.serve.security import Bearer, find_session, require_metrics_token, require_token
 from pyrf.serve.sessions.session import Session
 from pyrf.serve.state import TheServer
 from pyrf.serve.transports.clips import ClipResponse, stream_clip
@@ -32,8 +32,8 @@ router = APIRouter(prefix="/v1")
 operations = APIRouter(tags=["operations"])
 
 
-def _session(id: str, token: Bearer, server: TheServer) -> Session:
-    return server.registry.find(id, token)
+def _session(id: str, token: Bearer, request: Request, server: TheServer) -> Session:
+    return find_session(server, request.scope, id, token)
 
 
 TheSession = Annotated[Session, Depends(_session)]
@@ -44,13 +44,13 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _ADMISSION = _errors(400, 401, 413, 422, 429, 503)
-_OWNED = _errors(404)
+_OWNED = _errors(404, 429)
 _CONTROL = _errors(400, 404, 413, 422, 429)
 
 
 @router.get(
     "/model",
-    responses=_errors(401),
+    responses=_errors(401, 429),
     response_model_exclude_none=True,  # a browser takes no null for the name of an ICE server's user
     dependencies=[Depends(require_token)],
 )
@@ -107,11 +107,13 @@ def _announce_state(session: Session) -> SessionInfo:
     return session.info()
 
 
-@router.post("/sessions/{id}/webrtc", responses={**_CONTROL, **_errors(503)})
+@router.post("/sessions/{id}/webrtc", responses=_CONTROL)
 async def webrtc(body: Offer, session: TheSession, request: Request, server: TheServer) -> Answer:
     """Answer a WebRTC offer for one video track, and a data channel for controls if it has one."""
     server.registry.check_controls(session)
-    return await server.peers.answer(session, body, client_address(request.scope))
+    return await server.peers.answer(
+        session, body, client_address(request.scope), request.client.host if request.client else ""
+    )
 
 
 @router.post(
@@ -147,7 +149,7 @@ async def ready(server: TheServer) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-@operations.get("/metrics", responses=_errors(401), dependencies=[Depends(require_token)])
+@operations.get("/metrics", responses=_errors(401, 429), dependencies=[Depends(require_metrics_token)])
 async def metrics(server: TheServer) -> Response:
     """Figures for Prometheus."""
     return Response(server.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

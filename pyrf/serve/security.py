@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pyrf.serve.address import ASKED_HOST
+from pyrf.serve.address import ASKED_HOST, client_address
+from pyrf.serve.envelope import note_refusal
 from pyrf.serve.errors import ServeError, error_response
-from pyrf.serve.hosts import AllowedHosts, Host, Origin, is_own_origin
+from pyrf.serve.hosts import AllowedHosts, Host, Origin, Reach, is_own_origin
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.settings import ServeSettings
-from pyrf.serve.state import TheServer
+from pyrf.serve.state import ServerState, TheServer
+
+if TYPE_CHECKING:
+    from pyrf.serve.sessions.session import Session
 
 _bearer = HTTPBearer(auto_error=False)
 
@@ -30,17 +35,54 @@ def bearer_token(
 Bearer = Annotated[str | None, Depends(bearer_token)]
 
 
-def require_token(server: TheServer, token: Bearer) -> None:
+def require_token(server: TheServer, request: Request, token: Bearer) -> None:
     """Let in who holds the server's token, or anyone when it has none.
 
     Raises:
-        ServeError: 401.
+        ServeError: 401, or 429 after many wrong tokens.
     """
-    expected = server.settings.token
-    if expected is None:
+    _require(server, request, token, [server.settings.token])
+
+
+def require_metrics_token(server: TheServer, request: Request, token: Bearer) -> None:
+    """Let in who holds the token for metrics or the server's, or anyone when it has neither.
+
+    Raises:
+        ServeError: 401, or 429 after many wrong tokens.
+    """
+    _require(server, request, token, [server.settings.metrics_token, server.settings.token])
+
+
+def _require(
+    server: ServerState, request: Request, token: str | None, accepted: Sequence[str | None]
+) -> None:
+    expected = [one.encode() for one in accepted if one is not None]
+    if not expected:
         return
-    if token is None or not secrets.compare_digest(token.encode(), expected.encode()):
-        raise ServeError(401, "unauthorized", "this server needs its token: Authorization: Bearer TOKEN")
+    address = client_address(request.scope)
+    if token is not None:
+        server.guesses.check(address)
+        # All are compared, so that time tells nothing.
+        if sum([secrets.compare_digest(token.encode(), one) for one in expected]):
+            return
+        server.guesses.count(address)
+    raise ServeError(401, "unauthorized", "this server needs its token: Authorization: Bearer TOKEN")
+
+
+def find_session(server: ServerState, scope: Scope, id: str, token: str | None) -> Session:
+    """The live session of this id, for who holds its token. That one gets in whatever others tried.
+
+    Raises:
+        ServeError: 404, whether it is the session or the token that is wrong; 429 after many wrong tokens.
+    """
+    try:
+        return server.registry.find(id, token)
+    except ServeError:
+        if token and server.registry.knows(id):
+            address = client_address(scope)
+            server.guesses.check(address)
+            server.guesses.count(address)
+        raise
 
 
 _LONGEST_SHOWN = 300
@@ -56,7 +98,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
-        reach = "loopback" if settings.loopback else "open" if settings.token is None else "named"
+        reach: Reach = "loopback" if settings.loopback else "open" if settings.token is None else "named"
         self._hosts = AllowedHosts(settings.allowed_hosts, reach)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,6 +110,7 @@ class Guard:
             await self._app(scope, self._bounded(receive) if scope["type"] == "http" else receive, send)
             return
         self._metrics.count_refusal(problem.reply.code)
+        note_refusal(scope, problem.reply.code)
         if scope["type"] == "http":
             await error_response(problem)(scope, receive, send)
         else:

@@ -46,7 +46,9 @@ def bind(host: str, port: int) -> socket.socket:
         raise ValueError(f"a port lies in 0..65535, got {port}")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=512)
+        # Of all addresses of IPv6 those of IPv4 are part, as everywhere else; Linux decides by a setting.
+        is_dual = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(address[:2], family=family, backlog=512, dualstack_ipv6=is_dual)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ValueError(f"cannot listen on {host} port {port}: {reason}; choose another") from None

@@ -9,6 +9,9 @@ from typing import Any
 
 from pyrf.serve.hosts import parse_allowed_host, parse_origin, parse_root_path
 
+SHORTEST_TOKEN, FEWEST_CHARACTERS = 16, 6
+"""Of a token of a server that other machines can reach."""
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -59,6 +62,13 @@ class ServeSettings:
         None,
         "What clients must know to begin a session.",
         Flag("--token", envvar="PYRF_TOKEN"),
+        secret=True,
+    )
+    # As `token`. What begins sessions opens the metrics too, what opens the metrics does nothing else.
+    metrics_token: str | None = _setting(
+        None,
+        "What GET /metrics takes in place of the token.",
+        Flag("--metrics-token", envvar="PYRF_METRICS_TOKEN"),
         secret=True,
     )
     # A Host header that names anything but this machine is refused.
@@ -174,10 +184,22 @@ class ServeSettings:
                 ice.check_nat_address(self.nat_address)
         if self.jpeg_quality > 95:
             raise ValueError(f"jpeg_quality must be 1..95, got {self.jpeg_quality}")
-        if self.token is not None and not re.fullmatch(r"[!-~]([ -~]*[!-~])?", self.token):
+        for name in ("token", "metrics_token"):
+            self._check_token(name, getattr(self, name))
+
+    def _check_token(self, name: str, token: str | None) -> None:
+        if token is None:
+            return
+        if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", token):
             raise ValueError(  # no header can hold it, so that nobody would be let in
-                "token must be printable ASCII without spaces around it, and not empty; "
+                f"{name} must be printable ASCII without spaces around it, and not empty; "
                 "choose another, or None to let all in"
+            )
+        if not self.loopback and (len(token) < SHORTEST_TOKEN or len(set(token)) < FEWEST_CHARACTERS):
+            raise ValueError(
+                f"{name} can be guessed, and other machines reach this server: take at least "
+                f"{SHORTEST_TOKEN} characters, {FEWEST_CHARACTERS} of them different, as from "
+                "`python -c 'import secrets; print(secrets.token_urlsafe())'`"
             )
 
     def _normalise(self, name: str, value: Any) -> None:

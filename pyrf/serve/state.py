@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 from fastapi import Depends
 from starlette.datastructures import State
 from starlette.requests import HTTPConnection
 
+from pyrf.serve.guesses import Guesses
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.settings import ServeSettings
 
@@ -27,6 +28,7 @@ class ServerState:
     peers: Peers
     settings: ServeSettings
     metrics: Metrics
+    guesses: Guesses = field(default_factory=Guesses)
 
 
 class HasState(Protocol):

@@ -31,8 +31,8 @@ class HealthOnly:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if scope["type"] == "http" and path.startswith("/health/"):
+        # A proxy may have kept the path of a larger site before it.
+        if scope["type"] == "http" and scope["path"].endswith(("/health/live", "/health/ready")):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             error = ServeError(503, "busy", "all connections are taken; try again later", BUSY_RETRY_S)

@@ -25,7 +25,7 @@ def serving(
     with starting(*options, prelude=prelude, stderr=stderr, port=port) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
-        assert " at http://" in line, process.communicate()[1]
+        assert " at " in line, process.communicate()[1]
         yield process, line.split()[-1]
 
 

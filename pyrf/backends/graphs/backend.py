@@ -65,9 +65,23 @@ class GraphBackend(Generic[Graphs]):
                 "take its height and width, or export yours"
             )
 
+    def is_ready(self, size: LatentSize) -> bool:
+        """Whether the export for latents of a size is loaded."""
+        return size in self._loaded
+
+    def prepare(self, size: LatentSize) -> None:
+        """Export for latents of a size, and load that: minutes for a large model.
+
+        Raises:
+            ValueError: when it cannot be exported.
+        """
+        self._graphs(size)
+
     def _graphs(self, size: LatentSize) -> Graphs:
         """What is loaded for latents of a size."""
         self.check_size(size)
+        if size in self._loaded:  # without the lock, which an export of another size may hold for minutes
+            return self._loaded[size]
         with self._lock:
             if size not in self._loaded:
                 height, width = (n * self._codec.spatial_stride for n in size)

@@ -21,6 +21,7 @@ from pyrf.serve.sessions.quotas import over_quota
 from pyrf.serve.sessions.rates import RateLimit
 from pyrf.serve.sessions.scheduler import Scheduler
 from pyrf.serve.sessions.session import Session
+from pyrf.serve.sessions.sizes import Sizes
 from pyrf.serve.sessions.viewer import FAREWELL_S
 from pyrf.serve.settings import ServeSettings
 from pyrf.streaming.lockstep import can_join
@@ -51,6 +52,7 @@ class SessionRegistry:
     ) -> None:
         self.pipe, self.model, self.settings, self._metrics = pipe, model, settings, metrics
         metrics.count_states = self._count_states
+        self._sizes = Sizes(pipe)
         self.draining = False
         self._sessions: dict[str, Session] = {}
         self._ages: dict[str, asyncio.TimerHandle] = {}
@@ -80,6 +82,7 @@ class SessionRegistry:
         self.check_prompt(request.prompt)
         if self.draining:
             raise ServeError(503, "shutting_down", "the server shuts down; try again", BUSY_RETRY_S)
+        self._sizes.check(height, width)
         if len(self._sessions) >= self.settings.max_sessions:
             message = f"all {self.settings.max_sessions} sessions are taken; try again later"
             raise ServeError(503, "full", message, BUSY_RETRY_S)
@@ -160,6 +163,10 @@ class SessionRegistry:
         if session is None or not right:
             raise _no_session()
         return session
+
+    def knows(self, id: str) -> bool:
+        """Whether there is a live session of this id."""
+        return id in self._sessions
 
     def set_prompt(self, session: Session, prompt: str, recache: bool) -> PromptReply:
         """Switch a session's prompt.

@@ -52,6 +52,13 @@ export function showModel({ model, backend, device, dtype, width, height, fps, l
   showExamples(model === "tiny" ? TINY_EXAMPLES : EXAMPLES);
 }
 
+// Older servers do not say; they have WebRTC.
+export function offerWebRtc(has = true) {
+  byId("transport").querySelector("[value=webrtc]").disabled = !has;
+  byId("transport").closest(".field").hidden = !has;
+  if (!has) byId("transport").value = "websocket";
+}
+
 function showExamples(prompts) {
   byId("prompt").value ||= prompts[0];
   byId("prompt").select();

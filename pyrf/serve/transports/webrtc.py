@@ -48,11 +48,12 @@ class Peers:
         self._servers = [parse_ice_server(text) for text in registry.settings.ice_servers]
         self._peers: set[_Peer] = set()
 
-    async def answer(self, session: Session, offer: Offer, requester: str) -> Answer:
+    async def answer(self, session: Session, offer: Offer, requester: str, host: str) -> Answer:
         """Take a browser's offer; the session is attached to once the connection stands.
 
         Args:
-            requester: the address that the offer came from.
+            requester: whom the offer is counted for.
+            host: the address that it came from, which packets may be sent to.
 
         Raises:
             ServeError: 404 when there is no WebRTC here, 422 when the offer is not one that can be answered,
@@ -71,7 +72,7 @@ class Peers:
             message = f"{MAX_CONNECTING} offers wait for their connection; try again"
             raise ServeError(503, "busy", message, RETRY_S)
         try:
-            read = read_offer(offer.sdp, await self._allowed(offer.sdp, requester))
+            read = read_offer(offer.sdp, await self._allowed(offer.sdp, host))
         except ValueError as error:
             raise ServeError(422, "bad_offer", f"the offer cannot be answered: {error}") from None
         peer = _Peer(self._registry, session, requester, on_close=self._peers.discard)
@@ -89,9 +90,9 @@ class Peers:
             await peer.close()
             raise
 
-    async def _allowed(self, sdp: str, requester: str) -> Collection[Address]:
+    async def _allowed(self, sdp: str, host: str) -> Collection[Address]:
         """Where an offer may have packets sent to: whence it came, and relays that the operator named."""
-        allowed = {address for address in (as_address(requester),) if address}
+        allowed = {address for address in (as_address(host),) if address}
         if " typ relay" in sdp:
             for server in self._servers:
                 if server.username is not None:
@@ -116,7 +117,7 @@ class _Peer:
 
     Attributes:
         session: that it shows.
-        requester: the address that asked for it.
+        requester: whom it is counted for.
         connected: whether it has stood.
     """
 

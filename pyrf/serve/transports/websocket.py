@@ -17,8 +17,10 @@ from pyrf.protocol import (
     HelloMessage,
     Message,
 )
+from pyrf.serve.envelope import note_refusal
 from pyrf.serve.errors import ServeError
 from pyrf.serve.handshake import accept
+from pyrf.serve.security import find_session
 from pyrf.serve.sessions.registry import SessionRegistry
 from pyrf.serve.sessions.session import Session
 from pyrf.serve.sessions.viewer import FAREWELL_S, Viewer
@@ -43,9 +45,10 @@ async def stream(
     """Attach to a session. See docs/serving.md for the messages."""
     token = await accept(websocket)
     try:
-        session = server.registry.find(id, token)
+        session = find_session(server, websocket.scope, id, token)
     except ServeError as error:
         server.metrics.count_refusal(error.reply.code)
+        note_refusal(websocket.scope, error.reply.code)
         await websocket.close(NO_SESSION_CODE, error.reply.message)
         return
     viewer = session.attach("websocket")

@@ -147,7 +147,7 @@ def test_a_viewer_sees_it(codec: VideoCodec, video: Frames) -> None:
         known = RTCRtpReceiver.getCapabilities("video").codecs
         transceiver.setCodecPreferences([one for one in known if one.name == codec])
         await viewer.setLocalDescription(await viewer.createOffer())
-        answer = await peers.answer(session, Offer(sdp=viewer.localDescription.sdp), "127.0.0.1")
+        answer = await peers.answer(session, Offer(sdp=viewer.localDescription.sdp), "", "127.0.0.1")
         assert f" {codec}/90000" in answer.sdp
         await viewer.setRemoteDescription(RTCSessionDescription(answer.sdp, "answer"))
         seen = [await transceiver.receiver.track.recv() for _ in range(10)]

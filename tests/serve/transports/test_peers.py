@@ -159,7 +159,6 @@ def test_a_peer_that_never_connects_is_closed(server: Running, monkeypatch: pyte
     monkeypatch.setattr(webrtc, "CONNECT_S", 0.05)
     created = server.create()
     ports = {port for _, port, _ in candidates(post(server, created))}
-    assert ports & udp_ports()
     server.wait_until(lambda: not ports & udp_ports())
     assert peer_of(server, created) is None
     assert server.session(created).state == "detached"
