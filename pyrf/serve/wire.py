@@ -75,9 +75,6 @@ class Http(H11Protocol):
         super().connection_made(transport)
         _bind(self._connection, self, transport)
         self._connection.enter("header", anew=True)
-        if held_s := self._connections.hold_back_s(self._connection):
-            self.flow.pause_reading()
-            self.loop.call_later(held_s, self.flow.resume_reading)
 
     def data_received(self, data: bytes) -> None:
         for part in _slices(data):
