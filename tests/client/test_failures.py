@@ -385,6 +385,23 @@ def test_a_cancelled_request_closes_its_socket() -> None:
         run(main())
 
 
+def test_a_stream_ends_with_its_client() -> None:
+    async def main() -> None:
+        client = AsyncClient(server.url, timeout=TIMEOUT)
+        session = await client.create_session(PROMPT)
+        task = asyncio.create_task(anext(session))
+        while session._socket is None:
+            await asyncio.sleep(0.005)
+        await client.aclose()
+        with pytest.raises(ClientError, match="the client is closed"):
+            await task
+        assert len(server.heads) == 2
+
+    server = Streaming(GREETING)
+    with server:
+        run(main())
+
+
 def test_one_iteration_at_a_time() -> None:
     async def main() -> None:
         async with AsyncClient(server.url, timeout=TIMEOUT) as client:
