@@ -163,7 +163,13 @@ def serve(
         pipeline, model=model, settings=settings, options=options, threads=threads, log_level=log_level
     )
     on_ray.run(
-        application, address, port, started, certfile=ssl_certfile, keyfile=ssl_keyfile or ssl_certfile
+        application,
+        address,
+        port,
+        started,
+        drain_s=settings.drain_s,
+        certfile=ssl_certfile,
+        keyfile=ssl_keyfile or ssl_certfile,
     )
 
 

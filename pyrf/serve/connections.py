@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pyrf.serve.metrics import Metrics
+from pyrf.serve.sessions.rates import RateLimit
 from pyrf.serve.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ MOST_FILES = 65_536
 """As many open files as a server asks the system for."""
 FILES_PER_SESSION = 4
 """Sockets that the WebRTC viewer of a session may need."""
+LONGEST_HOLD_S = 0.5
+"""Seconds that a request is held back, at most."""
 OTHER_FILES = 32
 """Whatever else is opened now and then."""
 
@@ -59,7 +62,7 @@ class Connection:
         self.phase: Phase = "handshake"
         self.since = time.monotonic()
         self.abort: Callable[[], object] = lambda: None
-        self.expire: Callable[[float], object] = lambda limit_s: self.abort()
+        self.expire: Callable[[float], object] = lambda limit_s: None
         self.unsent: Callable[[], int] = lambda: 0
         self.is_closing: Callable[[], bool] = lambda: False
         self._stalled: tuple[float, int] | None = None
@@ -113,6 +116,8 @@ class Connections:
         }
         shortest = min(self._send_timeout_s, *(limit_s for limit_s, _ in self._limits.values()))
         self._sweep_s = min(SWEEP_S, shortest / 4)
+        # Two seconds' worth may come at once.
+        self._requests = RateLimit(settings.requests_per_second, 2 * settings.requests_per_second)
         self._open: dict[Connection, None] = {}
         self._reserve: dict[Connection, None] = {}
         self._by_address: dict[str, dict[Connection, None]] = defaultdict(dict)
@@ -176,6 +181,12 @@ class Connections:
         self.remove(connection)
         connection.abort()
 
+    def hold_back_s(self, connection: Connection) -> float:
+        """Seconds that the next request of a connection has to wait, as its address sends too many."""
+        if connection.address is None:
+            return 0.0
+        return min(self._requests.wait_for(connection.address), LONGEST_HOLD_S)
+
     async def sweep(self) -> None:
         """Cut off whoever is too slow, for ever."""
         while True:
@@ -194,6 +205,9 @@ class Connections:
             return
         limit_s, reason = self._limits.get(connection.phase, (None, ""))
         if limit_s is not None and now - connection.since > limit_s:
+            if connection.phase == "handshake":
+                self._cut(connection, reason)
+                return
             self._metrics.cut.labels(reason).inc()
             connection.expire(limit_s)
         elif connection.has_stalled(now, self._send_timeout_s):

@@ -111,7 +111,7 @@ def _complete(headers: MutableHeaders, id: str) -> None:
 
 def _log_refusal(scope: Scope, note: Note, status: int) -> None:
     path = str(scope["path"])
-    if path.startswith("/health/"):
+    if path.removeprefix(scope.get("root_path", "")).startswith("/health/"):
         return
     level = logging.WARNING if status in _DISTRUST or note.code == "no_session" else logging.INFO
     values = {

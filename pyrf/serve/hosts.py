@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal, NamedTuple, Self
 
 Reach = Literal["loopback", "open", "named"]
@@ -194,7 +194,7 @@ def _is_ipv6(text: str) -> bool:
     return isinstance(address, IPv6Address)
 
 
-def _address_of(name: str) -> object:
+def _address_of(name: str) -> IPv4Address | IPv6Address | None:
     try:
         return ip_address(name)
     except ValueError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,8 +12,9 @@ from starlette.datastructures import State
 from starlette.types import Receive, Scope, Send
 
 from pyrf.serve import page
+from pyrf.serve.ends import end_process
 from pyrf.serve.errors import ServeError, add_error_handlers, error_response
-from pyrf.serve.logs import flush_logs
+from pyrf.serve.handshake import take_query_token
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.outside import put_before
 from pyrf.serve.settings import ServeSettings
@@ -25,12 +25,6 @@ RETRY_S = 1.0
 Report = Callable[[float], None]
 """Takes the share of loading that is done, 0..1."""
 Make = Callable[[Report], FastAPI]
-
-
-def end_process() -> None:
-    """End now, as if all was well."""
-    flush_logs()
-    os._exit(0)
 
 
 class LoadingApp:
@@ -72,6 +66,7 @@ class LoadingApp:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
+            take_query_token(scope)
             await (self._app or self._before)(scope, receive, send)
 
     def _waiting_room(self, settings: ServeSettings, metrics: Metrics) -> FastAPI:

@@ -22,8 +22,9 @@ from fastapi import FastAPI
 
 from pyrf.serve.address import Proxies
 from pyrf.serve.connections import Connection, Connections, connection_limit
+from pyrf.serve.ends import END_SIGNALS, end_process, reason
 from pyrf.serve.listener import Listener
-from pyrf.serve.loading import LoadingApp, Make, end_process
+from pyrf.serve.loading import LoadingApp, Make
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.settings import ServeSettings
 from pyrf.serve.state import state_of
@@ -33,10 +34,6 @@ logger = logging.getLogger(__name__)
 
 DRAIN_SHARE = 0.7
 """Of the time that is left, what the next step of the end may take."""
-END_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
-"""After the first of them the server ends, after the second at once. Windows has no SIGHUP."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -218,7 +215,7 @@ def run(
         started: called once the app is there.
 
     Raises:
-        ValueError, OSError, MemoryError: the app cannot be made, and why.
+        ValueError: the app cannot be made, and why.
     """
 
     async def main() -> None:
@@ -229,15 +226,7 @@ def run(
         await server.serve([sock])
         server.disarm()
         if server.failure is not None:
-            raise _for_people(server.failure)
+            raise ValueError(reason(server.failure)) from server.failure
         atexit.register(app.leave)
 
     asyncio.run(main())
-
-
-def _for_people(failure: Exception) -> Exception:
-    """Why there is no model, so that it fits in one line; the log of level debug tells where."""
-    if isinstance(failure, ValueError | OSError | MemoryError):
-        return failure
-    logger.debug("the model cannot be loaded", exc_info=failure)
-    return ValueError(f"the model cannot be loaded: {type(failure).__name__}: {failure}")

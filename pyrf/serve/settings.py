@@ -124,7 +124,9 @@ class ServeSettings:
     max_clips_per_address: int = _setting(
         4, "Clips one address may have at a time.", "--max-clips-per-address"
     )
-    max_detached_per_address: int = _setting(8, "Sessions without a viewer that one address may hold.")
+    max_detached_per_address: int = _setting(
+        8, "Sessions without a viewer that one address may hold.", "--max-detached-per-address"
+    )
     pause_s: float = _setting(300.0, "Longest pause of a session.", Flag("--pause-minutes", unit=60))
     max_connections: int = _setting(
         512, "Connections at a time; the limit of open files may lower it.", "--max-connections"
@@ -138,6 +140,8 @@ class ServeSettings:
     send_timeout_s: float = _setting(
         20.0, "Seconds a viewer may read nothing before it is dropped.", "--send-timeout"
     )
+    # Two seconds' worth may come at once.
+    requests_per_second: float = _setting(100.0, "Requests of an address that are answered at once.")
     max_header_bytes: int = _setting(16384, "Bytes of a request's header.")
     drain_s: float = _setting(10.0, "Seconds that the end may take after SIGTERM.", "--drain-seconds")
     lead_s: float = _setting(0.5, "Seconds a real-time stream may be ahead of being played.", or_zero=True)

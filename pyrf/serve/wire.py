@@ -31,8 +31,8 @@ class HealthOnly:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if scope["type"] == "http" and path.startswith("/health/"):
+        # A proxy may have kept the path of a larger site before it.
+        if scope["type"] == "http" and scope["path"].endswith(("/health/live", "/health/ready")):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             error = ServeError(503, "busy", "all connections are taken; try again later", BUSY_RETRY_S)
@@ -84,6 +84,15 @@ class Http(H11Protocol):
         self._tell()
 
     def on_response_complete(self) -> None:
+        """Take the next request; one of an address that sends too many waits, and is not read before."""
+        held_s = self._connections.hold_back_s(self._connection)
+        if held_s and self.conn.our_state is h11.DONE:
+            self._connection.enter("idle", anew=True)
+            self.loop.call_later(held_s, self._go_on)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
         super().on_response_complete()
         if not self._upgraded:
             self._tell(anew=True)

@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -143,6 +144,23 @@ def test_what_is_no_http_is_refused_in_the_one_shape(server: Running) -> None:
         with dial(server.url) as sock:
             sock.sendall(nonsense)
             assert refusal(rest(sock)) == (400, "bad_request")
+
+
+def test_requests_beyond_the_rate_of_an_address_wait(serve: Serve) -> None:
+    server = serve(requests_per_second=20)
+    start = time.monotonic()
+    with dial(server.url, OTHER_ADDRESS) as sock:
+        sock.sendall((HEADER + b"\r\n") * 60)  # all at once: 40 pass, and every second one waits for 50 ms
+        replies = b""
+        while replies.count(b"HTTP/1.1 200") < 60:
+            replies += sock.recv(65536)
+    assert time.monotonic() - start >= 0.4  # it cannot be sooner, however fast the machine is
+    start = time.monotonic()
+    for _ in range(5):  # nor by a new connection each
+        with dial(server.url, OTHER_ADDRESS) as sock:
+            assert ask(sock).startswith(b"HTTP/1.1 200")
+    assert time.monotonic() - start >= 0.05
+    assert ask(dial(server.url)).startswith(b"HTTP/1.1 200")  # another address has its own rate
 
 
 def test_a_reply_that_nobody_reads_is_cut_off(serve: Serve) -> None:

@@ -236,8 +236,10 @@ def test_a_name_made_to_point_here(serve: Callable[..., Running]) -> None:
     assert ask(open_server, Host="10.0.0.5:8000", Origin="http://10.0.0.5:8000") == TAKEN
     response = open_server.http.get("/v1/model", headers={"Host": "evil.example"})
     assert "--allowed-host evil.example" in error_of(response, 403)["message"]
-    with pytest.raises(InvalidStatus) as refused:
-        connect(f"{open_server.url.replace('http', 'ws')}/v1/sessions/x/ws", additional_headers=rebound)
+    wire = socket.create_connection(("127.0.0.1", int(open_server.url.rpartition(":")[2])))
+    page = OriginHeader("http://evil.example:8000")
+    with pytest.raises(InvalidStatus) as refused, wire:
+        connect("ws://evil.example:8000/v1/sessions/x/ws", sock=wire, origin=page)
     assert refused.value.response.status_code == 403
     named = serve(loopback=False, allowed_hosts=("evil.example",))
     assert ask(named, **rebound) == TAKEN
@@ -272,8 +274,8 @@ def test_origins_with_a_port_or_capitals(serve: Callable[..., Running]) -> None:
     response = server.http.get("/v1/model", headers={"Origin": "https://app.example"})
     assert response.headers["access-control-allow-origin"] == "https://app.example"
     url = f"{server.url.replace('http', 'ws')}/v1/sessions/{created['id']}/ws?token={created['token']}"
-    with connect(url, origin=OriginHeader("https://app.example")) as socket:
-        assert read(socket).type == "hello"
+    with connect(url, origin=OriginHeader("https://app.example")) as viewer:
+        assert read(viewer).type == "hello"
     assert ask(server, Origin="https://app.example:444") == FOREIGN_PAGE
 
 

@@ -20,7 +20,7 @@ def over_quota(
         address: as `client_address` tells it.
         is_clip: whether the session is for a clip.
     """
-    own = [session for session in sessions if session.options.address == address]
+    own = [session for session in sessions if session.address == address]
     if len(own) >= settings.sessions_per_address:
         return f"one address may hold {settings.sessions_per_address} sessions and clips; end one first"
     clips = sum(session.options.is_clip for session in own)

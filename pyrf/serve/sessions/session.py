@@ -90,6 +90,11 @@ class Session:
         """Height and width of a frame in pixels."""
         return self.options.height, self.options.width
 
+    @property
+    def address(self) -> str:
+        """Of whoever asked for it."""
+        return self.options.address
+
     def info(self) -> SessionInfo:
         """Where the session stands."""
         o = self.options

@@ -57,7 +57,7 @@ class Cluster:
         pyrf = str(Path(sys.executable).with_name("pyrf"))
         command = [pyrf, "serve", "--ray", "--port", "0", "--threads", "1", "--grace", "600"]
         command += ["--replicas", str(replicas), "--max-replicas", str(max_replicas)]
-        command += ["--max-sessions", str(ROOM)]
+        command += ["--max-sessions", str(ROOM), "--max-sessions-per-address", str(ROOM)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout
         for line in self.process.stdout:
@@ -78,6 +78,18 @@ class Cluster:
         self.process.send_signal(signal.SIGTERM)
         self.process.communicate(timeout=TIMEOUT_S)
         return self.process.returncode
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_had_is_one_line() -> None:
+    pyrf = str(Path(sys.executable).with_name("pyrf"))
+    command = [pyrf, "serve", "--ray", "--port", "0", "--model", "./nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "nowhere" in last
 
 
 @pytest.fixture(scope="module")
