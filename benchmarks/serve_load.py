@@ -97,7 +97,7 @@ async def deaf(client: AsyncClient, url: str) -> AsyncIterator[AsyncSession]:
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)  # the system's buffers hold half a minute
     sock.connect((urlsplit(url).hostname, urlsplit(url).port))
-    options = {"max_queue": 1, "compression": None, "close_timeout": 0.1}
+    options: dict[str, Any] = {"max_queue": 1, "compression": None, "close_timeout": 0.1}
     async with connect(path, sock=sock, additional_headers=headers, **options):
         yield session
 

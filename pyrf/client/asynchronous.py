@@ -134,9 +134,9 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Close the connections; sessions are left to their grace period."""
+        await self._calls.aclose()  # first, so that no session attaches again
         for session in list(self._sessions):
             await session.disconnect()
-        await self._calls.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -202,6 +202,7 @@ class AsyncSession:
         """The next message, of a new connection if there is none."""
         if self._socket is None:
             client = self._client
+            client._calls.check_open()
             self._socket = await attach(client._address, self.created, self._format, client._timeout)
         try:
             return await self._socket.recv()

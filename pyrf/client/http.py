@@ -170,6 +170,7 @@ class HttpCalls:
         self, method: str, path: str, body: BaseModel | None, token: str | None = None
     ) -> AsyncIterator[tuple[httpx.Response, asyncio.Timeout]]:
         """A reply whose body is still to come, and what limits the wait. All errors are the client's own."""
+        self.check_open()
         json = None if body is None else body.model_dump()
         request = self._http.stream(method, path, json=json, headers=bearer(token))
         try:
@@ -187,10 +188,6 @@ class HttpCalls:
             raise UnreachableError(self._late) from error
         except httpx.HTTPError as error:
             raise self._failed(error) from error
-        except RuntimeError as error:
-            if self._http.is_closed:
-                raise ClientError("the client is closed; make another one") from error
-            raise
 
     def _failed(self, error: httpx.HTTPError) -> ClientError:
         broken = isinstance(error, httpx.DecodingError | httpx.RemoteProtocolError)
@@ -213,6 +210,15 @@ class HttpCalls:
     def place(self) -> str:
         """The server, for people."""
         return f"unix:{self._address.uds}" if self._address.uds else self._address.http
+
+    def check_open(self) -> None:
+        """Refuse what comes after `aclose`.
+
+        Raises:
+            ClientError: when it has been called.
+        """
+        if self._http.is_closed:
+            raise ClientError("the client is closed; make another one")
 
     async def aclose(self) -> None:
         """Close the connections."""

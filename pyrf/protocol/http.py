@@ -120,7 +120,7 @@ class IceServer(Reply):
 
     urls: str
     username: str | None = None
-    credential: str | None = Field(None, repr=False)
+    credential: str | None = Field(default=None, repr=False)
 
 
 class ServerInfo(Reply):

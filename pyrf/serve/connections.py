@@ -62,7 +62,7 @@ class Connection:
         self.phase: Phase = "handshake"
         self.since = time.monotonic()
         self.abort: Callable[[], object] = lambda: None
-        self.expire: Callable[[float], object] = lambda limit_s: self.abort()
+        self.expire: Callable[[float], object] = lambda limit_s: None
         self.unsent: Callable[[], int] = lambda: 0
         self.is_closing: Callable[[], bool] = lambda: False
         self._stalled: tuple[float, int] | None = None
@@ -205,6 +205,9 @@ class Connections:
             return
         limit_s, reason = self._limits.get(connection.phase, (None, ""))
         if limit_s is not None and now - connection.since > limit_s:
+            if connection.phase == "handshake":
+                self._cut(connection, reason)
+                return
             self._metrics.cut.labels(reason).inc()
             connection.expire(limit_s)
         elif connection.has_stalled(now, self._send_timeout_s):

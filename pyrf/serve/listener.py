@@ -87,6 +87,14 @@ class Listener:
         if connection is None:
             peer.close()
             return
+        held_s = self._connections.hold_back_s(connection)
+        if held_s:  # it costs next to nothing before it has begun
+            later = self._loop.call_later(held_s, self._begin, peer, connection)
+            connection.abort = partial(_give_up, later, peer)
+        else:
+            self._begin(peer, connection)
+
+    def _begin(self, peer: socket.socket, connection: Connection) -> None:
         task = self._loop.create_task(self._start(peer, connection))
         connection.abort = task.cancel  # until it has a protocol
         self._starting.add(task)
@@ -122,3 +130,8 @@ class Listener:
 
     async def wait_closed(self) -> None:
         """Nothing is left to wait for: `uvicorn.Server` wants it of what listens."""
+
+
+def _give_up(later: asyncio.TimerHandle, peer: socket.socket) -> None:
+    later.cancel()
+    peer.close()

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pyrf.serve.address import ASKED_HOST, client_address
 from pyrf.serve.envelope import note_refusal
 from pyrf.serve.errors import ServeError, error_response
-from pyrf.serve.hosts import AllowedHosts, Host, Origin, is_own_origin
+from pyrf.serve.hosts import AllowedHosts, Host, Origin, Reach, is_own_origin
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.settings import ServeSettings
 from pyrf.serve.state import ServerState, TheServer
@@ -98,7 +98,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
-        reach = "loopback" if settings.loopback else "open" if settings.token is None else "named"
+        reach: Reach = "loopback" if settings.loopback else "open" if settings.token is None else "named"
         self._hosts = AllowedHosts(settings.allowed_hosts, reach)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

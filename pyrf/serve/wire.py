@@ -75,9 +75,6 @@ class Http(H11Protocol):
         super().connection_made(transport)
         _bind(self._connection, self, transport)
         self._connection.enter("header", anew=True)
-        if held_s := self._connections.hold_back_s(self._connection):
-            self.flow.pause_reading()
-            self.loop.call_later(held_s, self.flow.resume_reading)
 
     def data_received(self, data: bytes) -> None:
         for part in _slices(data):
@@ -180,8 +177,21 @@ class WebSocket(WebSocketsSansIOProtocol):
         while self._unparsed and not self.read_paused and not self.transport.is_closing():
             part, self._unparsed = self._unparsed[:READ_BYTES], self._unparsed[READ_BYTES:]
             super().data_received(part)
-        is_message_begun = bool(self.frames or self.conn.reader.buffer) and not self.read_paused
-        self._connection.enter("message" if is_message_begun else "busy")
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell what the connection does; one that waits for the client's goodbye may go at any time."""
+        if self.close_sent:
+            self._connection.enter("closing")
+        elif (self.frames or self.conn.reader.buffer) and not self.read_paused:
+            self._connection.enter("message")
+        else:
+            self._connection.enter("busy")
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.close":
+            self._tell()
 
     async def receive(self) -> Any:
         message = await super().receive()

@@ -51,9 +51,11 @@ CREATED = {
 }
 SESSION = {name: value for name, value in CREATED.items() if name != "token"}
 HELLO = json.dumps({"type": "hello", "format": "raw", "session": SESSION})
-HEADER = FrameHeader(
-    **{"chunk": 0, "frame": 0, "pts_s": 0.0, "frames_in_chunk": 1, "prompt_id": 0, "made_at": 0.0},
-    **{"compute_ms": 1.0, "dropped": 0, "width": 2, "height": 2, "format": "raw"},
+HEADER = FrameHeader.model_validate(
+    {
+        **{"chunk": 0, "frame": 0, "pts_s": 0.0, "chunk_frames": 1, "prompt_id": 0, "made_at": 0.0},
+        **{"compute_ms": 1.0, "dropped": 0, "width": 2, "height": 2, "format": "raw"},
+    }
 )
 
 
@@ -238,16 +240,6 @@ def test_sessions_that_pyrf_never_gives(fields: dict[str, str]) -> None:
         run(create(server.url))
 
 
-def upgrade(*frames: bytes, after: Callable[[socket.socket], None] = hang) -> Script:
-    """A WebSocket that sends some frames."""
-
-    def play(connection: socket.socket) -> None:
-        connection.sendall(b"".join(frames))
-        after(connection)
-
-    return play
-
-
 def ws(payload: bytes, opcode: int) -> bytes:
     size = len(payload)
     length = bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
@@ -393,6 +385,23 @@ def test_a_cancelled_request_closes_its_socket() -> None:
         run(main())
 
 
+def test_a_stream_ends_with_its_client() -> None:
+    async def main() -> None:
+        client = AsyncClient(server.url, timeout=TIMEOUT)
+        session = await client.create_session(PROMPT)
+        task = asyncio.create_task(anext(session))
+        while session._socket is None:
+            await asyncio.sleep(0.005)
+        await client.aclose()
+        with pytest.raises(ClientError, match="the client is closed"):
+            await task
+        assert len(server.heads) == 2
+
+    server = Streaming(GREETING)
+    with server:
+        run(main())
+
+
 def test_one_iteration_at_a_time() -> None:
     async def main() -> None:
         async with AsyncClient(server.url, timeout=TIMEOUT) as client:
@@ -430,7 +439,7 @@ def test_a_token_that_no_header_holds_is_not_told(token: str) -> None:
 @pytest.mark.parametrize(
     "options", [{"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}, {"patience": -1}]
 )
-def test_numbers_that_cannot_be_used(options: dict[str, float]) -> None:
+def test_numbers_that_cannot_be_used(options: dict[str, Any]) -> None:
     with pytest.raises(BadArgumentError, match="must be a number of seconds"):
         Client("http://127.0.0.1:8000", **options)
 

@@ -253,6 +253,19 @@ def test_when_all_connections_are_at_work_health_still_answers(serve: Serve) -> 
         read_frames(viewer, 12)
 
 
+def test_sockets_that_were_refused_and_do_not_leave_give_way(serve: Serve) -> None:
+    server = serve(max_connections_per_address=4)
+    key = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    key += b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    sent = HEADER.replace(b"/v1/model", b"/v1/sessions/x/ws") + key
+    with half_open(server.url, 12, OTHER_ADDRESS, sent) as socks:
+        for sock in socks[:8]:
+            rest(sock)
+        transport = httpx.HTTPTransport(local_address=OTHER_ADDRESS)
+        with httpx.Client(transport=transport, timeout=TIMEOUT) as client:
+            assert client.get(f"{server.url}/v1/model").status_code == 200
+
+
 def test_a_table_of_connections_keeps_nothing_of_those_that_are_gone() -> None:
     connections = Connections(ServeSettings(), Metrics(), 512)
     for i in range(3000):

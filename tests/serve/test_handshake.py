@@ -166,6 +166,7 @@ def test_the_python_client_puts_no_token_into_an_address(
     caplog.set_level(logging.INFO)
     asked: list[bytes] = []
     inner = server.app.middleware_stack
+    assert inner is not None
 
     async def listen(scope: Scope, receive: Any, send: Any) -> None:
         asked.append(repr((scope["path"], scope.get("query_string"), scope.get("pyrf.query_token"))).encode())

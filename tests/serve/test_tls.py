@@ -18,6 +18,7 @@ from tests.support.certificates import write_certificate
 from tests.support.running import PROMPT, ROOMY, TIMEOUT, Running, read
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1")  # it is refused, which is the test
 def test_https_and_wss(pipe: Any, tmp_path: Path) -> None:
     certfile, keyfile = write_certificate(tmp_path)
     client = ssl.create_default_context(cafile=str(certfile))

@@ -265,13 +265,13 @@ def run(
     for number in END_SIGNALS:  # after ray.init, which sets handlers of its own
         signal.signal(number, handle)
     try:
-        serve.start(
-            http_options=HTTPOptions(host=host, port=port, ssl_certfile=certfile, ssl_keyfile=keyfile)
-        )
         try:
+            serve.start(
+                http_options=HTTPOptions(host=host, port=port, ssl_certfile=certfile, ssl_keyfile=keyfile)
+            )
             serve.run(app, name=APP, route_prefix="/")
-        except RuntimeError as error:
-            raise ValueError(_why_not_started() or str(error)) from None
+        except RuntimeError as error:  # Ray's own errors are such too; the last line says what happened
+            raise ValueError(_why_not_started() or str(error).splitlines()[-1]) from None
         started()
         stop.wait()
         serve.delete(APP)

@@ -41,7 +41,7 @@ class ControlChannel:
     def guard(self, transport: RTCSctpTransport) -> None:
         """Bound what a peer may send: streams, messages, and pieces of messages that are never whole."""
         transport._inbound_streams_max = transport._outbound_streams_count = MAX_STREAMS
-        transport.getCapabilities = lambda: RTCSctpCapabilities(self._max_bytes)
+        setattr(transport, "getCapabilities", lambda: RTCSctpCapabilities(self._max_bytes))  # noqa: B010
         whole, room, heard = transport._handle_data, transport._advertised_rwnd, 4 * self._max_bytes
 
         async def handle_data(data: bytes) -> None:
@@ -56,7 +56,7 @@ class ControlChannel:
             if pieces > heard or streams > MAX_STREAMS or len(transport._sack_misordered) > 4096:
                 self._abused()
 
-        transport._handle_data = handle_data
+        setattr(transport, "_handle_data", handle_data)  # noqa: B010  # a method of this object alone
 
     def open(self, channel: RTCDataChannel, hello: Message) -> None:
         """Take a channel that the peer opened; a second one is closed."""

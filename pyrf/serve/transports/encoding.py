@@ -78,6 +78,7 @@ class TrackEncoder(Encoder):
     def encode(self, frame: Any, force_keyframe: bool = False) -> tuple[list[bytes], int]:
         """The payloads of a frame's packets, and its RTP timestamp."""
         assert isinstance(frame, VideoFrame)
+        assert frame.time_base is not None
         if self._context is None or self._opened_for != self._ceiling:
             self._opened_for = self._ceiling
             self._context = self._open(self._opened_for)

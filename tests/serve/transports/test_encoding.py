@@ -11,6 +11,7 @@ import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.codecs import depayload, get_decoder
 from aiortc.jitterbuffer import JitterFrame
+from aiortc.mediastreams import VIDEO_TIME_BASE
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from av import VideoFrame
@@ -42,7 +43,7 @@ def encode(encoder: TrackEncoder, frames: Frames, start: int = 0) -> list[list[b
     sent = []
     for t, pixels in enumerate(frames, start):
         frame = VideoFrame.from_ndarray(pixels, format="rgb24")
-        frame.pts, frame.time_base = int(t * CLOCK_RATE / FPS), encoding.VIDEO_TIME_BASE
+        frame.pts, frame.time_base = int(t * CLOCK_RATE / FPS), VIDEO_TIME_BASE
         payloads, timestamp = encoder.encode(frame)
         assert timestamp == frame.pts
         assert all(0 < len(payload) <= 1300 for payload in payloads)
@@ -79,7 +80,7 @@ def test_a_whole_picture_can_be_asked_for(codec: VideoCodec, video: Frames) -> N
     encoder = TrackEncoder(codec, HEIGHT, WIDTH, FPS)
     encode(encoder, video[:3])
     frame = VideoFrame.from_ndarray(video[3], format="rgb24")
-    frame.pts, frame.time_base = 3 * 5625, encoding.VIDEO_TIME_BASE
+    frame.pts, frame.time_base = 3 * 5625, VIDEO_TIME_BASE
     whole, _ = encoder.encode(frame, force_keyframe=True)
     rest = encode(encoder, video[4:6], start=4)
     seen = decode(codec, [whole, *rest])
@@ -144,14 +145,15 @@ def test_a_viewer_sees_it(codec: VideoCodec, video: Frames) -> None:
         peers = Peers(registry)
         viewer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         transceiver = viewer.addTransceiver("video", direction="recvonly")
-        known = RTCRtpReceiver.getCapabilities("video").codecs
-        transceiver.setCodecPreferences([one for one in known if one.name == codec])
+        known = RTCRtpReceiver.getCapabilities("video")
+        assert known is not None
+        transceiver.setCodecPreferences([one for one in known.codecs if one.name == codec])
         await viewer.setLocalDescription(await viewer.createOffer())
         answer = await peers.answer(session, Offer(sdp=viewer.localDescription.sdp), "", "127.0.0.1")
         assert f" {codec}/90000" in answer.sdp
         await viewer.setRemoteDescription(RTCSessionDescription(answer.sdp, "answer"))
         seen = [await transceiver.receiver.track.recv() for _ in range(10)]
-        pixels = [cast(VideoFrame, frame).to_ndarray(format="rgb24") for frame in seen]
+        pixels: list[Any] = [cast(VideoFrame, frame).to_ndarray(format="rgb24") for frame in seen]
         jpeg = np.mean([jpeg_psnr(frame, 90) for frame in video])
         best = [max(psnr(frame, one) for frame in video) for one in pixels]
         assert np.mean(best) > jpeg - 2.0, f"{np.mean(best):.1f} dB, JPEG {jpeg:.1f} dB"

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from aioice.ice import get_host_addresses
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.sdp import SessionDescription
 
@@ -22,7 +23,7 @@ from tests.serve.transports.test_offers import GOOD, candidate
 from tests.serve.transports.test_webrtc import Peer, run
 from tests.support.running import BLUE, Running
 
-LAN = list(ice.get_host_addresses(use_ipv4=True, use_ipv6=False))
+LAN = list(get_host_addresses(use_ipv4=True, use_ipv6=False))
 
 
 def post(server: Running, created: dict[str, Any], sdp: str = GOOD) -> httpx.Response:
@@ -294,6 +295,7 @@ def test_messages_are_bounded_in_size_and_rate(server: Running, monkeypatch: pyt
         assert f"a=max-message-size:{limit}" in peer.connection.remoteDescription.sdp
         peer.channel.send("x" * limit)
         assert (await peer.message("error")).error.code == "invalid"
+        assert peer.connection.sctp is not None
         peer.connection.sctp._remote_max_message_size = 0  # a peer that heeds nothing
         peer.channel.send("é" * (limit // 2 + 1))
         assert (await peer.message("error")).error.code == "too_large"
@@ -316,6 +318,7 @@ def test_a_message_that_is_never_whole_ends_the_connection(server: Running) -> N
         await peer.offer(server, created)
         await (await peer.track).recv()
         await peer.message("hello")
+        assert peer.connection.sctp is not None
         peer.connection.sctp._remote_max_message_size = 0
         peer.channel.send("x" * (8 * server.settings.max_body_bytes))
         while await asyncio.to_thread(peer_of, server, created) is not None:
