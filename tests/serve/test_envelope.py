@@ -20,6 +20,7 @@ from pyrf.serve.server import bind
 from pyrf.serve.settings import ServeSettings
 from tests.serve.test_limits import error_of
 from tests.support.running import PROMPT, TIMEOUT, Running
+from tests.support.serving import serving
 
 TOKEN = "a-long-token-of-a-server"
 
@@ -261,8 +262,6 @@ def test_bad_token_files(
 
 
 def test_a_token_from_a_file(tmp_path: Any, random_bundle: Any) -> None:
-    from tests.serve.test_process import serving
-
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     with serving("--model", str(random_bundle), "--token-file", str(file)) as (_, url):

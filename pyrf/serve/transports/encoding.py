@@ -30,7 +30,7 @@ RISE_S = 5.0
 """Seconds between two rises of the rate, as each begins with a whole picture."""
 SMOOTHING = 0.1
 """Of a frame in the mean of what is sent."""
-H264_QUALITY = {"preset": "superfast", "tune": "zerolatency", "crf": "18", "threads": "1"}
+H264_QUALITY = {"preset": "superfast", "tune": "zerolatency", "crf": "18"}
 VP8_QUALITY = {"deadline": "realtime", "cpu-used": "-6", "lag-in-frames": "0", "crf": "6"}
 
 
@@ -78,6 +78,7 @@ class TrackEncoder(Encoder):
     def encode(self, frame: Any, force_keyframe: bool = False) -> tuple[list[bytes], int]:
         """The payloads of a frame's packets, and its RTP timestamp."""
         assert isinstance(frame, VideoFrame)
+        assert frame.pts is not None
         assert frame.time_base is not None
         if self._context is None or self._opened_for != self._ceiling:
             self._opened_for = self._ceiling
@@ -103,6 +104,7 @@ class TrackEncoder(Encoder):
         context.time_base = VIDEO_TIME_BASE
         context.framerate = Fraction(self._fps).limit_denominator(1001)
         context.gop_size = 3000  # a peer that lost a whole picture asks for another
+        context.thread_count = 1  # more of them wait by spinning
         limit = {"maxrate": str(ceiling), "bufsize": str(ceiling // 2)}
         if self._codec == "H264":
             context.profile = "Baseline"

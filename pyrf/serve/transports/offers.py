@@ -187,7 +187,7 @@ def _read_attribute(medium: _Media, name: str, value: str) -> None:
 def _codec(video: _Media) -> tuple[VideoCodec, str, list[str]]:
     """The codec to send in, its payload types, and its lines: H.264 if there is one that fits, else VP8.
 
-    At one quality H.264 takes a tenth of VP8's time to encode, and fewer bits.
+    As they are encoded here, both take the same time, and H.264 shows the better picture by a decibel.
     """
     names: dict[str, str] = {}
     parameters: dict[str, str] = {}
