@@ -156,7 +156,11 @@ class _Video:
     def _set_call(self, latents: Tensor, modulation: Tensor, rope: Tensor, slot: int | Tensor) -> None:
         for name, x in (("latents", latents), ("modulation", modulation), ("rope", rope)):
             self._inputs[name].copy_(x)
-        self._inputs["position"].copy_(slot * self.cache.tokens)
+        position = self._inputs["position"]
+        if isinstance(slot, int):
+            position.fill_(slot * self.cache.tokens)
+        else:
+            position.copy_(slot.view(1) * self.cache.tokens)
 
     def denoise(self, latents: Tensor, modulation: Tensor, rope: Tensor) -> Tensor:
         self._set_call(latents, modulation, rope, self.cache.slot)
