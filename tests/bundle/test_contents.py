@@ -38,7 +38,10 @@ NO_STUDENTS: dict[str, dict[str, Tensor]] = {
     "a LoRA": {"diffusion_model.blocks.0.self_attn.q.lora_down.weight": ONE},
     "a LoRA, which": {"lora_unet_blocks_0_self_attn_q.lora_up.weight": ONE},
     "a LoRA, which changes": {"transformer.blocks.0.attn1.to_q.lora_A.default.weight": ONE},
-    "a LoRA, which changes a": {"blocks.0.self_attn.q.diff": ONE, "blocks.0.self_attn.q.diff_b": ONE},
+    "a LoRA, which changes a": {
+        "blocks.0.self_attn.q.diff": ONE,
+        "blocks.0.self_attn.q.diff_b": torch.ones(2),
+    },
     "a VACE model": {**STATE, "vace_blocks.0.self_attn.q.weight": ONE},
     "an image-to-video model": {**STATE, "img_emb.proj.0.weight": ONE},
     "an image-to-video model: it has": {**STATE, "condition_embedder.image_embedder.norm1.weight": ONE},
@@ -108,7 +111,7 @@ def test_t5_where_umt5_is_expected(copied: Path) -> None:
 def test_the_tied_table_under_any_name(copied: Path, names: tuple[str, ...]) -> None:
     path = copied / FILES["text encoder"]
     weights = load_file(path)
-    table = weights.pop("shared.weight")
+    table = weights.pop("shared.weight").clone()  # not of the file, which is written anew
     save_file(weights | {f"{name}.weight": table.clone() for name in names}, path)
     found = load_bundle(copied).text_encoder().network.state_dict()
     assert torch.equal(found["token_embedding.weight"], table)

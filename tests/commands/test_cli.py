@@ -22,6 +22,7 @@ import pyrf
 from pyrf import cli
 from pyrf.pipeline import Chunk, Stream, StreamingPipeline
 from tests.support.random_bundle import HEIGHT, WIDTH
+from tests.support.video_files import decode
 
 PROMPT = "a red circle moves right"
 
@@ -141,8 +142,7 @@ def test_generate_continues_images_and_videos(
     assert np.array_equal(from_image, pipe(PROMPT, num_frames=16, image=clip[0]).frames)
     path = pipe("a yellow square", num_frames=50).save(tmp_path / "clip.mp4")
     from_video = generate(tmp_path, random_bundle, "--seconds=1", "--image", str(path))
-    with av.open(str(path)) as container:
-        end = np.stack([np.asarray(frame.to_image()) for frame in container.decode(video=0)])[-33:]
+    end = decode(path)[-33:]
     assert np.array_equal(from_video, pipe(PROMPT, num_frames=16, video=end).frames)
 
 
