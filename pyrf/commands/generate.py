@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
@@ -158,15 +158,19 @@ def _target(output: str) -> Iterator[str | BinaryIO]:
 
 def _fill(writer: Sink, stream: Stream, num_frames: int, start: float) -> float:
     """Write a stream's first frames; return the seconds from `start` to the first chunk."""
+    from pyrf.video.writer import FileWriter
+
     first_s = math.nan
     with _Progress(num_frames) as progress, stream, writer:
         while writer.num_frames < num_frames:
             frames = next(stream).frames[: num_frames - writer.num_frames]
             if not writer.num_frames:
                 first_s = time.perf_counter() - start
-            with held():  # from its last frame to its name, a signal would lose finished work
+            is_last = writer.num_frames + len(frames) == num_frames
+            # From its last frame to its name, a signal would lose finished work. A pipe may block for ever.
+            with held() if is_last and isinstance(writer, FileWriter) else nullcontext():
                 writer.write(frames)
-                if writer.num_frames == num_frames:
+                if is_last:
                     writer.close()
             progress.advance(len(frames))
     return first_s

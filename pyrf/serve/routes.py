@@ -130,7 +130,8 @@ async def create_video(body: VideoRequest, request: Request, server: TheServer) 
         raise ServeError(422, "too_long", f"a clip may have {limit} frames, got {body.num_frames}")
     options = body.model_dump(exclude={"num_frames"})
     session = server.registry.create(SessionRequest(**options, pace="max", grace_s=0.0), _address(request))
-    pieces = stream_clip(session, body.num_frames, server.encoder.executor)
+    made = server.registry.pipe.metadata(body.prompt, body.seed)
+    pieces = stream_clip(session, body.num_frames, server.encoder.executor, made)
     return ClipResponse(await anext(pieces), pieces)
 
 

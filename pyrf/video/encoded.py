@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from pyrf.printing import ReaderGoneError
+from pyrf.video.guarded import GuardedFile
 from pyrf.video.held_file import HeldFile
 from pyrf.video.metadata import CommentedGif, Metadata, for_container
 from pyrf.video.writer import FileWriter, Frames, FrameWriter, PathLike
@@ -69,8 +70,9 @@ class Encoder:
         rate = Fraction(fps).limit_denominator(1001)
         self._time_base = 1 / rate
         self._num_frames = 0
+        self._file = GuardedFile(target)
         self._container: Any = av.open(
-            target,
+            self._file,
             "w",
             format=encoding.container,
             container_options=dict(encoding.container_options),
@@ -104,13 +106,15 @@ class Encoder:
         if self._palette is not None:
             self._palette.vpush(picture)
             picture = self._palette.vpull()
-        self._container.mux(self._stream.encode(picture))
-        self._num_frames += 1
+        with self._file.passing_on():
+            self._container.mux(self._stream.encode(picture))
+            self._num_frames += 1
 
     def finish(self) -> None:
         """Write what the codec still holds, and end the file."""
-        self._container.mux(self._stream.encode())
-        self.close()
+        with self._file.passing_on():
+            self._container.mux(self._stream.encode())
+            self.close()
 
     def close(self) -> None:
         """Let go of the target, finished or not."""
@@ -264,6 +268,7 @@ class LiveWriter(FrameWriter):
 
     def discard(self) -> None:
         """End the video where it is."""
+        self._closed = True
         with suppress(Exception):
             if self._encoder is not None:
                 self._encoder.close()

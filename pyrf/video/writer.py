@@ -118,7 +118,7 @@ class FrameWriter(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Finish the output; it sets `_closed`, well or not."""
+        """Finish the output. This and `discard` set `_closed`."""
 
     @abstractmethod
     def discard(self) -> None:
@@ -219,6 +219,7 @@ class FileWriter(FrameWriter):
         Raises:
             ValueError: when it cannot be finished.
         """
+        self._closed = True
         if not self.num_frames:
             self.discard()
             return None
@@ -239,6 +240,7 @@ class FileWriter(FrameWriter):
 
     def discard(self) -> None:
         """Drop what was written; the target stays as it was."""
+        self._closed = True
         with suppress(Exception):
             self._abort()
         self._partial.remove()
