@@ -31,7 +31,6 @@ from pyrf.streaming.timeline import Switch, place
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
-    from pyrf.streaming.prompts import Prompt
     from pyrf.streaming.stream import Stream
     from pyrf.video.writer import Frames, Sink
 
@@ -97,6 +96,7 @@ def generate(
     """Make a video from a prompt."""
     check_seconds(seconds)
     switches = _switches(at, seconds)
+    shown = "stdout" if output == STDOUT else output
     with _target(output) as target:
         start = time.perf_counter()
         from pyrf.pipeline import StreamingPipeline
@@ -112,8 +112,7 @@ def generate(
             exported=exported,
         )
         num_frames = max(1, round(seconds * pipe.fps))
-        placed = place(pipe.model, switches, continues=image is not None, num_frames=num_frames)
-        timeline: dict[int | str, Prompt] = {**placed}
+        timeline = place(pipe.model, switches, continues=image is not None, num_frames=num_frames)
         opening = None if image is None else _read_opening(pipe, image, height, width)
         load_s = time.perf_counter() - start
 
@@ -124,16 +123,18 @@ def generate(
         try:
             first_s = _fill(writer, stream, num_frames, start)
         except Stopped as stopped:
+            so_far = f"after {writer.num_frames} of {printing.counted(num_frames, 'frame')}"
             if writer.num_frames == num_frames:
-                stopped.add_note(f"when {output} was whole")
+                stopped.add_note(f"when {shown} was whole")
+            elif output == STDOUT:
+                stopped.add_note(so_far)
             elif not keep_partial:
-                told = f"after {writer.num_frames} of {printing.counted(num_frames, 'frame')}"
-                stopped.add_note(f"{told}; --keep-partial would keep them")
+                stopped.add_note(f"{so_far}; --keep-partial would keep them")
             raise
         total_s = time.perf_counter() - start
         made = f"{printing.counted(num_frames, 'frame')}, {num_frames / pipe.fps:.2f} s of video"
         printing.say(
-            f"{'stdout' if output == STDOUT else output}: {made}; "
+            f"{shown}: {made}; "
             f"{num_frames / total_s:.1f} FPS end to end, first frame {1e3 * first_s:.0f} ms after load, "
             f"load {load_s:.2f} s"
         )

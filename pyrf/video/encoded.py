@@ -246,7 +246,9 @@ class LiveWriter(FrameWriter):
     kind = "MP4"
     _encoder: Encoder | None = None
 
-    def __init__(self, target: BinaryIO, fps: float, *, metadata: Metadata | None = None) -> None:
+    def __init__(
+        self, target: io.RawIOBase | BinaryIO, fps: float, *, metadata: Metadata | None = None
+    ) -> None:
         super().__init__(str(getattr(target, "name", "a stream")), fps, metadata)
         self._target = target
 
@@ -298,7 +300,7 @@ class LiveWriter(FrameWriter):
 class _Whole(io.RawIOBase):
     """Writes all that it is given, as muxers expect, and cannot seek."""
 
-    def __init__(self, target: BinaryIO) -> None:
+    def __init__(self, target: io.RawIOBase | BinaryIO) -> None:
         self._target = target
 
     def writable(self) -> bool:

@@ -77,7 +77,7 @@ class FrameWriter(ABC):
     """
 
     multiple: ClassVar[int] = 1
-    kind: ClassVar[str] = "a video"
+    kind: str = "a video"
 
     def __init__(self, name: str, fps: float, metadata: Metadata | None = None) -> None:
         if not MIN_FPS <= fps <= MAX_FPS:
