@@ -33,8 +33,8 @@ def parse_time(text: str) -> float:
 def format_time(seconds: float) -> str:
     """A time as `parse_time` reads it, exactly: 90.5 -> `1:30.5`. It must be finite and not negative."""
     exact = Decimal(repr(float(seconds)))
-    minutes, rest = divmod(exact, 60)
-    hours, minutes = divmod(int(minutes), 60)
+    all_minutes, rest = divmod(exact, 60)
+    hours, minutes = divmod(int(all_minutes), 60)
     whole, _, decimals = format(rest, "f").partition(".")
     decimals = decimals.rstrip("0")
     text = f"{minutes:02}:{whole:0>2}" if hours else f"{minutes}:{whole:0>2}"

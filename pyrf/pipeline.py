@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, overload
@@ -22,7 +22,7 @@ from pyrf.models.text.encoder import TextEncoder
 from pyrf.moments import format_time
 from pyrf.streaming.chunk import Chunk, Timing
 from pyrf.streaming.model import StreamModel
-from pyrf.streaming.prompts import Prompt
+from pyrf.streaming.prompts import Prompt, PromptTimes
 from pyrf.streaming.source import whole_chunks
 from pyrf.streaming.stream import Stream, as_seeds
 from pyrf.streaming.timeline import place, switches_of
@@ -181,7 +181,7 @@ class StreamingPipeline:
         width: int | None = None,
         image: Frames | None = None,
         video: Frames | None = None,
-        timeline: Mapping[int | str, Prompt] | None = None,
+        timeline: PromptTimes | None = None,
     ) -> Video: ...
 
     @overload
@@ -195,7 +195,7 @@ class StreamingPipeline:
         width: int | None = None,
         image: Frames | None = None,
         video: Frames | None = None,
-        timeline: Mapping[int | str, Prompt] | None = None,
+        timeline: PromptTimes | None = None,
     ) -> list[Video]: ...
 
     def __call__(
@@ -208,7 +208,7 @@ class StreamingPipeline:
         width: int | None = None,
         image: Frames | None = None,
         video: Frames | None = None,
-        timeline: Mapping[int | str, Prompt] | None = None,
+        timeline: PromptTimes | None = None,
     ) -> Video | list[Video]:
         """Make a video of `num_frames` frames, or one for each of a list of prompts.
 
@@ -216,8 +216,7 @@ class StreamingPipeline:
         """
         check_whole("num_frames", num_frames, most=None)
         continues = image is not None or video is not None
-        placed = place(self.model, switches_of(timeline or {}), continues=continues, num_frames=num_frames)
-        later: dict[int | str, Prompt] = {**placed}
+        later = place(self.model, switches_of(timeline or {}), continues=continues, num_frames=num_frames)
         stream = self.stream(
             prompt, seed, height=height, width=width, image=image, video=video, timeline=later
         )
@@ -243,7 +242,7 @@ class StreamingPipeline:
         width: int | None = None,
         image: Frames | None = None,
         video: Frames | None = None,
-        timeline: Mapping[int | str, Prompt] | None = None,
+        timeline: PromptTimes | None = None,
     ) -> Stream:
         """Start an endless stream of chunks; nothing is computed before the first is asked for.
 
@@ -273,7 +272,7 @@ class StreamingPipeline:
         self,
         prompt: str,
         seed: int = 0,
-        timeline: Mapping[int | str, Prompt] | None = None,
+        timeline: PromptTimes | None = None,
         continues: bool = False,
     ) -> dict[str, Any]:
         """What a file says of how its video was made: JSON values, for `pyrf.video.open_writer`.

@@ -106,7 +106,7 @@ def claimed_stdout() -> Iterator[BinaryIO]:
         os.dup2(2, number)
         sys.stdout = sys.stderr
         try:
-            yield binary  # type: ignore[misc]
+            yield binary
         finally:
             sys.stdout = text
             os.dup2(binary.fileno(), number)
@@ -120,7 +120,7 @@ def _put(stream: TextIO | IO[str] | None, text: str) -> OSError | ValueError | N
         try:
             stream.write(f"{text}\n")
         except UnicodeEncodeError:
-            encoding = stream.encoding or "ascii"
+            encoding = getattr(stream, "encoding", None) or "ascii"
             stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         stream.flush()
     except (OSError, ValueError) as error:

@@ -62,15 +62,25 @@ def ending(code: int) -> None:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Let signals wait until the block ends, for what is short and must not be cut."""
+    """Let signals wait until the block ends, for what is short and must not be cut.
+
+    Where `catch` was not called, this holds Ctrl-C. In other threads, which hear no signals, it does nothing.
+    """
     if _state.held or threading.current_thread() is not threading.main_thread():
         yield
         return
+    theirs = signal.getsignal(signal.SIGINT)
+    if theirs is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _note)
     _state.held = True
     try:
         yield
     finally:
         _state.held, number, _state.waiting = False, _state.waiting, None
+        if theirs is signal.default_int_handler:
+            signal.signal(signal.SIGINT, theirs)
+    if number is not None and theirs is signal.default_int_handler:
+        raise KeyboardInterrupt
     if number is not None:
         raise Stopped(number)
 
@@ -80,6 +90,10 @@ def _ignore() -> None:
     for number in NAMES:
         with suppress(ValueError):
             signal.signal(number, signal.SIG_IGN)
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    _state.waiting = number
 
 
 def _take(number: int, frame: FrameType | None) -> None:

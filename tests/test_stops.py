@@ -88,6 +88,24 @@ def test_what_our_parent_ignores_stays_ignored(number: int) -> None:
     assert (result.returncode, result.stdout.strip()) == (0, "going on")
 
 
+def test_in_somebody_s_own_program_ctrl_c_waits_too() -> None:
+    """And it never ends that program at once, however often it comes."""
+    program = """
+try:
+    with stops.held():
+        for _ in range(5): hear()
+        say("finished")
+    say("never")
+except KeyboardInterrupt: say("stopped")
+say(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+    begin = BEGIN.replace("stops.catch()\n", "").replace("NUMBER", str(int(signal.SIGINT)))
+    result = subprocess.run(
+        [sys.executable, "-c", f"{begin}\n{program}"], capture_output=True, text=True, timeout=120
+    )
+    assert result.stdout.split() == ["finished", "stopped", "True"]
+
+
 def test_in_other_threads_nothing_is_held_back() -> None:
     program = """
 import threading

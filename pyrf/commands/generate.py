@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
@@ -30,7 +30,6 @@ from pyrf.streaming.timeline import Switch, place
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
-    from pyrf.streaming.prompts import Prompt
     from pyrf.streaming.stream import Stream
     from pyrf.video.writer import Frames, Sink
 
@@ -96,6 +95,7 @@ def generate(
     """Make a video from a prompt. `pyrf words` lists the words that a model knows."""
     check_seconds(seconds)
     switches = _switches(at, seconds)
+    shown = "stdout" if output == STDOUT else output
     with _target(output) as target:
         start = time.perf_counter()
         from pyrf.pipeline import StreamingPipeline
@@ -113,11 +113,10 @@ def generate(
             exported=exported,
         )
         num_frames = max(1, round(seconds * pipe.fps))
-        placed = place(pipe.model, switches, continues=image is not None, num_frames=num_frames)
-        timeline: dict[int | str, Prompt] = {**placed}
+        timeline = place(pipe.model, switches, continues=image is not None, num_frames=num_frames)
         opening = None if image is None else _read_opening(pipe, image, height, width)
         load_s = time.perf_counter() - start
-        prompts = [text for one in (prompt, *placed.values()) for text in as_prompts(one)]
+        prompts = [text for one in (prompt, *timeline.values()) for text in as_prompts(one)]
         for notice in pipe.model.notices(*prompts, height=height, width=width):
             printing.tell(f"warning: {notice}; see pyrf words")
 
@@ -131,16 +130,18 @@ def generate(
         try:
             first_s = _fill(writer, stream, num_frames, start)
         except Stopped as stopped:
+            so_far = f"after {writer.num_frames} of {printing.counted(num_frames, 'frame')}"
             if writer.num_frames == num_frames:
-                stopped.add_note(f"when {output} was whole")
+                stopped.add_note(f"when {shown} was whole")
+            elif output == STDOUT:
+                stopped.add_note(so_far)
             elif not keep_partial:
-                told = f"after {writer.num_frames} of {printing.counted(num_frames, 'frame')}"
-                stopped.add_note(f"{told}; --keep-partial would keep them")
+                stopped.add_note(f"{so_far}; --keep-partial would keep them")
             raise
         total_s = time.perf_counter() - start
         made = f"{printing.counted(num_frames, 'frame')}, {num_frames / pipe.fps:.2f} s of video"
         printing.say(
-            f"{'stdout' if output == STDOUT else output}: {made}; "
+            f"{shown}: {made}; "
             f"{num_frames / total_s:.1f} FPS end to end, first frame {1e3 * first_s:.0f} ms after load, "
             f"load {load_s:.2f} s"
         )
@@ -165,15 +166,19 @@ def _target(output: str) -> Iterator[str | BinaryIO]:
 
 def _fill(writer: Sink, stream: Stream, num_frames: int, start: float) -> float:
     """Write a stream's first frames; return the seconds from `start` to the first chunk."""
+    from pyrf.video.writer import FileWriter
+
     first_s = math.nan
     with _Progress(num_frames) as progress, stream, writer:
         while writer.num_frames < num_frames:
             frames = next(stream).frames[: num_frames - writer.num_frames]
             if not writer.num_frames:
                 first_s = time.perf_counter() - start
-            with held():  # from its last frame to its name, a signal would lose finished work
+            is_last = writer.num_frames + len(frames) == num_frames
+            # From its last frame to its name, a signal would lose finished work. A pipe may block for ever.
+            with held() if is_last and isinstance(writer, FileWriter) else nullcontext():
                 writer.write(frames)
-                if writer.num_frames == num_frames:
+                if is_last:
                     writer.close()
             progress.advance(len(frames))
     return first_s

@@ -135,7 +135,8 @@ async def create_video(body: VideoRequest, request: Request, server: TheServer) 
     session = server.registry.create(
         SessionRequest(**options, pace="max", grace_s=0.0), client_address(request.scope), is_clip=True
     )
-    pieces = stream_clip(session, body.num_frames, server.encoder.executor)
+    made = server.registry.pipe.metadata(body.prompt, body.seed)
+    pieces = stream_clip(session, body.num_frames, server.encoder.executor, made)
     notices = server.registry.notices(body.prompt, session.size)
     return ClipResponse(await anext(pieces), pieces, notices)
 

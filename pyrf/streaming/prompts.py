@@ -10,6 +10,9 @@ from typing import Protocol
 Prompt = str | list[str] | tuple[str, ...]
 """One prompt, or one for each clip."""
 
+PromptTimes = Mapping[int, Prompt] | Mapping[str, Prompt] | Mapping[int | str, Prompt]
+"""Prompts by when they begin: the index of a chunk, or a time as `pyrf.moments` reads it."""
+
 
 def as_prompts(prompt: Prompt) -> tuple[str, ...]:
     """One prompt, or a list of them, as a tuple; the items are left to `StreamModel.check_prompt`.

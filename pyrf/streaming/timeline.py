@@ -13,7 +13,7 @@ from pyrf.printing import counted
 
 if TYPE_CHECKING:
     from pyrf.streaming.model import StreamModel
-    from pyrf.streaming.prompts import Prompt
+    from pyrf.streaming.prompts import Prompt, PromptTimes
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Switch:
     prompt: Prompt
 
 
-def switches_of(timeline: Mapping[int | str, Prompt]) -> list[Switch]:
+def switches_of(timeline: PromptTimes) -> list[Switch]:
     """The switches of a timeline whose keys are chunks, or times as `pyrf.moments` reads them.
 
     Raises:

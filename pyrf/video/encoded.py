@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, ClassVar
 
 from pyrf.printing import ReaderGoneError
 from pyrf.video.filters import BT709, LIMITED, palette, to_bt709
+from pyrf.video.guarded import GuardedFile
 from pyrf.video.held_file import HeldFile
 from pyrf.video.metadata import CommentedGif, Metadata, for_container
 from pyrf.video.writer import FileWriter, Frames, FrameWriter, PathLike
@@ -72,8 +73,9 @@ class Encoder:
         rate = Fraction(fps).limit_denominator(1001)
         self._time_base = 1 / rate
         self._num_frames = 0
+        self._file = GuardedFile(target)
         self._container: Any = av.open(
-            target,
+            self._file,
             "w",
             format=encoding.container,
             container_options=dict(encoding.container_options),
@@ -110,13 +112,15 @@ class Encoder:
         picture = self._filter.vpull()
         if is_key:
             picture.pict_type = PictureType.I
-        self._container.mux(self._stream.encode(picture))
-        self._num_frames += 1
+        with self._file.passing_on():
+            self._container.mux(self._stream.encode(picture))
+            self._num_frames += 1
 
     def finish(self) -> None:
         """Write what the codec still holds, and end the file."""
-        self._container.mux(self._stream.encode())
-        self.close()
+        with self._file.passing_on():
+            self._container.mux(self._stream.encode())
+            self.close()
 
     def close(self) -> None:
         """Let go of the target, finished or not."""
@@ -229,7 +233,9 @@ class LiveWriter(FrameWriter):
     kind = "MP4"
     _encoder: Encoder | None = None
 
-    def __init__(self, target: BinaryIO, fps: float, *, metadata: Metadata | None = None) -> None:
+    def __init__(
+        self, target: io.RawIOBase | BinaryIO, fps: float, *, metadata: Metadata | None = None
+    ) -> None:
         super().__init__(str(getattr(target, "name", "a stream")), fps, metadata)
         self._target = target
 
@@ -251,6 +257,7 @@ class LiveWriter(FrameWriter):
 
     def discard(self) -> None:
         """End the video where it is."""
+        self._closed = True
         with suppress(Exception):
             if self._encoder is not None:
                 self._encoder.close()
@@ -280,7 +287,7 @@ class LiveWriter(FrameWriter):
 class _Whole(io.RawIOBase):
     """Writes all that it is given, as muxers expect, and cannot seek."""
 
-    def __init__(self, target: BinaryIO) -> None:
+    def __init__(self, target: io.RawIOBase | BinaryIO) -> None:
         self._target = target
 
     def writable(self) -> bool:

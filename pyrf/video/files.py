@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ _SINKS: dict[str, _OpenFile] = {
 
 
 def open_writer(
-    path: PathLike | BinaryIO,
+    path: PathLike | BinaryIO | io.RawIOBase,
     fps: float,
     *,
     metadata: Metadata | None = None,
@@ -78,7 +79,7 @@ def open_writer(
     Raises:
         ValueError: when the kind is unknown or the place cannot be written.
     """
-    if hasattr(path, "write"):
+    if not isinstance(path, str | os.PathLike):
         return LiveWriter(path, fps, metadata=metadata)
     text = os.fspath(path)
     if text == "-":

@@ -68,7 +68,7 @@ class CommentedGif(io.RawIOBase):
         metadata: what the comment says.
     """
 
-    def __init__(self, target: BinaryIO, metadata: Metadata) -> None:
+    def __init__(self, target: io.RawIOBase | BinaryIO, metadata: Metadata) -> None:
         self._target = target
         self._comment = _gif_comment(as_json(metadata)) if metadata else b""
         self._head: bytes | None = b""

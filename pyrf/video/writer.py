@@ -78,7 +78,7 @@ class FrameWriter(ABC):
     """
 
     multiple: ClassVar[int] = 1
-    kind: ClassVar[str] = "a video"
+    kind: str = "a video"
 
     def __init__(self, name: str, fps: float, metadata: Metadata | None = None) -> None:
         if not MIN_FPS <= fps <= MAX_FPS:
@@ -119,7 +119,7 @@ class FrameWriter(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Finish the output; it sets `_closed`, well or not."""
+        """Finish the output. This and `discard` set `_closed`."""
 
     @abstractmethod
     def discard(self) -> None:
@@ -220,6 +220,7 @@ class FileWriter(FrameWriter):
         Raises:
             ValueError: when it cannot be finished.
         """
+        self._closed = True
         if not self.num_frames:
             self.discard()
             return None
@@ -240,6 +241,7 @@ class FileWriter(FrameWriter):
 
     def discard(self) -> None:
         """Drop what was written; the target stays as it was."""
+        self._closed = True
         with suppress(Exception):
             self._abort()
         self._partial.remove()

@@ -20,6 +20,7 @@ from PIL import Image
 
 import pyrf
 from pyrf import cli
+from pyrf.evaluation import held_out
 from pyrf.pipeline import Chunk, Stream, StreamingPipeline
 from tests.support.random_bundle import HEIGHT, WIDTH
 from tests.support.video_files import decode
@@ -304,7 +305,7 @@ STOPS = [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM"), (sign
 def test_a_signal_ends_with_one_line(
     tmp_path: Path, random_bundle: Path, number: int, code: int, name: str, keep: bool
 ) -> None:
-    arguments = (
+    arguments: tuple[str | Path, ...] = (
         "generate",
         PROMPT,
         "-o",
@@ -349,8 +350,8 @@ def test_a_video_on_stdout_is_all_that_is_there(tmp_path: Path, random_bundle: P
     result = subprocess.run(arguments, capture_output=True, timeout=120, cwd=tmp_path)
     assert result.returncode == 0
     assert result.stderr.startswith(b"stdout: 24 frames, 1.50 s of video; ")
-    with av.open(io.BytesIO(result.stdout)) as container:
-        assert sum(1 for _ in container.decode(video=0)) == 24
+    with av.open(io.BytesIO(result.stdout), "r") as container:
+        assert len(list(container.decode(video=0))) == 24
         made = json.loads(container.metadata["comment"])
     assert made.pop("pyrf") == pyrf.__version__
     assert made == {
@@ -436,6 +437,25 @@ def test_other_commands_make_nothing_of_a_dash(
 def test_a_stage_that_is_not_there_is_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["train", "tiny", "--stage", "codec", "--stage", "nope", *options]) == 2
     assert "the recipe has no stage 'nope'; its stages are codec, " in capsys.readouterr().err
+
+
+def test_scores_are_told_though_their_sheet_has_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = tmp_path / "sheet.png"
+
+    def evaluate(*_: object) -> tuple[dict[str, float], list[tuple[str, np.ndarray]]]:
+        sheet.mkdir()
+        return {"color": 0.5}, [("a red circle", np.zeros((9, 64, 96, 3), np.uint8))]
+
+    monkeypatch.setattr(held_out, "evaluate", evaluate)
+    assert cli.run(["eval", "--prompts", "1", "--sheet", str(sheet)]) == 2
+    out, err = capsys.readouterr()
+    assert "1 held-out prompt, 5 s streams" in out
+    assert "color             50.0 %" in out
+    assert f"is whole and kept as {tmp_path}/sheet-1.png" in err
+    with Image.open(tmp_path / "sheet-1.png") as image:
+        assert image.width > 96
 
 
 def test_help_that_is_named_is_the_command_s_own(capsys: pytest.CaptureFixture[str]) -> None:

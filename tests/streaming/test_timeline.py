@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyrf.pipeline import StreamingPipeline
+from pyrf.streaming.prompts import Prompt
 from pyrf.streaming.timeline import place, switches_of
 from tests.support.taking import BLUE, RED
 
@@ -67,7 +68,5 @@ def test_what_would_be_lost_or_misread_is_refused(
 
 
 def test_a_stream_has_no_end_to_come_too_late_for(pipe: StreamingPipeline) -> None:
-    assert place(pipe.model, switches_of({"1:00:00": RED, 10**6: BLUE}), continues=False) == {
-        4801: RED,
-        10**6: BLUE,
-    }
+    timeline: dict[int | str, Prompt] = {"1:00:00": RED, 10**6: BLUE}
+    assert place(pipe.model, switches_of(timeline), continues=False) == {4801: RED, 10**6: BLUE}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ from PIL import Image
 from pyrf.partial import KeptError
 from pyrf.printing import ReaderGoneError
 from pyrf.video import Video, open_writer
-from pyrf.video.writer import Frames
+from pyrf.video.encoded import GifWriter, Mp4Writer
+from pyrf.video.pictures import FolderWriter
+from pyrf.video.writer import FileWriter, Frames
 from tests.support.video_files import decode, ramp
 
 
@@ -164,13 +167,67 @@ def test_a_binary_file_gets_mp4_that_plays_before_it_ends() -> None:
     with open_writer(pipe, 16) as writer:
         for start in (0, 9):
             writer.write(ramp()[start : start + 9])
-        with av.open(io.BytesIO(pipe.data)) as container:
-            assert sum(1 for _ in container.decode(video=0)) >= 9
+        with av.open(io.BytesIO(pipe.data), "r") as container:
+            assert len(list(container.decode(video=0))) >= 9
         writer.write(ramp()[18:])
-    with av.open(io.BytesIO(pipe.data)) as container:
+    with av.open(io.BytesIO(pipe.data), "r") as container:
         back = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     assert back.shape == ramp().shape
     assert np.abs(back.astype(int) - ramp()).mean() < 4
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a/"])
+def test_ctrl_c_within_a_frame_waits_for_its_end(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C code would print the exception and go on, and half a picture could not be kept."""
+    kinds: dict[str, type[FileWriter]] = {"a.mp4": Mp4Writer, "a.gif": GifWriter, "a/": FolderWriter}
+    kind = kinds[name]
+    append = kind._append
+
+    def interrupted(self: FileWriter, frame: Frames) -> None:
+        if self.num_frames == 10:
+            signal.raise_signal(signal.SIGINT)
+        append(self, frame)
+
+    monkeypatch.setattr(kind, "_append", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def make() -> None:
+        with open_writer(f"{tmp_path}/{name}", 16, keep_partial=True) as writer:
+            writer.write(ramp())
+
+    try:
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            make()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stopped.value.__notes__ == [f"(11 frames kept as {tmp_path}/{name.rstrip('/')})"]
+    if name == "a/":
+        for picture in sorted((tmp_path / "a").iterdir()):
+            with Image.open(picture) as image:
+                image.load()
+    else:
+        assert len(decode(tmp_path / name)) == 11
+
+
+def test_ctrl_c_at_a_pipe_that_nobody_reads_is_heard() -> None:
+    class Stuck(Pipe):
+        def write(self, data: object) -> int:
+            if len(self.data) > 20_000:
+                raise KeyboardInterrupt
+            return super().write(data)
+
+    noise = np.random.default_rng(0).integers(0, 256, (9, 64, 96, 3), np.uint8)
+
+    def send() -> None:
+        with open_writer(Stuck(), 16) as writer:
+            for _ in range(100):
+                writer.write(noise)
+
+    with pytest.raises(KeyboardInterrupt):
+        send()
 
 
 def test_a_reader_that_goes_away_is_one_clear_error() -> None:
@@ -189,8 +246,8 @@ def test_a_stopped_stream_ends_where_it_is() -> None:
     pipe = Pipe()
     with pytest.raises(KeyboardInterrupt):
         write_to(pipe)
-    with av.open(io.BytesIO(pipe.data)) as container:
-        assert sum(1 for _ in container.decode(video=0)) == 20
+    with av.open(io.BytesIO(pipe.data), "r") as container:
+        assert len(list(container.decode(video=0))) == 20
 
 
 def write_to(pipe: Pipe) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from pyrf.video import Video, open_writer
 from tests.support.video_files import ramp
@@ -92,6 +93,7 @@ def test_a_gif_lasts_as_long_as_its_video(tmp_path: Path, fps: float, count: int
         assert writer.num_frames == count
     delays = []
     with Image.open(tmp_path / "a.gif") as image:
+        assert isinstance(image, GifImageFile)
         assert image.n_frames == shown
         for i in range(shown):
             image.seek(i)

@@ -17,6 +17,7 @@ from pyrf.serve.errors import ServeError
 from pyrf.serve.sessions.chunks import MadeChunk
 from pyrf.serve.sessions.session import Session
 from pyrf.video.encoded import LIVE_MP4, Encoder
+from pyrf.video.metadata import Metadata
 from pyrf.video.writer import Frames
 
 
@@ -44,11 +45,12 @@ class FragmentedMp4:
     Args:
         height, width: of a frame, even.
         fps: frames a second.
+        metadata: what the clip says of how it was made.
     """
 
-    def __init__(self, height: int, width: int, fps: float) -> None:
+    def __init__(self, height: int, width: int, fps: float, metadata: Metadata | None = None) -> None:
         self._pipe = _Pipe()
-        self._encoder = Encoder(self._pipe, LIVE_MP4, height=height, width=width, fps=fps)
+        self._encoder = Encoder(self._pipe, LIVE_MP4, height=height, width=width, fps=fps, metadata=metadata)
 
     def encode(self, frames: Frames) -> bytes:
         """Append frames [T, H, W, 3], the first of them a key frame."""
@@ -62,8 +64,13 @@ class FragmentedMp4:
         return self._pipe.take()
 
 
-async def stream_clip(session: Session, num_frames: int, executor: Executor) -> AsyncGenerator[bytes]:
+async def stream_clip(
+    session: Session, num_frames: int, executor: Executor, metadata: Metadata
+) -> AsyncGenerator[bytes]:
     """The pieces of a clip of `num_frames` frames; the session ends with it, or when it is not wanted.
+
+    Args:
+        metadata: what the clip says of how it was made.
 
     Raises:
         ServeError: 503 when the session ended before the clip was whole; 500 when the model's values are not
@@ -73,7 +80,7 @@ async def stream_clip(session: Session, num_frames: int, executor: Executor) -> 
     viewer = session.attach("clip")
     o = session.options
     try:
-        encoder = await loop.run_in_executor(executor, FragmentedMp4, o.height, o.width, o.fps)
+        encoder = await loop.run_in_executor(executor, FragmentedMp4, o.height, o.width, o.fps, metadata)
         missing = num_frames
         while missing > 0:
             item = await viewer.next()
