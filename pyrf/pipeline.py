@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from pyrf.backends.choice import check_backend, load_backend
 from pyrf.bundle.bundle import Bundle, load_bundle
 from pyrf.checks import check_device, check_whole
 from pyrf.config import StreamConfig
-from pyrf.dtypes import dtype_of, name_of
+from pyrf.dtypes import dtype_of, name_of, slow_on_cpu
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.text.encoder import TextEncoder
 from pyrf.streaming.chunk import Chunk, Timing
@@ -22,6 +23,7 @@ from pyrf.streaming.model import StreamModel
 from pyrf.streaming.prompts import Prompt
 from pyrf.streaming.source import whole_chunks
 from pyrf.streaming.stream import Stream
+from pyrf.threads import fit_threads
 from pyrf.video.files import Video
 from pyrf.video.writer import Frames
 
@@ -50,9 +52,19 @@ class StreamingPipeline:
         device: torch.device,
         exported: str | Path | None = None,
     ) -> None:
+        if device.type == "cpu":
+            fit_threads()
+            reason = slow_on_cpu(dtype)
+            if reason is not None:
+                warnings.warn(
+                    f"{name_of(dtype)} is slow on this CPU: {reason}. float32 is faster here",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
         self.backend = backend
         self.dtype = dtype
         self.device = device
+        self._name = bundle.path.name
         self.model_config = bundle.model_config
         # The text encoder's activations may leave the range of float16; its rows do not.
         text_dtype = torch.bfloat16 if dtype == torch.float16 else dtype
@@ -105,6 +117,12 @@ class StreamingPipeline:
         if window_frames is not None:
             bundle = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=window_frames))
         return cls(bundle, backend=backend, dtype=chosen_dtype, device=chosen_device, exported=exported)
+
+    def __repr__(self) -> str:
+        return (
+            f"<StreamingPipeline of {self._name}: {self.height} x {self.width} at {self.fps:g} fps, "
+            f"{name_of(self.dtype)} on {self.device}, backend {self.backend}>"
+        )
 
     @property
     def fps(self) -> float:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = (
     ("checks", "dtypes", "extras", "files", "forks", "lazy", "machine", "settings", "telemetry"),
-    ("config",),
+    ("config", "threads"),
     ("protocol",),
     ("kernels",),
     ("ops",),
@@ -31,6 +31,7 @@ ORDER = (
     ("client", "serve"),
     ("commands",),
     ("cli",),
+    ("__main__",),
 )
 """Rooms and modules of `pyrf`, bottom up; those of one line do not import each other."""
 

@@ -76,6 +76,9 @@ class Frame:
     pixels: NDArray[np.uint8]
     header: FrameHeader
 
+    def __repr__(self) -> str:
+        return f"<Frame {self.header.frame}: {self.pixels.dtype} {list(self.pixels.shape)}>"
+
 
 class AsyncClient:
     """A server to begin sessions at.
@@ -89,6 +92,9 @@ class AsyncClient:
     def __init__(self, url: str, token: str | None = None, *, timeout: float = 30.0) -> None:
         self.url = url.rstrip("/")
         self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout, headers=_bearer(token))
+
+    def __repr__(self) -> str:
+        return f"<AsyncClient of {self.url}>"
 
     async def server_info(self) -> ServerInfo:
         """What is served."""
@@ -186,6 +192,10 @@ class AsyncSession:
         self._client, self._format = client, format
         self._path = f"/v1/sessions/{created.id}"
         self._socket: ClientConnection | None = None
+
+    def __repr__(self) -> str:
+        state = "open" if self.closing is None else f"ended ({self.closing.reason})"
+        return f"<AsyncSession {self.created.id} at {self._client.url}: {state}>"
 
     def __aiter__(self) -> Self:
         return self

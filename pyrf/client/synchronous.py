@@ -31,6 +31,9 @@ class Client:
 
         return self._portal.call(call)
 
+    def __repr__(self) -> str:
+        return f"<Client of {self._client.url}>"
+
     def server_info(self) -> ServerInfo:
         """What is served."""
         return self._run(self._client.server_info)
@@ -73,6 +76,9 @@ class Session:
     def closing(self) -> ClosingMessage | None:
         """Why the session ended, once it has."""
         return self._session.closing
+
+    def __repr__(self) -> str:
+        return repr(self._session).replace("<AsyncSession", "<Session")
 
     def __iter__(self) -> Iterator[Frame]:
         while (frame := self._client._run(self._next)) is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pyrf.commands.options import ModelOption
+from pyrf.commands.options import ModelOption, ThreadsOption, use_threads
 from pyrf.commands.train import require_training
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def evaluate(
     prompts: Annotated[int, typer.Option(help="Held-out prompts.")] = 200,
     seconds: Annotated[float, typer.Option(help="Length of the streams; the last 5 s are judged.")] = 5.0,
     sheet: Annotated[Path, typer.Option(help="Where a contact sheet of 12 streams goes.")] = Path("eval.png"),
+    threads: ThreadsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Judge how well a bundle that shows a small world follows held-out prompts."""
@@ -37,6 +38,7 @@ def evaluate(
     from pyrf.video.files import check_output
 
     check_output(str(sheet))
+    use_threads(threads)
     scores = held_out.evaluate(model, _world(world, recipe), prompts, seconds, sheet)
     if as_json:
         typer.echo(json.dumps(scores))

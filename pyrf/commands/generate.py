@@ -18,10 +18,13 @@ from pyrf.commands.options import (
     HeightOption,
     ModelOption,
     StudentOption,
+    ThreadsOption,
     WidthOption,
     WindowOption,
     check_seconds,
+    use_threads,
 )
+from pyrf.commands.progress import ProgressLines
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
@@ -81,6 +84,7 @@ def generate(
     device: DeviceOption = "cpu",
     backend: BackendOption = "torch",
     exported: ExportedOption = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Make a video from a prompt."""
     from pyrf.video.files import check_output, open_writer
@@ -90,6 +94,7 @@ def generate(
     check_output(output)
 
     start = time.perf_counter()
+    use_threads(threads)
     from pyrf.pipeline import StreamingPipeline
 
     pipe = StreamingPipeline.from_pretrained(
@@ -162,7 +167,7 @@ def _read_opening(pipe: StreamingPipeline, path: Path, height: int | None, width
 
 
 class _Progress:
-    """A bar with the frame rate on stderr; silent where that is no terminal."""
+    """A bar with the frame rate on stderr; lines where that is no terminal."""
 
     def __init__(self, num_frames: int) -> None:
         from rich.console import Console
@@ -178,10 +183,13 @@ class _Progress:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("frames", total=num_frames, fps=0.0)
+        self._lines = None if console.is_terminal else ProgressLines(num_frames)
         self._done = 0
 
     def advance(self, num_frames: int) -> None:
         self._done += num_frames
+        if self._lines is not None:
+            self._lines.reach(self._done)
         self._bar.update(
             self._task, completed=self._done, fps=self._done / (time.perf_counter() - self._start)
         )

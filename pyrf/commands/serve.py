@@ -19,6 +19,7 @@ from pyrf.commands.options import (
     ThreadsOption,
     WindowOption,
     check_threads,
+    use_threads,
 )
 from pyrf.extras import needs, require
 from pyrf.serve.settings import ServeSettings
@@ -148,10 +149,7 @@ def _serve(
     """Serve from this process."""
     from pyrf.pipeline import StreamingPipeline
 
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)  # before loading: ONNX Runtime takes the number when it loads
+    use_threads(threads)  # before loading: ONNX Runtime takes the number when it loads
     # Loaded here and not when the app starts, so that a model that cannot be had is one line.
     pipe = StreamingPipeline.from_pretrained(**pipeline)
     from pyrf.serve.app import create_app

@@ -91,7 +91,7 @@ class SessionInfo(Reply):
 class SessionCreated(SessionInfo):
     """A new session; `token` opens everything under its path."""
 
-    token: str
+    token: str = Field(repr=False)
 
 
 class Limits(Reply):

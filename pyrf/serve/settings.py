@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+SECRETS = ("token", "ice_servers")
+"""Settings that hold passwords."""
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -95,3 +98,10 @@ class ServeSettings:
                 "token must be printable ASCII without spaces around it, and not empty; "
                 "choose another, or None to let all in"
             )
+
+    def __repr__(self) -> str:
+        """What differs from the defaults; of what holds secrets only that it is set."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        changed = [one.name for one in fields(self) if values[one.name] != one.default]
+        shown = [f"{name}={'...' if name in SECRETS else repr(values[name])}" for name in changed]
+        return f"ServeSettings({', '.join(shown)})"

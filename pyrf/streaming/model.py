@@ -35,6 +35,12 @@ class StreamModel:
     height: int
     width: int
 
+    def __repr__(self) -> str:
+        return (
+            f"<StreamModel: {self.height} x {self.width} at {self.fps:g} fps, "
+            f"{type(self.backend).__name__} on {self.device}>"
+        )
+
     @property
     def fps(self) -> float:
         """Frames per second of what it makes."""

@@ -11,7 +11,7 @@ from typing import Self
 from pyrf import forks
 from pyrf.checks import check_whole
 from pyrf.config import MAX_SEED
-from pyrf.streaming.chunk import Chunk
+from pyrf.streaming.chunk import Chunk, shown
 from pyrf.streaming.delivery import Delivery
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.prompts import Prompt, PromptChange, Timeline, as_prompts
@@ -56,6 +56,11 @@ class Stream:
         self._delivery = Delivery()
         self._lost: str | None = None
         forks.follow(self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        height, width = self.size
+        return f"<Stream of {shown(self.prompt)}: {height} x {width}, {state}>"
 
     def _checked(self, prompt: Prompt) -> tuple[str, ...]:
         """A prompt for each clip, all of them good."""

@@ -84,6 +84,9 @@ class FileWriter(ABC):
         self._size: tuple[int, int] | None = None
         self._partial = self._make_partial()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} to {self.path}: {self.num_frames} frames at {self.fps:g} fps>"
+
     def write(self, frames: Frames) -> None:
         """Append frames, uint8 [T, H, W, 3], all of one size.
 

@@ -58,7 +58,7 @@ def test_generate_writes_each_format(tmp_path: Path, random_bundle: Path, name: 
     output = f"{tmp_path}/{name}"
     result = call("generate", PROMPT, "-o", output, "--seconds", "1", "--seed", "3", "--model", random_bundle)
     assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
+    assert result.stderr == "making 16 frames\n"  # no terminal: no bar
     line = result.stdout.splitlines()[-1]
     assert line.startswith(f"{output}: 16 frames, 1.00 s of video; ")
     assert "FPS end to end, first frame " in line
@@ -308,7 +308,7 @@ def test_interrupt_leaves_nothing(tmp_path: Path, random_bundle: Path, number: i
                 process.wait(0.02)
         process.send_signal(number)
         try:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=300)
         finally:
             process.kill()
     assert process.returncode == code
