@@ -110,7 +110,11 @@ class CMakeBuild(build_ext):
         return {}
 
     def get_source_files(self) -> list[str]:
-        return ["CMakeLists.txt", *(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.*"))]
+        return [
+            "CMakeLists.txt",
+            "build_backend.py",
+            *(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.*")),
+        ]
 
 
 setup(
