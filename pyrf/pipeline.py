@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from pyrf.bundle.bundle import Bundle, load_bundle
 from pyrf.bundle.card import Card
 from pyrf.checks import check_device, check_whole
 from pyrf.config import StreamConfig
-from pyrf.dtypes import dtype_of, name_of
+from pyrf.dtypes import dtype_of, name_of, slow_on_cpu
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.text.encoder import TextEncoder
 from pyrf.moments import format_time
@@ -26,6 +27,7 @@ from pyrf.streaming.prompts import Prompt, PromptTimes
 from pyrf.streaming.source import whole_chunks
 from pyrf.streaming.stream import Stream, as_seeds
 from pyrf.streaming.timeline import place, switches_of
+from pyrf.threads import fit_threads
 from pyrf.video.files import Video
 from pyrf.video.writer import Frames
 
@@ -60,6 +62,15 @@ class StreamingPipeline:
     ) -> None:
         self.name = bundle.path.name if name is None else _shareable(name)
         self.student = None if student is None else _shareable(student)
+        if device.type == "cpu":
+            fit_threads()
+            reason = slow_on_cpu(dtype)
+            if reason is not None:
+                warnings.warn(
+                    f"{name_of(dtype)} is slow on this CPU: {reason}. float32 is faster here",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
         self.backend = backend
         self.dtype = dtype
         self.device = device
@@ -123,6 +134,12 @@ class StreamingPipeline:
             exported=exported,
             name=name,
             student=student,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<StreamingPipeline of {self.name}: {self.height} x {self.width} at {self.fps:g} fps, "
+            f"{name_of(self.dtype)} on {self.device}, backend {self.backend}>"
         )
 
     @property

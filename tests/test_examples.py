@@ -25,7 +25,7 @@ from pyrf.worlds.shapes.detector import detect
 from tests.support.video_files import decode
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "GRADIO_ANALYTICS_ENABLED": "False"}
 
 

@@ -154,7 +154,11 @@ assert next(stream).index == 1
 
 def run(script: str, bundle: Path, tmp_path: Path, options: str = "{}") -> None:
     code = PREAMBLE.replace("{options}", options) + script
-    environment = os.environ | {"OMP_NUM_THREADS": "2", "PYRF_CACHE": str(tmp_path)}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "2",
+        "OMP_WAIT_POLICY": "passive",  # threads that spin starve each other on a machine under load
+        "PYRF_CACHE": str(tmp_path),
+    }
     done = subprocess.run(
         [sys.executable, "-c", code, str(bundle)],
         env=environment,

@@ -16,7 +16,7 @@ ORDER = (
         *("checks", "dtypes", "extras", "files", "forks", "lazy", "machine", "moments", "settings", "stops"),
         "telemetry",
     ),
-    ("config",),
+    ("config", "threads"),
     ("protocol",),
     ("kernels",),
     ("ops",),
@@ -35,6 +35,7 @@ ORDER = (
     ("client", "serve"),
     ("commands",),
     ("cli",),
+    ("__main__",),
 )
 """Rooms and modules of `pyrf`, bottom up; those of one line do not import each other."""
 

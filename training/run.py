@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from pyrf.machine import available_cpus
+from pyrf.threads import warn_of_threads
 from pyrf.training.recipe import Recipe, RecipeError
 from pyrf.training.runner import processes
 from pyrf.training.runner.host_state import of_a_training
@@ -27,6 +29,9 @@ def run_stage(recipe: Recipe, name: str, folder: Path) -> None:
             f"{recipe.processes} GPUs need torchrun: torchrun --nproc-per-node {recipe.processes} "
             "--no-python pyrf train ..., or --processes 1"
         )
+    cpus = available_cpus()
+    if not on_gpus and recipe.threads * recipe.processes > cpus:
+        warn_of_threads(recipe.threads * recipe.processes, cpus)
     processes.launch(recipe.processes, _run_stage, recipe, name, folder)
 
 

@@ -54,6 +54,10 @@ class Bundle:
     student: Path | None = None
     card: Card = field(default_factory=Card)
 
+    def __repr__(self) -> str:
+        student = "" if self.student is None else f" with student {self.student}"
+        return f"<Bundle {self.path}{student}: {self.height} x {self.width} at {self.fps:g} fps>"
+
     def transformer_weights(self) -> tuple[dict[str, Tensor], Path]:
         """Weights of the transformer, or of the student in its place, under official names; and their file.
 

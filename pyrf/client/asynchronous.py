@@ -71,6 +71,9 @@ class AsyncClient:
         self._calls = HttpCalls(self._address, token, timeout, patience)
         self._sessions: weakref.WeakSet[AsyncSession] = weakref.WeakSet()
 
+    def __repr__(self) -> str:
+        return f"<AsyncClient of {self.url}>"
+
     async def server_info(self) -> ServerInfo:
         """What is served.
 
@@ -163,6 +166,10 @@ class AsyncSession:
         self._path = f"/v1/sessions/{created.id}"
         self._socket: ClientConnection | None = None
         self._reading = False
+
+    def __repr__(self) -> str:
+        state = "open" if self.closing is None else f"ended ({self.closing.reason})"
+        return f"<AsyncSession {self.created.id} at {self._client.url}: {state}>"
 
     def __aiter__(self) -> Self:
         return self

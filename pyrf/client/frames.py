@@ -25,6 +25,9 @@ class Frame:
     pixels: NDArray[np.uint8]
     header: FrameHeader
 
+    def __repr__(self) -> str:
+        return f"<Frame {self.header.frame}: {self.pixels.dtype} {list(self.pixels.shape)}>"
+
 
 def decode_frame(message: bytes) -> Frame:
     """The frame in a binary message.

@@ -88,6 +88,9 @@ class Client:
     def _run(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, **options: Any) -> T:
         return self._loop.run(function, *arguments, **options)
 
+    def __repr__(self) -> str:
+        return f"<Client of {self._client.url}>"
+
     def server_info(self) -> ServerInfo:
         """What is served."""
         return self._run(self._client.server_info)
@@ -130,6 +133,9 @@ class Session:
     def closing(self) -> ClosingMessage | None:
         """Why the session ended, once it has."""
         return self._session.closing
+
+    def __repr__(self) -> str:
+        return repr(self._session).replace("<AsyncSession", "<Session")
 
     def __iter__(self) -> Iterator[Frame]:
         while (frame := self._client._run(self._next)) is not None:

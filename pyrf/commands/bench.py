@@ -21,6 +21,7 @@ from pyrf.commands.options import (
     check_seconds,
     check_threads,
     seconds_option,
+    use_threads,
 )
 
 if TYPE_CHECKING:
@@ -68,12 +69,9 @@ def bench(
 
     bench_module.check_counts(chunks=chunks, repeats=repeats, warm_up=warm_up)
     start = time.perf_counter()
-    import torch
-
     from pyrf.pipeline import StreamingPipeline
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     pipe = StreamingPipeline.from_pretrained(
         model, student=student, backend=backend, dtype=dtype, device=device, exported=exported
     )

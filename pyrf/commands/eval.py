@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pyrf import printing
-from pyrf.commands.options import ModelOption, check_named, seconds_option
+from pyrf.commands.options import ModelOption, ThreadsOption, check_named, seconds_option, use_threads
 from pyrf.commands.train import require_training
 from pyrf.files import expanded
 
@@ -32,6 +32,7 @@ def evaluate(
         float, seconds_option("Length of the streams, seconds or [hh:]mm:ss; the last 5 s are judged.")
     ] = 5.0,
     sheet: Annotated[Path, typer.Option(help="Where a contact sheet of 12 streams goes.")] = Path("eval.png"),
+    threads: ThreadsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Judge how well a bundle that shows a small world follows held-out prompts."""
@@ -44,6 +45,7 @@ def evaluate(
 
     sheet = Path(expanded(sheet))
     check_output(str(sheet))
+    use_threads(threads)
     scores, shown = held_out.evaluate(model, _world(world, recipe), prompts, seconds, sheet)
     if as_json:
         text = json.dumps(scores)

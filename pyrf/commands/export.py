@@ -13,9 +13,11 @@ from pyrf.commands.options import (
     DeviceOption,
     HeightOption,
     StudentOption,
+    ThreadsOption,
     WidthOption,
     WindowOption,
     check_named,
+    use_threads,
 )
 from pyrf.extras import needs
 from pyrf.files import expanded
@@ -41,6 +43,7 @@ def export(
     student: StudentOption = None,
     check: Annotated[int, typer.Option(help="Chunks to compare with torch, on this CPU; 0: none.")] = 4,
     device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
 ) -> None:
     """Write a model as graphs for one frame size, and compare them with torch; those too far from it are not
     written. The device calibrates fp8; for tensorrt it is the GPU that engines are built for."""
@@ -56,8 +59,11 @@ def export(
 
     from pyrf.bundle.bundle import load_bundle
     from pyrf.checks import check_device
+    from pyrf.threads import fit_threads
 
     out = Path(expanded(out))
+    use_threads(threads)
+    fit_threads()
     bundle = load_bundle(model, student=student)
     if window is not None:
         bundle = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=window))

@@ -19,11 +19,14 @@ from pyrf.commands.options import (
     HeightOption,
     ModelOption,
     StudentOption,
+    ThreadsOption,
     WidthOption,
     WindowOption,
     check_seconds,
     seconds_option,
+    use_threads,
 )
+from pyrf.commands.progress import ProgressLines
 from pyrf.moments import parse_time, split_time
 from pyrf.stops import Stopped, held
 from pyrf.streaming.timeline import Switch, place
@@ -91,6 +94,7 @@ def generate(
     keep_partial: Annotated[
         bool, typer.Option("--keep-partial", help="When stopped, keep the frames that are there.")
     ] = False,
+    threads: ThreadsOption = None,
 ) -> None:
     """Make a video from a prompt. `pyrf words` lists the words that a model knows."""
     check_seconds(seconds)
@@ -98,6 +102,7 @@ def generate(
     shown = "stdout" if output == STDOUT else output
     with _target(output) as target:
         start = time.perf_counter()
+        use_threads(threads)
         from pyrf.pipeline import StreamingPipeline
         from pyrf.streaming.notices import told_elsewhere
         from pyrf.streaming.prompts import as_prompts
@@ -194,7 +199,7 @@ def _read_opening(pipe: StreamingPipeline, path: str, height: int | None, width:
 
 
 class _Progress:
-    """A bar with the frame rate on stderr; silent where that is no terminal."""
+    """A bar with the frame rate on stderr; lines where that is no terminal."""
 
     def __init__(self, num_frames: int) -> None:
         from rich.console import Console
@@ -210,11 +215,14 @@ class _Progress:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("frames", total=num_frames, fps=0.0)
+        self._lines = None if console.is_terminal else ProgressLines(num_frames)
         self._done = 0
 
     def advance(self, num_frames: int) -> None:
         self._done += num_frames
         with suppress(OSError):  # the terminal has gone; the video goes on
+            if self._lines is not None:
+                self._lines.reach(self._done)
             self._bar.update(
                 self._task, completed=self._done, fps=self._done / (time.perf_counter() - self._start)
             )

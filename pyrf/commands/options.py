@@ -61,7 +61,9 @@ def _what_is_wrong(given: str) -> str:
     return ""
 
 
-ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads; by default torch's choice.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(help="CPU threads; by default one per core that may be used.")
+]
 
 MAX_THREADS = 1024
 MAX_SECONDS = 1_000_000
@@ -86,6 +88,15 @@ def check_threads(threads: int | None) -> None:
     """
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise ValueError(f"--threads must lie in 1..{MAX_THREADS}, got {threads}")
+
+
+def use_threads(threads: int | None) -> None:
+    """Compute with this many CPU threads; None: with as many as fit. Before a model is loaded."""
+    check_threads(threads)
+    if threads is not None:
+        from pyrf.threads import set_threads
+
+        set_threads(threads)
 
 
 def check_seconds(seconds: float) -> None:

@@ -23,6 +23,7 @@ from pyrf.commands.options import (
     ThreadsOption,
     WindowOption,
     check_threads,
+    use_threads,
 )
 from pyrf.extras import needs, require
 from pyrf.serve.settings import ServeSettings
@@ -232,10 +233,7 @@ def _serve(
     metrics = Metrics()
 
     def make(report: Callable[[float], None]) -> FastAPI:
-        if threads is not None:
-            import torch
-
-            torch.set_num_threads(threads)  # before loading: ONNX Runtime takes the number when it loads
+        use_threads(threads)  # before loading: ONNX Runtime takes the number when it loads
         from pyrf.pipeline import StreamingPipeline
         from pyrf.serve.app import create_app
 

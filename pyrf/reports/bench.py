@@ -29,6 +29,7 @@ class Method:
     dtype: str
     threads: int
     torch: str
+    native: str
     frame_size: str
     fps: float
     chunk_frames: int
@@ -151,6 +152,8 @@ def _method(
 ) -> Method:
     import torch
 
+    from pyrf.ops import native
+
     cuda = pipe.device.type == "cuda"
     return Method(
         model=model,
@@ -161,6 +164,7 @@ def _method(
         dtype=name_of(pipe.dtype),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
+        native=native.missing or "used",
         frame_size=f"{pipe.height} x {pipe.width}",
         fps=pipe.fps,
         chunk_frames=pipe.stream_config.chunk_frames,
@@ -187,6 +191,7 @@ def table(result: Result) -> str:
     lines = [
         f"model {m.model}{student}, {m.dtype}, {m.frame_size} at {m.fps:g} fps, codec {m.codec}",
         f"device {m.device}; {m.threads} threads, torch {m.torch}, backend {m.backend}{exported}",
+        f"native module {m.native}",
         f"chunk {m.chunk_frames} latent frames, window {m.window_frames}, "
         f"{m.network_calls_per_chunk} network calls per chunk, batch 1",
         f"warm-up {counted(m.warm_up_chunks, 'chunk')}, then {counted(m.repeats, 'stream')} of "

@@ -204,3 +204,11 @@ class ServeSettings:
 
     def _normalise(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # frozen for everyone else
+
+    def __repr__(self) -> str:
+        """What differs from the defaults; of what holds secrets only that it is set."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        secret = {one.name for one in fields(self) if not one.repr}
+        changed = [one.name for one in fields(self) if values[one.name] != one.default]
+        shown = [f"{name}={repr(values[name]) if name not in secret else '...'}" for name in changed]
+        return f"ServeSettings({', '.join(shown)})"

@@ -40,6 +40,12 @@ class StreamModel:
     width: int
     card: Card = field(default_factory=Card)
 
+    def __repr__(self) -> str:
+        return (
+            f"<StreamModel: {self.height} x {self.width} at {self.fps:g} fps, "
+            f"{type(self.backend).__name__} on {self.device}>"
+        )
+
     @property
     def fps(self) -> float:
         """Frames per second of what it makes."""

@@ -13,7 +13,7 @@ from pyrf.checks import check_whole
 from pyrf.config import MAX_SEED
 from pyrf.loop.finite import NotFiniteError
 from pyrf.printing import counted
-from pyrf.streaming.chunk import Chunk
+from pyrf.streaming.chunk import Chunk, shown
 from pyrf.streaming.delivery import Delivery
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.notices import warn
@@ -63,6 +63,11 @@ class Stream:
         self._told: set[str] = set()
         self._tell(*first, *(text for prompts in later.values() for text in prompts), size=(height, width))
         forks.follow(self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        height, width = self.size
+        return f"<Stream of {shown(self.prompt)}: {height} x {width}, {state}>"
 
     def _checked(self, prompt: Prompt) -> tuple[str, ...]:
         """A prompt for each clip, all of them good."""

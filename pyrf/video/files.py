@@ -30,6 +30,11 @@ class Video:
     fps: float
     metadata: Metadata = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        count, height, width = self.frames.shape[:3]
+        seconds = count / self.fps
+        return f"<Video: {count} frames of {height} x {width}, {seconds:.2f} s at {self.fps:g} fps>"
+
     def save(self, path: PathLike) -> Path:
         """Write the clip as .mp4, .gif, .png (contact sheet) or a folder of PNG frames.
 

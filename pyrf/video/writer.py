@@ -89,6 +89,9 @@ class FrameWriter(ABC):
         self.size: tuple[int, int] | None = None
         self._closed = False
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} to {self.path}: {self.num_frames} frames at {self.fps:g} fps>"
+
     def write(self, frames: Frames) -> None:
         """Append frames, uint8 [T, H, W, 3], all of one size.
 

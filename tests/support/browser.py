@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 # Chromium draws no frame that nothing asks for; the page's own loop keeps it drawing.
 _UNTIL = """([milliseconds]) => new Promise((done, fail) => {

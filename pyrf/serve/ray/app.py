@@ -104,12 +104,11 @@ class Replica:
         return self._made
 
     def _load(self) -> StreamingPipeline:
-        import torch
-
         from pyrf.pipeline import StreamingPipeline
+        from pyrf.threads import set_threads
 
         if self._threads is not None:
-            torch.set_num_threads(self._threads)
+            set_threads(self._threads)
         return StreamingPipeline.from_pretrained(**self._pipeline)
 
     def record_routing_stats(self) -> dict[str, Any]:
