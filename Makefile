@@ -1,13 +1,13 @@
 # make demo   a video from a prompt, with the bundled model
 # make test   linters, types and tests
 # make tiny   train the bundled model from nothing (hours); the same command resumes
-# All need Python 3.11 or newer, a C++ compiler and CMake; the rest is installed into .venv.
+# All need Python 3.11 or newer, and best a C++ compiler; the rest is installed into .venv.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
-BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(wildcard csrc/* csrc/*/*)
+BUILD_INPUTS := pyproject.toml setup.py build_backend.py CMakeLists.txt constraints.txt $(wildcard csrc/* csrc/*/*)
 
 .PHONY: demo test tiny clean
 

@@ -5,7 +5,8 @@
 Starts `pyrf serve` as a process of its own and measures it from here through the Python client, over
 loopback and with raw frames, so the client's work is part of the load. A frame interval is what a player
 shows: a frame is played when it has arrived and the one before was on for 1 / fps. First it starts
-`pyrf serve --ray` with two replicas and kills one.
+`pyrf serve --ray` with two replicas and kills one (not with `--no-ray`). Last come clients that do not behave
+(`serve_abuse.py`); the exit code is 1 when other viewers notice them too much.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import torch
+from serve_abuse import FILES, measure_abuse, verdicts
 from serve_nonsense import fuzz_http, fuzz_websocket
 from websockets.asyncio.client import connect
 
@@ -34,6 +36,8 @@ from pyrf.reports.bench import PROMPT
 
 OTHER_PROMPT = "a blue square bounces"
 VIEWERS = (1, 4, 16)
+# All of the load comes from one address.
+ROOMY = ("--max-sessions", "64", "--creates-per-minute", "1000000", "--max-detached-per-address", "64")
 
 
 class Player:
@@ -88,11 +92,13 @@ async def deaf(client: AsyncClient, url: str) -> AsyncIterator[AsyncSession]:
     """A viewer that attaches and never reads."""
     session = await client.create_session(PROMPT, grace_s=0)
     created = session.created
-    path = f"{url.replace('http', 'ws')}/v1/sessions/{created.id}/ws?format=raw&token={created.token}"
+    path = f"{url.replace('http', 'ws')}/v1/sessions/{created.id}/ws?format=raw"
+    headers = {"Authorization": f"Bearer {created.token}"}
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)  # the system's buffers hold half a minute
     sock.connect((urlsplit(url).hostname, urlsplit(url).port))
-    async with connect(path, sock=sock, max_queue=1, compression=None, close_timeout=0.1):
+    options: dict[str, Any] = {"max_queue": 1, "compression": None, "close_timeout": 0.1}
+    async with connect(path, sock=sock, additional_headers=headers, **options):
         yield session
 
 
@@ -254,7 +260,7 @@ def tables(result: dict[str, Any]) -> str:
         figures = ("realtime_fps", "interval_p50_ms", "interval_p99_ms", "max_fps")
         viewers.append((str(row["viewers"]), *(f"{row[figure]:.1f}" for figure in figures)))
     first, prompts = result["first_frame_ms"], result["prompt_to_picture_chunks"]
-    lost, cycles, fuzz, kill = (result[name] for name in ("deaf", "cycles", "fuzz", "kill"))
+    lost, cycles, fuzz = (result[name] for name in ("deaf", "cycles", "fuzz"))
     others = [
         ("what", "result"),
         ("---", "---"),
@@ -277,30 +283,53 @@ def tables(result: dict[str, Any]) -> str:
             f"session {'alive' if fuzz['session_alive'] else 'DEAD'}",
         ),
         (f"{fuzz['requests']:,} requests of nonsense", f"{fuzz['server_errors']} server errors"),
-        ("a Ray replica is killed: its viewer is told", f"after {kill['told_ms'][0]:.0f} ms"),
-        (
-            "the viewer of the other replica",
-            f"{kill['viewers_left']} of 2 goes on, interval p99 {kill['interval_p99_ms']:.1f} ms",
-        ),
-        (
-            "a new session's first frame after that",
-            f"{kill['next_session_ms']:.0f} ms, {kill['next_sessions_lost']} lost before it",
-        ),
     ]
+    if kill := result.get("kill"):
+        others += [
+            ("a Ray replica is killed: its viewer is told", f"after {kill['told_ms'][0]:.0f} ms"),
+            (
+                "the viewer of the other replica",
+                f"{kill['viewers_left']} of 2 goes on, interval p99 {kill['interval_p99_ms']:.1f} ms",
+            ),
+            (
+                "a new session's first frame after that",
+                f"{kill['next_session_ms']:.0f} ms, {kill['next_sessions_lost']} lost before it",
+            ),
+        ]
     return "\n\n".join("\n".join(f"| {' | '.join(row)} |" for row in table) for table in (viewers, others))
 
 
 @contextmanager
-def serving(*options: str) -> Iterator[tuple[str, psutil.Process]]:
-    """`pyrf serve` on a free port: its address and process; it must end well."""
-    command = [sys.executable, "-c", "from pyrf.cli import main; main()", "serve", "--port", "0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+def serving(
+    *options: str, files: int | None = None, mute: bool = False
+) -> Iterator[tuple[str, psutil.Process]]:
+    """`pyrf serve` on a free port: its address and process; it must end well.
+
+    Args:
+        files: open files that it may have.
+        mute: whether its log goes to a pipe that nobody reads.
+    """
+    few = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files})); " if files else ""
+    )
+    command = [
+        sys.executable,
+        "-c",
+        f"{few}from pyrf.cli import main; main()",
+        "serve",
+        "--port",
+        "0",
+        *options,
+    ]
+    stderr = subprocess.PIPE if mute else None
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
         assert process.stdout is not None
         try:
             line = next(line for line in process.stdout if line.startswith("pyrf serves"))
             yield line.split()[-1], psutil.Process(process.pid)
         finally:
             process.terminate()
+            process.wait()
     if process.returncode:
         raise RuntimeError(f"the server ended with {process.returncode}")
 
@@ -314,16 +343,27 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20, help="new sessions, and prompts")
     parser.add_argument("--cycles", type=int, default=1000)
     parser.add_argument("--messages", type=int, default=10_000, help="to each of WebSocket and HTTP")
+    parser.add_argument("--no-ray", action="store_true", help="leave out what needs Ray")
+    parser.add_argument("--only-abuse", action="store_true", help="leave out all but the abuse")
     arguments = parser.parse_args()
     base = ["--model", arguments.model, "--threads", str(arguments.threads), "--log-level", "warning"]
-    with serving(*base, "--ray", "--replicas", "2", "--max-replicas", "2") as (url, server):
-        kill = asyncio.run(measure_kill(url, server, arguments.seconds))
-    print(json.dumps({"kill": kill}), flush=True)
-    with serving(*base, "--max-sessions", "64", "--creates-per-minute", "1000000") as (url, server):
-        result = asyncio.run(measure(url, server, arguments)) | {"kill": kill}
+    result: dict[str, Any] = {}
+    if not arguments.no_ray and not arguments.only_abuse:
+        with serving(*base, "--ray", "--replicas", "2", "--max-replicas", "2") as (url, server):
+            result["kill"] = asyncio.run(measure_kill(url, server, arguments.seconds))
+        print(json.dumps(result), flush=True)
+    if not arguments.only_abuse:
+        with serving(*base, *ROOMY) as (url, server):
+            result |= asyncio.run(measure(url, server, arguments))
+        print(tables(result))
+    with serving(*base, files=FILES, mute=True) as (url, server):
+        result["abuse"] = measure_abuse(url, watch, arguments.seconds, server)
+    lines = verdicts(result["abuse"])
+    print("\n".join(lines))
     method = {**vars(arguments), "processor": processor(), "torch": torch.__version__}
-    print(tables(result))
     print(json.dumps({"method": method, **result}))
+    if any(line.startswith("FAIL") for line in lines):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,9 @@ async def fuzz_websocket(client: AsyncClient, url: str, count: int) -> bool:
     rng = random.Random(0)
     session = await client.create_session(PROMPT)
     created = session.created
-    path = f"{url.replace('http', 'ws')}/v1/sessions/{created.id}/ws?format=jpeg&token={created.token}"
-    async with connect(path, max_queue=None, compression=None) as connection:
+    path = f"{url.replace('http', 'ws')}/v1/sessions/{created.id}/ws?format=jpeg"
+    headers = {"Authorization": f"Bearer {created.token}"}
+    async with connect(path, additional_headers=headers, max_queue=None, compression=None) as connection:
 
         async def read() -> None:
             with suppress(ConnectionClosed):

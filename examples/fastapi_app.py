@@ -17,7 +17,8 @@ PAGE = """<!doctype html><title>My app</title><h1>My app</h1>
   const post = (path, body) => fetch(path, { method: "POST", body: JSON.stringify(body),
     headers: { "Content-Type": "application/json" } }).then((reply) => reply.json());
   const { id, token } = await post("/video/v1/sessions", { prompt: "a red circle moves right" });
-  const socket = new WebSocket(`ws://${location.host}/video/v1/sessions/${id}/ws?token=${token}`);
+  const url = `ws://${location.host}/video/v1/sessions/${id}/ws`;
+  const socket = new WebSocket(url, ["pyrf.v1", `pyrf.token.${token}`]);
   socket.binaryType = "arraybuffer";
   let due = 0;
   socket.onmessage = async ({ data }) => {

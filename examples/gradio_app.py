@@ -1,13 +1,16 @@
 """A Gradio app: the picture changes as it is made, a new prompt acts at the next chunk. Needs gradio."""
 
 import argparse
+import os
 from collections.abc import Iterator
 
-import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
 import pyrf
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it would report that this app was started
+import gradio as gr
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--model", default="tiny")

@@ -25,6 +25,7 @@ from typing import Any
 
 from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.export.errors import ExportError
+from pyrf.printing import counted
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -164,7 +165,7 @@ def load_manifest(folder: str | Path, *, check_content: bool = True) -> Manifest
         path = folder / name
         found = path.stat().st_size if path.is_file() else None
         if found != size:
-            state = "is missing" if found is None else f"has {found} bytes instead of {size}"
+            state = "is missing" if found is None else f"has {counted(found, 'byte')} instead of {size}"
             raise ExportError(f"{path} {state}; export the bundle again")
         if check_content and file_entry(path) != (size, digest):
             raise ExportError(f"{path} is damaged (its SHA-256 has changed); export the bundle again")

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import shutil
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,18 +16,27 @@ from pyrf.export.errors import ExportError
 from pyrf.export.fingerprint import bundle_fingerprint, package_versions
 from pyrf.export.manifest import FORMAT, Manifest, load_manifest
 from pyrf.extras import needs
+from pyrf.files import expanded
+from pyrf.partial import KeptError, remove_dead
 
 logger = logging.getLogger(__name__)
 
-ABANDONED_S = 24 * 3600
-"""When a half-written export that nobody has added to is taken to be one whose process was killed."""
-
 
 def cache_folder() -> Path:
-    """Where pyrf keeps what it can make again: $PYRF_CACHE, else `pyrf` in the user's cache folder."""
+    """Where pyrf keeps what it can make again: $PYRF_CACHE, else `pyrf` in the user's cache folder.
+
+    Raises:
+        ExportError: when nothing says where that is, as there is no home folder.
+    """
     if given := os.environ.get("PYRF_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyrf"
+        return Path(expanded(given))
+    try:
+        return Path(expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "pyrf"
+    except ValueError as error:
+        raise ExportError(
+            "there is no home folder here (HOME is not set), so no place to keep exports: "
+            "set PYRF_CACHE to a folder"
+        ) from error
 
 
 def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Path:
@@ -58,27 +66,25 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
             load_manifest(folder)
         except ExportError as error:
             logger.warning("%s: exporting it again", error)
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
         else:
             return folder
-    _remove_abandoned(folder.parent)
+    for left in folder.parent.glob(".*"):  # by killed processes: gigabytes that nobody else would remove
+        remove_dead(left)
     logger.warning("exporting %s at %d x %d, once; it is kept in %s", bundle.path, height, width, folder)
     try:
         export_onnx(bundle, folder, dtype=dtype, height=height, width=width)
+    except KeptError as error:
+        if not folder.exists():
+            raise ExportError(str(error)) from error
+        shutil.rmtree(error.kept)  # another process was first
     except OSError as error:
         if not folder.exists():  # else another process was first
-            raise ExportError(f"cannot write {folder}: {error.strerror or error}") from error
+            raise ExportError(
+                f"cannot write {folder}: {error.strerror or error}; "
+                "set PYRF_CACHE to a folder that can be written and has room"
+            ) from error
     return folder
-
-
-def _remove_abandoned(exports: Path) -> None:
-    """Remove what killed processes left of `whole_folder`s: gigabytes that nobody else would."""
-    for temporary in exports.glob(".*.tmp.*"):
-        try:
-            if time.time() - temporary.stat().st_mtime > ABANDONED_S:
-                shutil.rmtree(temporary, ignore_errors=True)
-        except FileNotFoundError:  # another process was first
-            continue
 
 
 def check_export(folder: Path, bundle: Bundle, *, dtype: str) -> Manifest:

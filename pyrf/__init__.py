@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from pyrf import telemetry
 from pyrf.lazy import importer
 
+telemetry.switch_off()
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline as StreamingPipeline
     from pyrf.streaming.chunk import Chunk as Chunk
     from pyrf.streaming.chunk import Timing as Timing
+    from pyrf.streaming.notices import PromptWarning as PromptWarning
     from pyrf.streaming.stream import Stream as Stream
     from pyrf.video.files import Video as Video
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Chunk": "pyrf.streaming.chunk",
     "ModelConfig": "pyrf.config",
+    "PromptWarning": "pyrf.streaming.notices",
     "Stream": "pyrf.streaming.stream",
     "StreamConfig": "pyrf.config",
     "StreamingPipeline": "pyrf.pipeline",

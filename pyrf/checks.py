@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, TypeGuard
 
+from pyrf.printing import counted
+
 if TYPE_CHECKING:
     import torch
 
@@ -61,8 +63,9 @@ def check_device(device: str | torch.device) -> torch.device:
     if chosen.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu, cuda, cuda:1, ..., got {str(chosen)!r}")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        seen = counted(torch.cuda.device_count(), "CUDA device")
         raise ValueError(
-            f"device {str(chosen)!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices; "
+            f"device {str(chosen)!r} was asked for, but torch sees {seen}; "
             "use device 'cpu', or install a CUDA build of torch"
         )
     return chosen

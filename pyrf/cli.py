@@ -1,86 +1,68 @@
-"""The `pyrf` command: its parts are in `pyrf.commands`; a user's error is one line and exit code 2."""
+"""The `pyrf` command: a user's error is one line and exit code 2; a signal is one line and the signal's code.
+
+The commands are in `pyrf.commands`. They are imported late, so that Ctrl-C is heard from the first moment.
+"""
 
 from __future__ import annotations
 
-import signal
 import sys
-from contextlib import suppress
-from typing import Annotated
 
-import typer
-
-from pyrf.commands.bench import bench
-from pyrf.commands.doctor import doctor
-from pyrf.commands.eval import app as evaluation
-from pyrf.commands.export import export
-from pyrf.commands.generate import generate
-from pyrf.commands.serve import serve
-from pyrf.commands.train import train
-
-app = typer.Typer(
-    name="pyrf",
-    help="Stream text-to-video in real time with Reward Forcing.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.command()(generate)
-app.command()(doctor)
-app.command()(bench)
-app.command()(serve)
-app.command()(train)
-app.command()(export)
-app.add_typer(evaluation, name="eval")
+from pyrf import printing, stops
 
 USER_ERROR = 2
-INTERRUPTED = 130
-TERMINATED = 143
 
 # In what words torch, on any device and system, says it in place of a MemoryError.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from pyrf import __version__
-
-        typer.echo(f"pyrf {__version__}")
-        raise typer.Exit
-
-
-@app.callback(invoke_without_command=True)
-def _root(
-    context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
 def run(arguments: list[str]) -> int:
     """Run a command and return its exit code; a user's error is one line on stderr, without a traceback."""
     try:
-        code = app(arguments, prog_name="pyrf", standalone_mode=False)
-    except typer.TyperException as error:  # in how a command is called
-        message = f"{error.format_message()} (see pyrf --help)"
+        return _call(arguments)
+    except stops.Stopped as stopped:
+        printing.tell(_line(stopped))
+        return stopped.code
+    except printing.ReaderGoneError as gone:
+        printing.tell(_line(gone, "stopped: "))
+        return printing.READER_GONE
     except (ValueError, OSError) as error:
-        message = str(error)
+        message = _line(error)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         message = "out of memory; smaller frames, a shorter window, a smaller model and bfloat16 need less"
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    else:
-        return code if isinstance(code, int) else 0
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        message = " ".join([message, *getattr(error, "__notes__", ())])
+    printing.tell(f"error: {message}")
     return USER_ERROR
+
+
+def _call(arguments: list[str]) -> int:
+    import typer
+
+    from pyrf.commands.app import app
+
+    try:
+        code = app(arguments, prog_name="pyrf", standalone_mode=False)
+    except typer.TyperException as error:  # in how a command is called
+        context = getattr(error, "ctx", None)
+        asked = context.command_path if context is not None else "pyrf"
+        raise ValueError(f"{error.format_message()} (see {asked} --help)") from error
+    return code if isinstance(code, int) else 0
+
+
+def _line(error: BaseException, message: str = "") -> str:
+    """An error's words and notes in one line."""
+    return " ".join(" ".join([message + str(error), *getattr(error, "__notes__", ())]).split())
 
 
 def main() -> None:
     """Entry point of the `pyrf` command."""
-    # A plain `kill` must clean up as Ctrl-C does.
-    with suppress(ValueError):
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    sys.exit(run(sys.argv[1:]))
+    stops.catch()
+    printing.prepare()
+    code = run(sys.argv[1:])
+    stops.ending(code)
+    failure = printing.settle()
+    if failure is not None and code == 0:
+        code = printing.READER_GONE if isinstance(failure, BrokenPipeError) else USER_ERROR
+        printing.tell(f"error: cannot print the result: {failure.strerror}")
+    sys.exit(code)

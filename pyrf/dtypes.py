@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
 
 _DTYPES = {
@@ -20,6 +22,25 @@ def dtype_of(name: str | torch.dtype) -> torch.dtype:
     if dtype is None:
         raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {name!r}")
     return dtype
+
+
+def slow_on_cpu(dtype: torch.dtype) -> str | None:
+    """Why a CPU computes slower in a dtype than in float32, by what this processor can do; None if not."""
+    if dtype not in (torch.bfloat16, torch.float16):
+        return None
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        if dtype == torch.bfloat16:
+            checks = {"AVX-512 BF16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}
+        else:
+            checks = {"AMX FP16": "_is_amx_fp16_supported"}
+        if any(getattr(torch.cpu, check, lambda: False)() for check in checks.values()):
+            return None
+        missing = " nor ".join(checks)
+        return f"it has no {missing}, so torch converts every value to float32 and back"
+    supported = getattr(
+        torch.ops.mkldnn, f"_is_mkldnn_{'bf16' if dtype == torch.bfloat16 else 'fp16'}_supported"
+    )
+    return None if supported() else "it has no instructions for products in it"
 
 
 def name_of(dtype: torch.dtype) -> str:

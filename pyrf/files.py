@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from pyrf.partial import Partial
+
+
+def expanded(path: str | os.PathLike[str]) -> str:
+    """A path with its leading `~` or `~user` replaced by the home folder, as a shell does.
+
+    Raises:
+        ValueError: when there is no such home folder.
+    """
+    text = os.fspath(path)
+    if not text.startswith("~"):
+        return text
+    full = os.path.expanduser(text)  # noqa: PTH111  (pathlib drops a slash at the end)
+    if full == text:
+        raise ValueError(
+            f"{text}: there is no home folder {text.partition('/')[0]!r} here; give a path without ~ "
+            "(./~... for a file of that name)"
+        )
+    return full
 
 
 @contextmanager
@@ -17,17 +36,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     When the block fails, what it wrote is removed. Both names end alike.
 
     Raises:
+        KeptError: when it is whole and cannot take its place; it is kept beside it.
         OSError: when it cannot be written, or nothing was.
     """
-    path = Path(path)
-    temporary = _beside(path)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _whole(Partial(expanded(path))) as partial:
+        yield partial.path
+        if not os.fstat(partial.descriptor).st_size and not partial.path.stat().st_size:
+            raise FileNotFoundError(f"nothing was written to {path}")
 
 
 @contextmanager
@@ -38,18 +53,24 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
     Raises:
         FileExistsError: when `path` is there already.
+        KeptError: when it is whole and cannot take its name; it is kept beside it.
         OSError: when it cannot be written.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     if path.exists():
         raise FileExistsError(f"{path} exists; give a new directory, or remove it first")
-    temporary = _beside(path)
-    temporary.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _whole(Partial(path, folder=True)) as partial:
+        yield partial.path
+
+
+@contextmanager
+def _whole(partial: Partial) -> Iterator[Partial]:
     try:
-        yield temporary
-        temporary.rename(path)
+        yield partial
+        partial.commit()
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        partial.remove()
 
 
 def replace_folder(path: str | Path, new: Path) -> None:
@@ -87,11 +108,6 @@ def restore_folder(path: str | Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     elif old.exists():
         old.rename(path)
-
-
-def _beside(path: Path) -> Path:
-    """A hidden name in the same folder that ends alike and that no other writer has."""
-    return path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
 
 
 def _old(path: Path) -> Path:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self, overload
+from typing import Any, Self, overload
 
 import numpy as np
 import torch
 
+from pyrf import __version__
 from pyrf.backends.choice import check_backend, load_backend
 from pyrf.bundle.bundle import Bundle, load_bundle
+from pyrf.bundle.card import Card
 from pyrf.checks import check_device, check_whole
 from pyrf.config import StreamConfig
-from pyrf.dtypes import dtype_of, name_of
+from pyrf.dtypes import dtype_of, name_of, slow_on_cpu
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.text.encoder import TextEncoder
+from pyrf.moments import format_time
 from pyrf.streaming.chunk import Chunk, Timing
 from pyrf.streaming.model import StreamModel
-from pyrf.streaming.prompts import Prompt
+from pyrf.streaming.prompts import Prompt, PromptTimes
 from pyrf.streaming.source import whole_chunks
-from pyrf.streaming.stream import Stream
+from pyrf.streaming.stream import Stream, as_seeds
+from pyrf.streaming.timeline import place, switches_of
+from pyrf.threads import fit_threads
 from pyrf.video.files import Video
 from pyrf.video.writer import Frames
 
@@ -37,6 +43,8 @@ class StreamingPipeline:
     they may run side by side. Make one by `from_pretrained`.
 
     Attributes:
+        name: of the model, without the folder of a local one.
+        student: of the weights that replace the model's, in the same way.
         backend: the name of who computes.
         model: what its streams share.
     """
@@ -49,7 +57,20 @@ class StreamingPipeline:
         dtype: torch.dtype,
         device: torch.device,
         exported: str | Path | None = None,
+        name: str | None = None,
+        student: str | None = None,
     ) -> None:
+        self.name = bundle.path.name if name is None else _shareable(name)
+        self.student = None if student is None else _shareable(student)
+        if device.type == "cpu":
+            fit_threads()
+            reason = slow_on_cpu(dtype)
+            if reason is not None:
+                warnings.warn(
+                    f"{name_of(dtype)} is slow on this CPU: {reason}. float32 is faster here",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
         self.backend = backend
         self.dtype = dtype
         self.device = device
@@ -66,6 +87,7 @@ class StreamingPipeline:
             device,
             bundle.height,
             bundle.width,
+            bundle.card,
         )
 
     @classmethod
@@ -104,7 +126,21 @@ class StreamingPipeline:
         bundle = load_bundle(name, student=student, revision=revision)
         if window_frames is not None:
             bundle = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=window_frames))
-        return cls(bundle, backend=backend, dtype=chosen_dtype, device=chosen_device, exported=exported)
+        return cls(
+            bundle,
+            backend=backend,
+            dtype=chosen_dtype,
+            device=chosen_device,
+            exported=exported,
+            name=name,
+            student=student,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<StreamingPipeline of {self.name}: {self.height} x {self.width} at {self.fps:g} fps, "
+            f"{name_of(self.dtype)} on {self.device}, backend {self.backend}>"
+        )
 
     @property
     def fps(self) -> float:
@@ -127,6 +163,21 @@ class StreamingPipeline:
         return self.model.stream_config
 
     @property
+    def card(self) -> Card:
+        """What the model knows, as its bundle says it."""
+        return self.model.card
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Every word that the model has learned; empty where its bundle does not say."""
+        return self.model.card.vocabulary
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What the model cannot do, in sentences for people."""
+        return self.model.card.limits
+
+    @property
     def text_encoder(self) -> TextEncoder:
         """Prompts to rows."""
         return self.model.text_encoder
@@ -147,6 +198,7 @@ class StreamingPipeline:
         width: int | None = None,
         image: Frames | None = None,
         video: Frames | None = None,
+        timeline: PromptTimes | None = None,
     ) -> Video: ...
 
     @overload
@@ -160,6 +212,7 @@ class StreamingPipeline:
         width: int | None = None,
         image: Frames | None = None,
         video: Frames | None = None,
+        timeline: PromptTimes | None = None,
     ) -> list[Video]: ...
 
     def __call__(
@@ -172,21 +225,30 @@ class StreamingPipeline:
         width: int | None = None,
         image: Frames | None = None,
         video: Frames | None = None,
+        timeline: PromptTimes | None = None,
     ) -> Video | list[Video]:
         """Make a video of `num_frames` frames, or one for each of a list of prompts.
 
         See `stream` for the other arguments and the errors.
         """
         check_whole("num_frames", num_frames, most=None)
-        stream = self.stream(prompt, seed, height=height, width=width, image=image, video=video)
+        continues = image is not None or video is not None
+        later = place(self.model, switches_of(timeline or {}), continues=continues, num_frames=num_frames)
+        stream = self.stream(
+            prompt, seed, height=height, width=width, image=image, video=video, timeline=later
+        )
         parts: list[Frames] = []
         with stream:
             while sum(part.shape[-4] for part in parts) < num_frames:
                 parts.append(next(stream).frames)
         frames = np.concatenate(parts, axis=-4)[..., :num_frames, :, :, :]
         if isinstance(prompt, str):
-            return Video(frames, self.fps)
-        return [Video(clip, self.fps) for clip in frames]
+            return Video(frames, self.fps, self.metadata(prompt, as_seeds(seed, prompt)[0], later, continues))
+        videos = []
+        for i, (text, number) in enumerate(zip(prompt, as_seeds(seed, prompt))):
+            own = {chunk: told if isinstance(told, str) else told[i] for chunk, told in later.items()}
+            videos.append(Video(frames[i], self.fps, self.metadata(text, number, own, continues)))
+        return videos
 
     def stream(
         self,
@@ -197,7 +259,7 @@ class StreamingPipeline:
         width: int | None = None,
         image: Frames | None = None,
         video: Frames | None = None,
-        timeline: Mapping[int, Prompt] | None = None,
+        timeline: PromptTimes | None = None,
     ) -> Stream:
         """Start an endless stream of chunks; nothing is computed before the first is asked for.
 
@@ -208,18 +270,59 @@ class StreamingPipeline:
             height, width: of a frame in pixels; by default the model's.
             image: uint8 [H, W, 3] to continue from, as if it had stood still until now.
             video: uint8 [T, H, W, 3] to continue from; whole chunks of its end are used.
-            timeline: prompts that take effect at later chunks, by the chunk's index.
+            timeline: prompts that take effect later: by the chunk's index, or by a time such as "1:30.5",
+                then at the first chunk that starts there or later.
+
+        Words that the model has not learned, and a size that it was not trained on, give a `PromptWarning`,
+        once per prompt.
 
         Raises:
-            ValueError: when an argument has the wrong kind, size or number, or a prompt is empty or too long.
+            ValueError: when an argument has the wrong kind, size or number, a prompt is empty or too long,
+                or two prompts would begin with one chunk.
         """
         height, width = self.check_size(height, width)
         start = whole_chunks(self.model, image, video, height, width)
-        return Stream(self.model, prompt, seed, height, width, start, timeline or {})
+        placed = place(self.model, switches_of(timeline or {}), continues=start is not None)
+        return Stream(self.model, prompt, seed, height, width, start, placed)
+
+    def metadata(
+        self,
+        prompt: str,
+        seed: int = 0,
+        timeline: PromptTimes | None = None,
+        continues: bool = False,
+    ) -> dict[str, Any]:
+        """What a file says of how its video was made: JSON values, for `pyrf.video.open_writer`.
+
+        Args:
+            prompt, seed, timeline: as for `stream`, of one clip.
+            continues: whether the stream goes on from an image or a video.
+        """
+        placed = place(self.model, switches_of(timeline or {}), continues=continues)
+        later = {
+            format_time(self.model.start_of_chunk(chunk, continues=continues) / self.fps): told
+            for chunk, told in sorted(placed.items())
+        }
+        made: dict[str, Any] = {"prompt": prompt, "seed": seed, "model": self.name, "pyrf": __version__}
+        if later:
+            made["timeline"] = later
+        if continues:
+            made["continues"] = True
+        if self.student is not None:
+            made["student"] = self.student
+        return made
 
     def check_prompt(self, prompt: str) -> None:
         """Refuse a prompt that the text encoder would not see whole, see `StreamModel.check_prompt`."""
         self.model.check_prompt(prompt)
+
+    def unknown_words(self, prompt: str) -> dict[str, str | None]:
+        """The words of a prompt that the model has not learned, each with the nearest one that it has.
+
+        They are judged by what the tokenizer makes of the prompt. The value is None where no word is near.
+        """
+        self.check_prompt(prompt)
+        return self.model.unknown_words(prompt)
 
     def check_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
         """The size of a frame, the model's where not given, see `StreamModel.check_size`."""
@@ -232,6 +335,12 @@ class StreamingPipeline:
     def num_chunks_of(self, num_frames: int) -> int:
         """Chunks that a stream needs for its first `num_frames` frames."""
         return self.model.num_chunks_of(num_frames)
+
+
+def _shareable(name: str) -> str:
+    """A model's name for others to read: of a local path the last part."""
+    path = Path(name).expanduser()
+    return path.resolve().name if path.exists() else name
 
 
 def _check_dtype(dtype: str | torch.dtype, backend: str) -> torch.dtype:

@@ -2,8 +2,10 @@
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -13,9 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_native_module_tells_how_it_was_built() -> None:
-    from pyrf._native import build_info
-
-    info = build_info()
+    info = pytest.importorskip("pyrf._native").build_info()
     assert info["build_type"] == "Release"
     assert info["cxx_standard"] >= 201703
     assert info["compiler"].split()[0] in ("GNU", "Clang", "AppleClang", "MSVC")
@@ -45,6 +45,7 @@ def test_package_data_reaches_the_wheel() -> None:
 
 def build(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the native build into `tmp_path`."""
+    pytest.importorskip("setuptools")
     command = [sys.executable, "setup.py", "build_ext"]
     command += ["--build-temp", str(tmp_path / "temp"), "--build-lib", str(tmp_path / "lib")]
     return subprocess.run(
@@ -52,40 +53,109 @@ def build(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
-def test_a_machine_without_cmake_is_told_so(tmp_path: Path) -> None:
-    pytest.importorskip("setuptools")
-    result = build(tmp_path, PATH=str(tmp_path))
-    assert result.returncode != 0
-    assert "needs CMake 3.22 or newer, and no `cmake` is on PATH" in result.stderr
-    assert "Traceback" not in result.stderr
+def only(tmp_path: Path, *programs: str) -> str:
+    """A PATH that has these programs and no others."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for program in programs:
+        found = shutil.which(program)
+        assert found is not None
+        (folder / program).symlink_to(found)
+    return str(folder)
+
+
+def fake(tmp_path: Path, name: str, script: str) -> str:
+    """A PATH that begins with a program of this name."""
+    program = tmp_path / name
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return f"{tmp_path}:{os.environ['PATH']}"
+
+
+BROKEN = "echo 'CMake Error: no compiler' >&2; exit 3"
+
+
+def test_without_cmake_pyrf_is_built_without_its_native_module(tmp_path: Path) -> None:
+    result = build(tmp_path, PATH=only(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert (
+        "installed without its native module: it needs CMake 3.22 or newer, and no `cmake`" in result.stderr
+    )
+    assert not list((tmp_path / "lib").rglob("_native*"))
 
 
 def test_a_failing_cmake_is_named(tmp_path: Path) -> None:
-    pytest.importorskip("setuptools")
-    fake = tmp_path / "cmake"
-    fake.write_text("#!/bin/sh\necho 'CMake Error: no compiler' >&2\nexit 3\n")
-    fake.chmod(0o755)
-    result = build(tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}")
-    assert result.returncode != 0
+    path = fake(tmp_path, "cmake", BROKEN)
+    result = build(tmp_path, PATH=path)
+    assert result.returncode == 0, result.stderr
     assert "CMake Error: no compiler" in result.stderr
+    assert "failed with exit status 3" in result.stderr
+
+
+@pytest.mark.parametrize("insists", ["PYRF_NATIVE", "PYRF_CUDA"])
+def test_who_insists_gets_the_module_or_an_error(tmp_path: Path, insists: str) -> None:
+    result = build(tmp_path, PATH=fake(tmp_path, "cmake", BROKEN), **{insists: "on"})
+    assert result.returncode != 0
+    assert "the native module cannot be built" in result.stderr
     assert "failed with exit status 3" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_wrong_cuda_option_is_named(tmp_path: Path) -> None:
-    pytest.importorskip("setuptools")
-    result = build(tmp_path, PYRF_CUDA="perhaps")
+def test_off_builds_none_and_removes_an_earlier_one(tmp_path: Path) -> None:
+    stale = tmp_path / "lib/pyrf" / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    result = build(tmp_path, PATH=fake(tmp_path, "cmake", BROKEN), PYRF_NATIVE="off")
+    assert result.returncode == 0, result.stderr
+    assert "CMake Error" not in result.stderr
+    assert not stale.exists()
+
+
+@pytest.mark.parametrize("name", ["PYRF_CUDA", "PYRF_NATIVE"])
+def test_a_wrong_option_is_named(tmp_path: Path, name: str) -> None:
+    result = build(tmp_path, **{name: "perhaps"})
     assert result.returncode != 0
-    assert "PYRF_CUDA must be auto, on or off, got 'perhaps'" in result.stderr
-    assert "PYRF_CUDA=off builds without CUDA" in result.stderr
+    assert f"{name} must be auto, on or off, got 'perhaps'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("cmake", "compiler", "native", "wanted"),
+    [
+        ("echo cmake version 3.28.1", True, "auto", []),
+        ("echo cmake version 3.10.2", True, "auto", ["cmake>=3.22"]),
+        ("echo cmake version 4.0.0", True, "on", []),
+        ("echo pyenv: cmake: command not found >&2; exit 127", True, "auto", ["cmake>=3.22"]),
+        (None, True, "auto", ["cmake>=3.22"]),
+        (None, True, "off", []),
+        (None, False, "auto", []),
+        (None, False, "on", ["cmake>=3.22"]),
+    ],
+)
+def test_cmake_is_asked_for_where_there_is_none(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cmake: str | None,
+    compiler: bool,
+    native: str,
+    wanted: list[str],
+) -> None:
+    folder = only(tmp_path, "sh")
+    if cmake is not None:
+        fake(Path(folder), "cmake", cmake)
+    if compiler:
+        fake(Path(folder), "g++", "exit 0")
+    monkeypatch.setenv("PATH", folder)
+    monkeypatch.setenv("PYRF_NATIVE", native)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.syspath_prepend(ROOT)
+    assert importlib.import_module("build_backend").native_requirements() == wanted
 
 
 @pytest.mark.slow
 def test_a_broken_nvcc_leaves_a_build_without_cuda(tmp_path: Path) -> None:
-    pytest.importorskip("setuptools")
-    fake = tmp_path / "nvcc"
-    fake.write_text("#!/bin/sh\nexit 1\n")
-    fake.chmod(0o755)
-    result = build(tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}", PYRF_CUDA="auto")
+    result = build(tmp_path, PATH=fake(tmp_path, "nvcc", "exit 1"), PYRF_CUDA="auto")
     assert result.returncode == 0, result.stderr
-    assert f"{fake} does not work here: pyrf is built without CUDA" in " ".join(result.stderr.split())
+    assert f"{tmp_path}/nvcc does not work here: pyrf is built without CUDA" in " ".join(
+        result.stderr.split()
+    )

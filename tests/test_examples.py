@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from pyrf.protocol import unpack_frame
 from pyrf.video.writer import Frames
@@ -24,7 +25,7 @@ from pyrf.worlds.shapes.detector import detect
 from tests.support.video_files import decode
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "GRADIO_ANALYTICS_ENABLED": "False"}
 
 
@@ -135,8 +136,9 @@ def test_fastapi_app():
         created = httpx.post(
             f"http://127.0.0.1:{port}/video/v1/sessions", json=body, timeout=TIMEOUT_S
         ).json()
-        path = f"/video/v1/sessions/{created['id']}/ws?format=raw&token={created['token']}"
-        with connect(f"ws://127.0.0.1:{port}{path}", compression=None) as viewer:
+        url = f"ws://127.0.0.1:{port}/video/v1/sessions/{created['id']}/ws?format=raw"
+        protocols = [Subprotocol("pyrf.v1"), Subprotocol(f"pyrf.token.{created['token']}")]
+        with connect(url, compression=None, subprotocols=protocols) as viewer:
             pixels: list[Frames] = []
             while len(pixels) < 20:
                 message = viewer.recv(TIMEOUT_S)

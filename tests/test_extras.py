@@ -56,5 +56,24 @@ def test_hints_name_extras_that_exist_and_never_the_index() -> None:
             assert extra in extras, path
 
 
+def test_no_text_installs_by_name() -> None:
+    """The package index has another project of this name, so everything is installed from a clone."""
+    folders = ("pyrf", "training", "export", "examples", "benchmarks", "docs", "tests", ".ci", ".github")
+    kinds = {".py", ".md", ".toml", ".yaml", ".yml", ".html", ".js", ".json", ".txt", ""}
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in kinds]
+    seen = 0
+    for path in [*files, *(path for path in ROOT.iterdir() if path.suffix in kinds)]:
+        if not path.is_file() or path == Path(__file__):
+            continue
+        for command in re.findall(
+            r"(?:pip3?|uv add|pipx) install([^\n`#]*)", path.read_text(errors="ignore")
+        ):
+            words = re.split(r" in (?:a|the) clone|[;&|]", command)[0]
+            named = re.findall(r"(?<![\w./-])pyrf(?![\w/-])", words)
+            assert not named, f"{path}: pip install{command}"
+            seen += 1
+    assert seen > 10
+
+
 def test_the_hint_is_for_a_clone() -> None:
     assert install_hint("train") == "pip install '.[train]' in a clone of pyrf"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pyrf.files import replace_folder, restore_folder, whole_file, whole_folder
+from pyrf.partial import KeptError
 
 
 def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_a_folder_to_be_replaced_need_not_be_there(tmp_path: Path) -> None:
 
 
 def test_writers_of_one_name_do_not_meet(tmp_path: Path) -> None:
-    """Though they are of one process: the first to be done wins."""
+    """Though they are of one process: the first to be done wins, and the other loses nothing."""
     path = tmp_path / "a"
 
     def write() -> None:
@@ -137,7 +138,8 @@ def test_writers_of_one_name_do_not_meet(tmp_path: Path) -> None:
             (late / "file").write_text("late")
             (early / "file").write_text("early")
 
-    with pytest.raises(OSError, match="not empty"):
+    with pytest.raises(KeptError, match="not empty; what was made is whole and kept as") as error:
         write()
     assert (path / "file").read_text() == "early"
-    assert list(tmp_path.iterdir()) == [path]
+    assert (error.value.kept / "file").read_text() == "late"
+    assert set(tmp_path.iterdir()) == {path, tmp_path / "a-1"}

@@ -11,8 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ORDER = (
-    ("checks", "dtypes", "extras", "files", "lazy", "machine", "settings"),
-    ("config",),
+    ("partial", "printing"),
+    (
+        *("checks", "dtypes", "extras", "files", "forks", "lazy", "machine", "moments", "settings", "stops"),
+        "telemetry",
+    ),
+    ("config", "threads"),
     ("protocol",),
     ("kernels",),
     ("ops",),
@@ -31,6 +35,7 @@ ORDER = (
     ("client", "serve"),
     ("commands",),
     ("cli",),
+    ("__main__",),
 )
 """Rooms and modules of `pyrf`, bottom up; those of one line do not import each other."""
 

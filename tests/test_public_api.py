@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import typer
 
-from pyrf.cli import app
+from pyrf.commands.app import app
+from pyrf.files import whole_file
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests/data/public_api.txt"
@@ -168,4 +169,5 @@ def test_lazy_names_are_found_where_the_table_says(module: str) -> None:
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text("\n".join(public_api()) + "\n")
+    with whole_file(GOLDEN) as temporary:
+        temporary.write_text("\n".join(public_api()) + "\n")

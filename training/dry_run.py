@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,18 +59,23 @@ class DryRun:
         return values
 
 
-def plan(recipe: Recipe, processes: int, folder: Path | None = None) -> DryRun:
+def plan(
+    recipe: Recipe, processes: int, folder: Path | None = None, names: Sequence[str] | None = None
+) -> DryRun:
     """Count what each stage of a recipe needs.
 
     Args:
         processes: GPUs, or processes on a CPU.
         folder: of the run, for files that stages leave there.
+        names: of the stages to count; by default all.
 
     Raises:
-        ValueError: when a global batch does not split among the processes.
+        ValueError: when there is no such stage, or a global batch does not split among the processes.
     """
     stages, files = [], []
-    for name, stage in recipe.stages.items():
+    for name in names or recipe.stages:
+        recipe.check_stage(name)
+        stage = recipe.stages[name]
         micro = stage.train.accumulate(processes)
         whole = stage.train.batch * micro * processes
         needs = recipe.needs(name, processes, folder)

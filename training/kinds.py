@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from pyrf.files import expanded
 from pyrf.settings import first_problem
 from pyrf.training.recipe import Recipe, RecipeError
 from pyrf.training.scratch.recipe import ScratchRecipe
@@ -25,7 +26,7 @@ def load_recipe(name: str) -> Recipe:
         RecipeError: when there is none, or it does not say what a recipe must.
     """
     bundled = resources.files("pyrf.training") / "recipes"
-    path = Path(name) if name.endswith((".yaml", ".yml")) else bundled / f"{name}.yaml"
+    path = Path(expanded(name)) if name.endswith((".yaml", ".yml")) else bundled / f"{name}.yaml"
     if not path.is_file():
         known = sorted(f.name.removesuffix(".yaml") for f in bundled.iterdir() if f.name.endswith(".yaml"))
         raise RecipeError(f"no recipe {name!r}; bundled are {', '.join(known)}, or give a .yaml file")

@@ -42,6 +42,15 @@ class Recipe(Settings, ABC):
     stream: Annotated[StreamConfig, BeforeValidator(known_fields(StreamConfig))]
     stages: Mapping[str, StageRecipe]
 
+    def check_stage(self, name: str) -> None:
+        """Refuse a stage that the recipe does not have.
+
+        Raises:
+            RecipeError: naming those that it has.
+        """
+        if name not in self.stages:
+            raise RecipeError(f"the recipe has no stage {name!r}; its stages are {', '.join(self.stages)}")
+
     @abstractmethod
     def default_device(self) -> torch.device:
         """Where this process trains."""

@@ -73,12 +73,12 @@ def decoder_graphs(codec: Codec, chunk_frames: int, size: LatentSize) -> dict[st
     Raises:
         ExportError: for a Wan VAE with chunks of one latent frame.
     """
-    latents = torch.zeros(1, chunk_frames, codec.latent_channels, *size)
+    latents = torch.zeros(1, chunk_frames, codec.latent_channels, *size, dtype=torch.float32, device="cpu")
     step = _TAEHVStep(codec) if isinstance(codec, TAEHVCodec) else _WanVAEStep(codec, latents)
     outputs = ["frames", "memory_out.*"]
     first = trace(step, {"latents": latents}, outputs)
     memory = [
-        torch.zeros(spec.shape, dtype=dtype_of(spec.dtype))
+        torch.zeros(spec.shape, dtype=dtype_of(spec.dtype), device="cpu")
         for spec in graph_spec("", first).outputs
         if spec.name.startswith("memory_out.")
     ]

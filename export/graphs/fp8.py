@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.export.graphs.trace import TracedGraph
+from pyrf.loop.inference import unmixed
 from pyrf.loop.sampler import SeededNoise
 from pyrf.models.dit.calibration import largest_inputs
 from pyrf.models.dit.model import WanModel
@@ -39,6 +40,7 @@ def fp8_inputs(
     shape = (stream.chunk_frames, model.config.in_channels, *size)
 
     @torch.no_grad()
+    @unmixed()
     def roll_out() -> None:
         for seed, prompt_embeds in enumerate(prompts):
             rollout = ModelRollout(model, stream, model.encode_prompt(prompt_embeds.to(model.device)), size)

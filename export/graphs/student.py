@@ -135,18 +135,18 @@ def student_graphs(
     config = model.config
     layers, chunk = range(config.num_layers), stream.chunk_frames
     tokens = chunk * size.tokens
-    modulation = torch.zeros(6 * len(layers) + 2, config.dim, dtype=model.dtype)
+    modulation = torch.zeros(6 * len(layers) + 2, config.dim, dtype=model.dtype, device="cpu")
 
     def each_layer(length: int) -> list[Tensor]:
         shape = (1, config.num_heads, length, config.head_dim)
-        return [torch.zeros(shape, dtype=model.dtype) for _ in layers]
+        return [torch.zeros(shape, dtype=model.dtype, device="cpu") for _ in layers]
 
     call: Arguments = {
-        "latents": torch.zeros(1, chunk, config.in_channels, *size),
+        "latents": torch.zeros(1, chunk, config.in_channels, *size, dtype=torch.float32, device="cpu"),
         "modulation": modulation,
-        "rope": torch.zeros(tokens, config.head_dim // 2, 2),
-        "position": torch.zeros(1, dtype=torch.int64),
-        "length": torch.full((1,), tokens),
+        "rope": torch.zeros(tokens, config.head_dim // 2, 2, dtype=torch.float32, device="cpu"),
+        "position": torch.zeros(1, dtype=torch.int64, device="cpu"),
+        "length": torch.full((1,), tokens, dtype=torch.int64, device="cpu"),
         "cross_keys": each_layer(config.text_len),
         "cross_values": each_layer(config.text_len),
         "keys": each_layer(stream.slots * tokens),
@@ -154,8 +154,8 @@ def student_graphs(
     }
     cache = [f"{name}.{i}" for name in ("keys_out", "values_out") for i in layers]
     prompt = [f"{name}.{i}" for name in ("cross_keys", "cross_values") for i in layers]
-    embeds = torch.zeros(1, config.text_len, config.text_dim, dtype=model.dtype)
-    sinusoid = torch.zeros(1, 1, config.freq_dim)
+    embeds = torch.zeros(1, config.text_len, config.text_dim, dtype=model.dtype, device="cpu")
+    sinusoid = torch.zeros(1, 1, config.freq_dim, dtype=torch.float32, device="cpu")
     denoise = trace(DenoiseCall(model), call, ["flow", *cache])
     if fp8_inputs is not None:
         quantise(denoise, fp8_inputs)

@@ -26,6 +26,6 @@ def text_graphs(network: UMT5Encoder, text_len: int) -> dict[str, TracedGraph]:
     Returns:
         "text".
     """
-    ids = torch.zeros(1, text_len, dtype=torch.int64)
-    keep = torch.ones(1, text_len, dtype=torch.bool)
+    ids = torch.zeros(1, text_len, dtype=torch.int64, device="cpu")
+    keep = torch.ones(1, text_len, dtype=torch.bool, device="cpu")
     return {"text": trace(TextCall(network), {"ids": ids, "keep": keep}, ["prompt_embeds"])}

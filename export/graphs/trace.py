@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pyrf.export.graphs.nodes import DOMAIN, OPSET, RING_ATTENTION, ring_attention_function
 from pyrf.export.manifest import GraphSpec, TensorSpec
+from pyrf.loop.inference import unmixed
 
 INLINE_BYTES = 1024
 """Tensors up to this size stay inside the .onnx file."""
@@ -47,7 +48,7 @@ def trace(module: nn.Module, arguments: Arguments, outputs: Sequence[str]) -> Tr
             `keys_out.i` and `values_out.i` are to lie at the addresses of `keys.i` and `values.i`.
     """
     inputs = _flat_names(arguments)
-    with torch.no_grad(), _quiet():
+    with torch.device("cpu"), torch.no_grad(), unmixed(), _quiet():
         program = torch.onnx.export(
             module.eval(),
             tuple(arguments.values()),

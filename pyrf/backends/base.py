@@ -12,6 +12,8 @@ from torch import Tensor
 
 from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.loop.cache import SinkRingCache
+from pyrf.loop.finite import check_finite
+from pyrf.loop.inference import inference
 from pyrf.loop.sampler import ChunkLoop, SeededNoise
 from pyrf.models.codecs.codec import StreamingDecoder
 
@@ -59,7 +61,7 @@ class Rollout(ABC):
             raise ValueError(f"seeds must be {self.batch}, one per video, got {len(seeds)}")
         return ChunkLoop(self, self.stream, SeededNoise(seeds, self.shape, self.device))
 
-    @torch.inference_mode()
+    @inference()
     def set_prompt(self, prompt_embeds: Tensor, recache: bool = False) -> None:
         """Change the prompt, at a chunk's border: its cross-attention keys and values are made anew.
 
@@ -71,12 +73,14 @@ class Rollout(ABC):
 
         Raises:
             RuntimeError: inside a chunk.
-            ValueError: when the shape does not fit.
+            ValueError: when the shape does not fit, or a value is not finite.
         """
         if self.cache.open:
             raise RuntimeError(f"chunk {self.cache.chunk} is under way: the prompt changes between chunks")
         if len(prompt_embeds) not in (1, self.batch):
             raise ValueError(f"prompt_embeds must hold 1 or {self.batch} prompts, got {len(prompt_embeds)}")
+        if prompt_embeds.device.type == "cpu":  # a GPU is not waited for: the latents will show it
+            check_finite("prompt_embeds", prompt_embeds)
         self._encode_prompt(prompt_embeds.to(self.device))
         if recache:
             chunks = self.cache.ring_chunks
@@ -84,7 +88,7 @@ class Rollout(ABC):
                 with self.cache.rewrite(chunk):
                     self._write(latents)
 
-    @torch.inference_mode()
+    @inference()
     def begin_chunk(self) -> None:
         """Make room for the next chunk; the one it overwrites goes into the sink.
 
@@ -93,7 +97,7 @@ class Rollout(ABC):
         """
         self.cache.begin_chunk()
 
-    @torch.inference_mode()
+    @inference()
     def denoise(self, latents: Tensor, timestep: float) -> Tensor:
         """A denoise call of the current chunk.
 
@@ -111,7 +115,7 @@ class Rollout(ABC):
         self._check(latents)
         return self._predict(latents, timestep)
 
-    @torch.inference_mode()
+    @inference()
     def clean(self, latents: Tensor) -> None:
         """The clean call: write the chunk's keys and values for good, and end the chunk.
 
@@ -184,6 +188,18 @@ class Backend(Protocol):
 
         Raises:
             ValueError: naming the frame size in pixels that it has.
+        """
+        ...
+
+    def is_ready(self, size: LatentSize) -> bool:
+        """Whether streams of latents of this size begin at once, as nothing has to be exported for them."""
+        ...
+
+    def prepare(self, size: LatentSize) -> None:
+        """Make a size ready, in whatever thread; streams of other sizes go on meanwhile.
+
+        Raises:
+            ValueError: when it cannot be made.
         """
         ...
 

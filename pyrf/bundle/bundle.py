@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pyrf.bundle.card import Card
+from pyrf.bundle.contents import other_model
 from pyrf.bundle.hub import find_bundle, find_student
 from pyrf.bundle.json_file import BundleError
 from pyrf.bundle.layout import Layout, find_layout
 from pyrf.bundle.names import dit_from_diffusers
 from pyrf.bundle.settings import BundleSettings
-from pyrf.bundle.weights import Placement, load_weights, read_student, unfilled
+from pyrf.bundle.states import peek_part, read_part, renamed
+from pyrf.bundle.student import student_file, student_stream
+from pyrf.bundle.weights import (
+    CheckpointError,
+    Placement,
+    check_names_and_shapes,
+    load_weights,
+    unfilled,
+)
 from pyrf.config import ModelConfig, StreamConfig
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.dit.model import WanModel
@@ -31,6 +41,7 @@ class Bundle:
         fps: frames per second of its videos.
         height, width: pixels of the videos it was trained on.
         student: a file of weights to use in place of the bundle's transformer.
+        card: what the model knows.
     """
 
     path: Path
@@ -41,6 +52,11 @@ class Bundle:
     width: int
     layout: Layout
     student: Path | None = None
+    card: Card = field(default_factory=Card)
+
+    def __repr__(self) -> str:
+        student = "" if self.student is None else f" with student {self.student}"
+        return f"<Bundle {self.path}{student}: {self.height} x {self.width} at {self.fps:g} fps>"
 
     def transformer_weights(self) -> tuple[dict[str, Tensor], Path]:
         """Weights of the transformer, or of the student in its place, under official names; and their file.
@@ -53,7 +69,8 @@ class Bundle:
         """
         if self.student is None:
             return self.layout.dit_tensors()
-        return {dit_from_diffusers(name): t for name, t in read_student(self.student).items()}, self.student
+        tensors = read_part(self.student, "transformer")
+        return renamed(tensors, dit_from_diffusers, self.student), self.student
 
     def transformer(self, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> WanModel:
         """Load the transformer, or the student in its place. Weights are held once.
@@ -115,18 +132,43 @@ def load_bundle(
         BundleError: when it is not found, or one of its files is missing or damaged.
         CheckpointError: when a file of weights is missing.
     """
-    student_path = None if student is None else find_student(student)
-    path = find_bundle(name, revision=revision, dit_weights=student is None)
+    # Absolute, as graphs may be exported from it later, and the host program may have moved by then.
+    student_path = None if student is None else find_student(student).absolute()
+    weights = None if student_path is None else student_file(student_path)
+    path = find_bundle(name, revision=revision, dit_weights=student is None).absolute()
     layout = find_layout(path)
     layout.check(dit_weights=student is None)
     settings = BundleSettings.from_dict(layout.settings(), path / "model_index.json")
-    return Bundle(
+    stream = settings.stream
+    if student_path is not None:
+        stream = student_stream(student_path, stream)
+    bundle = Bundle(
         path=path,
         model_config=layout.model_config(text_len=settings.text_len, rope_theta=settings.rope_theta),
-        stream_config=settings.stream,
+        stream_config=stream,
         fps=float(settings.fps),
         height=settings.height,
         width=settings.width,
         layout=layout,
-        student=student_path,
+        student=weights,
+        card=settings.card if student_path is None else settings.card.of_another_student(),
     )
+    _check_transformer(bundle)
+    return bundle
+
+
+def _check_transformer(bundle: Bundle) -> None:
+    """Refuse weights of another model, by their names and shapes, before anything is loaded.
+
+    Raises:
+        CheckpointError: saying what they are.
+    """
+    source = bundle.student or bundle.layout.dit_path()
+    tensors = renamed(peek_part(source, "transformer"), dit_from_diffusers, source)
+    if difference := other_model(tensors, bundle.model_config):
+        raise CheckpointError(
+            f"{source}: another model's transformer: {difference}; give the model and the student of one size"
+        )
+    with unfilled():
+        network = WanModel(bundle.model_config)
+    check_names_and_shapes({name: t.shape for name, t in network.state_dict().items()}, tensors, source)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyrf.bundle.json_file import BundleError, JsonFile, naming
 from pyrf.bundle.names import vae_to_diffusers
+from pyrf.bundle.states import renamed
 from pyrf.bundle.weights import Placement, load_weights, unfilled
 from pyrf.models.codecs.codec import Codec
 
@@ -57,8 +58,8 @@ class WanCodecFamily(CodecFamily, Protocol):
 
     wan_file: str
 
-    def from_wan(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What `wan_file` holds as a config and weights under diffusers' names."""
+    def from_wan(self, tensors: dict[str, Tensor], path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What `path`, a `wan_file`, holds as a config and weights under diffusers' names."""
         ...
 
 
@@ -118,8 +119,8 @@ class Wan21Family:
         values = {name: value for name, value in codec.network.config.items() if not name.startswith("_")}
         return {"_class_name": self.class_name, **values}, codec.network.state_dict()
 
-    def from_wan(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        tensors = {vae_to_diffusers(name): tensor for name, tensor in tensors.items()}
+    def from_wan(self, tensors: dict[str, Tensor], path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        tensors = renamed(tensors, vae_to_diffusers, path)
         config = {}
         for name, key in (("base_dim", "encoder.conv_in.weight"), ("z_dim", "post_quant_conv.weight")):
             if key in tensors:

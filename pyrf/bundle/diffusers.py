@@ -8,16 +8,28 @@ from typing import Any
 from torch import Tensor
 
 from pyrf.bundle.codecs import CodecSource, family_of
-from pyrf.bundle.json_file import BundleError, JsonFile, naming, require_file
+from pyrf.bundle.contents import Part
+from pyrf.bundle.json_file import BundleError, JsonFile, naming, require_json
 from pyrf.bundle.names import dit_from_diffusers
+from pyrf.bundle.states import peek_part, read_part, renamed
+from pyrf.bundle.student import DIT_CLASSES, refuse_other_pipelines, stream_settings
 from pyrf.bundle.text import load_text
-from pyrf.bundle.weights import Placement, find_weights, read_tensors, weight_files
+from pyrf.bundle.weights import Placement, find_weights, weight_files
 from pyrf.config import PATCH, ModelConfig
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
 
 DIT_STEM = VAE_STEM = "diffusion_pytorch_model"
 TEXT_STEM = "model"
+DIT_STEMS = VAE_STEMS = (DIT_STEM, "model")
+TEXT_STEMS = (TEXT_STEM, "pytorch_model")
+"""Names that files of weights have, ours first."""
+
+_PARTS: tuple[tuple[str, tuple[str, ...], Part], ...] = (
+    ("vae", VAE_STEMS, "codec"),
+    ("text_encoder", TEXT_STEMS, "text encoder"),
+)
+"""What every bundle has beside its transformer."""
 
 
 class DiffusersLayout:
@@ -27,19 +39,20 @@ class DiffusersLayout:
         self.path = path
 
     def check(self, *, dit_weights: bool) -> None:
-        JsonFile(self.path / "model_index.json").require("_class_name", "WanPipeline")
+        index = JsonFile(self.path / "model_index.json")
+        index.require("_class_name", "WanPipeline", "WanCausalDMDPipeline")
+        refuse_other_pipelines(index)
         if dit_weights:
-            find_weights(self.path / "transformer", DIT_STEM)
-        for part, stem in (("vae", VAE_STEM), ("text_encoder", TEXT_STEM)):
-            JsonFile(self.path / part / "config.json")
-            find_weights(self.path / part, stem)
-        require_file(self.tokenizer / "tokenizer.json")
+            self.dit_path()
+        for folder, stems, part in _PARTS:
+            JsonFile(self.path / folder / "config.json")
+            peek_part(find_weights(self.path / folder, *stems), part)
+        require_json(self.tokenizer / "tokenizer.json")
 
     def files(self, *, dit_weights: bool) -> list[Path]:
-        stems = {"vae": VAE_STEM, "text_encoder": TEXT_STEM}
+        weights = [find_weights(self.path / folder, *stems) for folder, stems, _ in _PARTS]
         if dit_weights:
-            stems["transformer"] = DIT_STEM
-        weights = [find_weights(self.path / part, stem) for part, stem in stems.items()]
+            weights.append(self.dit_path())
         return [
             self.path / "model_index.json",
             *(self.path / part / "config.json" for part in ("transformer", "vae", "text_encoder")),
@@ -52,11 +65,19 @@ class DiffusersLayout:
         settings = index.values.get("pyrf", {})
         if not isinstance(settings, dict):
             raise BundleError(f"{index.path}: pyrf must be an object, found {settings!r}")
-        return settings
+        config = JsonFile(self.path / "transformer" / "config.json")
+        own = stream_settings(config)
+        for name in sorted(own.keys() & settings.keys()):
+            if own[name] != settings[name]:
+                raise BundleError(
+                    f"{config.path}: says {name} {own[name]!r}, and pyrf in model_index.json says "
+                    f"{settings[name]!r}; make them agree"
+                )
+        return {**own, **settings}
 
     def model_config(self, *, text_len: int, rope_theta: float) -> ModelConfig:
         file = JsonFile(self.path / "transformer" / "config.json")
-        file.require("_class_name", "WanTransformer3DModel")
+        file.require("_class_name", *DIT_CLASSES)
         file.require("patch_size", list(PATCH), default=list(PATCH))
         file.require("cross_attn_norm", True, default=True)
         file.require("qk_norm", "rms_norm_across_heads", default="rms_norm_across_heads")
@@ -78,14 +99,17 @@ class DiffusersLayout:
                 rope_theta=rope_theta,
             )
 
+    def dit_path(self) -> Path:
+        return find_weights(self.path / "transformer", *DIT_STEMS)
+
     def dit_tensors(self) -> tuple[dict[str, Tensor], Path]:
-        path = find_weights(self.path / "transformer", DIT_STEM)
-        return {dit_from_diffusers(name): tensor for name, tensor in read_tensors(path).items()}, path
+        path = self.dit_path()
+        return renamed(read_part(path, "transformer"), dit_from_diffusers, path), path
 
     def codec(self, placement: Placement, *, fps: float) -> Codec:
         file = JsonFile(self.path / "vae" / "config.json")
-        path = find_weights(self.path / "vae", VAE_STEM)
-        source = CodecSource(file.path, file.values, path, read_tensors(path))
+        path = find_weights(self.path / "vae", *VAE_STEMS)
+        source = CodecSource(file.path, file.values, path, read_part(path, "codec"))
         return family_of(file).load(source, placement, fps)
 
     def text_network(self, placement: Placement) -> UMT5Encoder:
@@ -105,11 +129,8 @@ class DiffusersLayout:
                 max_distance=file.whole("relative_attention_max_distance", 128),
                 eps=file.number("layer_norm_epsilon", 1e-6),
             )
-        path = find_weights(self.path / "text_encoder", TEXT_STEM)
-        tensors = read_tensors(path)
-        if "shared.weight" in tensors:  # the same table, which some writers store twice
-            tensors.pop("encoder.embed_tokens.weight", None)
-        return load_text(config, tensors, path, placement)
+        path = find_weights(self.path / "text_encoder", *TEXT_STEMS)
+        return load_text(config, read_part(path, "text encoder"), path, placement)
 
     @property
     def tokenizer(self) -> Path:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.resources
 import re
-from collections.abc import Callable
 from pathlib import Path
 
+from pyrf.bundle.hub_errors import fetch
 from pyrf.bundle.json_file import BundleError
+from pyrf.files import expanded
 
 _HUB_ID = r"[\w.-]+/[\w.-]+"
+_ADDRESS = rf"https?://(?:huggingface\.co|hf\.co)/({_HUB_ID})(?:/(?:resolve|blob)/[^/]+/([^?]+))?"
 _STUDENT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 _CONFIGS = (
     "model_index.json",
@@ -26,6 +29,7 @@ _WEIGHTS = (
     "Wan?.?_VAE.pth",
     "models_t5_umt5-xxl-enc-bf16.pth",
 )
+_STUDENT_CONFIGS = ("model_index.json", "transformer/*.json", "config.json", "*.index.json")
 _DIT_WEIGHTS = ("transformer/*.safetensors", "diffusion_pytorch_model*.safetensors")
 
 
@@ -33,7 +37,8 @@ def find_bundle(name: str | Path, *, revision: str | None = None, dit_weights: b
     """The directory of a bundle, downloaded when it is a hub id that is not in the hub's cache.
 
     Args:
-        name: a bundle in the package ("tiny"), a directory, or a hub id "owner/name".
+        name: a bundle in the package ("tiny"), a directory, or a hub id "owner/name". What looks like a path
+            is never asked of the hub: one that begins with `.`, `/` or `~`, or in a folder that is there.
         revision: branch, tag or commit of a hub id.
         dit_weights: False leaves the transformer's weights on the hub, for when a student replaces them.
 
@@ -44,15 +49,19 @@ def find_bundle(name: str | Path, *, revision: str | None = None, dit_weights: b
     bundled = sorted(path.parent.name for path in assets.glob("*/model_index.json"))
     if str(name) in bundled:
         return assets / name
-    if name and Path(name).is_dir():
-        return Path(name)
-    if isinstance(name, Path) or not re.fullmatch(_HUB_ID, name):
+    place = Path(expanded(name))
+    if str(name) and place.is_dir():
+        return place
+    if isinstance(name, Path) or not re.fullmatch(_HUB_ID, name) or _is_local(name):
         if not bundled:
             raise BundleError(
                 f"no bundle {str(name)!r}, and the bundled model is missing from {assets}; install pyrf again"
             )
         known = ", ".join(map(repr, bundled))
-        raise BundleError(f"no bundle {str(name)!r}: give {known}, a directory, or a hub id 'owner/name'")
+        raise BundleError(
+            f"no bundle {str(name)!r}: {_why_not(str(name), place, bundled)}give {known}, a directory, "
+            "or a hub id 'owner/name'"
+        )
 
     patterns = [*_CONFIGS, *_WEIGHTS, *(_DIT_WEIGHTS if dit_weights else ())]
 
@@ -61,33 +70,71 @@ def find_bundle(name: str | Path, *, revision: str | None = None, dit_weights: b
 
         return snapshot_download(name, revision=revision, allow_patterns=patterns)
 
-    return _fetch(download, name, revision=revision)
+    return fetch(download, name, revision=revision)
 
 
 def find_student(name: str | Path) -> Path:
-    """The weights file of a student: a local file, or "owner/name/file.pt" on the hub.
+    """The weights of a student: a local file or folder, or "owner/name/file.pt" or "owner/name" on the hub.
 
     Raises:
         BundleError: when there is no such file, or the hub cannot be reached.
     """
-    if Path(name).is_file():
-        return Path(name)
-    match = re.fullmatch(rf"({_HUB_ID})/(.+)", str(name))
-    if isinstance(name, Path) or not match or not name.endswith(_STUDENT_SUFFIXES):
-        raise BundleError(f"no student {str(name)!r}: give a file, or 'owner/name/file.pt' on the hub")
+    place = Path(expanded(name))
+    if str(name) and place.exists():
+        return place
+    match = re.fullmatch(rf"({_HUB_ID})(?:/(.+))?", str(name))
+    if (
+        isinstance(name, Path)
+        or not match
+        or (match[2] is not None and not name.endswith(_STUDENT_SUFFIXES))
+        or _is_local(name)
+    ):
+        raise BundleError(
+            f"no student {str(name)!r}: {_why_not(str(name), place, [])}give a file, a folder of diffusers, "
+            "or 'owner/name/file.pt' on the hub"
+        )
     repo, file = match.groups()
 
     def download() -> str:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download, snapshot_download
 
+        if file is None:
+            return snapshot_download(repo, allow_patterns=[*_STUDENT_CONFIGS, *_DIT_WEIGHTS])
         return hf_hub_download(repo, file)
 
-    return _fetch(download, repo, file=file)
+    return fetch(download, repo, file=file)
+
+
+def _is_local(name: str) -> bool:
+    """Whether a name looks like a path, and is no hub id."""
+    first = name.partition("/")[0]
+    return name.startswith((".", "/", "~")) or Path(first).is_dir()
+
+
+def _why_not(name: str, place: Path, bundled: list[str]) -> str:
+    """Why a name means nothing, as the middle of a sentence; empty where there is nothing to say."""
+    if address := re.match(_ADDRESS, name):
+        repo, file = address.groups()
+        return f"an address; its name on the hub is {repo}{f'/{file}' if file else ''}; "
+    if re.match(r"[a-z][a-z0-9+.-]*://", name):
+        return "an address; fetch what is there first; "
+    if place.is_file():
+        return "it is a file; one with weights is given as student; "
+    if not name:
+        return ""
+    near = [] if "/" in name else difflib.get_close_matches(name, bundled, n=1)
+    if place.parent.is_dir():
+        beside = [entry.name for entry in place.parent.iterdir()]
+        near += [str(place.parent / n) for n in difflib.get_close_matches(place.name, beside, n=2)]
+    hint = f" (near it: {', '.join(near)})" if near else ""
+    if "/" in name or near:
+        return f"there is nothing of that name{hint}; "
+    return ""
 
 
 def has_bundle(name: str) -> bool:
     """Whether `find_bundle` would download nothing: a bundle is on this machine, or in the hub's cache."""
-    if re.fullmatch(_HUB_ID, name) and not Path(name).is_dir():
+    if re.fullmatch(_HUB_ID, name) and not Path(name).is_dir() and not _is_local(name):
         return any(_is_cached(name, file) for file in ("model_index.json", "config.json"))
     try:
         return find_bundle(name).is_dir()
@@ -97,41 +144,13 @@ def has_bundle(name: str) -> bool:
 
 def has_student(name: str) -> bool:
     """Whether `find_student` would download nothing."""
-    match = re.fullmatch(rf"({_HUB_ID})/(.+)", name)
-    return Path(name).is_file() or (match is not None and _is_cached(*match.groups()))
+    if Path(expanded(name)).exists():
+        return True
+    match = re.fullmatch(rf"({_HUB_ID})(?:/(.+))?", name)
+    return match is not None and _is_cached(match[1], match[2] or "transformer/config.json")
 
 
 def _is_cached(repo: str, file: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(repo, file), str)
-
-
-def _fetch(
-    download: Callable[[], str], repo: str, *, revision: str | None = None, file: str | None = None
-) -> Path:
-    """Run a download, and say in one line why it failed."""
-    from huggingface_hub import errors
-
-    what = (f"{repo}/{file}" if file else repo) + (f" at revision {revision!r}" if revision else "")
-    cause: Exception
-    try:
-        return Path(download())
-    except errors.GatedRepoError as error:
-        cause, why = error, f"{repo} is gated: accept its terms on the hub and run `hf auth login`"
-    except errors.RepositoryNotFoundError as error:
-        cause, why = error, f"the hub has no {repo}; if it is private, run `hf auth login`"
-    except errors.RevisionNotFoundError as error:
-        cause, why = error, f"{repo} has no branch, tag or commit {revision!r}"
-    except errors.RemoteEntryNotFoundError as error:
-        cause, why = error, f"{repo} has no file {file!r}"
-    except errors.LocalEntryNotFoundError as error:
-        why = (
-            f"{what} is not in the local cache and the hub cannot be reached: connect once "
-            "(and unset HF_HUB_OFFLINE), or give a local path"
-        )
-        cause = error
-    except Exception as error:  # failures of network, disk and hub share no base class
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        cause, why = error, f"could not download {what}: {reason}; try again or give a local path"
-    raise BundleError(why) from cause

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyrf.bundle.sniff import JSON, strange
 from pyrf.checks import check_positive, check_whole
 
 
@@ -36,6 +37,8 @@ class JsonFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if form := strange(path, JSON):
+            raise BundleError(f"{path}: damaged JSON: it is {form}")
         try:
             self.values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -59,11 +62,12 @@ class JsonFile:
             check_whole(name, value)
         return value
 
-    def require(self, name: str, expected: object, *, default: object = None) -> None:
-        """Refuse any value of `name` but `expected`; a file without it has `default`."""
+    def require(self, name: str, *expected: object, default: object = None) -> None:
+        """Refuse any value of `name` but those `expected`; a file without it has `default`."""
         found = self.values.get(name, default)
-        if found != expected:
-            raise BundleError(f"{self.path}: {name} must be {expected!r}, found {found!r}")
+        if found not in expected:
+            wanted = " or ".join(map(repr, expected))
+            raise BundleError(f"{self.path}: {name} must be {wanted}, found {found!r}")
 
 
 def require_file(path: Path) -> None:
@@ -74,3 +78,14 @@ def require_file(path: Path) -> None:
     """
     if not path.is_file():
         raise BundleError(f"{path}: missing from the bundle")
+
+
+def require_json(path: Path) -> None:
+    """Refuse a bundle without a file of JSON, or with something else in its place.
+
+    Raises:
+        BundleError: naming it, and what it is.
+    """
+    require_file(path)
+    if form := strange(path, JSON):
+        raise BundleError(f"{path}: not JSON: it is {form}")

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from pyrf.bundle.diffusers import DiffusersLayout
-from pyrf.bundle.json_file import BundleError
+from pyrf.bundle.json_file import BundleError, JsonFile
+from pyrf.bundle.student import DIT_CLASSES
 from pyrf.bundle.wan import WanLayout
 from pyrf.bundle.weights import Placement
 from pyrf.config import ModelConfig
@@ -36,6 +37,9 @@ class Layout(Protocol):
 
     def model_config(self, *, text_len: int, rope_theta: float) -> ModelConfig: ...
 
+    def dit_path(self) -> Path:
+        """The file of the transformer's weights, or the index of its shards."""
+
     def dit_tensors(self) -> tuple[dict[str, Tensor], Path]:
         """The transformer's weights under official names, and the file they come from."""
 
@@ -56,8 +60,24 @@ def find_layout(path: Path) -> Layout:
     """
     if (path / "model_index.json").is_file():
         return DiffusersLayout(path)
+    if (path / "high_noise_model").is_dir() or (path / "low_noise_model").is_dir():
+        raise BundleError(
+            f"{path}: a Wan2.2 model of two experts (high_noise_model, low_noise_model), of which one alone "
+            "gives wrong pictures; give a model of one transformer, such as Wan2.1-T2V-1.3B"
+        )
     if (path / "config.json").is_file():
+        if JsonFile(path / "config.json").values.get("_class_name") in DIT_CLASSES:
+            raise BundleError(
+                f"{path}: a transformer alone; give it as the student of a model, or the folder that holds it"
+            )
         return WanLayout(path)
+    inside = [
+        folder
+        for folder in sorted(path.glob("*/*")) + sorted(path.glob("*"))
+        if (folder / "model_index.json").is_file()
+    ]
+    if inside:
+        raise BundleError(f"{path}: not a bundle, but {inside[0]} is one")
     raise BundleError(
         f"{path}: not a bundle; it has neither model_index.json (diffusers layout) nor Wan's config.json"
     )

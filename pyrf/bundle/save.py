@@ -9,6 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pyrf.bundle.card import Card
 from pyrf.bundle.codecs import codec_content
 from pyrf.bundle.diffusers import DIT_STEM, TEXT_STEM, VAE_STEM
 from pyrf.bundle.json_file import BundleError
@@ -16,7 +17,7 @@ from pyrf.bundle.names import dit_to_diffusers
 from pyrf.bundle.settings import BundleSettings
 from pyrf.bundle.text import text_content
 from pyrf.config import PATCH, StreamConfig
-from pyrf.files import whole_folder
+from pyrf.files import expanded, whole_folder
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.dit.model import WanModel
 from pyrf.models.text.encoder import TextEncoder
@@ -31,16 +32,20 @@ def save_bundle(
     stream_config: StreamConfig,
     height: int,
     width: int,
+    card: Card | None = None,
 ) -> Path:
     """Write a bundle in the diffusers layout, whole or not at all.
 
     Everything is written to a directory beside `path`, which takes its name at the end. Weights keep the
     dtype they have.
 
+    Args:
+        card: what the model knows; by default the bundle does not say.
+
     Raises:
         BundleError: when `path` exists or cannot be written.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     config = transformer.config
     family, vae, vae_weights = codec_content(codec)
     index = {
@@ -57,6 +62,7 @@ def save_bundle(
             width=width,
             text_len=config.text_len,
             rope_theta=config.rope_theta,
+            card=card or Card(),
         ).to_dict(),
     }
     try:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pyrf.bundle.card import Card
 from pyrf.bundle.json_file import BundleError, naming
 from pyrf.checks import check_positive, check_whole
 from pyrf.config import MAX_FPS, MIN_FPS, ModelConfig, StreamConfig
@@ -21,6 +22,7 @@ class BundleSettings:
         fps: frames per second of the videos.
         height, width: pixels of the videos that the model was trained on.
         text_len, rope_theta: sizes of the transformer for which diffusers' config has no place.
+        card: what the model knows.
 
     Raises:
         ValueError: when a value is of another kind or size.
@@ -32,6 +34,7 @@ class BundleSettings:
     width: int = WIDTH
     text_len: int = ModelConfig.text_len
     rope_theta: float = ModelConfig.rope_theta
+    card: Card = field(default_factory=Card)
 
     def __post_init__(self) -> None:
         for name in ("height", "width", "text_len"):
@@ -44,7 +47,9 @@ class BundleSettings:
     def to_dict(self) -> dict[str, Any]:
         """What is written."""
         values = asdict(self)
-        return {**values.pop("stream"), **values}
+        stream, card = values.pop("stream"), self.card.to_dict()
+        del values["card"]
+        return {**stream, **values, **({"card": card} if card else {})}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], path: Path) -> BundleSettings:
@@ -57,6 +62,8 @@ class BundleSettings:
         stream_names = {f.name for f in fields(StreamConfig)}
         if unknown := sorted(set(values) - own - stream_names):
             raise BundleError(f"{path}: pyrf has unknown settings {unknown}")
+        if "card" in values:
+            values = {**values, "card": Card.from_dict(values["card"], path)}
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         values = {**values, **lists}  # JSON has no tuples
         with naming(path):

@@ -6,15 +6,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyrf.bundle.names import t5_from_transformers, t5_to_transformers
-from pyrf.bundle.weights import Placement, load_weights, unfilled
+from pyrf.bundle.states import renamed
+from pyrf.bundle.weights import CheckpointError, Placement, load_weights, unfilled
 from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
 
 
 def config_of_weights(tensors: dict[str, Tensor]) -> UMT5Config:
-    """Sizes of the text encoder from its official weights; those of UMT5-XXL where they do not tell."""
+    """Sizes of the text encoder from its weights under either names; of UMT5-XXL where they do not tell."""
+    tensors = {t5_from_transformers(name): tensor for name, tensor in tensors.items()}
     sizes: dict[str, int] = {}
     for key, rows, columns in (
         ("token_embedding.weight", "vocab_size", "dim"),
@@ -39,9 +42,23 @@ def load_text(
     """
     with unfilled():
         network = UMT5Encoder(config)
-    tensors = {t5_from_transformers(name): tensor for name, tensor in tensors.items()}
+    tensors = renamed(_encoder_only(tensors, path), t5_from_transformers, path)
     load_weights(network, tensors, path, dtype=placement.dtype, device=placement.device)
     return network
+
+
+def _encoder_only(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Without a decoder that stands beside the encoder, and with the table of tokens under one name."""
+    tensors = {name: t for name, t in tensors.items() if not name.startswith(("decoder.", "lm_head."))}
+    table = tensors.pop(
+        "encoder.embed_tokens.weight", None
+    )  # which some writers store beside, or in place of
+    shared = tensors.setdefault("shared.weight", table) if table is not None else None
+    if shared is not None and table is not shared and not torch.equal(table, shared):
+        raise CheckpointError(
+            f"{path}: shared.weight and encoder.embed_tokens.weight differ; UMT5 has one table"
+        )
+    return tensors
 
 
 def text_content(network: UMT5Encoder) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -8,9 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from pyrf.bundle.codecs import CodecSource, wan_family
-from pyrf.bundle.json_file import JsonFile, naming, require_file
+from pyrf.bundle.json_file import JsonFile, naming, require_file, require_json
+from pyrf.bundle.names import dit_from_diffusers
+from pyrf.bundle.states import peek_part, read_part, renamed
+from pyrf.bundle.student import WAN_CLASSES, stream_settings
 from pyrf.bundle.text import config_of_weights, load_text
-from pyrf.bundle.weights import Placement, find_weights, read_tensors, weight_files
+from pyrf.bundle.weights import Placement, find_weights, weight_files
 from pyrf.config import ModelConfig
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.text.umt5 import UMT5Encoder
@@ -29,20 +32,23 @@ class WanLayout:
 
     def check(self, *, dit_weights: bool) -> None:
         if dit_weights:
-            find_weights(self.path, DIT_STEM)
-        for file in (self._vae, self._text, self.tokenizer / "tokenizer.json"):
+            self.dit_path()
+        for file in (self._vae, self._text):
             require_file(file)
+        require_json(self.tokenizer / "tokenizer.json")
+        peek_part(self._vae, "codec")
+        peek_part(self._text, "text encoder")
 
     def files(self, *, dit_weights: bool) -> list[Path]:
-        dit = weight_files(find_weights(self.path, DIT_STEM)) if dit_weights else []
+        dit = weight_files(self.dit_path()) if dit_weights else []
         return [self.path / "config.json", self._vae, self._text, self.tokenizer / "tokenizer.json", *dit]
 
     def settings(self) -> dict[str, Any]:
-        return {}
+        return stream_settings(JsonFile(self.path / "config.json"))
 
     def model_config(self, *, text_len: int, rope_theta: float) -> ModelConfig:
         file = JsonFile(self.path / "config.json")
-        file.require("_class_name", "WanModel", default="WanModel")
+        file.require("_class_name", *WAN_CLASSES, default=WAN_CLASSES[0])
         file.require("model_type", "t2v")
         with naming(file.path):
             return ModelConfig(
@@ -59,17 +65,20 @@ class WanLayout:
                 rope_theta=rope_theta,
             )
 
+    def dit_path(self) -> Path:
+        return find_weights(self.path, DIT_STEM)
+
     def dit_tensors(self) -> tuple[dict[str, Tensor], Path]:
-        path = find_weights(self.path, DIT_STEM)
-        return read_tensors(path), path
+        path = self.dit_path()
+        return renamed(read_part(path, "transformer"), dit_from_diffusers, path), path
 
     def codec(self, placement: Placement, *, fps: float) -> Codec:
         # The file has no config beside it, so what a family does not fix comes from the weights.
-        config, tensors = self._family.from_wan(read_tensors(self._vae))
+        config, tensors = self._family.from_wan(read_part(self._vae, "codec"), self._vae)
         return self._family.load(CodecSource(self._vae, config, self._vae, tensors), placement, fps)
 
     def text_network(self, placement: Placement) -> UMT5Encoder:
-        tensors = read_tensors(self._text)
+        tensors = read_part(self._text, "text encoder")
         return load_text(config_of_weights(tensors), tensors, self._text, placement)
 
     @property

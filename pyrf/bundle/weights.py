@@ -1,12 +1,13 @@
-"""Weights on disk: safetensors (single or sharded), pickles and student files, read safely and checked."""
+"""Weights on disk: safetensors (single or sharded) and files of torch, read safely and checked."""
 
 from __future__ import annotations
 
 import json
 import pickle
-import zipfile
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
-"""What FSDP, activation checkpointing and torch.compile add inside parameter names."""
-
-STUDENT_ENTRIES = ("generator_ema", "generator", "model")
-"""Where a training checkpoint keeps the student, best first: the averaged weights sample best."""
+from pyrf.bundle.sniff import FETCH, JSON, PICKLE, SAFETENSORS, TORCH, Form, form_of, strange
+from pyrf.bundle.values import holds_weights, problem_of
 
 
 class Placement(NamedTuple):
@@ -34,51 +32,68 @@ class CheckpointError(ValueError):
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read `.safetensors`, a sharded `.safetensors.index.json`, or a torch pickle of a flat state dict.
+    """Read a flat state dict: safetensors, a sharded `.safetensors.index.json`, or a file of torch.
 
-    Tensors are mapped, not copied: no memory is spent before `load_weights` copies them out.
+    Its content says which of them a file is, not its name. Tensors are mapped, not copied: no memory is spent
+    before `load_weights` copies them out.
 
     Raises:
         CheckpointError: when the file is missing, damaged, or holds anything but named tensors.
     """
     path = Path(path)
+    content = read_content(path)
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: expected named tensors, found {name!r}: {type(value).__name__}")
+    if not content:
+        raise CheckpointError(f"{path}: holds no tensors")
+    return {name: plain_tensor(value, name, path) for name, value in content.items()}
+
+
+def read_content(path: Path) -> dict[Any, Any]:
+    """Read what a file of weights holds: names and tensors; a file of torch may have dicts and numbers, too.
+
+    Raises:
+        CheckpointError: when it is missing, damaged or another kind of file; the message says which.
+    """
     if path.name.endswith(".index.json"):
-        return _read_shards(path)
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    return _as_tensors(_read_pickle(path), path)
+        return dict(_read_shards(path))
+    return _read_file(path)
 
 
-def read_student(path: str | Path) -> dict[str, Tensor]:
-    """Read a student in any of the published forms, with its names stripped to those of the network.
-
-    A student file is a state dict, or a training checkpoint that holds one under `generator_ema`,
-    `generator` or `model`; names may start with `model.` and carry wrappers of FSDP and the like.
+def plain_tensor(tensor: Tensor, name: str, path: Path) -> Tensor:
+    """The tensor itself of what FSDP2 saved, which is a DTensor of one process.
 
     Raises:
-        CheckpointError: as `read_tensors`.
+        CheckpointError: when only a part of it is in the file.
     """
-    path = Path(path)
-    if path.suffix == ".safetensors" or path.name.endswith(".index.json"):
-        tensors = read_tensors(path)
-    else:
-        content = _read_pickle(path)
-        entry = next((name for name in STUDENT_ENTRIES if isinstance(content.get(name), Mapping)), None)
-        tensors = _as_tensors(content if entry is None else content[entry], path)
-    return _strip_names(tensors, path)
+    if type(tensor).__name__ != "DTensor":
+        return tensor
+    local: Tensor = tensor._local_tensor  # type: ignore[attr-defined]
+    if local.shape != tensor.shape:
+        raise CheckpointError(
+            f"{path}: {name} is one process's part of a tensor, {list(local.shape)} of {list(tensor.shape)}; "
+            "save whole tensors: get_model_state_dict with full_state_dict, or full_tensor() of each"
+        )
+    return local
 
 
-def find_weights(directory: Path, stem: str) -> Path:
-    """The file that `read_tensors` takes for `stem` in `directory`: the shards' index, or the single file.
+def find_weights(directory: Path, *stems: str) -> Path:
+    """The file of weights in `directory`: the shards' index or single file of the first stem that has one.
 
     Raises:
-        CheckpointError: when there is neither.
+        CheckpointError: when there is none; the message says what lies there in its place.
     """
-    for name in (f"{stem}.safetensors.index.json", f"{stem}.safetensors"):
-        if (directory / name).is_file():
-            return directory / name
+    for stem in stems:
+        for kind in (".safetensors.index.json", ".safetensors", ".bin.index.json", ".bin"):
+            if (directory / f"{stem}{kind}").is_file():
+                return directory / f"{stem}{kind}"
+    there = sorted(
+        p.name for p in directory.glob("*") if p.is_file() and p.suffix not in (".json", ".md", "")
+    )
     raise CheckpointError(
-        f"{directory / stem}.safetensors: missing, and there is no index of shards beside it"
+        f"{directory / stems[0]}.safetensors: missing, and there is no index of shards beside it"
+        + (f"; there is {', '.join(there[:3])}" if there else "")
     )
 
 
@@ -120,12 +135,16 @@ def load_weights(
     `tensors` is emptied on the way, so that weights are never held twice.
 
     Raises:
-        CheckpointError: naming `source`, the first wrong key, expected and found shape, and how many more.
+        CheckpointError: naming `source`, the first wrong key, expected and found shape, and how many more;
+            or the first tensor with values that no network can have.
     """
     check_names_and_shapes({name: t.shape for name, t in module.state_dict().items()}, tensors, source)
     weights = {}
     for name in list(tensors):
-        weights[name] = tensors.pop(name).to(device=device, dtype=dtype, copy=True)
+        found = tensors.pop(name)
+        weights[name] = found.to(device=device, dtype=dtype, copy=True)
+        if problem := problem_of(found, weights[name]):
+            raise CheckpointError(f"{source}: {name} {list(found.shape)} {problem}")
     module.load_state_dict(weights, assign=True)
     left = [name for name, buffer in module.named_buffers() if buffer.is_meta]
     if left:
@@ -151,7 +170,7 @@ def check_names_and_shapes(
     if wrong := [name for name in shared if found[name].shape != expected[name]]:
         want, have = list(expected[wrong[0]]), list(found[wrong[0]].shape)
         problems.append(f"{wrong[0]}: expected shape {want}, found {have}{_and_more(wrong)}")
-    if typed := [name for name in shared if not found[name].is_floating_point()]:
+    if typed := [name for name in shared if not holds_weights(found[name])]:
         name = typed[0]
         problems.append(f"{name}: expected floating point, found {found[name].dtype}{_and_more(typed)}")
     if problems:
@@ -166,16 +185,28 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_file(path: Path) -> dict[Any, Any]:
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
+    try:
+        form = form_of(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    if form == SAFETENSORS:
+        return _read_safetensors(path)
+    if form in (TORCH, PICKLE):
+        return _read_pickle(path, form)
+    if form == JSON:
+        raise CheckpointError(f"{path}: a JSON file and no weights; give the weights beside it")
+    raise CheckpointError(f"{path}: {form}")
+
+
+def _read_safetensors(path: Path) -> dict[Any, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: damaged or truncated safetensors file ({_first_line(error)}); fetch it again"
-        ) from error
+        raise CheckpointError(f"{path}: damaged safetensors file ({_first_line(error)}); {FETCH}") from error
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -193,6 +224,8 @@ def _read_index(index: Path) -> dict[str, str]:
     """The shard of each tensor."""
     if not index.is_file():
         raise CheckpointError(f"{index}: no such file")
+    if form := strange(index, JSON):
+        raise CheckpointError(f"{index}: {form}")
     try:
         shard_of: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = sorted(set(shard_of.values()))
@@ -207,46 +240,50 @@ def _read_index(index: Path) -> dict[str, str]:
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
     shard_of = _read_index(index)
+    shards = sorted(set(shard_of.values()))
+    if lost := [shard for shard in shards if not (index.parent / shard).is_file()]:
+        raise CheckpointError(
+            f"{index.parent / lost[0]}: no such file{_and_more(lost)}, "
+            f"of the {len(shards)} that {index.name} names"
+        )
     tensors: dict[str, Tensor] = {}
-    for shard in sorted(set(shard_of.values())):
-        tensors |= _read_safetensors(index.parent / shard)
+    for shard in shards:
+        for name, tensor in read_tensors(index.parent / shard).items():
+            if name in tensors:
+                raise CheckpointError(f"{index.parent / shard}: {name} is in another shard, too")
+            tensors[name] = tensor
     if lost := [name for name in shard_of if name not in tensors]:
         raise CheckpointError(f"{index.parent / shard_of[lost[0]]}: {lost[0]} is missing{_and_more(lost)}")
     return tensors
 
 
-def _read_pickle(path: Path) -> dict[Any, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+def _read_pickle(path: Path, form: Form) -> dict[Any, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        content = _load(path, mmap=form == TORCH)
     except Exception as error:  # the unpickler raises almost anything on damaged bytes
-        why = "damaged or truncated"
+        why = f"damaged or truncated ({type(error).__name__}); {FETCH}"
         if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower():
-            why = "damaged, or holds objects other than tensors, which are not loaded for safety"
-        raise CheckpointError(f"{path}: {why} ({type(error).__name__}); fetch it again") from error
+            found = re.search(r"GLOBAL ([\w.]+)", str(error))
+            what = f"objects of {found[1]}" if found else "objects other than tensors"
+            why = (
+                f"holds {what}, which need code to load and are refused for safety; "
+                "where it was made, save its tensors: torch.save(model.state_dict(), ...)"
+            )
+        raise CheckpointError(f"{path}: {why}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a dict of tensors, found {type(content).__name__}")
     return content
 
 
-def _as_tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: expected named tensors, found {name!r}: {type(value).__name__}")
-    if not content:
-        raise CheckpointError(f"{path}: holds no tensors")
-    return dict(content)
-
-
-def _strip_names(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    stripped: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        plain = name
-        for wrapper in WRAPPERS:
-            plain = plain.replace(wrapper, "")
-        plain = plain.removeprefix("model.")
-        if plain in stripped:
-            raise CheckpointError(f"{path}: {name} and another key both mean {plain}")
-        stripped[plain] = tensor
-    return stripped
+def _load(path: Path, *, mmap: bool) -> Any:
+    """torch.load, safely; the class of DTensors is known only once its package is imported."""
+    if path.suffix == ".safetensors":  # torch goes by the name, unless the file is open
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        if "torch.distributed.tensor" not in str(error):
+            raise
+        import_module("torch.distributed.tensor")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)

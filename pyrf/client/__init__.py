@@ -3,7 +3,28 @@
 from pyrf.extras import needs
 
 with needs("client", "the client"):
-    from pyrf.client.asynchronous import AsyncClient, AsyncSession, Frame, RefusedError, SessionLostError
+    from pyrf.client.asynchronous import AsyncClient, AsyncSession
+    from pyrf.client.errors import (
+        BadArgumentError,
+        BadReplyError,
+        ClientError,
+        RefusedError,
+        SessionLostError,
+        UnreachableError,
+    )
+    from pyrf.client.frames import Frame
     from pyrf.client.synchronous import Client, Session
 
-__all__ = ["AsyncClient", "AsyncSession", "Client", "Frame", "RefusedError", "Session", "SessionLostError"]
+__all__ = [
+    "AsyncClient",
+    "AsyncSession",
+    "BadArgumentError",
+    "BadReplyError",
+    "Client",
+    "ClientError",
+    "Frame",
+    "RefusedError",
+    "Session",
+    "SessionLostError",
+    "UnreachableError",
+]

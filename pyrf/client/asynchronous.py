@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
-from collections.abc import AsyncGenerator
-from contextlib import suppress
-from dataclasses import dataclass
+import re
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from typing import Self, TypeVar
 
-import httpx
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BaseModel, ValidationError
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
+from pyrf.client.address import Verify, parse_address
+from pyrf.client.errors import BadReplyError, ClientError, RefusedError, SessionLostError, UnreachableError
+from pyrf.client.frames import Frame, decode_frame
+from pyrf.client.http import HttpCalls, Tries, request_body
+from pyrf.client.socket import attach, attach_error
 from pyrf.protocol import (
     MESSAGE,
-    NO_SESSION_CODE,
     ClosingMessage,
-    ErrorBody,
-    ErrorDetail,
     FrameFormat,
-    FrameHeader,
-    HelloMessage,
     Pace,
     PromptReply,
     PromptRequest,
@@ -34,65 +29,58 @@ from pyrf.protocol import (
     SessionInfo,
     SessionRequest,
     VideoRequest,
-    unpack_frame,
 )
 
 R = TypeVar("R", bound=BaseModel)
 
-RETRY_S = 0.2
-"""Seconds before the second try to connect again; they double up to ten times as many."""
-
-CLOSE_S = 0.5
-"""Seconds to wait for the other side's goodbye; it may stand behind frames that nobody reads."""
-
-
-class RefusedError(Exception):
-    """The server refused a request.
-
-    Attributes:
-        status: of the HTTP reply.
-        code: of the error, see docs/serving.md.
-        retry_after: seconds after which the same may succeed, if at all.
-    """
-
-    def __init__(self, status: int, detail: ErrorDetail) -> None:
-        super().__init__(detail.message)
-        self.status, self.code, self.retry_after = status, detail.code, detail.retry_after
-
-
-class SessionLostError(Exception):
-    """The session is gone, and the server did not say why."""
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """A frame of a session.
-
-    Attributes:
-        pixels: uint8 [H, W, 3], RGB.
-        header: indices, time, prompt id, drops.
-    """
-
-    pixels: NDArray[np.uint8]
-    header: FrameHeader
+LEAST_PATIENCE_S = 1.0
+"""Seconds in which a lost connection is made again, however short the grace period is."""
+_ID, _TOKEN = re.compile(r"[A-Za-z0-9_.-]{1,200}"), re.compile(r"[A-Za-z0-9_~.-]{1,200}")
 
 
 class AsyncClient:
     """A server to begin sessions at.
 
+    What is safe is tried again: when the server cannot be reached, or says when to come back. A request that
+    it may have done already is not. Proxies are those that the environment names; this machine needs none.
+
     Args:
-        url: such as "http://127.0.0.1:8000".
+        url: such as "http://127.0.0.1:8000", "https://video.example/live" or "unix:/run/pyrf.sock".
         token: the server's, if it has one.
-        timeout: seconds for a reply.
+        timeout: seconds for a reply, and for each piece of a clip.
+        patience: seconds in which a call is tried again; 0 for one try.
+        verify: for https: True, False for any certificate, a PEM file of authorities, or an SSL context.
+
+    Raises:
+        BadArgumentError: for a URL, token or number that cannot be used.
+        UnreachableError: when the environment names a proxy that cannot be used.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout: float = 30.0,
+        patience: float = 10.0,
+        verify: Verify = True,
+    ) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout, headers=_bearer(token))
+        self._timeout = timeout
+        self._address = parse_address(self.url, verify)
+        self._calls = HttpCalls(self._address, token, timeout, patience)
+        self._sessions: weakref.WeakSet[AsyncSession] = weakref.WeakSet()
+
+    def __repr__(self) -> str:
+        return f"<AsyncClient of {self.url}>"
 
     async def server_info(self) -> ServerInfo:
-        """What is served."""
-        return await self._call(ServerInfo, "GET", "/v1/model")
+        """What is served.
+
+        Raises:
+            ClientError: here and in all calls below, of the kind that happened.
+        """
+        return await self._calls.call(ServerInfo, "GET", "/v1/model", repeatable=True)
 
     async def create_session(
         self,
@@ -110,11 +98,17 @@ class AsyncClient:
         Raises:
             RefusedError: when the server is full, or cannot make what was asked for.
         """
-        body = SessionRequest(
-            prompt=prompt, seed=seed, height=height, width=width, pace=pace, grace_s=grace_s
+        body = request_body(
+            SessionRequest, prompt=prompt, seed=seed, height=height, width=width, pace=pace, grace_s=grace_s
         )
-        created = await self._call(SessionCreated, "POST", "/v1/sessions", body)
-        return AsyncSession(self, created, format)
+        created = await self._calls.call(SessionCreated, "POST", "/v1/sessions", body)
+        if not _ID.fullmatch(created.id) or not _TOKEN.fullmatch(
+            created.token
+        ):  # they go into a URL and a header
+            raise BadReplyError(f"{self._calls.place} gave a session an id or token that pyrf never gives")
+        session = AsyncSession(self, created, format)
+        self._sessions.add(session)
+        return session
 
     async def video(
         self,
@@ -124,43 +118,28 @@ class AsyncClient:
         seed: int = 0,
         height: int | None = None,
         width: int | None = None,
+        on_warnings: Callable[[list[str]], None] | None = None,
     ) -> AsyncGenerator[bytes]:
         """A clip as pieces of an MP4, while it is made.
+
+        Args:
+            on_warnings: called with what the model has not learned of prompt and size, if there is any.
 
         Raises:
             RefusedError: as `create_session` does.
         """
-        body = VideoRequest(prompt=prompt, num_frames=num_frames, seed=seed, height=height, width=width)
-        async with self._http.stream("POST", "/v1/videos", json=body.model_dump()) as response:
-            if response.is_error:
-                await response.aread()
-                raise _refusal(response)
-            async for piece in response.aiter_bytes():
+        body = request_body(
+            VideoRequest, prompt=prompt, num_frames=num_frames, seed=seed, height=height, width=width
+        )
+        async with aclosing(self._calls.pieces("POST", "/v1/videos", body, on_warnings)) as pieces:
+            async for piece in pieces:
                 yield piece
-
-    async def _call(
-        self,
-        reply: type[R],
-        method: str,
-        path: str,
-        body: BaseModel | None = None,
-        token: str | None = None,
-    ) -> R:
-        response = await self._request(method, path, body, token)
-        return reply.model_validate_json(response.content)
-
-    async def _request(
-        self, method: str, path: str, body: BaseModel | None = None, token: str | None = None
-    ) -> httpx.Response:
-        json = None if body is None else body.model_dump()
-        response = await self._http.request(method, path, json=json, headers=_bearer(token))
-        if response.is_error:
-            raise _refusal(response)
-        return response
 
     async def aclose(self) -> None:
         """Close the connections; sessions are left to their grace period."""
-        await self._http.aclose()
+        await self._calls.aclose()  # first, so that no session attaches again
+        for session in list(self._sessions):
+            await session.disconnect()
 
     async def __aenter__(self) -> Self:
         return self
@@ -186,6 +165,11 @@ class AsyncSession:
         self._client, self._format = client, format
         self._path = f"/v1/sessions/{created.id}"
         self._socket: ClientConnection | None = None
+        self._reading = False
+
+    def __repr__(self) -> str:
+        state = "open" if self.closing is None else f"ended ({self.closing.reason})"
+        return f"<AsyncSession {self.created.id} at {self._client.url}: {state}>"
 
     def __aiter__(self) -> Self:
         return self
@@ -196,19 +180,42 @@ class AsyncSession:
         Raises:
             SessionLostError: when the session is gone, or no connection is made within its grace period.
         """
+        if self._reading:
+            raise ClientError("a session has one iteration at a time; wait for the other one")
+        self._reading = True
+        try:
+            return await self._next()
+        finally:
+            self._reading = False
+
+    async def _next(self) -> Frame:
+        tries: Tries | None = None
         while self.closing is None:
-            if self._socket is None:
-                self._socket = await self._connect()
             try:
-                message = await self._socket.recv()
-            except ConnectionClosed as error:
-                self._socket = None
-                _check_lost(error)
+                message = await self._receive()
+            except UnreachableError as error:
+                tries = tries or Tries(max(self.created.grace_s, LEAST_PATIENCE_S))
+                try:
+                    await tries.pause(error, repeatable=True)
+                except UnreachableError:
+                    raise SessionLostError(f"no connection to session {self.created.id}: {error}") from error
                 continue
             if isinstance(message, bytes):
-                return _decode(message)
+                return decode_frame(message)
             self._heed(message)
         raise StopAsyncIteration
+
+    async def _receive(self) -> str | bytes:
+        """The next message, of a new connection if there is none."""
+        if self._socket is None:
+            client = self._client
+            client._calls.check_open()
+            self._socket = await attach(client._address, self.created, self._format, client._timeout)
+        try:
+            return await self._socket.recv()
+        except ConnectionClosed as error:
+            self._socket = None
+            raise attach_error(error) from error
 
     def _heed(self, text: str) -> None:
         with suppress(ValidationError):  # messages that a later server may have are not for us
@@ -216,40 +223,14 @@ class AsyncSession:
             if isinstance(message, ClosingMessage):
                 self.closing = message
 
-    async def _connect(self) -> ClientConnection:
-        """Attach to the session, with patience for its grace period."""
-        base = self._client.url.replace("http", "ws", 1)
-        wait_s = RETRY_S
-        loop = asyncio.get_running_loop()
-        until = loop.time() + max(self.created.grace_s, 1.0)
-        while True:
-            try:
-                socket = await connect(
-                    f"{base}{self._path}/ws?format={self._format}",
-                    additional_headers=_bearer(self.created.token),
-                    compression=None,
-                    max_size=None,
-                    close_timeout=CLOSE_S,
-                )
-                hello = MESSAGE.validate_json(await socket.recv())
-                if not isinstance(hello, HelloMessage):
-                    raise SessionLostError(f"the server began with {hello.type}, not hello")
-                return socket
-            except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as error:
-                _check_lost(error)
-                if loop.time() + wait_s > until:
-                    raise SessionLostError(f"no connection to session {self.created.id}: {error}") from error
-            await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, 10 * RETRY_S)
-
     async def set_prompt(self, prompt: str, *, recache: bool = False) -> PromptReply:
-        """Switch the prompt; the reply names the first chunk that shows it.
+        """Switch the prompt; the reply names the first chunk that shows it, and what the model lacks.
 
         Raises:
             RefusedError: for a bad prompt, or too many of them.
         """
-        body = PromptRequest(prompt=prompt, recache=recache)
-        return await self._call(PromptReply, "POST", "/prompt", body)
+        body = request_body(PromptRequest, prompt=prompt, recache=recache)
+        return await self._call(PromptReply, "POST", "/prompt", body, repeatable=False)
 
     async def pause(self) -> SessionInfo:
         """Let no further chunk be made."""
@@ -266,7 +247,8 @@ class AsyncSession:
     async def close(self) -> None:
         """End the session, if it has not ended."""
         try:
-            await self._client._request("DELETE", self._path, token=self.created.token)
+            path, token = self._path, self.created.token
+            await self._client._calls.send("DELETE", path, token=token, repeatable=True)
         except RefusedError as error:
             if error.status != 404:
                 raise
@@ -279,8 +261,17 @@ class AsyncSession:
             await self._socket.close()
             self._socket = None
 
-    async def _call(self, reply: type[R], method: str, path: str, body: BaseModel | None = None) -> R:
-        return await self._client._call(reply, method, self._path + path, body, self.created.token)
+    async def _call(
+        self,
+        reply: type[R],
+        method: str,
+        path: str,
+        body: BaseModel | None = None,
+        *,
+        repeatable: bool = True,
+    ) -> R:
+        calls, token = self._client._calls, self.created.token
+        return await calls.call(reply, method, self._path + path, body, token, repeatable=repeatable)
 
     async def __aenter__(self) -> Self:
         return self
@@ -289,33 +280,6 @@ class AsyncSession:
         """End the session; a server that cannot be asked to hides no exception that is under way."""
         try:
             await self.close()
-        except (httpx.TransportError, RefusedError):
+        except ClientError:
             if kind is None:
                 raise
-
-
-def _bearer(token: str | None) -> dict[str, str]:
-    return {} if token is None else {"Authorization": f"Bearer {token}"}
-
-
-def _refusal(response: httpx.Response) -> RefusedError:
-    try:
-        detail = ErrorBody.model_validate_json(response.content).error
-    except ValidationError:  # from something between us and the server
-        detail = ErrorDetail(code="error", message=f"HTTP {response.status_code} {response.reason_phrase}")
-    return RefusedError(response.status_code, detail)
-
-
-def _check_lost(error: Exception) -> None:
-    """Raise when trying again is in vain."""
-    if isinstance(error, ConnectionClosed) and error.rcvd and error.rcvd.code == NO_SESSION_CODE:
-        raise SessionLostError(error.rcvd.reason) from error
-
-
-def _decode(message: bytes) -> Frame:
-    header, data = unpack_frame(message)
-    if header.format == "raw":
-        pixels = np.frombuffer(data, np.uint8).reshape(header.height, header.width, 3)
-    else:
-        pixels = np.asarray(Image.open(io.BytesIO(data)))
-    return Frame(pixels, header)

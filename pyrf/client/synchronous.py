@@ -2,34 +2,94 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import Any, Self, TypeVar
 
-from anyio.from_thread import start_blocking_portal
-
-from pyrf.client.asynchronous import AsyncClient, AsyncSession, Frame
+from pyrf.client.address import Verify
+from pyrf.client.asynchronous import AsyncClient, AsyncSession
+from pyrf.client.errors import ClientError
+from pyrf.client.frames import Frame
 from pyrf.protocol import ClosingMessage, PromptReply, ServerInfo, SessionInfo
 
 T = TypeVar("T")
 
 
-class Client:
-    """`AsyncClient` for programs without an event loop: the same, in a thread of its own."""
+class EventLoop:
+    """An event loop in a thread of its own, which keeps no program from ending. Any thread may call it."""
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = 30.0) -> None:
-        self._portal_context = start_blocking_portal()
-        self._portal = self._portal_context.__enter__()
-        self._client = self._run(self._make, url, token, timeout)
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="pyrf-client", daemon=True)
+        self._thread.start()
 
-    @staticmethod
-    async def _make(url: str, token: str | None, timeout: float) -> AsyncClient:
-        return AsyncClient(url, token, timeout=timeout)
+    def run(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, **options: Any) -> T:
+        """Call a coroutine function there; whoever interrupts the wait, cancels the call.
 
-    def _run(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, **options: Any) -> T:
+        Raises:
+            ClientError: when the loop has ended.
+        """
+        if not self._thread.is_alive():
+            raise ClientError(
+                "the client is closed, or this process was forked from its own; make another one"
+            )
+
         async def call() -> T:
             return await function(*arguments, **options)
 
-        return self._portal.call(call)
+        future = asyncio.run_coroutine_threadsafe(call(), self._loop)
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise ClientError("the client was closed during the call") from error
+        finally:
+            future.cancel()
+
+    def close(self) -> None:
+        """Cancel what is under way, and end the thread."""
+        if self._thread.is_alive():
+            self.run(self._cancel_others)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    async def _cancel_others(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+class Client:
+    """`AsyncClient` for programs without an event loop, in a thread of its own. Threads may share it."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout: float = 30.0,
+        patience: float = 10.0,
+        verify: Verify = True,
+    ) -> None:
+        async def make() -> AsyncClient:
+            return AsyncClient(url, token, timeout=timeout, patience=patience, verify=verify)
+
+        self._loop = EventLoop()
+        try:
+            self._client = self._run(make)
+        except BaseException:
+            self._loop.close()
+            raise
+
+    def _run(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, **options: Any) -> T:
+        return self._loop.run(function, *arguments, **options)
+
+    def __repr__(self) -> str:
+        return f"<Client of {self._client.url}>"
 
     def server_info(self) -> ServerInfo:
         """What is served."""
@@ -46,14 +106,14 @@ class Client:
             while (piece := self._run(anext, pieces, None)) is not None:
                 yield piece
         finally:
-            self._run(pieces.aclose)
+            with suppress(ClientError):  # the client was closed before the clip was whole
+                self._run(pieces.aclose)
 
     def close(self) -> None:
         """Close the connections; sessions are left to their grace period."""
-        try:
+        with suppress(ClientError):  # it is closed
             self._run(self._client.aclose)
-        finally:
-            self._portal_context.__exit__(None, None, None)
+        self._loop.close()
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +133,9 @@ class Session:
     def closing(self) -> ClosingMessage | None:
         """Why the session ended, once it has."""
         return self._session.closing
+
+    def __repr__(self) -> str:
+        return repr(self._session).replace("<AsyncSession", "<Session")
 
     def __iter__(self) -> Iterator[Frame]:
         while (frame := self._client._run(self._next)) is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pyrf import printing
 from pyrf.commands.options import (
     BackendOption,
     DeviceOption,
@@ -19,6 +20,8 @@ from pyrf.commands.options import (
     ThreadsOption,
     check_seconds,
     check_threads,
+    seconds_option,
+    use_threads,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +34,9 @@ def bench(
     chunks: Annotated[
         int | None, typer.Option(help="Chunks per stream; by default 5 seconds of them.")
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Length of a stream, instead of --chunks.")] = None,
+    seconds: Annotated[
+        float | None, seconds_option("Length of a stream, instead of --chunks: seconds, or [hh:]mm:ss.")
+    ] = None,
     repeats: Annotated[int, typer.Option(help="Timed streams.")] = 5,
     warm_up: Annotated[int, typer.Option(help="Chunks of an untimed stream before them.")] = 4,
     threads: ThreadsOption = None,
@@ -51,7 +56,7 @@ def bench(
 
         floors = roofline_table.report()
         if as_json:
-            typer.echo(json.dumps(floors.to_dict()))
+            printing.deliver(json.dumps(floors.to_dict()))
         else:
             roofline_table.show(floors)
         return
@@ -64,12 +69,9 @@ def bench(
 
     bench_module.check_counts(chunks=chunks, repeats=repeats, warm_up=warm_up)
     start = time.perf_counter()
-    import torch
-
     from pyrf.pipeline import StreamingPipeline
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     pipe = StreamingPipeline.from_pretrained(
         model, student=student, backend=backend, dtype=dtype, device=device, exported=exported
     )
@@ -86,7 +88,7 @@ def bench(
         student=student,
         exported=None if exported is None else str(exported),
     )
-    typer.echo(json.dumps(result.to_dict()) if as_json else bench_module.table(result))
+    printing.deliver(json.dumps(result.to_dict()) if as_json else bench_module.table(result))
 
 
 def _chunks_of(pipe: StreamingPipeline, seconds: float | None) -> int:
@@ -95,8 +97,6 @@ def _chunks_of(pipe: StreamingPipeline, seconds: float | None) -> int:
         return max(2, pipe.num_chunks_of(math.ceil(5 * pipe.fps)))
     chunks = pipe.num_chunks_of(math.ceil(seconds * pipe.fps))
     if chunks < 2:
-        first_s = pipe.num_frames_of(1) / pipe.fps
-        raise ValueError(
-            f"--seconds must reach beyond the first chunk, which lasts {first_s:g} seconds, got {seconds:g}"
-        )
+        first = printing.counted(pipe.num_frames_of(1) / pipe.fps, "second")
+        raise ValueError(f"--seconds must reach beyond the first chunk, which lasts {first}, got {seconds:g}")
     return chunks

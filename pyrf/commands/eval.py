@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pyrf.commands.options import ModelOption
+from pyrf import printing
+from pyrf.commands.options import ModelOption, ThreadsOption, check_named, seconds_option, use_threads
 from pyrf.commands.train import require_training
+from pyrf.files import expanded
 
 if TYPE_CHECKING:
     from pyrf.worlds.world import World
@@ -26,24 +28,35 @@ def evaluate(
         str | None, typer.Option(help="The recipe whose world the prompts are from, in place of --world.")
     ] = None,
     prompts: Annotated[int, typer.Option(help="Held-out prompts.")] = 200,
-    seconds: Annotated[float, typer.Option(help="Length of the streams; the last 5 s are judged.")] = 5.0,
+    seconds: Annotated[
+        float, seconds_option("Length of the streams, seconds or [hh:]mm:ss; the last 5 s are judged.")
+    ] = 5.0,
     sheet: Annotated[Path, typer.Option(help="Where a contact sheet of 12 streams goes.")] = Path("eval.png"),
+    threads: ThreadsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Judge how well a bundle that shows a small world follows held-out prompts."""
     if context.invoked_subcommand is not None:
         return
+    check_named("--sheet", sheet)
     from pyrf.evaluation import held_out
     from pyrf.video.files import check_output
+    from pyrf.video.strips import contact_sheet
 
+    sheet = Path(expanded(sheet))
     check_output(str(sheet))
-    scores = held_out.evaluate(model, _world(world, recipe), prompts, seconds, sheet)
+    use_threads(threads)
+    scores, shown = held_out.evaluate(model, _world(world, recipe), prompts, seconds, sheet)
     if as_json:
-        typer.echo(json.dumps(scores))
+        text = json.dumps(scores)
     else:
-        typer.echo(f"{prompts} held-out prompts, {seconds:g} s streams, last 5 s judged; pictures in {sheet}")
-        for name, value in scores.items():
-            typer.echo(f"  {name:<16} {100 * value:5.1f} %")
+        judged = printing.counted(prompts, "held-out prompt")
+        rows = [f"{judged}, {seconds:g} s streams, last 5 s judged; pictures in {sheet}"]
+        text = "\n".join(rows + [f"  {name:<16} {100 * value:5.1f} %" for name, value in scores.items()])
+    try:
+        contact_sheet(shown, sheet)
+    finally:
+        printing.deliver(text)
 
 
 def _world(name: str, recipe: str | None) -> World:
@@ -62,7 +75,7 @@ def study(
     out: Annotated[Path, typer.Option(help="Folder in which the stages were trained.")],
     recipe: Annotated[str, typer.Option(help="The recipe whose world and stream are measured.")] = "tiny",
     prompts: Annotated[int, typer.Option(help="Prompts that leave the speed open.")] = 64,
-    seconds: Annotated[float, typer.Option(help="Length of the streams.")] = 60.0,
+    seconds: Annotated[float, seconds_option("Length of the streams: seconds, or [hh:]mm:ss.")] = 60.0,
     seeds: Annotated[int, typer.Option(help="Seeds of the noise, for the spread.")] = 3,
     page: Annotated[Path, typer.Option(help="Where the table goes; plots go to img/ beside it.")] = Path(
         "study.md"
@@ -71,14 +84,17 @@ def study(
     """Measure DMD, Re-DMD and the sinks on long streams; the same command goes on where it stopped."""
     import logging
 
+    check_named("--out", out)
+    check_named("--page", page)
     require_training()
     from pyrf.training.kinds import load_scratch_recipe
     from pyrf.training.study.report import table, write_report
     from pyrf.training.study.study import StudySettings, run_study
 
+    out, page = Path(expanded(out)), Path(expanded(page))
     settings = StudySettings(prompts, seconds, seeds)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     results = dict(run_study(load_scratch_recipe(recipe), out, settings))
     write_report(results, settings, page)
-    typer.echo(table({variant.name: columns for variant, columns in results.items()}))
-    typer.echo(f"written to {page}")
+    printing.say(table({variant.name: columns for variant, columns in results.items()}))
+    printing.say(f"written to {page}")

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pyrf import printing
 from pyrf.commands.options import (
     DeviceOption,
     HeightOption,
     StudentOption,
+    ThreadsOption,
     WidthOption,
     WindowOption,
+    check_named,
+    use_threads,
 )
 from pyrf.extras import needs
+from pyrf.files import expanded
 
 if TYPE_CHECKING:
     from pyrf.backends.onnxruntime.parity import Parity
@@ -38,6 +43,7 @@ def export(
     student: StudentOption = None,
     check: Annotated[int, typer.Option(help="Chunks to compare with torch, on this CPU; 0: none.")] = 4,
     device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
 ) -> None:
     """Write a model as graphs for one frame size, and compare them with torch; those too far from it are not
     written. The device calibrates fp8; for tensorrt it is the GPU that engines are built for."""
@@ -46,20 +52,25 @@ def export(
 
     if to not in TARGETS:
         raise ValueError(f"--to must be one of {', '.join(TARGETS)}, got {to!r}")
+    check_named("--out", out)
     if check < 0:
         raise ValueError(f"--check must be 0 or more, got {check}")
     from dataclasses import replace
 
     from pyrf.bundle.bundle import load_bundle
     from pyrf.checks import check_device
+    from pyrf.threads import fit_threads
 
+    out = Path(expanded(out))
+    use_threads(threads)
+    fit_threads()
     bundle = load_bundle(model, student=student)
     if window is not None:
         bundle = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=window))
     start = time.perf_counter()
 
     def report(stage: str) -> None:
-        typer.echo(f"{time.perf_counter() - start:7.1f} s  {stage}", err=True)
+        printing.tell(f"{time.perf_counter() - start:7.1f} s  {stage}")
 
     found: list[Parity] = []
     options = ExportOptions(
@@ -71,8 +82,8 @@ def export(
     )
     rows = TARGETS[to](bundle, out, options, report)
     for row in [*rows, *(f"{'parity':14} of {parity}" for parity in found)]:
-        typer.echo(row)
-    typer.echo(f"{out}: written in {time.perf_counter() - start:.1f} s")
+        printing.say(row)
+    printing.say(f"{out}: written in {time.perf_counter() - start:.1f} s")
 
 
 def _parity_check(bundle: Bundle, chunks: int, found: list[Parity], report: Report) -> Check:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from pyrf.moments import parse_time
 
 ModelOption = Annotated[
     str, typer.Option("--model", help="A bundled model, a model directory, or a hub id.", metavar="NAME|DIR")
@@ -32,11 +34,50 @@ WindowOption = Annotated[
     int | None,
     typer.Option(help="Latent frames that a chunk sees, itself included; by default the model's."),
 ]
-ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads; by default torch's choice.")]
+
+
+def seconds_option(help: str) -> Any:
+    """`--seconds`, which takes times as people type them."""
+    return typer.Option("--seconds", help=help, parser=_seconds, metavar="TIME")
+
+
+def _seconds(given: str | float) -> float:
+    try:
+        return parse_time(str(given))
+    except ValueError as error:
+        raise typer.BadParameter(_what_is_wrong(str(given)) or str(error)) from None
+
+
+def _what_is_wrong(given: str) -> str:
+    """Of a number that is no length, such as -1 and inf, it is not the form that is wrong."""
+    try:
+        number = float(given)
+    except ValueError:
+        return ""
+    try:
+        check_seconds(number)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+ThreadsOption = Annotated[
+    int | None, typer.Option(help="CPU threads; by default one per core that may be used.")
+]
 
 MAX_THREADS = 1024
 MAX_SECONDS = 1_000_000
 """Of a video, 11 days."""
+
+
+def check_named(option: str, path: str | Path) -> None:
+    """Refuse "-" where a command writes a file or folder of its own: stdout would not hold it.
+
+    Raises:
+        ValueError: for "-" itself; "./-" is a name as others are.
+    """
+    if str(path) == "-":
+        raise ValueError(f"{option} - is no name; this command writes to a place on disk, such as ./-")
 
 
 def check_threads(threads: int | None) -> None:
@@ -47,6 +88,15 @@ def check_threads(threads: int | None) -> None:
     """
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise ValueError(f"--threads must lie in 1..{MAX_THREADS}, got {threads}")
+
+
+def use_threads(threads: int | None) -> None:
+    """Compute with this many CPU threads; None: with as many as fit. Before a model is loaded."""
+    check_threads(threads)
+    if threads is not None:
+        from pyrf.threads import set_threads
+
+        set_threads(threads)
 
 
 def check_seconds(seconds: float) -> None:

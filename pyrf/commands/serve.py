@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import Field, fields
-from socket import socket
-from typing import Annotated, Any, get_type_hints
+from pathlib import Path
+from socket import AF_UNIX, socket
+from ssl import SSLContext
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from pyrf import printing
 from pyrf.commands.options import (
     BackendOption,
     DeviceOption,
@@ -19,9 +23,13 @@ from pyrf.commands.options import (
     ThreadsOption,
     WindowOption,
     check_threads,
+    use_threads,
 )
 from pyrf.extras import needs, require
 from pyrf.serve.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 # Some are imported late, when a first viewer comes; a server without them does not start.
 SERVER_MODULES = (
@@ -34,6 +42,9 @@ SERVER_MODULES = (
     "pydantic",
     "opentelemetry",
 )
+
+IMPORTED, LOADED = 0.3, 0.9
+"""Shares of loading that are done once torch is imported, and once the model is there; then it warms up."""
 
 FLAGGED = {field.name: field for field in fields(ServeSettings) if field.metadata["flag"]}
 """The settings that have a flag."""
@@ -90,6 +101,19 @@ def serve(
         int | None, typer.Option(help="With --ray: replicas at most, as sessions need them.")
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    token_file: Annotated[
+        str | None, typer.Option(help="File that holds the token, in place of --token.")
+    ] = None,
+    metrics_token_file: Annotated[
+        str | None, typer.Option(help="File that holds the token for metrics.")
+    ] = None,
+    uds: Annotated[
+        str | None, typer.Option(help="Path of a Unix socket to listen on, in place of a port.")
+    ] = None,
+    ssl_certfile: Annotated[str | None, typer.Option(help="Certificate for HTTPS, PEM.")] = None,
+    ssl_keyfile: Annotated[
+        str | None, typer.Option(help="Its key, PEM; left out where the certificate's file holds it.")
+    ] = None,
     **flags: Any,
 ) -> None:
     """Serve live streams: HTTP, WebSocket and WebRTC. SIGTERM finishes the chunk under way and exits."""
@@ -97,19 +121,16 @@ def serve(
     if log_level not in ("debug", "info", "warning", "error"):
         raise ValueError(f"--log-level must be debug, info, warning or error, got {log_level!r}")
     check_threads(threads)
-    from pyrf.serve.server import bind, is_loopback
+    if ssl_keyfile and not ssl_certfile:
+        raise ValueError("--ssl-keyfile needs the certificate too: --ssl-certfile")
+    if uds and ray:
+        raise ValueError("--uds does not go with --ray: Ray's proxy listens on a port; leave one of them out")
+    for name, file in (("token", token_file), ("metrics_token", metrics_token_file)):
+        if file is not None:
+            flags[name] = _secret_of(file, flags[name], f"--{name.replace('_', '-')}")
+    from pyrf.serve.tls import tls_context
 
-    sock = bind(host, port)
-    loopback = is_loopback(sock)
-    if not (loopback or flags["token"] or insecure):
-        raise ValueError(
-            f"{host} can be reached from other machines: set a token (--token or PYRF_TOKEN), "
-            "or let everyone in with --insecure"
-        )
-    values = {name: _value(field, flags[name]) for name, field in FLAGGED.items()}
-    settings = ServeSettings(loopback=loopback, **values)
-    address, port, *_ = sock.getsockname()
-    url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
+    tls = tls_context(ssl_certfile, ssl_keyfile) if ssl_certfile else None
     pipeline: dict[str, Any] = {
         "name": model,
         "student": student,
@@ -118,22 +139,80 @@ def serve(
         "device": device,
         "window_frames": window,
     }
+    with _listening(host, port, uds) as (sock, loopback):
+        if not (loopback or flags["token"] or insecure):
+            raise ValueError(
+                f"{host} can be reached from other machines: set a token (--token or PYRF_TOKEN), "
+                "or let everyone in with --insecure"
+            )
+        values = {name: _value(field, flags[name]) for name, field in FLAGGED.items()}
+        settings = ServeSettings(loopback=loopback, **values)
+        url = _url(sock, "http" if tls is None else "https", settings.root_path)
 
-    def started() -> None:
-        typer.echo(f"pyrf serves {model} at {url}", nl=True)
+        def started() -> None:
+            printing.say(f"pyrf serves {model} at {url}")
 
-    if not ray:
-        _serve(pipeline, model, settings, sock, threads, log_level, started)
-        return
+        if not ray:
+            _serve(pipeline, model, settings, sock, tls, threads, log_level, started)
+            return
+        address, port, *_ = sock.getsockname()
+        sock.close()  # Ray's own proxy listens there
     with needs("ray", "--ray"):
         from pyrf.serve.ray import app as on_ray
 
-    sock.close()  # Ray's own proxy listens there
     options = on_ray.RayOptions(replicas, max_replicas or replicas, gpu=not device.startswith("cpu"))
     application = on_ray.application(
         pipeline, model=model, settings=settings, options=options, threads=threads, log_level=log_level
     )
-    on_ray.run(application, address, port, started)
+    on_ray.run(
+        application,
+        address,
+        port,
+        started,
+        drain_s=settings.drain_s,
+        certfile=ssl_certfile,
+        keyfile=ssl_keyfile or ssl_certfile,
+    )
+
+
+def _secret_of(file: str, given: str | None, flag: str) -> str:
+    """What a file holds, but for white space around it.
+
+    Raises:
+        ValueError: when there is another value already, or the file cannot be read or holds nothing.
+    """
+    if given is not None:
+        raise ValueError(f"{flag} (or its variable) and {flag}-file are both given; leave one of them out")
+    try:
+        secret = Path(file).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ValueError(f"{flag}-file {file} cannot be read: {reason}") from None
+    if not secret:
+        raise ValueError(f"{flag}-file {file} is empty; write the token into it")
+    return secret
+
+
+@contextmanager
+def _listening(host: str, port: int, uds: str | None) -> Iterator[tuple[socket, bool]]:
+    """A listening socket, and whether only this machine can reach it."""
+    from pyrf.serve.server import bind, is_loopback
+    from pyrf.serve.unix import unix_socket
+
+    if uds is not None:
+        with unix_socket(uds) as sock:
+            yield sock, True
+        return
+    with bind(host, port) as sock:
+        yield sock, is_loopback(sock)
+
+
+def _url(sock: socket, scheme: str, root_path: str) -> str:
+    """Where people find the server."""
+    if sock.family == AF_UNIX:
+        return f"unix:{sock.getsockname()}"
+    address, port, *_ = sock.getsockname()
+    return f"{scheme}://{f'[{address}]' if ':' in address else address}:{port}{root_path and root_path + '/'}"
 
 
 def _serve(
@@ -141,22 +220,26 @@ def _serve(
     model: str,
     settings: ServeSettings,
     sock: socket,
+    tls: SSLContext | None,
     threads: int | None,
     log_level: str,
     started: Callable[[], None],
 ) -> None:
-    """Serve from this process."""
-    from pyrf.pipeline import StreamingPipeline
-
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)  # before loading: ONNX Runtime takes the number when it loads
-    # Loaded here and not when the app starts, so that a model that cannot be had is one line.
-    pipe = StreamingPipeline.from_pretrained(**pipeline)
-    from pyrf.serve.app import create_app
+    """Serve from this process; torch and the model are loaded while the port answers already."""
     from pyrf.serve.logs import log_config
+    from pyrf.serve.metrics import Metrics
     from pyrf.serve.server import run
 
-    app = create_app(lambda: pipe, model=model, settings=settings)
-    run(app, settings, sock, log_config=log_config(log_level), started=started)
+    metrics = Metrics()
+
+    def make(report: Callable[[float], None]) -> FastAPI:
+        use_threads(threads)  # before loading: ONNX Runtime takes the number when it loads
+        from pyrf.pipeline import StreamingPipeline
+        from pyrf.serve.app import create_app
+
+        report(IMPORTED)
+        pipe = StreamingPipeline.from_pretrained(**pipeline)
+        report(LOADED)
+        return create_app(lambda: pipe, model=model, settings=settings, metrics=metrics)
+
+    run(make, settings, sock, metrics=metrics, log_config=log_config(log_level), tls=tls, started=started)

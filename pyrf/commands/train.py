@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pyrf import printing
+from pyrf.commands.options import check_named
 from pyrf.extras import require
+from pyrf.files import expanded
 
 if TYPE_CHECKING:
     from pyrf.training.recipe import Recipe
@@ -40,28 +43,33 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print one JSON object.")] = False,
 ) -> None:
     """Train by a recipe; the same command resumes. All of tiny's stages done, its bundle is OUT/bundle."""
+    if out is not None:
+        check_named("--out", out)
     require_training()
     from pyrf.training.kinds import load_recipe
 
+    out = None if out is None else Path(expanded(out))
     chosen = load_recipe(recipe)
+    for name in stage or ():
+        chosen.check_stage(name)
     if processes is not None:
         chosen.processes = processes
     if dry_run:
-        _dry_run(recipe, chosen, out, as_json)
+        _dry_run(recipe, chosen, stage, out, as_json)
         return
     if out is None:
         raise ValueError("--out is missing; name a folder for checkpoints, logs and what is made")
     _train(chosen, stage, out)
 
 
-def _dry_run(name: str, recipe: Recipe, out: Path | None, as_json: bool) -> None:
+def _dry_run(name: str, recipe: Recipe, stages: list[str] | None, out: Path | None, as_json: bool) -> None:
     from rich.console import Console
 
     from pyrf.training.dry_run import plan, show
 
-    counted = plan(recipe, recipe.processes, out)
+    counted = plan(recipe, recipe.processes, out, stages)
     if as_json:
-        typer.echo(json.dumps(counted.to_dict()))
+        printing.deliver(json.dumps(counted.to_dict()))
     else:
         show(name, counted, Console())
 
@@ -79,7 +87,7 @@ def _train(recipe: Recipe, stages: list[str] | None, out: Path) -> None:
     if stages is None and speaks:
         bundle = recipe.make_bundle(out)
         if bundle is not None:
-            typer.echo(f"{bundle}: try it with pyrf generate PROMPT --model {bundle} -o out.mp4")
+            printing.say(f"{bundle}: try it with pyrf generate PROMPT --model {bundle} -o out.mp4")
 
 
 def require_training() -> None:

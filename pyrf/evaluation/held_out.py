@@ -10,7 +10,6 @@ import numpy as np
 
 from pyrf.bundle.bundle import load_bundle
 from pyrf.evaluation.streams import Student, batches, make_videos
-from pyrf.video.strips import contact_sheet
 from pyrf.worlds.world import Frames, World, WorldPrompt
 
 TitledVideo = tuple[str, Frames]
@@ -34,11 +33,11 @@ def grade(world: World, videos: Sequence[Frames], prompts: Sequence[WorldPrompt]
 
 
 def score_streams(
-    student: Student, world: World, count: int, sheet: Path, seconds: float = JUDGED_SECONDS
+    student: Student, world: World, count: int, seconds: float = JUDGED_SECONDS
 ) -> tuple[dict[str, float], list[TitledVideo]]:
-    """Scores on held-out prompts over the last five seconds of streams, and the first streams.
+    """Scores on held-out prompts over the last five seconds of streams, and up to 12 streams to look at.
 
-    Prompt n has seed n. The sheet shows up to 12 streams from beginning to end, which are those returned.
+    Prompt n has seed n.
     """
     prompts = world.held_out(count)
     ends: list[Frames] = []
@@ -48,17 +47,17 @@ def score_streams(
         ends.extend(video[-JUDGED_SECONDS * world.fps :].copy() for video in videos)
         if len(rows) < SHOWN:
             rows += [(p.text, video) for p, video in zip(part, videos)]
-    rows = rows[:SHOWN]
-    contact_sheet(rows, sheet)
-    return grade(world, ends, prompts), rows
+    return grade(world, ends, prompts), rows[:SHOWN]
 
 
-def evaluate(model: str, world: World, prompts: int, seconds: float, sheet: Path) -> dict[str, float]:
-    """Scores of a bundle's last five seconds on held-out prompts of a world.
+def evaluate(
+    model: str, world: World, prompts: int, seconds: float, sheet: Path
+) -> tuple[dict[str, float], list[TitledVideo]]:
+    """Scores of a bundle's last five seconds on held-out prompts of a world, and its first streams.
 
     Args:
         model: name or directory of a bundle.
-        sheet: where a contact sheet of the first streams goes.
+        sheet: where the caller will put a contact sheet of these streams; its name is looked at.
 
     Raises:
         ValueError: when the bundle is not one for this world, or the stream is too short to judge.
@@ -77,4 +76,4 @@ def evaluate(model: str, world: World, prompts: int, seconds: float, sheet: Path
         )
     text = bundle.text_encoder()
     student = Student(bundle.transformer(), text.encode, bundle.codec(), bundle.stream_config)
-    return score_streams(student, world, prompts, sheet, seconds)[0]
+    return score_streams(student, world, prompts, seconds)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import StreamConfig
+from pyrf.loop.inference import unmixed
 from pyrf.models.codecs.codec import Codec, latent_size
 from pyrf.models.dit.model import WanModel
 from pyrf.worlds.world import Frames, World, WorldPrompt
@@ -35,6 +36,7 @@ class Student:
 
 
 @torch.no_grad()
+@unmixed()
 def make_videos(
     student: Student, world: World, captions: list[str], seeds: Sequence[int], seconds: float
 ) -> Frames:

@@ -74,17 +74,23 @@ class SinkRingCache:
                 self.value_masters = torch.zeros(sink_shape, dtype=master, device=device).unbind()
             self.slot = torch.zeros((), dtype=torch.int64, device=device)
             self._turn = chunk_turn(model, stream.chunk_frames, dtype=compute_dtype(dtype), device=device)
-        self.reset()
+        self._begin()
 
     def reset(self) -> None:
-        """Forget everything; the buffers are kept."""
+        """Forget everything; the buffers are kept, and hold zeros again.
+
+        What is masked out must be finite, too: a graph multiplies it by zero.
+        """
+        for buffer in (*self.keys, *self.values, *self._masters()):
+            buffer.zero_()
+        self._begin()
+
+    def _begin(self) -> None:
         self.chunk = 0
         self.open = False
         self.length = 0
         self.order: Tensor | None = None
         self._rewritten: int | None = None
-        for master in self._masters():
-            master.zero_()
 
     def _masters(self) -> list[Tensor]:
         """The sink masters of all layers, where there are any."""
@@ -198,7 +204,7 @@ class SinkRingCache:
         order = [0] if self.has_sink else []
         order += [self.slot_of(c) for c in range(self.ring_chunks.start, chunk + 1)]
         with torch.inference_mode(False):
-            self.order = torch.tensor(order).to(self.slot.device)
+            self.order = torch.tensor(order, dtype=torch.int64, device="cpu").to(self.slot.device)
         self.slot.fill_(order[-1])
         self.open, self._rewritten = True, chunk
         try:

@@ -15,7 +15,7 @@ from pyrf.config import LatentSize, ModelConfig
 
 def _turns(positions: Tensor, pairs: int, theta: float) -> Tensor:
     """Cosines and sines of float64 positions [n]: [n, pairs, 2]."""
-    frequencies = theta ** (-torch.arange(pairs, dtype=torch.float64) / max(pairs, 1))
+    frequencies = theta ** (-torch.arange(pairs, dtype=torch.float64, device="cpu") / max(pairs, 1))
     angles = torch.outer(positions, frequencies)
     return torch.stack((angles.cos(), angles.sin()), -1)
 
@@ -43,8 +43,8 @@ def rope_table(
         Cosines and sines, [F * size.tokens, head_dim / 2, 2].
     """
     grid = (len(frame_positions), size.rows, size.columns)
-    frames = torch.tensor(frame_positions, dtype=torch.float64)
-    rows, columns = (torch.arange(n, dtype=torch.float64) for n in grid[1:])
+    frames = torch.tensor(frame_positions, dtype=torch.float64, device="cpu")
+    rows, columns = (torch.arange(n, dtype=torch.float64, device="cpu") for n in grid[1:])
     parts = []
     for axis, (positions, pairs) in enumerate(zip((frames, rows, columns), model.rope_pairs)):
         turns = _turns(positions, pairs, model.rope_theta)
@@ -58,7 +58,7 @@ def rope_table(
 
 def chunk_turn(model: ModelConfig, frames: int, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
     """The rotation of the time pairs by `frames` latent frames: cosines and sines, [pairs, 2]."""
-    positions = torch.tensor([frames], dtype=torch.float64)
+    positions = torch.tensor([frames], dtype=torch.float64, device="cpu")
     turns = _turns(positions, model.rope_pairs[0], model.rope_theta)
     return turns[0].to(device=device, dtype=dtype)
 

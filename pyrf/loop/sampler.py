@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from pyrf.config import StreamConfig
+from pyrf.loop.finite import check_finite
+from pyrf.loop.noise import gauss
 from pyrf.loop.schedule import FlowSchedule, add_noise, to_x0
 
 Predict = Callable[[Tensor, float], Tensor]
@@ -76,12 +78,12 @@ class SeededNoise:
     def __init__(
         self, seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"
     ) -> None:
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         self.shape, self.device = tuple(shape), device
 
     def __call__(self) -> Tensor:
         """The next draw, [B, F, C, H, W] float32."""
-        noise = torch.stack([torch.randn(self.shape, generator=g) for g in self.generators])
+        noise = torch.stack([gauss(self.shape, g) for g in self.generators])
         if torch.device(self.device).type == "cuda":
             noise = noise.pin_memory()  # else the copy waits for all that the GPU was given before
         return noise.to(self.device, non_blocking=True)
@@ -187,7 +189,7 @@ class ChunkLoop:
             latents: [B, n * chunk_frames, C, H, W].
 
         Raises:
-            ValueError: when the frames do not fill whole chunks.
+            ValueError: when the frames do not fill whole chunks, or a value is not finite.
         """
         frames = self.stream.chunk_frames
         if latents.ndim != 5 or latents.shape[1] == 0 or latents.shape[1] % frames:
@@ -195,6 +197,7 @@ class ChunkLoop:
                 f"given latents must be [B, F, C, H, W] with F a multiple of {frames}, "
                 f"got {list(latents.shape)}"
             )
+        check_finite("given latents", latents)
         for chunk in latents.split(frames, 1):
             self.calls.begin_chunk()
             self.calls.clean(chunk)

@@ -42,7 +42,9 @@ class FlowSchedule:
     def __init__(self, shift: float) -> None:
         if shift <= 0:
             raise ValueError(f"shift must be positive, got {shift}")
-        self.sigmas = warp(torch.linspace(1.0, 0.0, TIMESTEPS + 1)[:-1], shift)
+        self.sigmas = warp(
+            torch.linspace(1.0, 0.0, TIMESTEPS + 1, dtype=torch.float32, device="cpu")[:-1], shift
+        )
         self.timesteps = self.sigmas * TIMESTEPS
 
     def sigma(self, timesteps: Tensor) -> Tensor:

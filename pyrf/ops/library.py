@@ -147,7 +147,7 @@ def locate(slot: Tensor, tokens: int, capacity: int, first: int = 0) -> int | Te
         ValueError: when the host can see that the slot is not one of ``first``, ``first`` + 1, ...
     """
     if not _on_host(slot):
-        return slot * tokens + torch.arange(tokens, device=slot.device)
+        return slot * tokens + torch.arange(tokens, dtype=torch.int64, device=slot.device)
     index, slots = int(slot), capacity // tokens
     if not first <= index < slots:
         raise ValueError(f"slot must lie in {first}..{slots - 1}, got {index}")

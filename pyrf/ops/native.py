@@ -6,6 +6,8 @@ heads of a size that no published model has; on a CPU every dtype but float32.
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import import_module
@@ -27,14 +29,44 @@ CAPABILITY = (8, 0)
 """The oldest compute capability that the kernels are built for."""
 
 
-def _load() -> Any:
+VARIABLE = "PYRF_NATIVE"
+MODES = ("auto", "on", "off")
+
+
+class NativeMissingError(ValueError):
+    """PYRF_NATIVE=on asks for the native module, and there is none that loads."""
+
+
+def _load() -> tuple[Any, str]:
+    """The native module and "", or None and why it is not used.
+
+    Raises:
+        ValueError: when PYRF_NATIVE says something unknown, or asks for a module that is not there.
+    """
+    mode = os.environ.get(VARIABLE, "auto").lower()
+    if mode not in MODES:
+        raise ValueError(f"{VARIABLE} must be one of {', '.join(MODES)}, got {mode!r}")
+    if mode == "off":
+        return None, f"switched off by {VARIABLE}=off"
     try:
-        return import_module("pyrf._native")
-    except ImportError:
-        return None
+        return import_module("pyrf._native"), ""
+    except ModuleNotFoundError:
+        reason = "not built; install pyrf again with a C++ compiler"
+    except ImportError as error:
+        reason = f"built, but it does not load here ({error}); install pyrf again"
+    if mode == "on":
+        raise NativeMissingError(f"{VARIABLE}=on, but pyrf's native module is {reason}")
+    warnings.warn(
+        f"pyrf's native module is {reason}. torch does its work, somewhat slower on a CPU; "
+        f"{VARIABLE}=off says that this is meant",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return None, reason
 
 
-_module = _load()
+_module, missing = _load()
+"""`missing` says why the native module is not used; "" when it is."""
 kernels: Any = _module if _module and _module.build_info()["cuda"] else None
 """The native module where it holds CUDA kernels, else None."""
 cpu: Any = getattr(_module, "cpu", None)
@@ -48,7 +80,7 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 def _device_refusal(dtype: torch.dtype, device: torch.device) -> str | None:
     if kernels is None:
-        return "pyrf is built without CUDA kernels"
+        return f"pyrf's native module is {missing}" if missing else "pyrf is built without CUDA kernels"
     if dtype not in KERNEL_DTYPES:
         return f"pyrf's kernels compute in bfloat16 and float16, got {dtype}"
     if _capability(device) < CAPABILITY:
@@ -71,7 +103,7 @@ def refusal(heads: int, head_dim: int, dtype: torch.dtype, device: torch.device)
 def cpu_attention_refusal(head_dim: int, dtype: torch.dtype) -> str | None:
     """Why the CPU's attention is not the native module's; None when it is."""
     if cpu is None:
-        return "pyrf's native module is not built"
+        return f"pyrf's native module is {missing or 'not built'}"
     if dtype != torch.float32:
         return f"pyrf's attention on a CPU computes in float32, got {dtype}"
     if not cpu.serves_ring_attention(HEAD_DIM_UNIT):
@@ -79,6 +111,13 @@ def cpu_attention_refusal(head_dim: int, dtype: torch.dtype) -> str | None:
     if not cpu.serves_ring_attention(head_dim):
         return f"pyrf's attention on a CPU takes a head_dim that is a multiple of 32, got {head_dim}"
     return None
+
+
+def described() -> str:
+    """The native module in a line: how it was built, or why it is not used."""
+    if _module is None:
+        return f"{missing}; torch computes in its place"
+    return ", ".join(f"{key} {value}" for key, value in _module.build_info().items())
 
 
 def serve(keys: Tensor) -> bool:

@@ -6,6 +6,8 @@ says when each is sent, `docs/openapi.json` has the HTTP interface for programs.
 
 from pyrf.protocol.frames import FrameFields, FrameHeader, pack_frame, unpack_frame
 from pyrf.protocol.http import (
+    ERROR_CODES,
+    MAX_SDP,
     Answer,
     ErrorBody,
     ErrorDetail,
@@ -40,7 +42,10 @@ from pyrf.protocol.messages import (
 from pyrf.protocol.terms import (
     CLOSE_CODES,
     NO_SESSION_CODE,
+    SUBPROTOCOL,
+    TOKEN_SUBPROTOCOL,
     TOO_LARGE_CODE,
+    WARNINGS_HEADER,
     EndReason,
     FrameFormat,
     Pace,
@@ -50,9 +55,14 @@ from pyrf.protocol.terms import (
 __all__ = [
     "CLOSE_CODES",
     "CONTROL",
+    "ERROR_CODES",
+    "MAX_SDP",
     "MESSAGE",
     "NO_SESSION_CODE",
+    "SUBPROTOCOL",
+    "TOKEN_SUBPROTOCOL",
     "TOO_LARGE_CODE",
+    "WARNINGS_HEADER",
     "Answer",
     "AnyControl",
     "AnyMessage",

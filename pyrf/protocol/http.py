@@ -9,6 +9,9 @@ from pydantic import Field
 from pyrf.config import MAX_SEED
 from pyrf.protocol.terms import Pace, Reply, Request, State
 
+MAX_SDP = 32_768
+"""Characters of an offer; browsers that list every codec they have send some 10,000."""
+
 
 class SessionRequest(Request):
     """Body of `POST /v1/sessions`."""
@@ -42,14 +45,14 @@ class VideoRequest(Request):
     prompt: str
     seed: int = Field(0, ge=0, le=MAX_SEED)
     num_frames: int = Field(81, ge=1)
-    height: int | None = None
-    width: int | None = None
+    height: int | None = Field(None, description="Of a frame in pixels; by default the model's.")
+    width: int | None = Field(None, description="Of a frame in pixels; by default the model's.")
 
 
 class Offer(Request):
     """Body of `POST /v1/sessions/{id}/webrtc`."""
 
-    sdp: str
+    sdp: str = Field(max_length=MAX_SDP)
     type: Literal["offer"] = "offer"
 
 
@@ -58,11 +61,19 @@ class Answer(Reply):
     type: Literal["answer"] = "answer"
 
 
+Warnings = Annotated[
+    list[str],
+    Field(default_factory=list, description="What the model has not learned of the prompt or the size."),
+]
+"""Sentences for people; the request was taken all the same."""
+
+
 class PromptReply(Reply):
     """A prompt was taken: from `chunk` on the stream shows it, unless a later prompt comes before."""
 
     prompt_id: int
     chunk: int
+    warnings: Warnings
 
 
 class SessionInfo(Reply):
@@ -91,7 +102,8 @@ class SessionInfo(Reply):
 class SessionCreated(SessionInfo):
     """A new session; `token` opens everything under its path."""
 
-    token: str
+    token: str = Field(repr=False)
+    warnings: Warnings
 
 
 class Limits(Reply):
@@ -108,7 +120,7 @@ class IceServer(Reply):
 
     urls: str
     username: str | None = None
-    credential: str | None = None
+    credential: str | None = Field(default=None, repr=False)
 
 
 class ServerInfo(Reply):
@@ -127,15 +139,62 @@ class ServerInfo(Reply):
     ]
     sessions: int
     limits: Limits
+    webrtc: bool = Field(True, description="Whether video goes over WebRTC too.")
+    vocabulary: list[str] = Field(
+        default=[], description="Words that the model has learned; empty: it does not say."
+    )
+    unlearned: list[str] = Field(default=[], description="Words that it reads and has not learned.")
+    sizes: list[tuple[int, int]] = Field(
+        default=[], description="Height and width of the frames that it was trained on; empty: any."
+    )
+    model_limits: list[str] = Field(
+        default=[], description="What the model cannot do, in sentences for people."
+    )
     ice_servers: list[IceServer] = Field(default=[], description="For WebRTC beyond the local network.")
 
 
-class ErrorDetail(Reply):
-    """`code` is for programs, `message` for people; `retry_after` in seconds where trying again helps."""
+ERROR_CODES = frozenset(
+    {
+        "bad_offer",
+        "bad_prompt",
+        "bad_request",
+        "bad_size",
+        "busy",
+        "error",
+        "forbidden",
+        "forbidden_host",
+        "forbidden_origin",
+        "full",
+        "internal",
+        "interrupted",
+        "invalid",
+        "loading",
+        "method_not_allowed",
+        "no_session",
+        "not_found",
+        "preparing",
+        "quota",
+        "rate_limited",
+        "shutting_down",
+        "timeout",
+        "too_large",
+        "too_long",
+        "unauthorized",
+        "webrtc_off",
+    }
+)
 
-    code: str
+
+class ErrorDetail(Reply):
+    """`code` is for programs, `message` for people; `retry_after` in seconds where trying again helps.
+
+    `progress` is the share of loading that is done, 0..1, while the server loads.
+    """
+
+    code: str = Field(description=f"One of {', '.join(sorted(ERROR_CODES))}; later servers may have others.")
     message: str
     retry_after: float | None = None
+    progress: float | None = None
 
 
 class ErrorBody(Reply):

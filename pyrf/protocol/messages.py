@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from pyrf.protocol.frames import FrameFields
-from pyrf.protocol.http import ErrorDetail, SessionInfo
+from pyrf.protocol.http import ErrorDetail, SessionInfo, Warnings
 from pyrf.protocol.terms import EndReason, FrameFormat, Reply, Request, State
 
 
@@ -61,6 +61,7 @@ class PromptMessage(Message):
     type: Literal["prompt"] = "prompt"
     prompt_id: int
     chunk: int
+    warnings: Warnings
 
 
 class StateMessage(Message):

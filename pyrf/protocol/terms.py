@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 Pace = Literal["realtime", "max"]
 FrameFormat = Literal["jpeg", "raw"]
 State = Literal["running", "paused", "detached", "ended"]
-EndReason = Literal["closed", "expired", "max_length", "shutdown", "failed", "replaced"]
+EndReason = Literal["closed", "expired", "max_length", "shutdown", "failed", "idle", "not_finite", "replaced"]
 
 # Why a stream ends -> the code its WebSocket is closed with.
 CLOSE_CODES: dict[EndReason, int] = {
@@ -17,11 +17,19 @@ CLOSE_CODES: dict[EndReason, int] = {
     "max_length": 1000,
     "shutdown": 1001,
     "failed": 1011,
+    "not_finite": 4500,
     "expired": 4404,
+    "idle": 4408,
     "replaced": 4409,
 }
 # The WebSocket is for a session that is not there, or its token is wrong.
 NO_SESSION_CODE = 4404
+# What a WebSocket asks for as its subprotocol; the server answers with this one alone.
+SUBPROTOCOL = "pyrf.v1"
+# A second subprotocol that is asked for: this, and the session's token.
+TOKEN_SUBPROTOCOL = "pyrf.token."
+# Of a clip's reply: a JSON list of sentences on the prompt or the size, in ASCII; absent without any.
+WARNINGS_HEADER = "Pyrf-Warnings"
 # The viewer sent too much at once.
 TOO_LARGE_CODE = 1009
 
@@ -39,5 +47,9 @@ class Reply(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="ignore", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+        extra="ignore",
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        hide_input_in_errors=True,  # it may hold a token
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pyrf.dtypes import name_of
 from pyrf.machine import peak_rss_mib, percentile, processor
+from pyrf.printing import counted
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline, Timing
@@ -28,6 +29,7 @@ class Method:
     dtype: str
     threads: int
     torch: str
+    native: str
     frame_size: str
     fps: float
     chunk_frames: int
@@ -150,6 +152,8 @@ def _method(
 ) -> Method:
     import torch
 
+    from pyrf.ops import native
+
     cuda = pipe.device.type == "cuda"
     return Method(
         model=model,
@@ -160,6 +164,7 @@ def _method(
         dtype=name_of(pipe.dtype),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
+        native=native.missing or "used",
         frame_size=f"{pipe.height} x {pipe.width}",
         fps=pipe.fps,
         chunk_frames=pipe.stream_config.chunk_frames,
@@ -186,9 +191,11 @@ def table(result: Result) -> str:
     lines = [
         f"model {m.model}{student}, {m.dtype}, {m.frame_size} at {m.fps:g} fps, codec {m.codec}",
         f"device {m.device}; {m.threads} threads, torch {m.torch}, backend {m.backend}{exported}",
+        f"native module {m.native}",
         f"chunk {m.chunk_frames} latent frames, window {m.window_frames}, "
         f"{m.network_calls_per_chunk} network calls per chunk, batch 1",
-        f"warm-up {m.warm_up_chunks} chunks, then {m.repeats} streams of {m.chunks} chunks; medians",
+        f"warm-up {counted(m.warm_up_chunks, 'chunk')}, then {counted(m.repeats, 'stream')} of "
+        f"{counted(m.chunks, 'chunk')}; medians",
         "",
         f"end to end     {result.end_to_end_fps:9.1f} FPS  prompt, network, decoding, frames on the host",
     ]

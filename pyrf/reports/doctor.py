@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from pyrf.extras import install_hint
+from pyrf.machine import available_cpus, processor
 
 FOR_DEVELOPMENT = ("test", "dev")
 """Extras that no user of pyrf needs."""
@@ -25,6 +25,11 @@ class Finding:
     ok: bool
     detail: str
 
+    @property
+    def key(self) -> str:
+        """Its name in JSON, which does not depend on the model."""
+        return "model" if self.name.startswith("model ") else self.name.replace(" ", "_")
+
 
 def examine(model: str = "tiny") -> Iterator[Finding]:
     """Look at everything a stream needs, one finding at a time; a failure stops none of the later ones."""
@@ -34,6 +39,7 @@ def examine(model: str = "tiny") -> Iterator[Finding]:
         "optional packages": _optional_packages,
         "native module": _native,
         "torch": _torch,
+        "cpus": _cpus,
         "cuda": _cuda,
         "attention": _attention,
         "video codecs": _video_codecs,
@@ -77,8 +83,9 @@ def _optional_packages() -> str:
 
 
 def _native() -> str:
-    info = import_module("pyrf._native").build_info()
-    return ", ".join(f"{key} {value}" for key, value in info.items())
+    from pyrf.ops import native
+
+    return native.described()
 
 
 def _torch() -> str:
@@ -86,6 +93,17 @@ def _torch() -> str:
 
     capability = torch.backends.cpu.get_cpu_capability()
     return f"{torch.__version__}, {torch.get_num_threads()} CPU threads, {capability}"
+
+
+def _cpus() -> str:
+    """What this process may use, and what is asked for from outside."""
+    import torch
+
+    from pyrf.dtypes import slow_on_cpu
+
+    reason = slow_on_cpu(torch.bfloat16)
+    bfloat16 = "fast" if reason is None else f"slow, as {reason}"
+    return f"{processor()}; this process may use {available_cpus()}; bfloat16 is {bfloat16}"
 
 
 def _cuda() -> str:
@@ -157,11 +175,15 @@ def _model(model: str) -> str:
     return f"loads, and its first chunk has {len(frames)} frames of {height} x {width}"
 
 
-def report(model: str = "tiny") -> bool:
-    """Print the findings, one per line; False when something is broken."""
-    healthy = True
+def report(model: str = "tiny", *, as_json: bool = False) -> bool:
+    """Print the findings, one per line, or one JSON object of them all; False when something is broken."""
+    findings = []
     for finding in examine(model):
-        healthy &= finding.ok
-        print(f"{'ok     ' if finding.ok else 'problem'}  {finding.name}: {finding.detail}")
-        sys.stdout.flush()
+        findings.append(finding)
+        if not as_json:
+            print(f"{'ok     ' if finding.ok else 'problem'}  {finding.name}: {finding.detail}", flush=True)
+    healthy = all(finding.ok for finding in findings)
+    if as_json:
+        told = {finding.key: {"ok": finding.ok, "detail": finding.detail} for finding in findings}
+        print(json.dumps({"ok": healthy, "findings": told}))
     return healthy

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.middleware.cors import CORSMiddleware
 
 from pyrf import __version__
 from pyrf.serve import page, routes
 from pyrf.serve.errors import add_error_handlers
+from pyrf.serve.handshake import CleanAddresses
+from pyrf.serve.interface import EVERYWHERE, tell_limits
 from pyrf.serve.metrics import Metrics
-from pyrf.serve.security import Guard
+from pyrf.serve.outside import put_before
 from pyrf.serve.sessions.registry import SessionRegistry
 from pyrf.serve.settings import ServeSettings
 from pyrf.serve.state import ServerState
@@ -29,24 +30,27 @@ if TYPE_CHECKING:
 Load = Callable[[], "StreamingPipeline"]
 
 
-def create_app(load: Load, *, model: str, settings: ServeSettings | None = None) -> FastAPI:
+def create_app(
+    load: Load, *, model: str, settings: ServeSettings | None = None, metrics: Metrics | None = None
+) -> FastAPI:
     """The server of one pipeline.
 
     Args:
         load: makes the pipeline; called when the app starts.
         model: its name, for people.
         settings: limits and policies.
+        metrics: where what happens is counted.
 
     Returns:
         An app whose `state.server` is its `ServerState` while it runs.
     """
-    chosen, metrics = settings or ServeSettings(), Metrics()
+    chosen, counted = settings or ServeSettings(), metrics or Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        registry = SessionRegistry(await asyncio.to_thread(load), model, chosen, metrics)
+        registry = SessionRegistry(await asyncio.to_thread(load), model, chosen, counted)
         encoder, peers = FrameEncoder(chosen.jpeg_quality), Peers(registry)
-        app.state.server = ServerState(registry, encoder, peers, chosen, metrics)
+        app.state.server = ServerState(registry, encoder, peers, chosen, counted)
         try:
             await registry.warm_up()
             yield
@@ -63,14 +67,13 @@ def create_app(load: Load, *, model: str, settings: ServeSettings | None = None)
         description="Frames travel over WebSocket or WebRTC; docs/serving.md has their messages.",
         lifespan=lifespan,
     )
-    add_error_handlers(app, metrics)
-    app.include_router(routes.router)
-    app.include_router(routes.operations)
+    app.__class__ = type("StreamingApp", (CleanAddresses, type(app)), {})
+    app.state.metrics = counted
+    add_error_handlers(app, counted)
+    app.include_router(routes.router, responses=EVERYWHERE)
+    app.include_router(routes.operations, responses=EVERYWHERE)
+    tell_limits(app, chosen)
     app.include_router(websocket.router)
     app.include_router(page.router)
-    app.add_middleware(Guard, settings=chosen, metrics=metrics)
-    if chosen.origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=chosen.origins, allow_methods=["*"], allow_headers=["*"]
-        )
+    put_before(app, chosen, counted)
     return app

@@ -1,8 +1,9 @@
-"""STUN and TURN servers, as `--ice-server` names them."""
+"""What the command line says of WebRTC's network: STUN and TURN servers, ports, the announced address."""
 
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from urllib.parse import unquote
 
 from pyrf.protocol import IceServer
@@ -38,3 +39,29 @@ def parse_ice_server(text: str) -> IceServer:
         username=unquote(match["user"]),
         credential=unquote(match["password"]),
     )
+
+
+def parse_ports(text: str) -> range:
+    """UDP ports from `LO-HI`, both included.
+
+    Raises:
+        ValueError: when it is no such range.
+    """
+    match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text)
+    if match is None or not 1024 <= int(match[1]) <= int(match[2]) < 2**16:
+        raise ValueError(f"--webrtc-ports is LO-HI, two ports in 1024..65535, as 50000-50100; got {text!r}")
+    return range(int(match[1]), int(match[2]) + 1)
+
+
+def check_nat_address(text: str) -> None:
+    """Refuse what viewers could not send to.
+
+    Raises:
+        ValueError: when it is no address of a machine.
+    """
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise ValueError(f"--nat-address is an IP address, and no name; got {text!r}") from None
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError(f"--nat-address is the address that viewers reach; nobody reaches {text}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 
-from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse
 
 from pyrf.serve.errors import ServeError
 
@@ -16,8 +17,9 @@ MEDIA_TYPES = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
+POLICY = "Content-Security-Policy"
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    POLICY: "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' blob:; media-src 'self' blob:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
@@ -30,9 +32,15 @@ _names = frozenset(path.name for path in FOLDER.iterdir())
 
 
 @router.get("/")
-async def page() -> FileResponse:
-    """The page."""
-    return _file("index.html")
+async def page(request: Request) -> Response:
+    """The page. Below a prefix it says so, as the browser may have asked without a slash at the end."""
+    root = request.scope.get("root_path", "")
+    if not root:
+        return _file("index.html")
+    html = (FOLDER / "index.html").read_text()
+    base = f'<base href="{escape(root)}/">'
+    headers = {**HEADERS, POLICY: HEADERS[POLICY].replace("base-uri 'none'", "base-uri 'self'")}
+    return HTMLResponse(html.replace("<head>", f"<head>\n  {base}", 1), headers=headers)
 
 
 @router.get("/static/{name}")

@@ -21,8 +21,9 @@ from pyrf.protocol import (
     StateMessage,
     VideoRequest,
 )
+from pyrf.serve.address import client_address
 from pyrf.serve.errors import ServeError
-from pyrf.serve.security import Bearer, require_token
+from pyrf.serve.security import Bearer, find_session, require_metrics_token, require_token
 from pyrf.serve.sessions.session import Session
 from pyrf.serve.state import TheServer
 from pyrf.serve.transports.clips import ClipResponse, stream_clip
@@ -31,8 +32,8 @@ router = APIRouter(prefix="/v1")
 operations = APIRouter(tags=["operations"])
 
 
-def _session(id: str, token: Bearer, server: TheServer) -> Session:
-    return server.registry.find(id, token)
+def _session(id: str, token: Bearer, request: Request, server: TheServer) -> Session:
+    return find_session(server, request.scope, id, token)
 
 
 TheSession = Annotated[Session, Depends(_session)]
@@ -43,17 +44,13 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _ADMISSION = _errors(400, 401, 413, 422, 429, 503)
-_OWNED = _errors(404)
+_OWNED = _errors(404, 429)
 _CONTROL = _errors(400, 404, 413, 422, 429)
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
 
 
 @router.get(
     "/model",
-    responses=_errors(401),
+    responses=_errors(401, 429),
     response_model_exclude_none=True,  # a browser takes no null for the name of an ICE server's user
     dependencies=[Depends(require_token)],
 )
@@ -65,8 +62,12 @@ async def model_info(server: TheServer) -> ServerInfo:
 @router.post("/sessions", status_code=201, responses=_ADMISSION, dependencies=[Depends(require_token)])
 async def create_session(body: SessionRequest, request: Request, server: TheServer) -> SessionCreated:
     """Begin a session. Its token opens all that is under its path; attach a viewer to go on."""
-    session = server.registry.create(body, _address(request))
-    return SessionCreated(**session.info().model_dump(), token=session.token)
+    session = server.registry.create(body, client_address(request.scope))
+    return SessionCreated(
+        **session.info().model_dump(),
+        token=session.token,
+        warnings=server.registry.notices(body.prompt, session.size),
+    )
 
 
 @router.get("/sessions/{id}", responses=_OWNED)
@@ -85,7 +86,7 @@ async def close_session(session: TheSession) -> None:
 async def set_prompt(body: PromptRequest, session: TheSession, server: TheServer) -> PromptReply:
     """Switch the prompt; of several before the same chunk the last one counts."""
     reply = server.registry.set_prompt(session, body.prompt, body.recache)
-    session.announce(PromptMessage(prompt_id=reply.prompt_id, chunk=reply.chunk))
+    session.announce(PromptMessage(**reply.model_dump()))
     return reply
 
 
@@ -111,16 +112,18 @@ def _announce_state(session: Session) -> SessionInfo:
 
 
 @router.post("/sessions/{id}/webrtc", responses=_CONTROL)
-async def webrtc(body: Offer, session: TheSession, server: TheServer) -> Answer:
+async def webrtc(body: Offer, session: TheSession, request: Request, server: TheServer) -> Answer:
     """Answer a WebRTC offer for one video track, and a data channel for controls if it has one."""
     server.registry.check_controls(session)
-    return await server.peers.answer(session, body)
+    return await server.peers.answer(
+        session, body, client_address(request.scope), request.client.host if request.client else ""
+    )
 
 
 @router.post(
     "/videos",
     response_class=StreamingResponse,
-    responses={200: {"content": {"video/mp4": {}}}, **_ADMISSION},
+    responses={200: {"content": {"video/mp4": {}}}, **_ADMISSION, **_errors(500)},
     dependencies=[Depends(require_token)],
 )
 async def create_video(body: VideoRequest, request: Request, server: TheServer) -> StreamingResponse:
@@ -129,9 +132,13 @@ async def create_video(body: VideoRequest, request: Request, server: TheServer) 
         limit = server.settings.max_video_frames
         raise ServeError(422, "too_long", f"a clip may have {limit} frames, got {body.num_frames}")
     options = body.model_dump(exclude={"num_frames"})
-    session = server.registry.create(SessionRequest(**options, pace="max", grace_s=0.0), _address(request))
-    pieces = stream_clip(session, body.num_frames, server.encoder.executor)
-    return ClipResponse(await anext(pieces), pieces)
+    session = server.registry.create(
+        SessionRequest(**options, pace="max", grace_s=0.0), client_address(request.scope), is_clip=True
+    )
+    made = server.registry.pipe.metadata(body.prompt, body.seed)
+    pieces = stream_clip(session, body.num_frames, server.encoder.executor, made)
+    notices = server.registry.notices(body.prompt, session.size)
+    return ClipResponse(await anext(pieces), pieces, notices)
 
 
 @operations.get("/health/live")
@@ -148,7 +155,7 @@ async def ready(server: TheServer) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-@operations.get("/metrics", responses=_errors(401), dependencies=[Depends(require_token)])
+@operations.get("/metrics", responses=_errors(401, 429), dependencies=[Depends(require_metrics_token)])
 async def metrics(server: TheServer) -> Response:
     """Figures for Prometheus."""
     return Response(server.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

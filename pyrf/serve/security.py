@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated
-from urllib.parse import SplitResult, urlsplit
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pyrf.serve.address import ASKED_HOST, client_address
+from pyrf.serve.envelope import note_refusal
 from pyrf.serve.errors import ServeError, error_response
+from pyrf.serve.hosts import AllowedHosts, Host, Origin, Reach, is_own_origin
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.settings import ServeSettings
-from pyrf.serve.state import TheServer
+from pyrf.serve.state import ServerState, TheServer
 
-_LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
+if TYPE_CHECKING:
+    from pyrf.serve.sessions.session import Session
 
 _bearer = HTTPBearer(auto_error=False)
 
@@ -31,55 +35,131 @@ def bearer_token(
 Bearer = Annotated[str | None, Depends(bearer_token)]
 
 
-def require_token(server: TheServer, token: Bearer) -> None:
+def require_token(server: TheServer, request: Request, token: Bearer) -> None:
     """Let in who holds the server's token, or anyone when it has none.
 
     Raises:
-        ServeError: 401.
+        ServeError: 401, or 429 after many wrong tokens.
     """
-    expected = server.settings.token
-    if expected is None:
+    _require(server, request, token, [server.settings.token])
+
+
+def require_metrics_token(server: TheServer, request: Request, token: Bearer) -> None:
+    """Let in who holds the token for metrics or the server's, or anyone when it has neither.
+
+    Raises:
+        ServeError: 401, or 429 after many wrong tokens.
+    """
+    _require(server, request, token, [server.settings.metrics_token, server.settings.token])
+
+
+def _require(
+    server: ServerState, request: Request, token: str | None, accepted: Sequence[str | None]
+) -> None:
+    expected = [one.encode() for one in accepted if one is not None]
+    if not expected:
         return
-    if token is None or not secrets.compare_digest(token.encode(), expected.encode()):
-        raise ServeError(401, "unauthorized", "this server needs its token: Authorization: Bearer TOKEN")
+    address = client_address(request.scope)
+    if token is not None:
+        server.guesses.check(address)
+        # All are compared, so that time tells nothing.
+        if sum([secrets.compare_digest(token.encode(), one) for one in expected]):
+            return
+        server.guesses.count(address)
+    raise ServeError(401, "unauthorized", "this server needs its token: Authorization: Bearer TOKEN")
+
+
+def find_session(server: ServerState, scope: Scope, id: str, token: str | None) -> Session:
+    """The live session of this id, for who holds its token. That one gets in whatever others tried.
+
+    Raises:
+        ServeError: 404, whether it is the session or the token that is wrong; 429 after many wrong tokens.
+    """
+    try:
+        return server.registry.find(id, token)
+    except ServeError:
+        if token and server.registry.knows(id):
+            address = client_address(scope)
+            server.guesses.check(address)
+            server.guesses.count(address)
+        raise
+
+
+_LONGEST_SHOWN = 300
 
 
 class Guard:
     """Refuses foreign web pages and oversized bodies before anything reads them.
 
     A browser tells which page a request comes from (Origin); only pages of this server and of the allowed
-    origins may use it. On loopback the Host must be a name of this machine, so that no foreign name that was
-    made to point here passes for the server's own.
+    origins may use it. The Host must be a name of this server, so that no foreign name that was made to point
+    here passes for the server's own.
     """
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
+        reach: Reach = "loopback" if settings.loopback else "open" if settings.token is None else "named"
+        self._hosts = AllowedHosts(settings.allowed_hosts, reach)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        problem = self._problem(Headers(scope=scope))
+        problem = self._problem(scope)
         if problem is None:
             await self._app(scope, self._bounded(receive) if scope["type"] == "http" else receive, send)
             return
         self._metrics.count_refusal(problem.reply.code)
+        note_refusal(scope, problem.reply.code)
         if scope["type"] == "http":
             await error_response(problem)(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": problem.reply.message})
 
-    def _problem(self, headers: Headers) -> ServeError | None:
-        host = headers.get("host", "")
-        if self._settings.loopback and _parts(f"//{host}").hostname not in _LOOPBACK_NAMES:
-            return ServeError(403, "forbidden_host", "this server answers to localhost only")
-        origin = headers.get("origin")
-        if origin is not None and origin not in self._settings.origins and _parts(origin).netloc != host:
-            return ServeError(403, "forbidden_origin", "pages of this origin may not use this server")
-        limit, length = self._settings.max_body_bytes, headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > limit:
-            return _too_large(limit)
+    def _problem(self, scope: Scope) -> ServeError | None:
+        headers = Headers(scope=scope)
+        given = headers.getlist("host") or [""]
+        asked = [scope[ASKED_HOST]] if ASKED_HOST in scope else []
+        return (
+            self._wrong_host([*given, *asked])
+            or self._foreign_origin(headers.get("origin"), scope.get("scheme", "http"), (asked or given)[0])
+            or self._too_large(headers.get("content-length", "0"))
+        )
+
+    def _wrong_host(self, given: list[str]) -> ServeError | None:
+        for text in given:
+            host = Host.parse(text)
+            if self._hosts.answer_to(host):
+                continue
+            if host is None:
+                return ServeError(
+                    403, "forbidden_host", "the Host header names no host; ask by the server's name"
+                )
+            return ServeError(
+                403,
+                "forbidden_host",
+                f"this server does not answer to the name {host.name}; whoever runs it may add "
+                f"--allowed-host {host.name}",
+            )
         return None
+
+    def _foreign_origin(self, given: str | None, scheme: str, asked: str) -> ServeError | None:
+        """A page of another site may not ask; what is no page names no origin."""
+        if given is None or "*" in self._settings.origins:
+            return None
+        origin, host = Origin.parse(given), Host.parse(asked)
+        if origin is not None and str(origin) in self._settings.origins:
+            return None
+        if origin is not None and host is not None and is_own_origin(origin, scheme, host):
+            return None
+        message = "pages of this origin may not use this server"
+        if origin is not None and len(given) < _LONGEST_SHOWN:
+            message += f"; whoever runs it may add --origin {origin}, or let its proxy keep the Host header"
+        return ServeError(403, "forbidden_origin", message)
+
+    def _too_large(self, length: str) -> ServeError | None:
+        limit = self._settings.max_body_bytes
+        return _too_large(limit) if length.isdecimal() and int(length) > limit else None
 
     def _bounded(self, receive: Receive) -> Receive:
         received = 0
@@ -93,14 +173,6 @@ class Guard:
             return message
 
         return bounded
-
-
-def _parts(url: str) -> SplitResult:
-    """A URL in parts; a broken one has none."""
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return urlsplit("")
 
 
 def _too_large(limit: int) -> ServeError:

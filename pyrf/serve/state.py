@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Protocol
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends
+from starlette.datastructures import State
 from starlette.requests import HTTPConnection
 
+from pyrf.serve.guesses import Guesses
 from pyrf.serve.metrics import Metrics
-from pyrf.serve.sessions.registry import SessionRegistry
 from pyrf.serve.settings import ServeSettings
-from pyrf.serve.transports.frames import FrameEncoder
-from pyrf.serve.transports.webrtc import Peers
+
+if TYPE_CHECKING:  # they need torch, and the server answers before that is there
+    from pyrf.serve.sessions.registry import SessionRegistry
+    from pyrf.serve.transports.frames import FrameEncoder
+    from pyrf.serve.transports.webrtc import Peers
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,17 @@ class ServerState:
     peers: Peers
     settings: ServeSettings
     metrics: Metrics
+    guesses: Guesses = field(default_factory=Guesses)
 
 
-def state_of(app: FastAPI) -> ServerState | None:
+class HasState(Protocol):
+    """An app."""
+
+    @property
+    def state(self) -> State: ...
+
+
+def state_of(app: HasState) -> ServerState | None:
     """The state of an app; None before it has started."""
     state: ServerState | None = getattr(app.state, "server", None)
     return state

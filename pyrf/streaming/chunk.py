@@ -48,6 +48,19 @@ class Chunk:
     prompt: str | tuple[str, ...]
     timing: Timing
 
+    def __repr__(self) -> str:
+        return (
+            f"<Chunk {self.index}: {self.frames.dtype} {list(self.frames.shape)}, "
+            f"{shown(self.prompt)}, {1e3 * self.timing.total:.0f} ms>"
+        )
+
+
+def shown(prompt: str | tuple[str, ...]) -> str:
+    """A prompt, or several, shortly and in one line, for a `repr`."""
+    if isinstance(prompt, str):
+        return repr(prompt if len(prompt) <= 60 else f"{prompt[:57]}...")
+    return f"{len(prompt)} prompts"
+
 
 class Clock:
     """Wall time by laps; on a CUDA device, if one is given, what was launched is waited for.

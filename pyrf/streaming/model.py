@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from pyrf.backends.base import Backend
+from pyrf.backends.torch.backend import TorchBackend
+from pyrf.bundle.card import Card
 from pyrf.checks import check_whole
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.models.codecs.codec import Codec, latent_size
 from pyrf.models.text.encoder import TextEncoder, clean_prompt
+from pyrf.printing import counted
+from pyrf.streaming.notices import prompt_notices, size_notices, unknown_words
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class StreamModel:
         stream_config: how streams are cut into chunks.
         device: of network, cache and codec.
         height, width: of a frame in pixels, unless a stream asks for others.
+        card: what the model knows.
     """
 
     text_encoder: TextEncoder
@@ -33,11 +38,24 @@ class StreamModel:
     device: torch.device
     height: int
     width: int
+    card: Card = field(default_factory=Card)
+
+    def __repr__(self) -> str:
+        return (
+            f"<StreamModel: {self.height} x {self.width} at {self.fps:g} fps, "
+            f"{type(self.backend).__name__} on {self.device}>"
+        )
 
     @property
     def fps(self) -> float:
         """Frames per second of what it makes."""
         return self.codec.fps
+
+    @property
+    def survives_fork(self) -> bool:
+        """Whether a stream that has begun may go on in the child of a fork: plain memory is copied, but
+        neither a GPU's nor the threads that ONNX Runtime has."""
+        return isinstance(self.backend, TorchBackend) and self.device.type == "cpu"
 
     def check_prompt(self, prompt: str) -> None:
         """Refuse a prompt that the text encoder would not see whole.
@@ -54,9 +72,20 @@ class StreamModel:
             raise ValueError("the prompt is empty; say what to show in words")
         if self.text_encoder.tokenizer.encode(text).overflowing:
             raise ValueError(
-                f"the prompt has {len(text.split())} words, which is more than the "
-                f"{self.text_encoder.text_len} tokens that this model reads; shorten it"
+                f"the prompt has {counted(len(text.split()), 'word')}, which is more than the "
+                f"{counted(self.text_encoder.text_len, 'token')} that this model reads; shorten it"
             )
+
+    def unknown_words(self, prompt: str) -> dict[str, str | None]:
+        """The words that the model has not learned, see `pyrf.streaming.notices.unknown_words`."""
+        return unknown_words(self.card, self.text_encoder, prompt)
+
+    def notices(self, *prompts: str, height: int | None = None, width: int | None = None) -> list[str]:
+        """What a person should be told of good prompts, each once, and of a size of frames."""
+        found = [n for p in dict.fromkeys(prompts) for n in prompt_notices(self.card, self.text_encoder, p)]
+        if height is not None or width is not None:
+            found += size_notices(self.card, height or self.height, width or self.width)
+        return found
 
     def check_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
         """The size of a frame in pixels, the model's where not given.

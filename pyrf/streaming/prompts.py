@@ -10,6 +10,9 @@ from typing import Protocol
 Prompt = str | list[str] | tuple[str, ...]
 """One prompt, or one for each clip."""
 
+PromptTimes = Mapping[int, Prompt] | Mapping[str, Prompt] | Mapping[int | str, Prompt]
+"""Prompts by when they begin: the index of a chunk, or a time as `pyrf.moments` reads it."""
+
 
 def as_prompts(prompt: Prompt) -> tuple[str, ...]:
     """One prompt, or a list of them, as a tuple; the items are left to `StreamModel.check_prompt`.
@@ -67,6 +70,10 @@ class Latest:
         """The prompts in force, or those that will be at the next chunk."""
         with self._lock:
             return self._newest.prompts
+
+    def after_fork(self) -> None:
+        """Go on in the child of a fork, where no thread holds the lock."""
+        self._lock = threading.Lock()
 
     def assign(self, change: PromptChange) -> None:
         """Change the prompts at the next chunk; of several changes before it the last one counts."""

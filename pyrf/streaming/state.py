@@ -11,6 +11,8 @@ from torch import Tensor
 from pyrf.backends.base import OverlappedDecoder
 from pyrf.backends.torch.joint import JointRollout
 from pyrf.backends.torch.rollout import TorchRollout
+from pyrf.loop.finite import NotFiniteError
+from pyrf.loop.inference import inference
 from pyrf.loop.sampler import Call, ChunkLoop
 from pyrf.streaming.chunk import Chunk, Clock, Timing
 from pyrf.streaming.model import StreamModel
@@ -41,7 +43,7 @@ class StreamState:
         loop: its chunks of latents.
     """
 
-    @torch.inference_mode()
+    @inference()
     def __init__(
         self,
         model: StreamModel,
@@ -116,9 +118,19 @@ class StreamState:
         self._clean_s = self._clock.lap()
 
     def end(self, latents: Tensor) -> Chunk:
-        """Decode the latents of the chunk that was begun."""
+        """Decode the latents of the chunk that was begun.
+
+        Raises:
+            NotFiniteError: when a latent is not finite; nothing of the chunk is to be shown.
+        """
         self._clock.lap()  # others that were computed with it have been decoded meanwhile
+        is_finite = latents.isfinite().all()  # read when the frames are there: a GPU is not waited for twice
         frames = self._decode(latents).cpu().numpy()
+        if not is_finite:
+            raise NotFiniteError(
+                f"chunk {self._index} of the stream is infinite or not a number, so the stream has ended; "
+                "begin another, in float32 if this was a smaller dtype, or look at the model's weights"
+            )
         decode_s, total_s = self._clock.lap(), self._clock.total()
         if self._overlapped:
             timing = Timing(self._prompt_s, None, None, None, total_s)
@@ -142,9 +154,11 @@ class StreamState:
         return frames.result()
 
 
-@torch.inference_mode()
-def advance(states: Sequence[StreamState]) -> list[Chunk]:
+@inference()
+def advance(states: Sequence[StreamState]) -> list[Chunk | NotFiniteError]:
     """The next chunk of each stream, the network's calls of all of them in one batch.
+
+    A stream whose latents are not finite has an error in the place of its chunk, and cannot go on.
 
     Args:
         states: of one model, with frames of one size; several of them on the torch backend.
@@ -152,12 +166,23 @@ def advance(states: Sequence[StreamState]) -> list[Chunk]:
     Raises:
         ClosedError: when all of the streams were closed meanwhile.
     """
+    outcomes: dict[StreamState, Chunk | NotFiniteError] = {}
     for state in states:
-        state.begin()
-    parts = [states[0].next_latents()] if len(states) == 1 else _next_latents(states)
-    for state in states:
-        state.calls_done()
-    return [state.end(part) for state, part in zip(states, parts)]
+        try:
+            state.begin()
+        except NotFiniteError as error:
+            outcomes[state] = error
+    running = [state for state in states if state not in outcomes]
+    if running:
+        parts = [running[0].next_latents()] if len(running) == 1 else _next_latents(running)
+        for state in running:
+            state.calls_done()
+        for state, part in zip(running, parts):
+            try:
+                outcomes[state] = state.end(part)
+            except NotFiniteError as error:
+                outcomes[state] = error
+    return [outcomes[state] for state in states]
 
 
 def _next_latents(states: Sequence[StreamState]) -> list[Tensor]:

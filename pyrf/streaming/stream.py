@@ -5,26 +5,34 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Self
 
+from pyrf import forks
 from pyrf.checks import check_whole
 from pyrf.config import MAX_SEED
-from pyrf.streaming.chunk import Chunk
+from pyrf.loop.finite import NotFiniteError
+from pyrf.printing import counted
+from pyrf.streaming.chunk import Chunk, shown
+from pyrf.streaming.delivery import Delivery
 from pyrf.streaming.model import StreamModel
+from pyrf.streaming.notices import warn
 from pyrf.streaming.prompts import Prompt, PromptChange, Timeline, as_prompts
 from pyrf.streaming.state import ClosedError, StreamState, advance
 from pyrf.video.writer import Frames
+
+MOST_TOLD = 1000
+"""Prompts that a stream remembers to have warned of."""
 
 
 class Stream:
     """An endless stream of `Chunk`s, from `StreamingPipeline.stream`.
 
     An iterator and an async iterator: `for chunk in stream`, or `async for chunk in stream`, which computes
-    in a thread of its own. A cancelled `async for` loses no chunk: the next one asked for is the one that
-    was under way. A context manager, sync or async: leaving it frees the cache. `prompt` may be assigned
-    and `close` called from any thread.
+    in a thread of its own. Threads and coroutines may ask at the same time: each chunk goes to exactly one.
+    A cancelled `async for`, or a `for` that Ctrl-C interrupts, loses no chunk: the next one asked for is the
+    one that was under way. A context manager, sync or async: leaving it frees the cache. `prompt` may be
+    assigned and `close` called from any thread.
     """
 
     def __init__(
@@ -42,17 +50,24 @@ class Stream:
         self._single = isinstance(prompt, str)
         self._count = 1 if isinstance(prompt, str) else len(as_prompts(prompt))
         self._seeds = as_seeds(seed, prompt)
-        later = {
-            check_whole("a chunk of the timeline", chunk, least=0): self._checked(prompts)
-            for chunk, prompts in timeline.items()
-        }
-        self._prompts = Timeline(self._checked(prompt), later)
+        first = self._checked(prompt)
+        later = {chunk: self._checked(prompts) for chunk, prompts in timeline.items()}
+        self._prompts = Timeline(first, later)
         self._start = start
         self._closed = threading.Event()
         self._state: StreamState | None = None
         self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
-        self._under_way: Future[Chunk | None] | None = None
+        self._delivery = Delivery()
+        self._lost: str | None = None
+        # Texts that the owner of the stream was told of.
+        self._told: set[str] = set()
+        self._tell(*first, *(text for prompts in later.values() for text in prompts), size=(height, width))
+        forks.follow(self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        height, width = self.size
+        return f"<Stream of {shown(self.prompt)}: {height} x {width}, {state}>"
 
     def _checked(self, prompt: Prompt) -> tuple[str, ...]:
         """A prompt for each clip, all of them good."""
@@ -61,11 +76,20 @@ class Stream:
             prompts *= self._count
         if len(prompts) != self._count:
             raise ValueError(
-                f"the stream has {self._count} prompts, got {len(prompts)}; give as many, or one for all"
+                f"the stream has {counted(self._count, 'prompt')}, got {len(prompts)}; "
+                "give as many, or one for all"
             )
         for text in prompts:
             self.model.check_prompt(text)
         return prompts
+
+    def _tell(self, *prompts: str, size: tuple[int, int] | tuple[None, None] = (None, None)) -> None:
+        """Warn of what the model has not learned, once per prompt."""
+        fresh = [text for text in prompts if text not in self._told]
+        if len(self._told) > MOST_TOLD:
+            self._told.clear()
+        self._told.update(fresh)
+        warn(self.model.notices(*fresh, height=size[0], width=size[1]))
 
     @property
     def prompt(self) -> str | tuple[str, ...]:
@@ -86,9 +110,13 @@ class Stream:
                 follows it sooner.
 
         Raises:
-            ValueError: when a prompt is no string, empty or too long, or their number is wrong.
+            ValueError: when a prompt is no string, empty or too long, or their number is wrong, or the stream
+                is closed.
         """
-        self._prompts.assign(PromptChange(self._checked(prompt), recache))
+        self._check_open()
+        prompts = self._checked(prompt)
+        self._tell(*prompts)
+        self._prompts.assign(PromptChange(prompts, recache))
 
     @property
     def closed(self) -> bool:
@@ -100,15 +128,13 @@ class Stream:
         self._closed.set()
         with self._lock:
             self._state = self._start = None
-        if self._executor is not None:
-            self._executor.shutdown(wait=False)
+        self._delivery.end()
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Chunk:
-        under_way, self._under_way = self._under_way, None
-        chunk = self._compute() if under_way is None else under_way.result()
+        chunk = self._delivery.next(self._compute)
         if chunk is None:
             raise StopIteration
         return chunk
@@ -117,33 +143,20 @@ class Stream:
         return self
 
     async def __anext__(self) -> Chunk:
-        if self._under_way is None:
-            if self.closed:
-                raise StopAsyncIteration
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(1, thread_name_prefix="pyrf-stream")
-            self._under_way = self._executor.submit(self._compute)
-        waited = asyncio.wrap_future(self._under_way)
-        waited.add_done_callback(asyncio.Future.exception)  # an error after a cancelled wait is for the next
-        try:
-            chunk = await asyncio.shield(waited)
-        except asyncio.CancelledError:
-            raise  # the chunk stays under way, for the next to ask
-        except BaseException:
-            self._under_way = None
-            raise
-        self._under_way = None
+        chunk = await self._delivery.anext(self._compute)
         if chunk is None:
             raise StopAsyncIteration
         return chunk
 
     def __enter__(self) -> Self:
+        self._check_open()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
+        self._check_open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -156,14 +169,37 @@ class Stream:
         Yields None when the stream is closed. An error closes it; `ClosedError` goes no further.
         """
         with self._lock:
+            if self._lost is not None:
+                raise RuntimeError(self._lost)
+            forks.warn_once()
             try:
                 yield None if self.closed else self._opened()
             except ClosedError:
                 pass
             except BaseException:
-                self._closed.set()
-                self._state = None
+                self.give_up()
                 raise
+
+    def give_up(self) -> None:
+        """Inside `computing`, end the stream and free its memory: it cannot go on."""
+        self._closed.set()
+        self._state = None
+
+    def _after_fork(self) -> None:
+        """Go on in the child of a fork, where that can be done (a `pyrf.forks.Follower`)."""
+        idle = self._delivery.after_fork() and not self._lock.locked()
+        self._lock = threading.Lock()
+        self._prompts.after_fork()
+        if not idle or (self._state is not None and not self.model.survives_fork):
+            self._state = None
+            self._lost = (
+                "this stream is the parent's: it had begun when the process was forked, and cannot go on in "
+                "the child; begin another one here"
+            )
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("the stream is closed; begin another one with pipe.stream(...)")
 
     def _opened(self) -> StreamState:
         """What the stream holds, from its first chunk on."""
@@ -184,7 +220,10 @@ class Stream:
         """The next chunk; None when the stream is closed."""
         with self.computing() as state:
             if state is not None:
-                return advance([state])[0]
+                (chunk,) = advance([state])
+                if isinstance(chunk, NotFiniteError):
+                    raise chunk
+                return chunk
         return None
 
 
@@ -197,7 +236,9 @@ def as_seeds(seed: int | Sequence[int], prompt: Prompt) -> list[int]:
     count = 1 if isinstance(prompt, str) else len(prompt)
     if isinstance(seed, Sequence) and not isinstance(seed, str) and not isinstance(prompt, str):
         if len(seed) != count:
-            raise ValueError(f"seed must be one number, or one for each of {count} prompts, got {len(seed)}")
+            raise ValueError(
+                f"seed must be one number, or one for each of {counted(count, 'prompt')}, got {len(seed)}"
+            )
         seeds = [check_whole("seed", value, least=None, most=None) for value in seed]
     else:
         first = check_whole("seed", seed, least=None, most=None)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+import os
 
+from pyrf.video.metadata import for_png
 from pyrf.video.writer import FileWriter, Frames
 
 
@@ -46,11 +47,14 @@ class SheetWriter(FileWriter):
         for i, tile in enumerate(self._tiles):
             row, column = divmod(i, columns)
             sheet.paste(Image.fromarray(tile), (column * (width + self.gap), row * (height + self.gap)))
-        sheet.save(self._partial, format="png")
+        with os.fdopen(os.dup(self._partial.descriptor), "wb") as file:
+            sheet.save(file, format="png", pnginfo=for_png(self.metadata))
 
 
 class FolderWriter(FileWriter):
     """A folder of `frame_000000.png`, `frame_000001.png`, ...; the folder must be new or empty."""
+
+    is_folder = True
 
     def _check_target(self) -> None:
         if self._target.is_dir() and any(self._target.iterdir()):
@@ -60,13 +64,11 @@ class FolderWriter(FileWriter):
         if self._target.exists() and not self._target.is_dir():
             raise ValueError(f"cannot write to {self.path}: it is a file; name a new folder")
 
-    def _touch(self, partial: Path) -> None:
-        partial.mkdir()
-
     def _append(self, frame: Frames) -> None:
         from PIL import Image
 
-        Image.fromarray(frame).save(self._partial / f"frame_{self.num_frames:06d}.png")
+        path = self._partial.path / f"frame_{self.num_frames:06d}.png"
+        Image.fromarray(frame).save(path, pnginfo=for_png(self.metadata))
 
     def _finish(self) -> None:
         pass

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections import deque
-from collections.abc import Iterator
-from itertools import repeat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pyrf.files import expanded
 from pyrf.video.writer import Frames, PathLike
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from pyrf.video.decoded import Shown
+
+    Picture = tuple[Image.Image, float]
+    """RGB, and the width of its pixels over their height."""
+
+ROUNDING_S = 0.006
+"""By how much a frame may be late: files count in milliseconds, and GIFs in hundredths of a second."""
+MAX_GAP_S = 3600.0
+"""How long a frame may stand; a video whose clock jumps further is damaged."""
 
 
 def read_frames(path: PathLike, *, height: int, width: int, fps: float, limit: int | None = None) -> Frames:
     """Read an image (one frame) or a video, fitted to a size: scaled to cover it, then cropped evenly.
 
+    Pictures come as their files mean them: upright, with square pixels, in sRGB, 16-bit ones and floats of
+    0..1 scaled to 8 bits, transparent ones over white. A frame is shown until the next one begins.
+
     Args:
+        path: a picture, an animation (GIF, WebP, APNG, AVIF) or a video; `~` is the home folder.
         fps: frames per second of the result; a video of another rate is resampled.
         limit: keep only this many frames, the last ones.
 
@@ -25,66 +44,142 @@ def read_frames(path: PathLike, *, height: int, width: int, fps: float, limit: i
         uint8 [T, height, width, 3].
 
     Raises:
-        ValueError: when the file is missing or holds no picture that can be decoded.
+        ValueError: when the file is missing, holds no picture that can be decoded, or numbers whose meaning
+            nothing tells.
     """
-    import av
-    from PIL import Image, ImageOps
+    place = _existing(path)
+    frames: deque[Frames] = deque()
+    with _refusals(path), _opened(place, fps) as video:
+        for frame, count in _last(_at_rate(video.shown, fps), limit):
+            fitted = _fit(*video.picture(frame), height, width)
+            frames.extend([fitted] * count)
+    if not frames:
+        raise ValueError(f"cannot read {path}: it holds no frames")
+    return np.stack(list(frames)[-limit:] if limit else frames)
 
-    if not Path(path).is_file():
-        raise ValueError(f"cannot read {path}: there is no such file")
-    kept: deque[Frames] = deque(maxlen=limit)
+
+class _Opened(NamedTuple):
+    """Frames of a file that are not converted yet, and what converts one."""
+
+    shown: Iterable[Shown]
+    picture: Callable[[Any], Picture]
+
+
+@contextmanager
+def _opened(path: Path, fps: float) -> Iterator[_Opened]:
+    from PIL import Image, UnidentifiedImageError
+
+    from pyrf.video.decoded import DecodedVideo, Shown
+    from pyrf.video.stills import animation_frames, is_animation, upright_rgb
+
+    def picture(frame: Image.Image) -> Picture:
+        return upright_rgb(frame, path), 1.0
+
     try:
-        for picture, count in _pictures(Path(path), fps):
-            frame = np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS))
-            kept.extend(repeat(frame, min(count, limit or count)))
+        image = Image.open(path)
+    except UnidentifiedImageError:
+        video = DecodedVideo(path, fps)
+        try:
+            yield _Opened(video, video.picture)
+        finally:
+            video.close()
+        return
+    with image:
+        if is_animation(image):
+            yield _Opened((Shown(*frame) for frame in animation_frames(image)), picture)
+        else:
+            yield _Opened([Shown(image, 0.0, 1 / fps)], picture)
+
+
+def _at_rate(shown: Iterable[Shown], fps: float) -> Iterator[tuple[Any, int]]:
+    """Frames that are seen at moments 0, 1 / fps, ..., each with the number of moments.
+
+    Raises:
+        ValueError: when a frame stands for longer than MAX_GAP_S.
+    """
+    count = 0
+    last: Shown | None = None
+    late = min(ROUNDING_S, 0.25 / fps)
+
+    def until(seconds: float) -> int:
+        if not last or not last.start - MAX_GAP_S <= seconds <= max(last.start, 0) + MAX_GAP_S:
+            raise ValueError(f"its clock jumps by more than {MAX_GAP_S:g} seconds")
+        return max(0, math.ceil((seconds - late) * fps) - count)
+
+    for one in shown:
+        if last is not None and (times := until(one.start)):
+            yield last.frame, times
+            count += times
+        last = one
+    if last is not None and (times := max(until(last.end), 0 if count else 1)):
+        yield last.frame, times
+
+
+def _last(frames: Iterator[tuple[Any, int]], limit: int | None) -> Iterator[tuple[Any, int]]:
+    """Of frames with their counts those of the last `limit`, so that no other is converted."""
+    if limit is None:
+        yield from frames
+        return
+    kept: deque[tuple[Any, int]] = deque()
+    total = 0
+    for frame, count in frames:
+        kept.append((frame, min(count, limit)))
+        total += min(count, limit)
+        while total - kept[0][1] >= limit:
+            total -= kept.popleft()[1]
+    yield from kept
+
+
+def _fit(picture: Image.Image, pixel_aspect: float, height: int, width: int) -> Frames:
+    """Scale a picture to cover a size, and crop it evenly, in one step."""
+    from PIL import Image
+
+    wanted = width / height / pixel_aspect
+    across, down = float(picture.width), float(picture.height)
+    if picture.width / picture.height >= wanted:
+        across = wanted * picture.height if picture.width / picture.height != wanted else across
+    else:
+        down = picture.width / wanted
+    left, top = (picture.width - across) * 0.5, (picture.height - down) * 0.5
+    box = (left, top, left + across, top + down)
+    return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS, box=box))
+
+
+def _existing(path: PathLike) -> Path:
+    """A file's path.
+
+    Raises:
+        ValueError: when there is no such file, saying what there is.
+    """
+    if "://" in str(path):
+        raise ValueError(f"cannot read {path}: it is an address; fetch what is there and give the file")
+    place = Path(expanded(path))
+    if place.is_dir():
+        raise ValueError(f"cannot read {path}: it is a folder; give a picture or a video in it")
+    if not place.is_file():
+        raise ValueError(f"cannot read {path}: there is no such file")
+    return place
+
+
+@contextmanager
+def _refusals(path: PathLike) -> Iterator[None]:
+    """All that decoders raise on damaged files, as a ValueError of one line."""
+    import av
+    from PIL import Image
+
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"cannot read {path}: it has too many pixels ({error}); scale it first") from error
     except (
-        # Decoders raise all of these on damaged files.
         av.error.FFmpegError,
-        Image.DecompressionBombError,
         EOFError,
         LookupError,
         OSError,
         RuntimeError,
         SyntaxError,
+        struct.error,
         ValueError,
     ) as error:
-        reason = str(error) or "it is damaged"
+        reason = " ".join(str(error).split()) or "it is damaged"
         raise ValueError(f"cannot read {path} as an image or video: {reason}") from error
-    if not kept:
-        raise ValueError(f"cannot read {path}: it holds no frames")
-    return np.stack(kept)
-
-
-def _pictures(path: Path, fps: float) -> Iterator[tuple[Any, int]]:
-    """RGB Pillow images of a file, each with the number of frames that show it at `fps`."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            # A phone's photo may hold a second picture (MPO); only a real animation is a video.
-            if not getattr(image, "is_animated", False) or image.format == "MPO":
-                yield ImageOps.exif_transpose(image).convert("RGB"), 1
-                return
-    except UnidentifiedImageError:
-        pass  # a video, for PyAV
-    import av
-
-    shown = 0
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise ValueError("it has no video stream")
-        stream = container.streams.video[0]
-        for frame, seconds in _timed(container.decode(stream), float(stream.average_rate or fps)):
-            count = math.floor(seconds * fps + 1e-3) + 1 - shown
-            if count > 0:
-                yield frame.to_image(), count
-                shown += count
-
-
-def _timed(frames: Iterator[Any], rate: float) -> Iterator[tuple[Any, float]]:
-    """Frames of PyAV with the seconds since the first one; those without a time are `rate` a second."""
-    first: float | None = None
-    for index, frame in enumerate(frames):
-        if frame.time is not None and first is None:
-            first = frame.time - index / rate
-        yield frame, index / rate if frame.time is None or first is None else frame.time - first

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from pyrf.files import whole_file
+
 
 def contact_sheet(rows: list[tuple[str, NDArray[np.uint8]]], path: Path, columns: int = 8) -> None:
     """One row a clip: its title and `columns` frames, spread evenly; clips are uint8 [T, H, W, 3]."""
@@ -20,4 +22,5 @@ def contact_sheet(rows: list[tuple[str, NDArray[np.uint8]]], path: Path, columns
         image.paste(strip, (0, 16))
         ImageDraw.Draw(image).text((4, 2), title, fill="black")
         strips.append(np.asarray(image))
-    Image.fromarray(np.concatenate(strips)).save(path)
+    with whole_file(path) as temporary:
+        Image.fromarray(np.concatenate(strips)).save(temporary)

@@ -80,6 +80,16 @@ class World(Protocol):
         ...
 
     @property
+    def taught(self) -> Sequence[str]:
+        """Those words of the vocabulary that captions of its scenes do hold."""
+        ...
+
+    @property
+    def limits(self) -> Sequence[str]:
+        """What a model that learned this world cannot show, in sentences for people."""
+        ...
+
+    @property
     def criteria(self) -> Sequence[str]:
         """Every name that `judge` may give, in the order of reports."""
         ...

@@ -1,5 +1,6 @@
 """Everything that can be wrong with a bundle is named."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pyrf.bundle import Bundle, BundleError, load_bundle
+from pyrf.bundle.names import dit_to_diffusers
+from tests.support import networks
 from tests.support.bundle_checks import edit, refused
 
 PARTS = {
@@ -29,8 +32,22 @@ def test_a_missing_file_is_named(copied: Path, file: str) -> None:
 @pytest.mark.parametrize("file", PARTS)
 def test_a_truncated_file_is_named(copied: Path, file: str) -> None:
     path = copied / file
+    size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-100])
-    assert refused(copied, PARTS[file]).startswith(f"{path}: damaged or truncated")
+    expected = f"{path}: a truncated safetensors file: it has {size - 100} bytes and needs {size}; fetch it"
+    assert refused(copied, PARTS[file]).startswith(expected)
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+@pytest.mark.parametrize("file", PARTS)
+def test_a_value_that_is_not_finite_is_named(copied: Path, file: str, bad: float) -> None:
+    weights = load_file(copied / file)
+    name = sorted(weights)[-1]
+    weights[name].view(-1)[-1] = bad
+    save_file(weights, copied / file)
+    message = refused(copied, PARTS[file])
+    assert message.startswith(f"{copied / file}: ")
+    assert f" {list(weights[name].shape)} has 1 of {weights[name].numel()} values that are" in message
 
 
 @pytest.mark.parametrize("file", PARTS)
@@ -153,6 +170,9 @@ def test_wrong_part_configs_are_named(copied: Path, file: str, values: dict[str,
 
 
 def test_parts_that_do_not_fit_are_refused(copied: Path) -> None:
+    other = networks.dit(replace(networks.MODEL, text_dim=20, in_channels=4))
+    weights = {dit_to_diffusers(name): tensor for name, tensor in other.state_dict().items()}
+    save_file(weights, copied / "transformer" / "diffusion_pytorch_model.safetensors")
     edit(copied / "transformer" / "config.json", text_dim=20, in_channels=4)
     assert "the text encoder's rows have 16 values, the transformer reads 20" in refused(
         copied, Bundle.text_encoder

@@ -61,7 +61,7 @@ def test_the_exporter_takes_them(
 
 
 def test_nobody_reads_them_elsewhere() -> None:
-    readers = {"dit_tensors", "read_student", "find_weights"}
+    readers = {"dit_tensors", "read_part", "find_weights"}
     for folder in ("pyrf", "export", "training"):
         for path in (ROOT / folder).rglob("*.py"):
             if (ROOT / "pyrf" / "bundle") in path.parents:

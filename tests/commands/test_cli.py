@@ -1,6 +1,10 @@
 """The `pyrf` command: in a process of its own for the main paths, through `run` for the rest."""
 
+import io
 import json
+import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -16,8 +20,10 @@ from PIL import Image
 
 import pyrf
 from pyrf import cli
-from pyrf.pipeline import Stream, StreamingPipeline
+from pyrf.evaluation import held_out
+from pyrf.pipeline import Chunk, Stream, StreamingPipeline
 from tests.support.random_bundle import HEIGHT, WIDTH
+from tests.support.video_files import decode
 
 PROMPT = "a red circle moves right"
 
@@ -58,7 +64,7 @@ def test_generate_writes_each_format(tmp_path: Path, random_bundle: Path, name: 
     output = f"{tmp_path}/{name}"
     result = call("generate", PROMPT, "-o", output, "--seconds", "1", "--seed", "3", "--model", random_bundle)
     assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
+    assert result.stderr == "making 16 frames\n"  # no terminal: no bar
     line = result.stdout.splitlines()[-1]
     assert line.startswith(f"{output}: 16 frames, 1.00 s of video; ")
     assert "FPS end to end, first frame " in line
@@ -109,7 +115,7 @@ def test_generate_makes_the_seconds_at_a_rate_that_is_not_whole(
 
 
 def test_generate_switches_prompts(tmp_path: Path, random_bundle: Path, pipe: StreamingPipeline) -> None:
-    switches = ("--at", "2.0625:a blue star: white", "--at=1.0:a green square")
+    switches = ("--at", "00:02.0625:a blue star: white", "--at=1.0:a green square")
     frames = generate(tmp_path, random_bundle, "--seconds=3.5", *switches)
     with pipe.stream(PROMPT) as stream:
         expected = []
@@ -155,8 +161,7 @@ def test_generate_continues_images_and_videos(
     assert np.array_equal(from_image, pipe(PROMPT, num_frames=16, image=clip[0]).frames)
     path = pipe("a yellow square", num_frames=50).save(tmp_path / "clip.mp4")
     from_video = generate(tmp_path, random_bundle, "--seconds=1", "--image", str(path))
-    with av.open(str(path)) as container:
-        end = np.stack([np.asarray(frame.to_image()) for frame in container.decode(video=0)])[-33:]
+    end = decode(path)[-33:]
     assert np.array_equal(from_video, pipe(PROMPT, num_frames=16, video=end).frames)
 
 
@@ -181,8 +186,8 @@ BAD = {
     "no number": (["a", "-o", "{out}.mp4", "--seconds", "long"], "'--seconds': "),
     "endless": (["a", "-o", "{out}.mp4", "--seconds", "inf"], "--seconds must be a positive number"),
     "too long": (["a", "-o", "{out}.mp4", "--seconds", "1e308"], "--seconds must be a positive number"),
-    "bad moment": (["a", "-o", "{out}.mp4", "--at", "soon:b"], "--at needs SECONDS:PROMPT"),
-    "no colon": (["a", "-o", "{out}.mp4", "--at", "2.5"], "--at needs SECONDS:PROMPT"),
+    "bad moment": (["a", "-o", "{out}.mp4", "--at", "soon:b"], "--at: a time is seconds, as 7.5, or [hh:]"),
+    "no colon": (["a", "-o", "{out}.mp4", "--at", "2.5"], "--at: TIME:PROMPT is needed, such as"),
     "late moment": (["a", "-o", "{out}.mp4", "--at", "5:b"], "--at 5 lies outside the video"),
     # 80 frames: chunks start at 0, 9, 21, ... 69, and 69 / 16 = 4.3125.
     "no chunk after the moment": (
@@ -190,6 +195,14 @@ BAD = {
         "--at 4.32 comes too late: a prompt changes where a chunk starts, in this video last at 4.312 sec",
     ),
     "only one chunk": (["a", "-o", "{out}.mp4", "--at", ".1:b", "--seconds", ".5"], "last at 0 seconds"),
+    "mistyped moment": (["a", "-o", "{out}.mp4", "--at", "0:61:b"], "--at: a time is seconds, as 7.5, or"),
+    "no end of the moment": (["a", "-o", "{out}.mp4", "--at", "1:30 a"], "--at: TIME:PROMPT is needed"),
+    # Chunks start at 0.5625 s and 1.3125 s.
+    "two prompts in one chunk": (
+        ["a", "-o", "{out}.mp4", "--at", "00:01:b", "--at", "1.3:c"],
+        "--at 00:01 ('b') and --at 1.3 ('c') both begin with the chunk at 1.312 seconds, so one would be",
+    ),
+    "prompt at the beginning": (["a", "-o", "{out}.mp4", "--at", "0:b"], "--at 0 begins with the video"),
     "bad seed": (["a", "-o", "{out}.mp4", "--seed", "-1"], "seed must lie in 0.."),
     "odd size": (
         ["a", "-o", "{out}.mp4", "--height", "33"],
@@ -258,7 +271,7 @@ def test_out_of_memory_is_one_line(
 ) -> None:
     monkeypatch.setattr(Stream, "_compute", fail)
     assert cli.run(["generate", PROMPT, "-o", f"{tmp_path}/out.mp4", "--model", str(random_bundle)]) == 2
-    err = capfd.readouterr().err
+    _, err = capfd.readouterr().err.split("making 80 frames\n")
     assert err.startswith("error: out of memory; ")
     assert "--" not in err  # not every command has the options of this one
     assert err.count("\n") == 1
@@ -302,9 +315,15 @@ def has_content(folder: Path) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupt_leaves_nothing(tmp_path: Path, random_bundle: Path, number: int, code: int) -> None:
-    arguments = (
+STOPS = [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "SIGHUP")]
+
+
+@pytest.mark.parametrize(("number", "code", "name"), STOPS)
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_signal_ends_with_one_line(
+    tmp_path: Path, random_bundle: Path, number: int, code: int, name: str, keep: bool
+) -> None:
+    arguments: tuple[str | Path, ...] = (
         "generate",
         PROMPT,
         "-o",
@@ -313,6 +332,7 @@ def test_interrupt_leaves_nothing(tmp_path: Path, random_bundle: Path, number: i
         "9999",
         "--model",
         random_bundle,
+        *(["--keep-partial"] if keep else []),
     )
     with subprocess.Popen(
         command(*arguments),
@@ -326,13 +346,140 @@ def test_interrupt_leaves_nothing(tmp_path: Path, random_bundle: Path, number: i
                 process.wait(0.02)
         process.send_signal(number)
         try:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=300)
         finally:
             process.kill()
     assert process.returncode == code
     assert out == b""
-    assert b"Traceback" not in err
+    line = err.decode()
+    if keep:
+        kept = re.fullmatch(rf"stopped by {name} \((\d+) frames kept as {tmp_path}/out.mp4\)\n", line)
+        assert kept, line
+        assert shape_of(tmp_path / "out.mp4")[0] == int(kept.group(1))
+    else:
+        assert re.fullmatch(
+            rf"stopped by {name} after \d+ of 159984 frames; --keep-partial would keep them\n", line
+        ), line
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"] * keep
+
+
+def test_a_video_on_stdout_is_all_that_is_there(tmp_path: Path, random_bundle: Path) -> None:
+    arguments = command("generate", PROMPT, "-o", "-", "--seconds=1.5", "--at=.6:b", "--model", random_bundle)
+    result = subprocess.run(arguments, capture_output=True, timeout=120, cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stderr.startswith(b"stdout: 24 frames, 1.50 s of video; ")
+    with av.open(io.BytesIO(result.stdout), "r") as container:
+        assert len(list(container.decode(video=0))) == 24
+        made = json.loads(container.metadata["comment"])
+    assert made.pop("pyrf") == pyrf.__version__
+    assert made == {
+        "prompt": PROMPT,
+        "seed": 0,
+        "model": random_bundle.name,  # not its path, which is the user's own matter
+        "timeline": {"0:01.3125": "b"},
+    }
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_player_that_is_closed_ends_the_video(random_bundle: Path) -> None:
+    arguments = command("generate", PROMPT, "-o", "-", "--seconds=9999", "--model", random_bundle)
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(8)[4:] == b"ftyp"
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(60) == 141
+    assert err == b"stopped: whoever read the output has gone\n"
+
+
+def test_a_terminal_gets_no_video(random_bundle: Path) -> None:
+    ours, theirs = pty.openpty()
+    arguments = command("generate", PROMPT, "-o", "-", "--model", random_bundle)
+    result = subprocess.run(arguments, stdout=theirs, stderr=subprocess.PIPE, timeout=120)
+    os.close(theirs)
+    os.close(ours)
+    assert result.returncode == 2
+    assert b"error: -o - writes the video to stdout, which is a terminal here; pipe it into" in result.stderr
+
+
+def test_a_video_is_made_though_its_name_cannot_be_printed(tmp_path: Path, random_bundle: Path) -> None:
+    output = tmp_path / "\u2192.mp4"
+    arguments = command("generate", PROMPT, "-o", output, "--seconds=.5", "--model", random_bundle)
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    with Path("/dev/full").open("w") as full:
+        for stdout in (subprocess.PIPE, full):
+            result = subprocess.run(arguments, stdout=stdout, stderr=subprocess.PIPE, env=environment)
+            assert result.returncode == 0, result.stderr
+            told = result.stderr if stdout is full else result.stdout
+            assert told.startswith(str(tmp_path).encode() + b"/\\u2192.mp4: 8 frames")
+            assert shape_of(output)[0] == 8
+
+
+def test_a_whole_video_is_kept_when_its_name_is_taken_meanwhile(
+    tmp_path: Path, random_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compute = Stream._compute
+
+    def take_the_name(self: Stream) -> Chunk | None:
+        (tmp_path / "out.mp4").mkdir(exist_ok=True)
+        return compute(self)
+
+    monkeypatch.setattr(Stream, "_compute", take_the_name)
+    arguments = ["generate", PROMPT, "-o", f"{tmp_path}/out.mp4", "--seconds=.5"]
+    assert cli.run([*arguments, "--model", str(random_bundle)]) == 2
+    assert f"is whole and kept as {tmp_path}/out-1.mp4" in capsys.readouterr().err
+    assert shape_of(tmp_path / "out-1.mp4")[0] == 8
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "tiny", "--out", "-"],
+        ["train", "tiny", "--out", "-"],
+        ["eval", "--sheet", "-"],
+        ["eval", "study", "--out", "-"],
+        ["eval", "study", "--out", "x", "--page", "-"],
+    ],
+)
+def test_other_commands_make_nothing_of_a_dash(
+    tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(arguments) == 2
+    assert f"{arguments[-2]} - is no name; this command writes to a place on disk" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [["--dry-run"], ["--out", "x"]])
+def test_a_stage_that_is_not_there_is_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["train", "tiny", "--stage", "codec", "--stage", "nope", *options]) == 2
+    assert "the recipe has no stage 'nope'; its stages are codec, " in capsys.readouterr().err
+
+
+def test_scores_are_told_though_their_sheet_has_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = tmp_path / "sheet.png"
+
+    def evaluate(*_: object) -> tuple[dict[str, float], list[tuple[str, np.ndarray]]]:
+        sheet.mkdir()
+        return {"color": 0.5}, [("a red circle", np.zeros((9, 64, 96, 3), np.uint8))]
+
+    monkeypatch.setattr(held_out, "evaluate", evaluate)
+    assert cli.run(["eval", "--prompts", "1", "--sheet", str(sheet)]) == 2
+    out, err = capsys.readouterr()
+    assert "1 held-out prompt, 5 s streams" in out
+    assert "color             50.0 %" in out
+    assert f"is whole and kept as {tmp_path}/sheet-1.png" in err
+    with Image.open(tmp_path / "sheet-1.png") as image:
+        assert image.width > 96
+
+
+def test_help_that_is_named_is_the_command_s_own(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, name in ((["generate"], "pyrf generate"), (["eval", "study"], "pyrf eval study")):
+        assert cli.run(arguments) == 2
+        assert f"(see {name} --help)" in capsys.readouterr().err
 
 
 def test_doctor_is_healthy_or_names_the_problem(random_bundle: Path) -> None:
@@ -373,7 +520,7 @@ def test_bench_states_its_method(random_bundle: Path, capsys: pytest.CaptureFixt
     for words in (
         f"model {random_bundle}, float32, {HEIGHT} x {WIDTH} at 16 fps",
         "window 9",
-        "warm-up 0 chunks, then 1 streams of 2 chunks",
+        "warm-up 0 chunks, then 1 stream of 2 chunks",
         "end to end",
         "denoise only",
     ):

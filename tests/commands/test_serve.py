@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from pyrf import cli
+from pyrf.commands.app import app
 from pyrf.serve.settings import ServeSettings
 
 FLAGS = {
@@ -41,7 +42,7 @@ FLAGS = {
 
 
 def parameters() -> dict[str, Any]:
-    command: Any = typer.main.get_command(cli.app)
+    command: Any = typer.main.get_command(app)
     return {parameter.opts[0]: parameter for parameter in command.commands["serve"].params}
 
 

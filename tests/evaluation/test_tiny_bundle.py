@@ -43,14 +43,14 @@ def test_its_codec_alone(pipe: pyrf.StreamingPipeline) -> None:
 
 def test_it_follows_prompts(tmp_path: Path) -> None:
     """A little under the scores of its card, as 36 prompts are few; below, it has become worse."""
-    scores = evaluate("tiny", WORLD, 36, 5.0, tmp_path / "sheet.png")
+    scores, _ = evaluate("tiny", WORLD, 36, 5.0, tmp_path / "sheet.png")
     least = {"color": 0.97, "shape": 0.9, "motion": 0.85}
     assert all(scores[name] >= share for name, share in least.items()), scores
     assert scores["frozen"] == scores["lost"] == 0, scores
 
 
 def test_it_goes_on_after_the_window_is_full(tmp_path: Path) -> None:
-    scores = evaluate("tiny", WORLD, 12, 20.0, tmp_path / "sheet.png")
+    scores, _ = evaluate("tiny", WORLD, 12, 20.0, tmp_path / "sheet.png")
     assert min(scores[name] for name in ("color", "shape", "motion")) >= 0.7, scores
     assert scores["frozen"] == scores["lost"] == 0, scores
 

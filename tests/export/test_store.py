@@ -1,8 +1,6 @@
 """Exports kept in the cache folder: made once, made again when damaged or when anything changed."""
 
-import os
 import shutil
-import time
 from dataclasses import replace
 
 import pytest
@@ -12,6 +10,7 @@ from pyrf.export import exporter, store
 from pyrf.export.errors import ExportError
 from pyrf.export.fingerprint import bundle_fingerprint
 from pyrf.export.manifest import load_manifest
+from pyrf.partial import KeptError, Partial
 from tests.support import exports
 
 
@@ -67,13 +66,28 @@ def test_another_process_may_win_the_race(bundle, made, monkeypatch):
     assert stored(bundle).is_dir()
 
 
-def test_what_a_killed_export_left_is_removed_after_a_day(bundle, made):
+def test_what_a_killed_export_left_is_removed_but_nothing_of_a_living_one(bundle, made):
     kept = store.cache_folder() / "onnx"
-    for name, hours in ((".00000000.tmp.killed", 25), (".11111111.tmp.busy", 23), ("whole", 25)):
+    for name in (".00000000.tmp.killed", "whole"):
         (kept / name).mkdir(parents=True)
-        os.utime(kept / name, (time.time() - 3600 * hours,) * 2)
+    busy = Partial(kept / "busy", folder=True)
     folder = stored(bundle)
-    assert set(kept.iterdir()) == {kept / ".11111111.tmp.busy", kept / "whole", folder}
+    assert set(kept.iterdir()) == {busy.path, kept / "whole", folder}
+    busy.remove()
+
+
+def test_the_slower_of_two_exports_leaves_nothing(bundle, made, monkeypatch, tmp_path):
+    """It is whole, but the cache needs it once."""
+    late = tmp_path / "late"
+    late.mkdir()
+
+    def lose(bundle, folder, **arguments):
+        folder.mkdir(parents=True)
+        raise KeptError(folder, late, "Directory not empty")
+
+    monkeypatch.setattr(exporter, "export_onnx", lose)
+    assert stored(bundle).is_dir()
+    assert not late.exists()
 
 
 def test_a_cache_that_cannot_be_written_is_a_clear_error(bundle, made, monkeypatch, tmp_path):
@@ -92,10 +106,11 @@ def test_the_fingerprint_is_of_the_files_that_are_read(bundle, tmp_path):
     assert bundle_fingerprint(load_bundle(path)) == before
     read = [*path.rglob("config.json"), *path.rglob("*.safetensors"), path / "tokenizer" / "tokenizer.json"]
     assert len(read) == 7
+    loaded = load_bundle(path)
     for file in read:
         content = file.read_bytes()
         file.write_bytes(content + b" ")
-        assert bundle_fingerprint(load_bundle(path)) != before
+        assert bundle_fingerprint(loaded) != before
         file.write_bytes(content)
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-import pyrf._native as _native
 from pyrf.ops import native
 from tests.kernels import emulator
+
+_native = pytest.importorskip("pyrf._native")
 
 ADDRESS = 1 << 20  # aligned, and never touched
 BF16, FP16, FP32, INT16, INT64 = (

@@ -1,5 +1,6 @@
 """The doctor's findings that depend on the machine, with machines made up."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -104,3 +105,32 @@ def test_attention_on_a_cpu(monkeypatch):
     found = finding("attention")
     assert not found.ok
     assert "auto, pyrf, sdpa, got 'flash'" in found.detail
+
+
+def test_json_has_stable_keys(monkeypatch, capsys):
+    """They are documented, and the model's name is not among them."""
+    monkeypatch.setattr(doctor, "_model", lambda model: f"{model} loads")
+    doctor.report("some/where", as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert list(told) == ["ok", "findings"]
+    assert list(told["findings"]) == [
+        "pyrf",
+        "packages",
+        "optional_packages",
+        "native_module",
+        "torch",
+        "cpus",
+        "cuda",
+        "attention",
+        "video_codecs",
+        "model",
+    ]
+    assert told["findings"]["model"] == {"ok": True, "detail": "some/where loads"}
+    assert told["ok"] == all(found["ok"] for found in told["findings"].values())
+
+
+def test_json_tells_of_what_is_broken(monkeypatch, capsys):
+    assert not doctor.report("/no/such/folder", as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert not told["ok"]
+    assert not told["findings"]["model"]["ok"]

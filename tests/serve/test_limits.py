@@ -231,12 +231,16 @@ def app_server(pipe: Any) -> Any:
 def test_websockets_of_foreign_pages(app_server: Running) -> None:
     created = app_server.create()
     url = app_server.url.replace("http", "ws")
-    url += f"/v1/sessions/{created['id']}/ws?token={created['token']}"
-    with pytest.raises(InvalidStatus) as refused, connect(url, origin=Origin("https://evil.example")):
+    url += f"/v1/sessions/{created['id']}/ws"
+    headers = {"Authorization": f"Bearer {created['token']}"}
+    with (
+        pytest.raises(InvalidStatus) as refused,
+        connect(url, origin=Origin("https://evil.example"), additional_headers=headers),
+    ):
         pass
     assert refused.value.response.status_code == 403
     for origin in ("https://app.example", app_server.url):
-        with connect(url, origin=Origin(origin)) as socket:
+        with connect(url, origin=Origin(origin), additional_headers=headers) as socket:
             assert read(socket).type == "hello"
     app_server.delete(created)
 

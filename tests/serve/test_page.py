@@ -210,6 +210,92 @@ def test_webrtc_plays_the_same_session(port: int, visit: Callable[..., Visit]) -
     v.await_state("ended")
 
 
+def test_without_webrtc_the_video_comes_over_the_websocket(port: int, visit: Callable[..., Visit]) -> None:
+    v = visit(port)
+    v.page.evaluate(
+        """() => {
+          window.RTCPeerConnection = class extends RTCPeerConnection {
+            setRemoteDescription() { return Promise.reject(new Error("the network says no")); }
+          };
+        }"""
+    )
+    v.page.select_option("#transport", "webrtc")
+    v.start(RED)
+    expect(v.page.locator("#problem")).to_contain_text("over the WebSocket instead")
+    assert v.page.input_value("#transport") == "websocket"
+    shows(v, "red", "circle")
+
+
+def test_a_server_without_webrtc_offers_none(
+    serve: Callable[..., Running], visit: Callable[..., Visit]
+) -> None:
+    v = visit(int(serve(webrtc=False).url.rsplit(":", 1)[1]))
+    v.await_state("idle")
+    expect(v.page.locator("#transport")).to_be_hidden()
+    v.start("a red circle")
+
+
+def test_webrtc_sends_h264_or_else_vp8(port: int, visit: Callable[..., Visit]) -> None:
+    """What this Chromium is sent, and what one without H.264 is."""
+    for without, sent in (([], "video/H264"), (["H264"], "video/VP8")):
+        v = visit(port)
+        v.page.evaluate(
+            """(without) => {
+              window.RTCPeerConnection = class extends RTCPeerConnection {
+                constructor(...args) { super(...args); window.peer = this; }
+                addTransceiver(kind, init) {
+                  const transceiver = super.addTransceiver(kind, init);
+                  const { codecs } = RTCRtpReceiver.getCapabilities(kind);
+                  const left = codecs.filter(({ mimeType }) => !without.includes(mimeType.slice(6)));
+                  transceiver.setCodecPreferences(left);
+                  return transceiver;
+                }
+              };
+            }""",
+            without,
+        )
+        v.page.select_option("#transport", "webrtc")
+        v.start(RED)
+        v.until("document.getElementById('video').videoWidth === 96")
+        used = v.page.evaluate(
+            """async () => {
+              const stats = [...(await window.peer.getStats()).values()];
+              const { codecId } = stats.find(({ type }) => type === "inbound-rtp");
+              return stats.find(({ id }) => id === codecId).mimeType;
+            }"""
+        )
+        assert used == sent
+        v.page.click("#stop")
+        v.await_state("ended")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "webrtc"])
+def test_tokens_are_in_no_address(
+    serve: Callable[..., Running], visit: Callable[..., Visit], transport: str
+) -> None:
+    token = "the-servers-own-token"
+    running = serve(token=token)
+    v = visit(int(running.url.rsplit(":", 1)[1]))
+    sockets: list[str] = []
+    v.page.on("websocket", lambda socket: sockets.append(socket.url))
+    v.await_state("locked")
+    v.page.fill("#token", token)
+    v.page.keyboard.press("Enter")
+    v.await_state("idle")
+    v.page.select_option("#transport", transport)
+    v.start("a red circle")
+    seen = [
+        *v.requested,
+        *sockets,
+        v.page.url,
+        v.page.evaluate("JSON.stringify(history.state)"),
+        v.page.content(),
+    ]
+    assert bool(sockets) == (transport == "websocket")
+    for secret in (token, v.session["token"]):
+        assert not [text for text in seen if secret in text]
+
+
 def test_webrtc_uses_the_servers_ice_servers(
     serve: Callable[..., Running], visit: Callable[..., Visit]
 ) -> None:
@@ -338,3 +424,20 @@ def test_a_server_that_shuts_down_says_so(serve: Callable[..., Running], visit: 
     running.run(running.registry.drain())
     v.await_state("ended")
     expect(v.page.locator("#state")).to_contain_text("the server shuts down")
+
+
+def test_the_page_tells_what_the_model_lacks(port: int, visit: Callable[..., Visit]) -> None:
+    v = visit(port)
+    v.await_state("idle")
+    page, notices = v.page, v.page.locator("#notices")
+    expect(page.locator("#model-limits li").first).to_contain_text("one shape per prompt")
+    page.locator("summary").click()
+    expect(page.locator("#vocabulary")).to_contain_text("bounces")
+    expect(notices).to_be_hidden()
+    v.start("a gray circle <b>\U0001f388</b>")
+    expect(notices.locator("li")).to_contain_text("'gray' (near: 'grey')")
+    expect(notices.locator("li")).to_contain_text("'\U0001f388'")
+    v.send(RED)
+    expect(notices).to_be_hidden()
+    v.send("a pink circle")
+    expect(notices.locator("li")).to_contain_text("'pink'")

@@ -51,7 +51,7 @@ def test_a_stream_follows_its_timeline(
         ({-1: RED}, "a chunk of the timeline must be at least 0, got -1"),
         ({1.5: RED}, "a chunk of the timeline must be a whole number, got 1.5"),
         ({2: ""}, "prompt is empty"),
-        ({2: [RED, BLUE]}, "the stream has 1 prompts, got 2"),
+        ({2: [RED, BLUE]}, "the stream has 1 prompt, got 2"),
     ],
 )
 def test_a_timeline_is_checked_before_anything_is_computed(

@@ -108,6 +108,23 @@ def test_video_start_uses_whole_chunks_of_its_end(pipe: StreamingPipeline) -> No
     assert not np.array_equal(whole, pipe(RED, num_frames=12, video=clip[-9:]).frames)
 
 
+def test_of_a_long_video_only_what_the_window_holds_is_encoded(
+    pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = np.random.default_rng(0).integers(0, 256, (150, HEIGHT, WIDTH, 3), np.uint8)
+    window = pipe.num_frames_of(pipe.stream_config.slots)
+    encode, encoded = pipe.codec.encode, []
+
+    def watch(frames: torch.Tensor) -> torch.Tensor:
+        encoded.append(frames.shape[1])
+        return encode(frames)
+
+    monkeypatch.setattr(pipe.codec, "encode", watch)
+    whole = pipe(RED, num_frames=12, video=clip).frames
+    assert encoded == [window] == [33]
+    assert np.array_equal(whole, pipe(RED, num_frames=12, video=clip[-window:]).frames)
+
+
 def test_own_size_and_window(random_bundle: Path, pipe: StreamingPipeline) -> None:
     assert pipe(RED, num_frames=9, height=16, width=64).frames.shape == (9, 16, 64, 3)
     wide = StreamingPipeline.from_pretrained(str(random_bundle), window_frames=12)

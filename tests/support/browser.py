@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 # Chromium draws no frame that nothing asks for; the page's own loop keeps it drawing.
 _UNTIL = """([milliseconds]) => new Promise((done, fail) => {
@@ -50,10 +50,10 @@ def find_chromium() -> str | None:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """A browser without a window."""
+def chromium(*options: str) -> Iterator[Browser]:
+    """A browser without a window, with options of its command line."""
     # The sandbox needs what containers do not give, or is refused to root.
-    arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage", *options]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=arguments)
         yield browser

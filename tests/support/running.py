@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,7 +31,13 @@ TIMEOUT = 300
 """Seconds for what should come at once; a loaded machine may take long."""
 SEND_BUFFER = 32768
 """Bytes that the system keeps for a viewer, so that one who does not read is soon noticed."""
-ROOMY: dict[str, Any] = {"creates_per_minute": 1e5, "controls_per_second": 1e4}
+ROOMY: dict[str, Any] = {
+    "creates_per_minute": 1e5,
+    "controls_per_second": 1e4,
+    "max_detached_per_address": 1000,
+    "requests_per_second": 1e5,
+    "send_timeout_s": TIMEOUT,
+}
 
 
 class Running:
@@ -41,19 +49,29 @@ class Running:
         state, registry: what it holds, and its sessions; touch it through `call` only.
     """
 
-    def __init__(self, pipe: StreamingPipeline, settings: ServeSettings) -> None:
-        self.pipe, self.settings = pipe, settings
+    def __init__(
+        self,
+        pipe: StreamingPipeline,
+        settings: ServeSettings,
+        *,
+        sock: socket.socket | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.pipe, self.settings, self._tls = pipe, settings, tls
         self.app = create_app(lambda: pipe, model="random", settings=settings)
-        self._socket = bind("127.0.0.1", 0)
+        self._socket = bind("127.0.0.1", 0) if sock is None else sock
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._uds = self._socket.getsockname() if self._socket.family == socket.AF_UNIX else None
+        self.url = (
+            f"http://127.0.0.1:{self._socket.getsockname()[1]}" if not self._uds else "http://localhost"
+        )
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
-            self._server = Server(self.app, self.settings, started=self._ready.set)
+            self._server = Server(self.app, self.settings, tls=self._tls, started=self._ready.set)
             await self._server.serve([self._socket])
 
         asyncio.run(main())
@@ -63,7 +81,8 @@ class Running:
         assert self._ready.wait(TIMEOUT)
         self.state: ServerState = self.app.state.server
         self.registry = self.state.registry
-        self.http = httpx.Client(base_url=self.url, timeout=TIMEOUT)
+        transport = httpx.HTTPTransport(uds=self._uds)
+        self.http = httpx.Client(transport=transport, base_url=self.url, timeout=TIMEOUT)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -169,6 +188,17 @@ def close_of(raised: pytest.ExceptionInfo[ConnectionClosed]) -> Close:
     """What the server closed a connection with."""
     assert raised.value.rcvd is not None
     return raised.value.rcvd
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """For a test that runs `pyrf serve` in this process: what it does to logging does not last."""
+    loggers = [logging.getLogger(name) for name in ("", "pyrf", "uvicorn")]
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, (level, handlers) in zip(loggers, before):
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

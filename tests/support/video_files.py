@@ -5,6 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from pyrf.video.filters import to_rgb
 from pyrf.video.writer import Frames
 
 
@@ -15,5 +16,11 @@ def ramp() -> Frames:
 
 
 def decode(path: Path) -> Frames:
+    """All frames, by the tags of the file; older PyAVs convert BT.709 wrongly by themselves."""
+    pictures = []
     with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        for frame in container.decode(video=0):
+            graph = to_rgb(frame, alpha=False)
+            graph.push(frame)
+            pictures.append(graph.pull().to_ndarray())
+    return np.stack(pictures)

@@ -1,11 +1,12 @@
 """Images and videos read back: fitted, resampled, or refused in one line."""
 
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pyrf.video.files import Video
 from pyrf.video.reader import read_frames
@@ -89,15 +90,18 @@ def test_read_takes_a_stream_without_times(tmp_path: Path, frames: Frames) -> No
 
 def test_read_scales_a_frame_once(tmp_path: Path, frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Video(frames, 16).save(tmp_path / "a.mp4")
-    fit, sizes = ImageOps.fit, []
+    resize, sizes = Image.Image.resize, []
 
-    def counted(picture: Image.Image, size: tuple[int, int], method: Image.Resampling) -> Image.Image:
+    def counted(picture: Image.Image, size: tuple[int, int], *arguments: Any, **options: Any) -> Image.Image:
         sizes.append(size)
-        return fit(picture, size, method)
+        return resize(picture, size, *arguments, **options)
 
-    monkeypatch.setattr(ImageOps, "fit", counted)
-    assert len(read_frames(path, height=16, width=16, fps=160)) == 191
+    monkeypatch.setattr(Image.Image, "resize", counted)
+    assert len(read_frames(path, height=16, width=16, fps=160)) == 200
     assert sizes == 20 * [(16, 16)]
+    sizes.clear()
+    assert len(read_frames(path, height=16, width=16, fps=160, limit=25)) == 25
+    assert len(sizes) == 3  # of those before, none is converted
 
 
 def test_unreadable_files_are_refused(tmp_path: Path, frames: Frames) -> None:

@@ -61,8 +61,9 @@ def test_a_live_video_can_be_read_as_far_as_it_went(count: int, height: int, wid
     frames = clip(count, height, width)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.mp4"
-        encoder = Encoder(str(path), LIVE_MP4, height=height, width=width, fps=fps)
-        for i, frame in enumerate(frames):
-            encoder.append(frame, is_key=i == 0)
-        encoder.finish()
+        with path.open("wb") as file:
+            encoder = Encoder(file, LIVE_MP4, height=height, width=width, fps=fps)
+            for i, frame in enumerate(frames):
+                encoder.append(frame, is_key=i == 0)
+            encoder.finish()
         assert np.abs(decode(path).astype(int) - frames).max() <= 12

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyrf.loop.noise import gauss
 from pyrf.loop.schedule import TIMESTEPS
 from pyrf.training.objectives.dmd import draw_timesteps
 from pyrf.training.objectives.flow_matching import flow_matching_loss
@@ -29,5 +30,8 @@ def critic_loss(
         shift: of the timesteps.
     """
     sigmas = (draw_timesteps(len(x0), shift, generator) / TIMESTEPS)[:, None].expand(-1, x0.shape[1])
-    sigmas, noise = sigmas.to(x0.device), torch.randn(x0.shape, generator=generator).to(x0.device)
+    sigmas, noise = (
+        sigmas.to(x0.device),
+        gauss(x0.shape, generator).to(x0.device),
+    )
     return flow_matching_loss(lambda x, t: predict(x, t[:, 0]), x0.float(), sigmas, noise).mean()

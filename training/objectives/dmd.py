@@ -22,6 +22,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyrf.loop.noise import below
 from pyrf.loop.schedule import TIMESTEPS, warp
 
 LOWEST, HIGHEST = 20, 980
@@ -30,7 +31,7 @@ LOWEST, HIGHEST = 20, 980
 
 def draw_timesteps(batch: int, shift: float, generator: torch.Generator) -> Tensor:
     """One timestep per sample, [batch] float32: U{0..999}, warped by the shift, clamped."""
-    u = torch.randint(TIMESTEPS, (batch,), generator=generator) / TIMESTEPS
+    u = below(TIMESTEPS, (batch,), generator).float() / TIMESTEPS
     return warp(u, shift, top=TIMESTEPS).clamp(LOWEST, HIGHEST)
 
 

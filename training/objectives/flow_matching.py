@@ -10,13 +10,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyrf.loop.noise import uniform
 from pyrf.loop.schedule import TIMESTEPS, add_noise, warp
 
 
 def shifted_sigmas(batch: int, columns: int, shift: float, generator: torch.Generator) -> Tensor:
     """Noise levels [batch, columns]: u stratified in each column, warped to s u / (1 + (s - 1) u)."""
-    strata = torch.stack([torch.randperm(batch, generator=generator) for _ in range(columns)], dim=1)
-    u = (strata + torch.rand(batch, columns, generator=generator)) / batch
+    strata = torch.stack(
+        [torch.randperm(batch, generator=generator, dtype=torch.int64, device="cpu") for _ in range(columns)],
+        dim=1,
+    )
+    u = (strata + uniform((batch, columns), generator)) / batch
     return warp(u, shift)
 
 

@@ -138,7 +138,11 @@ class Optimizers:
                 for p in group["params"]:
                     for key in keys:
                         if f"{self.names[p]}/{key}" in wanted:
-                            room = torch.zeros(()) if key == "step" else torch.zeros_like(p)
+                            room = (
+                                torch.zeros((), dtype=torch.float32, device="cpu")
+                                if key == "step"
+                                else torch.zeros_like(p)
+                            )
                             optimizer.state[p][key] = room
         return self.state()
 

@@ -39,7 +39,7 @@ def total(values: list[float]) -> list[float]:
     """The sum over the processes of each value; the same in all of them."""
     if world_size() == 1:
         return values
-    shared = torch.tensor(values, dtype=torch.float64)
+    shared = torch.tensor(values, dtype=torch.float64, device="cpu")
     dist.all_reduce(shared)
     return shared.tolist()
 
@@ -129,6 +129,7 @@ def launch(count: int, function: Callable[..., None], *arguments: Any) -> None:
     Raises:
         ValueError, OSError: as the first process that raises one; the others are ended.
         ProcessRaisedException: when one fails otherwise.
+        KeyboardInterrupt: or another signal's exception, which ends the others too.
         SystemExit: with code 0, when SIGTERM has stopped them.
     """
     if under_torchrun():
@@ -161,6 +162,11 @@ def launch(count: int, function: Callable[..., None], *arguments: Any) -> None:
                 if errors.empty():
                     raise
                 raise errors.get() from raised
+            except (KeyboardInterrupt, SystemExit):
+                pass_on()  # they end as by SIGTERM, with a checkpoint
+                for process in context.processes:
+                    process.join()
+                raise
     if stop.is_set():
         raise SystemExit(0)
 
@@ -173,6 +179,7 @@ def _worker(
     function: Callable[..., None],
     arguments: tuple[Any, ...],
 ) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process passes it on
     level = logging.INFO if index == 0 else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(message)s")
     with stopping.noted():

@@ -169,7 +169,7 @@ class Training:
         return Draw(
             step,
             range(number * batch, (number + 1) * batch),
-            torch.Generator().manual_seed(run + number),
+            torch.Generator("cpu").manual_seed(run + number),
             random.Random(run + number),
             random.Random(f"{self.settings.seed} {step}"),
         )

@@ -8,6 +8,7 @@ the others are from up to LONGEST_SECONDS later, so the network meets late strea
 from __future__ import annotations
 
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pyrf.config import LatentSize, StreamConfig
+from pyrf.loop.noise import below, gauss, uniform
 from pyrf.loop.rope import rope_table
 from pyrf.models.codecs.taehv import TAEHVCodec
 from pyrf.models.dit.attention import MaskedAttention
@@ -60,8 +62,9 @@ class CausalForcing:
         self.size = LatentSize(*scenes.near.shape[3:])
         tokens = self.size.tokens
         mask = teacher_forcing_mask(self.frames, tokens, stream.chunk_frames)
-        used = torch.cat([torch.arange(self.past), torch.arange(self.frames, 2 * self.frames)])
-        rows = (used[:, None] * tokens + torch.arange(tokens)).flatten()
+        whole = partial(torch.arange, dtype=torch.int64, device="cpu")
+        used = torch.cat([whole(0, self.past), whole(self.frames, 2 * self.frames)])
+        rows = (used[:, None] * tokens + whole(0, tokens)).flatten()
         self.mask = mask[rows][:, rows]
         self.positions = [*range(self.past), *range(self.frames)]
 
@@ -72,21 +75,21 @@ class CausalForcing:
 
         Where the sink is from long before, the second chunk does not follow it: it has weight 0.
         """
-        index = torch.randint(len(self.scenes), (self.batch,), generator=generator)
-        late = torch.tensor([rng.random() < 0.5 for _ in range(self.batch)])
+        index = below(len(self.scenes), (self.batch,), generator)
+        late = torch.tensor([rng.random() < 0.5 for _ in range(self.batch)], dtype=torch.bool, device="cpu")
         near, far = self.scenes.near[index].float(), self.scenes.far[index].float()
         chunk = self.stream.chunk_frames
         jumped = torch.cat([near[:, :chunk], far], dim=1)
         clean = torch.where(late[:, None, None, None, None], jumped, near)
-        weights = torch.ones(self.batch, CHUNKS)
+        weights = torch.ones(self.batch, CHUNKS, dtype=torch.float32, device="cpu")
         weights[late, 1] = 0
         captions = ["" if rng.random() < drop else self.scenes.caption(int(i), rng) for i in index]
         return clean, captions, weights
 
     def context(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         """The clean latents with a little noise, of another level in each sample."""
-        level = self.context_noise * torch.rand(len(clean), 1, 1, 1, 1, generator=generator)
-        return clean + level * torch.randn(clean.shape, generator=generator)
+        level = self.context_noise * uniform((len(clean), 1, 1, 1, 1), generator)
+        return clean + level * gauss(clean.shape, generator)
 
     def forward(
         self, network: TextToVideo, context: Tensor, noisy: Tensor, timesteps: Tensor, prompt: PromptCache
@@ -108,10 +111,10 @@ class CausalForcing:
 
     def start(self, index: int) -> PathStart:
         """Starts of teacher paths: a context of clean latents, as in training."""
-        generator = torch.Generator().manual_seed(10**6 + index)
+        generator = torch.Generator("cpu").manual_seed(10**6 + index)
         clean, captions, weights = self.draw(generator, random.Random(index), drop=0.0)
         context = self.context(clean, generator)
-        noise = torch.randn(clean.shape, generator=generator)
+        noise = gauss(clean.shape, generator)
         return PathStart(noise, captions, {"context": context, "weights": weights})
 
     def teach(
@@ -146,7 +149,7 @@ class CausalStage(NetworkStage):
         forcing = self.forcing
         clean, captions, weights = forcing.draw(generator, rng, self.settings.drop)
         sigmas = forcing.per_frame(shifted_sigmas(len(clean), CHUNKS, self.settings.shift, generator))
-        noise = torch.randn(clean.shape, generator=generator)
+        noise = gauss(clean.shape, generator)
         context, prompt = forcing.context(clean, generator), self.module.prompt(captions)
         error = flow_matching_loss(
             lambda x, t: forcing.forward(self.module, context, x, t, prompt), clean, sigmas, noise

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from pyrf.loop.noise import gauss, uniform
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, MemoryBlock, TAEHVConfig
 from pyrf.settings import Settings
 from pyrf.training.runner.stage import Draw, Stage
@@ -115,8 +116,8 @@ class CodecStage(Stage[TAEHV]):
         # half of the steps decode from the middle, with no memory, as a stream's first chunk does
         skip = WARM_LATENTS if step % 2 else 0
         z, video = z[:, skip:], video[:, FRAMES_PER_LATENT * skip :]
-        level = self.settings.noise * torch.rand(len(z), 1, 1, 1, 1, generator=generator)
-        decoded = self.module.decode(z + level * torch.randn(z.shape, generator=generator))
+        level = self.settings.noise * uniform((len(z), 1, 1, 1, 1), generator)
+        decoded = self.module.decode(z + level * gauss(z.shape, generator))
         error = decoded - video
         weight = edge_weight(video)
         loss = 2 * (weight * error.abs()).mean() + 8 * (weight * error.square()).mean()

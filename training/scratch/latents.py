@@ -17,6 +17,7 @@ from pyrf.config import StreamConfig
 from pyrf.evaluation.held_out import score_streams
 from pyrf.evaluation.streams import Student
 from pyrf.files import whole_file
+from pyrf.loop.inference import inference
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV
 from pyrf.training.runner import processes
@@ -24,6 +25,7 @@ from pyrf.training.runner.origin import KEY, fingerprint, origin_of
 from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.clips import WARM_LATENTS, to_tensor
 from pyrf.training.stages.networks import TextToVideo
+from pyrf.video.strips import contact_sheet
 from pyrf.worlds.world import World, draw_scene
 
 logger = logging.getLogger(__name__)
@@ -80,11 +82,12 @@ class LatentScenes:
     ) -> dict[str, Any]:
         """What the world's judge says of streams, and the first two of them."""
         student = Student(network.dit, network.encode, codec, stream)
-        scores, videos = score_streams(student, self.world, count, sheet)
+        scores, videos = score_streams(student, self.world, count)
+        contact_sheet(videos, sheet)
         return {**scores, **{f"videos/{text}": video for text, video in videos[:2]}}
 
 
-@torch.inference_mode()
+@inference()
 def encode_scenes(codec: TAEHV, world: World, count: int, first_seed: int, path: Path) -> LatentScenes:
     """Encode `count` scenes, a multiple of 10, by shards of 250.
 

@@ -5,10 +5,23 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from pyrf.bundle.card import Card
 from pyrf.bundle.save import save_bundle
 from pyrf.files import replace_folder, restore_folder
 from pyrf.training.runner.finite import check_finite
 from pyrf.training.scratch.run import Run
+from pyrf.worlds.world import World
+
+
+def card_of(world: World) -> Card:
+    """What a model that learned a world knows: the words of its captions, and one size of frames."""
+    taught = set(world.taught)
+    return Card(
+        vocabulary=tuple(word for word in world.vocabulary if word in taught),
+        unlearned=tuple(word for word in world.vocabulary if word not in taught),
+        sizes=((world.height, world.width),),
+        limits=tuple(world.limits),
+    )
 
 
 def ship(run: Run, network: str, codec: str, out: Path) -> Path:
@@ -34,6 +47,7 @@ def ship(run: Run, network: str, codec: str, out: Path) -> Path:
         stream_config=run.stream,
         height=run.world.height,
         width=run.world.width,
+        card=card_of(run.world),
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pyrf.evaluation.held_out import SHOWN, grade
+from pyrf.loop.noise import below, gauss
 from pyrf.loop.schedule import TIMESTEPS, warp
 from pyrf.models.codecs.taehv import TAEHVCodec
 from pyrf.settings import Settings
@@ -56,14 +57,14 @@ class TeacherStage(NetworkStage):
         x0, captions = self.draw(generator, draw.rng)
         sigmas = shifted_sigmas(self.batch, 1, self.settings.shift, generator).expand(-1, x0.shape[1])
         prompt = self.module.prompt(captions)
-        noise = torch.randn(x0.shape, generator=generator)
+        noise = gauss(x0.shape, generator)
         loss = flow_matching_loss(lambda x, t: self.module.dit(x, t[:, 0], prompt), x0, sigmas, noise).mean()
         return loss, {}
 
     def draw(self, generator: torch.Generator, rng: random.Random) -> tuple[Tensor, list[str]]:
         """A batch of clean latents [B, frames, C, h, w] and captions, some of them left out."""
         frames = self.settings.frames
-        index = torch.randint(len(self.scenes), (self.batch,), generator=generator).tolist()
+        index = below(len(self.scenes), (self.batch,), generator).tolist()
         clips = []
         for i in index:
             # a window of the first stretch; a single chunk may be from the later one as well
@@ -89,9 +90,9 @@ class TeacherStage(NetworkStage):
     def sample(self, network: TextToVideo, captions: list[str], seed: int) -> Tensor:
         """Euler steps with classifier-free guidance: latents [B, frames, C, h, w]."""
         s, count = self.settings, len(captions)
-        generator = torch.Generator().manual_seed(seed)
-        x = torch.randn(count, s.frames, *self.scenes.near.shape[2:], generator=generator)
-        u = torch.linspace(1, 0, s.sampling_steps + 1)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        x = gauss((count, s.frames, *self.scenes.near.shape[2:]), generator)
+        u = torch.linspace(1, 0, s.sampling_steps + 1, dtype=torch.float32, device="cpu")
         sigmas = warp(u, s.shift)
         prompt = network.prompt(captions + [""] * count)
         for now, then in itertools.pairwise(sigmas):

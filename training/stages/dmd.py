@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.evaluation.scores.settings import ScoreSettings
+from pyrf.loop.noise import gauss
 from pyrf.loop.schedule import TIMESTEPS
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.dit.model import PromptCache
@@ -127,7 +128,7 @@ class DmdStage(Stage[StudentAndCritic]):
         exit_step = draw.shared.randrange(len(self.stream.denoising_steps))
 
         def noise() -> Tensor:
-            return torch.randn(shape, generator=draw.generator).to(device)
+            return gauss(shape, draw.generator).to(device)
 
         size = LatentSize(*shape[-2:])
         rollout = ModelRollout(student.dit, self.stream, student.prompt(captions), size)
@@ -144,7 +145,11 @@ class DmdStage(Stage[StudentAndCritic]):
         """x0-predictions of teacher, with guidance, and critic at a random noise level."""
         timesteps = draw_timesteps(len(x0), self.stream.shift, generator).to(x0.device)
         sigmas = (timesteps / TIMESTEPS)[:, None].expand(-1, x0.shape[1])
-        x_t = interpolate(x0, torch.randn(x0.shape, generator=generator).to(x0.device), sigmas)
+        x_t = interpolate(
+            x0,
+            gauss(x0.shape, generator).to(x0.device),
+            sigmas,
+        )
 
         def predict(network: TextToVideo, x: Tensor, t: Tensor, prompt: PromptCache) -> Tensor:
             # Not `to_x0`, whose float64 is for what a stream feeds back: this is a target, seen once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pyrf.config import StreamConfig
+from pyrf.loop.noise import below
 from pyrf.loop.sampler import FewStepSampler
 from pyrf.loop.schedule import TIMESTEPS
 from pyrf.models.codecs.codec import Codec
@@ -43,7 +45,7 @@ class OdeSettings(Settings):
 
 def few_step_sigmas(stream: StreamConfig) -> Tensor:
     """Noise levels of the denoise calls, falling, float32."""
-    return torch.tensor(FewStepSampler(stream).timesteps) / TIMESTEPS
+    return torch.tensor(FewStepSampler(stream).timesteps, dtype=torch.float32, device="cpu") / TIMESTEPS
 
 
 class OdeStage(NetworkStage):
@@ -102,8 +104,10 @@ class OdeStage(NetworkStage):
 
         steps = self.settings.steps_per_jump
         levels = itertools.pairwise([*self.sigmas.tolist(), 0.0])
-        grid = torch.cat([torch.linspace(a, b, steps + 1)[:-1] for a, b in levels])
-        grid = torch.cat([grid, torch.zeros(1)])
+        grid = torch.cat(
+            [torch.linspace(a, b, steps + 1, dtype=torch.float32, device="cpu")[:-1] for a, b in levels]
+        )
+        grid = torch.cat([grid, torch.zeros(1, dtype=torch.float32, device="cpu")])
         states, end = solve_ode(velocity, start.noise, grid, list(range(0, len(grid) - 1, steps)))
         return {STATES: states.transpose(0, 1), END: end, **start.given}, start.captions
 
@@ -113,9 +117,10 @@ class OdeStage(NetworkStage):
         states, end = given.pop(STATES), given.pop(END)
         batch, frames = end.shape[:2]
         chunk = self.paths.chunk_frames
-        level = torch.randint(len(self.sigmas), (batch, frames // chunk), generator=draw.generator)
+        level = below(len(self.sigmas), (batch, frames // chunk), draw.generator)
         level = level.repeat_interleave(chunk, dim=1)
-        x_t = states[torch.arange(batch)[:, None], level, torch.arange(frames)].to(device)
+        whole = partial(torch.arange, dtype=torch.int64, device="cpu")
+        x_t = states[whole(batch)[:, None], level, whole(frames)].to(device)
         sigmas, end = self.sigmas[level].to(device), end.to(device)
         given = {name: tensor.to(device) for name, tensor in given.items()}
         prompt = self.module.prompt(captions)

@@ -26,6 +26,7 @@ from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.evaluation.held_out import JUDGED_SECONDS, grade
 from pyrf.evaluation.streams import Student, batches, make_videos
 from pyrf.files import whole_file
+from pyrf.loop.inference import inference
 from pyrf.training.runner.origin import fingerprint
 from pyrf.training.scratch.recipe import ScratchRecipe
 from pyrf.worlds.world import Frames, World, WorldPrompt
@@ -47,7 +48,7 @@ class MeasuredWorld(World, Protocol):
 class PlainSinkRollout(TorchRollout):
     """A stream whose sink forgets what its own dtype cannot hold, as without the float32 master."""
 
-    @torch.inference_mode()
+    @inference()
     def begin_chunk(self) -> None:
         for master in (*(self.cache.key_masters or ()), *(self.cache.value_masters or ())):
             master.zero_()

@@ -39,11 +39,11 @@ def clip(world: Valley, seed: int, frames: int) -> tuple[Scene, int, Tensor]:
 
 def balloon_mask(scene: Scene, first: int, frames: int, height: int, width: int) -> Tensor:
     """Where the balloon's envelope is: float [frames, 1, height, width]; all 0 without one."""
-    mask = torch.zeros(frames, 1, height, width)
+    mask = torch.zeros(frames, 1, height, width, dtype=torch.float32, device="cpu")
     if scene.flight is None:
         return mask
-    y = (torch.arange(height) + 0.5)[:, None]
-    x = (torch.arange(width) + 0.5)[None]
+    y = (torch.arange(height, dtype=torch.float32, device="cpu") + 0.5)[:, None]
+    x = (torch.arange(width, dtype=torch.float32, device="cpu") + 0.5)[None]
     for number in range(frames):
         for at_x, at_y in scene.balloons(first + number):
             inside = (x - at_x).square() + (y - at_y).square() < (1.1 * scene.flight.radius) ** 2

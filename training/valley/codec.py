@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pyrf.files import whole_file
+from pyrf.loop.noise import gauss, uniform
 from pyrf.models.codecs.codec import to_uint8
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, TAEHVConfig
 from pyrf.training.runner.stage import Draw, Stage, TrainSettings
@@ -73,8 +74,8 @@ class CodecStage(Stage[TAEHV]):
         # half of the steps decode from the middle, with no memory, as a stream's first chunk does
         skip = draw.step % 2
         latents, kept = latents[:, skip:], slice(FRAMES_PER_LATENT * skip, None)
-        level = NOISE * torch.rand(len(latents), 1, 1, 1, 1, generator=draw.generator)
-        noise = torch.randn(latents.shape, generator=draw.generator)
+        level = NOISE * uniform((len(latents), 1, 1, 1, 1), draw.generator)
+        noise = gauss(latents.shape, draw.generator)
         error = self.module.decode(latents + level * noise) - video[:, kept]
         weight = weight[:, kept]
         loss = (weight * (error.abs() + 8 * error.square())).mean() + 0.02 * penalty

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pyrf.files import whole_file
+from pyrf.loop.noise import below, gauss, uniform
 from pyrf.training.runner.stage import Draw, Stage, TrainSettings
 from pyrf.training.runner.trainer import train
 from pyrf.training.valley.clips import FIRST_SEED, HELD_OUT_SEED
@@ -30,9 +31,9 @@ class DetectorStage(Stage[FrameReader]):
         self.module: FrameReader = FrameReader().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
-        index = torch.randint(len(self.frames), (self.batch,), generator=draw.generator)
+        index = below(len(self.frames), (self.batch,), draw.generator)
         frames, maps = self.frames.frames[index].float() / 255, self.frames.maps[index].long()
-        flipped = torch.rand(self.batch, generator=draw.generator) < 0.5
+        flipped = uniform((self.batch,), draw.generator) < 0.5
         frames[flipped], maps[flipped] = frames[flipped].flip(-1), maps[flipped].flip(-1)
         frames = damaged(frames, draw.generator)
         logits, map_logits = self.module(frames.contiguous(memory_format=torch.channels_last))
@@ -64,16 +65,16 @@ def damaged(frames: Tensor, generator: torch.Generator) -> Tensor:
     batch, _, height, width = frames.shape
 
     def some(share: float) -> Tensor:
-        chosen = torch.rand(batch, 1, 1, 1, generator=generator) < share
-        return chosen * torch.rand(batch, 1, 1, 1, generator=generator)
+        chosen = uniform((batch, 1, 1, 1), generator) < share
+        return chosen * uniform((batch, 1, 1, 1), generator)
 
     small = F.avg_pool2d(frames, 2)
     blurred = F.interpolate(small, size=(height, width), mode="bilinear", align_corners=False)
     frames = torch.lerp(frames, blurred, some(0.6))
     blocks = F.interpolate(F.avg_pool2d(small, 4), size=(height, width))
     frames = torch.lerp(frames, blocks, 0.35 * some(0.4))
-    gain = 1 + 0.12 * (torch.rand(batch, 1, 1, 1, generator=generator) - 0.5)
-    noise = torch.randn(frames.shape, generator=generator)
+    gain = 1 + 0.12 * (uniform((batch, 1, 1, 1), generator) - 0.5)
+    noise = gauss(frames.shape, generator)
     return (frames * gain + 0.05 * some(0.5) * noise).clamp(0, 1)
 
 

@@ -55,9 +55,11 @@ def balloon_map(scene: Scene, time: int) -> Tensor:
     """
     rows, columns = HEIGHT // CELL, WIDTH // CELL
     y, x = torch.meshgrid(
-        torch.arange(rows) * CELL + CELL / 2, torch.arange(columns) * CELL + CELL / 2, indexing="ij"
+        torch.arange(rows, dtype=torch.float32, device="cpu") * CELL + CELL / 2,
+        torch.arange(columns, dtype=torch.float32, device="cpu") * CELL + CELL / 2,
+        indexing="ij",
     )
-    labels = torch.zeros(rows, columns, dtype=torch.uint8)
+    labels = torch.zeros(rows, columns, dtype=torch.uint8, device="cpu")
     for at_x, at_y in scene.balloons(time):
         near_x, near_y = min(WIDTH - 4.0, max(4.0, at_x)), max(4.0, at_y)
         distance = ((x - near_x).square() + (y - near_y).square()).sqrt()
@@ -90,7 +92,7 @@ def labelled_frames(world: Valley, scenes: int, first_seed: int, folder: Path) -
                 save_file(
                     {
                         "frames": torch.stack(frames),
-                        "classes": torch.tensor(classes),
+                        "classes": torch.tensor(classes, dtype=torch.int64, device="cpu"),
                         "maps": torch.stack(maps),
                     },
                     temporary,

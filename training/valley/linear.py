@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyrf.loop.noise import gauss
 from pyrf.models.codecs.taehv import TAEHV, Grow, MemoryBlock, TemporalPool
 from pyrf.training.scratch.clips import edges
 from pyrf.training.valley.clips import balloon_mask, clip
@@ -92,8 +93,8 @@ def fit(world: Valley, clips: int, first_seed: int, latents: int) -> LinearCodec
         videos.append(frames)
         weights.append(F.avg_pool2d(weight, PATCH)[:, 0])  # [T, h, w]
     weight = torch.stack(weights)[..., None]
-    total = torch.zeros(3 * PATCH**2, 3 * PATCH**2)
-    mean = torch.zeros(3 * PATCH**2)
+    total = torch.zeros(3 * PATCH**2, 3 * PATCH**2, dtype=torch.float32, device="cpu")
+    mean = torch.zeros(3 * PATCH**2, dtype=torch.float32, device="cpu")
     for frames, w in zip(videos, weight):
         mean += (_blocks(frames.float()[None] / 255)[0] * w).sum((0, 1, 2))
     mean /= weight.sum()
@@ -103,7 +104,7 @@ def fit(world: Valley, clips: int, first_seed: int, latents: int) -> LinearCodec
     space, _ = _strongest(total / weight.sum())
     x = torch.stack([(_blocks(v.float()[None] / 255)[0] - mean) @ space.T for v in videos])
     bases = []
-    variances = torch.ones(KEPT)
+    variances = torch.ones(KEPT, dtype=torch.float32, device="cpu")
     for _ in range(2):
         x, weight = _in_pairs(x), _in_pairs(weight).mean(-1, keepdim=True)
         rows, w = x.flatten(0, 3), weight.flatten()[:, None]
@@ -114,8 +115,8 @@ def fit(world: Valley, clips: int, first_seed: int, latents: int) -> LinearCodec
     deviations = variances[:latents].sqrt()
     scale = deviations.pow(-0.5)
     scale = DEVIATION * scale / (deviations * scale).square().mean().sqrt()
-    turn, _ = torch.linalg.qr(torch.randn(latents, latents, generator=torch.Generator().manual_seed(0)))
-    keep = torch.eye(KEPT)[:latents]
+    turn, _ = torch.linalg.qr(gauss((latents, latents), torch.Generator("cpu").manual_seed(0)))
+    keep = torch.eye(KEPT, dtype=torch.float32, device="cpu")[:latents]
     mix = turn @ torch.diag(scale) @ keep
     pair, pairs = bases
     return LinearCodec(mean, space, pair, pairs, mix, keep.T @ torch.diag(1 / scale) @ turn.T)
@@ -134,7 +135,7 @@ def write(linear: LinearCodec, network: TAEHV, *, small: float = 0.015) -> None:
         raise ValueError(
             f"a patch of {PATCH}, no level that upscales and widths of {pairs} or more are needed"
         )
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear", generator=generator)
@@ -169,7 +170,7 @@ def _centre(conv: nn.Conv2d, rows: int, columns: int, matrix: Tensor) -> None:
 
 
 def _write_encoder(linear: LinearCodec, layers: nn.Sequential) -> None:
-    kept, eye = KEPT, torch.eye(KEPT)
+    kept, eye = KEPT, torch.eye(KEPT, dtype=torch.float32, device="cpu")
     convs = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     pools = [layer for layer in layers if isinstance(layer, TemporalPool)]
     first, after_pair, after_pairs, before_blocks, last = convs
@@ -190,7 +191,7 @@ def _write_encoder(linear: LinearCodec, layers: nn.Sequential) -> None:
 
 
 def _write_decoder(linear: LinearCodec, layers: nn.Sequential) -> None:
-    kept, eye = KEPT, torch.eye(KEPT)
+    kept, eye = KEPT, torch.eye(KEPT, dtype=torch.float32, device="cpu")
     convs = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     grows = [layer for layer in layers if isinstance(layer, Grow)]
     first, after_first, after_pairs, after_pair, last = convs

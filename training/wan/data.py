@@ -68,7 +68,12 @@ class WanData:
         """Paths begin at noise alone."""
         numbers = range(index * self.batch, (index + 1) * self.batch)
         noise = SeededNoise(numbers, (self.latent_frames, *self.latent_shape), self.device)()
-        weights = torch.ones(self.batch, self.latent_frames // self.chunk_frames, device=self.device)
+        weights = torch.ones(
+            self.batch,
+            self.latent_frames // self.chunk_frames,
+            dtype=torch.float32,
+            device=self.device,
+        )
         return PathStart(noise, self.prompts(numbers), {"weights": weights})
 
     def teach(

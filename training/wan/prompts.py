@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from pyrf.extras import needs
+from pyrf.files import expanded
 
 COLUMN = "prompt"
 SUFFIXES = (".txt", ".jsonl", ".parquet")
@@ -27,7 +28,7 @@ def read_prompts(path: str | Path) -> list[str]:
     Raises:
         PromptError: when the file is missing, damaged or empty, or a line holds no prompt.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     if path.suffix not in SUFFIXES:
         raise PromptError(f"{path}: prompts must be a file that ends in {', '.join(SUFFIXES)}")
     if not path.is_file():
@@ -97,8 +98,10 @@ class PromptOrder:
     def __getitem__(self, number: int) -> str:
         epoch, place = divmod(number, len(self.prompts))
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._permutation = torch.randperm(len(self.prompts), generator=generator).tolist()
+            generator = torch.Generator("cpu").manual_seed(self.seed * 1_000_003 + epoch)
+            self._permutation = torch.randperm(
+                len(self.prompts), generator=generator, dtype=torch.int64, device="cpu"
+            ).tolist()
             self._epoch = epoch
         return self.prompts[self._permutation[place]]
 

@@ -15,7 +15,7 @@ from pyrf.bundle.bundle import load_bundle
 from pyrf.bundle.hub import has_bundle, has_student
 from pyrf.config import ModelConfig
 from pyrf.dtypes import dtype_of
-from pyrf.evaluation.scores.settings import VideoAlignSettings, single_scores
+from pyrf.evaluation.scores.settings import UserPath, VideoAlignSettings, single_scores
 from pyrf.models.codecs.codec import Codec
 from pyrf.settings import Settings
 from pyrf.training.needs import FileNeed, MemoryRow, Needs
@@ -210,7 +210,7 @@ class WanRecipe(Recipe):
     """
 
     kind: Literal["wan"] = "wan"
-    prompts: Path
+    prompts: UserPath
     negative_prompt: str
     codec: str
     height: int = Field(gt=0)

@@ -88,7 +88,9 @@ class GraphRollout(Rollout):
     def _modulation(self, timestep: float) -> Tensor:
         """The modulations of a timestep, made once per stream."""
         if timestep not in self._modulations:
-            row = sinusoid(torch.tensor([[timestep]], dtype=torch.float64), self.model_config.freq_dim)
+            row = sinusoid(
+                torch.tensor([[timestep]], dtype=torch.float64, device="cpu"), self.model_config.freq_dim
+            )
             self._modulations[timestep] = self._modulate(row.float())
         return self._modulations[timestep]
 

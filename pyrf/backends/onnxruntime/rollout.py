@@ -45,7 +45,7 @@ class _Video:
         self._prompt = Binding(graphs["prompt"], {})
         specs = graphs.manifest.graphs["denoise"].inputs
         self._inputs = {
-            spec.name: torch.zeros(spec.shape, dtype=dtype_of(spec.dtype))
+            spec.name: torch.zeros(spec.shape, dtype=dtype_of(spec.dtype), device="cpu")
             for spec in specs
             if spec.name in ("latents", "modulation", "rope", "position", "length")
         }

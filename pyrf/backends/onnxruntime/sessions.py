@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pyrf import forks
 from pyrf.dtypes import dtype_of
 from pyrf.export.errors import ExportError
 from pyrf.export.manifest import GraphSpec, Manifest
@@ -71,7 +73,7 @@ class Binding:
         for spec in (*graph.spec.inputs, *graph.spec.outputs):
             buffer = buffers.get(graph.spec.aliases.get(spec.name, spec.name))
             if buffer is None:
-                buffer = torch.zeros(spec.shape, dtype=dtype_of(spec.dtype))
+                buffer = torch.zeros(spec.shape, dtype=dtype_of(spec.dtype), device="cpu")
             if tuple(buffer.shape) != spec.shape or buffer.dtype != dtype_of(spec.dtype):
                 raise ValueError(
                     f"{spec.name} must be {list(spec.shape)} {spec.dtype}, "
@@ -109,6 +111,16 @@ class GraphSet:
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.folder, self.manifest, self.threads = folder, manifest, threads
         self._loaded: dict[str, Graph] = {}
+        forks.follow(self)
+
+    def _after_fork(self) -> None:
+        """Load the graphs anew in the child, for one thread (a `pyrf.forks.Follower`).
+
+        The parent's sessions are kept for ever: to free one is to wait for threads that the child has not.
+        """
+        for graph in self._loaded.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(graph.session))
+        self._loaded, self.threads = {}, 1
 
     def __getitem__(self, name: str) -> Graph:
         """A graph by its name in `pyrf.export.manifest.GRAPHS`.

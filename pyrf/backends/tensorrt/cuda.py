@@ -114,7 +114,7 @@ class CudaDevice:
         return CudaMemory(self._runtime, size)
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        return torch.empty(shape, dtype=dtype, pin_memory=True)
+        return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=True)
 
     def capture(self, stream: Queue, enqueue: Callable[[], None]) -> Callable[[], None]:
         runtime, call = self._runtime, self._call

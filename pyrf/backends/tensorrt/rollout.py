@@ -156,7 +156,11 @@ class _Video:
     def _set_call(self, latents: Tensor, modulation: Tensor, rope: Tensor, slot: int | Tensor) -> None:
         for name, x in (("latents", latents), ("modulation", modulation), ("rope", rope)):
             self._inputs[name].copy_(x)
-        self._inputs["position"].copy_(torch.as_tensor(slot).view(1) * self.cache.tokens)
+        position = self._inputs["position"]
+        if isinstance(slot, int):
+            position.fill_(slot * self.cache.tokens)
+        else:
+            position.copy_(slot.view(1) * self.cache.tokens)
 
     def denoise(self, latents: Tensor, modulation: Tensor, rope: Tensor) -> Tensor:
         self._set_call(latents, modulation, rope, self.cache.slot)
@@ -173,7 +177,7 @@ class _Video:
         # A past chunk sees some slots only: they move to the front for the call, and back.
         seen = len(order)
         rest = [i for i in range(self.cache.stream.slots) if i not in order.tolist()]
-        moved = torch.cat((order, torch.tensor(rest, dtype=order.dtype).to(order.device)))
+        moved = torch.cat((order, torch.tensor(rest, dtype=order.dtype, device="cpu").to(order.device)))
         self._permute(moved)
         self._set_call(latents, modulation, rope, seen - 1)
         self._clean[seen * self.cache.tokens].run()

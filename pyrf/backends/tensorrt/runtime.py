@@ -99,7 +99,8 @@ class TensorRTContext:
 
     def set_length(self, length: int, device: torch.device | None) -> None:
         """Bind the input `length`: on the host, where it decides on shapes, or where kernels read it."""
-        self._length = torch.tensor([length], device=device)  # must outlive the context's runs
+        # It must outlive the context's runs.
+        self._length = torch.tensor([length], dtype=torch.int64, device=device or "cpu")
         self.set_tensor_address("length", self._length.data_ptr())
 
     def set_tensor_address(self, name: str, address: int) -> None:

@@ -26,6 +26,13 @@ class TorchBackend:
     def check_size(self, size: LatentSize) -> None:
         """Every size will do."""
 
+    def is_ready(self, size: LatentSize) -> bool:
+        """Every size is."""
+        return True
+
+    def prepare(self, size: LatentSize) -> None:
+        """Nothing is to be done."""
+
     def open(self, batch: int, size: LatentSize, prompt_embeds: Tensor) -> TorchRollout:
         return TorchRollout(self.model, self.stream, batch, size, prompt_embeds)
 

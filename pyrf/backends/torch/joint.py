@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrf.backends.torch.rollout import TorchRollout
+from pyrf.loop.inference import inference
 from pyrf.models.dit.attention import CachedLayer
 from pyrf.models.dit.model import PromptCache
 
@@ -22,7 +23,7 @@ class JointRollout:
         members: rollouts of one model, with latents of one size.
     """
 
-    @torch.inference_mode()
+    @inference()
     def __init__(self, members: Sequence[TorchRollout]) -> None:
         self.members = members
         prompts = [member.prompt for member in members]
@@ -50,13 +51,13 @@ class JointRollout:
         for member in self.members:
             member.reopen_chunk()
 
-    @torch.inference_mode()
+    @inference()
     def denoise(self, latents: Tensor, timestep: float) -> Tensor:
         """A denoise call: noisy latents [B of all streams, F, C, H, W] to their flow."""
         first = self.members[0]
         return first.model(latents, first.time(timestep), self._prompt, attention=self)
 
-    @torch.inference_mode()
+    @inference()
     def clean(self, latents: Tensor) -> None:
         """The clean call: end the chunk in every cache."""
         first = self.members[0]

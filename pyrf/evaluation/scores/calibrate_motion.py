@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from pyrf import printing
 from pyrf.evaluation.scores.motion import raw_scores
 from pyrf.evaluation.scores.normalise import Normaliser
 from pyrf.worlds.shapes.scenes import Scene
@@ -42,4 +43,4 @@ def calibrate(path: Path, count: int = NUM_CLIPS) -> Normaliser:
 
 if __name__ == "__main__":
     for name, (mean, std) in calibrate(Path(__file__).with_name("motion.json")).stats.items():
-        print(f"{name}: mean {mean:.3f}, std {std:.3f}")
+        printing.say(f"{name}: mean {mean:.3f}, std {std:.3f}")

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pyrf.printing import counted
+
 Scores = dict[str, Tensor]
 """Name -> float32 [B] on the CPU; NaN where a sample could not be scored."""
 
@@ -64,12 +66,14 @@ def check_clips(frames: Tensor, prompts: Sequence[str], *, min_frames: int, min_
     if isinstance(prompts, str):
         raise ScoreError("prompts must be a list with one prompt per clip, got a single string")
     batch, num_frames, height, width, _ = frames.shape
+    clips, given = counted(batch, "clip"), counted(len(prompts), "prompt")
     if not batch or not len(prompts):
-        raise ScoreError(f"nothing to score: {batch} clips and {len(prompts)} prompts")
+        raise ScoreError(f"nothing to score: {clips} and {given}")
     if len(prompts) != batch:
-        raise ScoreError(f"one prompt per clip: got {len(prompts)} prompts for {batch} clips")
+        raise ScoreError(f"one prompt per clip: got {given} for {clips}")
     if num_frames < min_frames:
-        raise ScoreError(f"clips must have at least {min_frames} frames for this score, got {num_frames}")
+        least = counted(min_frames, "frame")
+        raise ScoreError(f"clips must have at least {least} for this score, got {num_frames}")
     if min(height, width) < min_size:
         raise ScoreError(f"frames must be at least {min_size} pixels per side, got {height} x {width}")
 
@@ -78,6 +82,6 @@ def as_scores(values: Mapping[str, Sequence[float] | Tensor]) -> Scores:
     """Float32 [B] on the CPU for each name, with NaN for all that is not finite."""
     scores = {}
     for name, value in values.items():
-        score = torch.as_tensor(value, dtype=torch.float32).detach().cpu()
+        score = torch.as_tensor(value, dtype=torch.float32, device="cpu").detach()
         scores[name] = torch.where(score.isfinite(), score, math.nan)
     return scores

@@ -14,10 +14,13 @@ import torch
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from pyrf import printing
 from pyrf.evaluation.scores.motion import FPS
 from pyrf.evaluation.scores.protocol import Score, ScoreError
 from pyrf.evaluation.scores.settings import MotionSettings, ScoreSettings, load_score
+from pyrf.files import expanded
 from pyrf.settings import first_problem
+from pyrf.video.decoded import display_size
 from pyrf.video.reader import read_frames
 
 
@@ -27,19 +30,23 @@ def score_video(path: str | Path, prompt: str, score: Score) -> dict[str, float]
     Raises:
         ValueError: when the file cannot be read, or is too short for the score.
     """
-    height, width = _size(path)
+    height, width = video_size(path)
     frames = read_frames(path, height=height, width=width, fps=FPS)
     scores = score(torch.from_numpy(frames)[None], [prompt])
     return {name: float(value) for name, value in scores.items()}
 
 
-def _size(path: str | Path) -> tuple[int, int]:
+def video_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of a video as it is shown: turned, and with square pixels.
+
+    Raises:
+        ScoreError: when it cannot be read.
+    """
     import av
 
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            return stream.height, stream.width
+        with av.open(expanded(path)) as container:
+            return display_size(container.streams.video[0])
     except (OSError, IndexError) as error:
         raise ScoreError(f"cannot read {path} as a video: {error}") from error
 
@@ -53,7 +60,9 @@ def load_settings(path: Path | None) -> ScoreSettings:
     if path is None:
         return MotionSettings(kind="motion")
     try:
-        return TypeAdapter[ScoreSettings](ScoreSettings).validate_python(yaml.safe_load(path.read_text()))
+        return TypeAdapter[ScoreSettings](ScoreSettings).validate_python(
+            yaml.safe_load(Path(expanded(path)).read_text())
+        )
     except (OSError, yaml.YAMLError) as error:
         raise ScoreError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     except ValidationError as error:
@@ -71,10 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         scores = score_video(options.video, options.prompt, load_score(load_settings(options.settings)))
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        printing.tell(f"error: {error}")
         return 2
-    for name, score in scores.items():
-        print(f"{name:12} {score:8.3f}")
+    printing.deliver("\n".join(f"{name:12} {score:8.3f}" for name, score in scores.items()))
     return 0
 
 

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pyrf.dtypes import dtype_of
 from pyrf.evaluation.scores.combine import CombinedScore
 from pyrf.evaluation.scores.protocol import Score
+from pyrf.files import expanded
 from pyrf.settings import Settings
+
+UserPath = Annotated[Path, AfterValidator(lambda path: Path(expanded(path)))]
+"""A path that may begin with `~`."""
 
 
 class MotionSettings(Settings):
@@ -25,8 +29,8 @@ class VideoAlignSettings(Settings):
     """`pyrf.evaluation.scores.video_align.judge.VideoAlignScore`, by default on the GPU if there is one."""
 
     kind: Literal["video_align"]
-    checkpoint: Path
-    base: Path
+    checkpoint: UserPath
+    base: UserPath
     score: Literal["VQ", "MQ", "TA"] = "MQ"
     device: str | None = None
     dtype: Literal["bfloat16", "float32"] = "bfloat16"

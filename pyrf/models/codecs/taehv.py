@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrf.checks import check_whole
+from pyrf.loop.inference import inference
 from pyrf.models.codecs.codec import check_frames, check_latents, to_uint8
 from pyrf.models.wan21 import FPS
 
@@ -234,7 +235,7 @@ class TAEHVCodec:
     def spatial_stride(self) -> int:
         return self.network.config.spatial_stride
 
-    @torch.inference_mode()
+    @inference()
     def encode(self, frames: Tensor) -> Tensor:
         """Frames uint8 [B, 1 + 4n, H, W, 3] -> latents [B, 1 + n, C, h, w].
 
@@ -263,7 +264,7 @@ class TAEHVDecoder:
         self._memory: Memory = {}
         self._started = False
 
-    @torch.inference_mode()
+    @inference()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, F, C, h, w] -> frames uint8 [B, T, H, W, 3]; T = 4F, at the first call 4F - 3.
 

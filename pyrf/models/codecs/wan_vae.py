@@ -9,6 +9,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d
 from torch import Tensor, nn
 
+from pyrf.loop.inference import unmixed
 from pyrf.models.codecs.codec import check_frames, check_latents, to_uint8
 from pyrf.models.codecs.wan_vae_layers import CausalConv3d, ChannelsLastDecoder
 from pyrf.models.wan21 import FPS
@@ -64,7 +65,7 @@ class WanVAE:
         self.latents_at_once = 3 if for_gpu else 1
         device = network.post_quant_conv.weight.device
         self._mean, self._std = (
-            torch.tensor(network.config[name], device=device).view(-1, 1, 1)
+            torch.tensor(network.config[name], dtype=torch.float32, device=device).view(-1, 1, 1)
             for name in ("latents_mean", "latents_std")
         )
 
@@ -85,6 +86,7 @@ class WanVAE:
         return WanVAEDecoder(self)
 
     @torch.no_grad()
+    @unmixed()
     def encode(self, frames: Tensor) -> Tensor:
         """Frames uint8 [B, 1 + 4n, H, W, 3] -> latents fp32 [B, 1 + n, C, h, w], the posterior's mean.
 
@@ -120,6 +122,7 @@ class WanVAEDecoder:
         self._started = False
 
     @torch.no_grad()
+    @unmixed()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, F, C, h, w] -> frames uint8 [B, T, H, W, 3]; T = 4F, at the first call 4F - 3.
 

@@ -15,10 +15,10 @@ def teacher_forcing_mask(num_frames: int, tokens_per_frame: int, block_frames: i
     Returns:
         [2N, 2N] bool with N = num_frames * tokens_per_frame.
     """
-    keys = torch.arange(num_frames)
+    keys = torch.arange(num_frames, dtype=torch.int64, device="cpu")
     starts = torch.div(keys, block_frames, rounding_mode="floor")[:, None] * block_frames
     ends = starts + block_frames
-    clean = torch.cat((keys < ends, torch.zeros(num_frames, num_frames, dtype=torch.bool)), 1)
+    clean = torch.cat((keys < ends, torch.zeros(num_frames, num_frames, dtype=torch.bool, device="cpu")), 1)
     noisy = torch.cat((keys < starts, (keys >= starts) & (keys < ends)), 1)
     mask = torch.cat((clean, noisy))
     return mask.repeat_interleave(tokens_per_frame, 0).repeat_interleave(tokens_per_frame, 1)

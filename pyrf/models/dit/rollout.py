@@ -41,7 +41,7 @@ class ModelRollout:
 
     def _predict(self, attention: Attention) -> Predict:
         def predict(x: Tensor, timestep: float) -> Tensor:
-            timesteps = torch.full((self.batch,), timestep, device=x.device)
+            timesteps = torch.full((self.batch,), timestep, dtype=torch.float32, device=x.device)
             return self.model(x, timesteps, self.prompt, attention=attention)
 
         return predict
@@ -82,7 +82,7 @@ class ModelRollout:
                 predict = self._predict(self._differentiable())
         x0 = self.sampler.x0(predict, x, exit_step)
         with torch.no_grad():
-            timesteps = torch.zeros(self.batch, device=x0.device)
+            timesteps = torch.zeros(self.batch, dtype=torch.float32, device=x0.device)
             self.model.write_cache(x0.detach(), timesteps, self.prompt, attention=self.attention)
             self.cache.commit()
         return x0

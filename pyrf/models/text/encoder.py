@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from pyrf.loop.inference import unmixed
 from pyrf.models.text.umt5 import UMT5Encoder
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class TextEncoder:
         return self.network.config.dim
 
     @torch.no_grad()
+    @unmixed()
     def encode(self, prompts: list[str]) -> Tensor:
         """`embed` without a gradient, for inference: one prompt per call of the network.
 
@@ -97,7 +99,9 @@ class TextEncoder:
         if longest == 0:
             return rows
         # Padding is masked out and zeroed after, so rows past the longest prompt need no computing.
-        ids = torch.tensor([e.ids + [0] * (longest - len(e.ids)) for e in encodings]).to(weight.device)
-        keep = (torch.arange(longest) < torch.tensor(lengths)[:, None]).to(weight.device)
+        padded = [e.ids + [0] * (longest - len(e.ids)) for e in encodings]
+        kept = [[i < length for i in range(longest)] for length in lengths]
+        ids = torch.tensor(padded, dtype=torch.int64, device="cpu").to(weight.device)
+        keep = torch.tensor(kept, dtype=torch.bool, device="cpu").to(weight.device)
         rows[:, :longest] = self.network(ids, keep) * keep[..., None]
         return rows

@@ -51,7 +51,7 @@ def position_buckets(length: int, num_buckets: int, max_distance: int, device: t
     Half of the buckets are for keys after the query. Of each half, half are exact distances and the
     rest grow with the logarithm up to `max_distance`.
     """
-    positions = torch.arange(length, device=device)
+    positions = torch.arange(length, dtype=torch.int64, device=device)
     offset = positions[None, :] - positions[:, None]
     half = num_buckets // 2
     exact = half // 2

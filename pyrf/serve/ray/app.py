@@ -25,6 +25,7 @@ from ray.serve.config import (
 )
 from ray.serve.context import _get_global_client
 
+from pyrf.serve.ends import END_SIGNALS, reason
 from pyrf.serve.logs import log_config
 from pyrf.serve.settings import ServeSettings
 
@@ -44,6 +45,12 @@ DRAIN_S = 600.0
 """Seconds that the sessions of a replica which is no longer needed may go on."""
 FAREWELL_S = 15.0
 """Seconds for the chunk under way and the last messages."""
+RAY_END_S = 15.0
+"""Seconds that Ray's own processes may take to end, once viewers were told."""
+FAILED = "the model was not loaded: "
+"""Stands before the reason in what Ray tells of a replica that could not start."""
+STARTS = 1
+"""Times that Ray tries to start the first replica; it never gives up on one that takes a dead one's place."""
 FILL = 0.75
 """Share of a replica's sessions above which another replica is asked for."""
 
@@ -84,21 +91,24 @@ class Replica:
         self._pipeline, self._model, self._threads = pipeline, model, threads
         self._name = serve.get_replica_context().replica_id.unique_id
         self._settings = dataclasses.replace(settings, id_prefix=f"{self._name}.")
+        try:
+            self._pipe = self._load()
+        except Exception as error:  # only its text reaches the process that started this one
+            raise RuntimeError(f"{FAILED}{' '.join(reason(error).split())}") from None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         from pyrf.serve.app import create_app
 
-        self._made = create_app(self._load, model=self._model, settings=self._settings)
+        self._made = create_app(lambda: self._pipe, model=self._model, settings=self._settings)
         self._watch = asyncio.get_running_loop().create_task(self._drain_when_told())
         return self._made
 
     def _load(self) -> StreamingPipeline:
-        import torch
-
         from pyrf.pipeline import StreamingPipeline
+        from pyrf.threads import set_threads
 
         if self._threads is not None:
-            torch.set_num_threads(self._threads)
+            set_threads(self._threads)
         return StreamingPipeline.from_pretrained(**self._pipeline)
 
     def record_routing_stats(self) -> dict[str, Any]:
@@ -129,7 +139,7 @@ class Replica:
             await asyncio.sleep(POLL_S)
             left = await asyncio.to_thread(self._seconds_left)
         if registry := self._registry():
-            await registry.drain()
+            await registry.drain(self._settings.drain_s)
 
     def _seconds_left(self) -> float | None:
         """None as long as this replica is wanted."""
@@ -191,6 +201,7 @@ def application(
         name=DEPLOYMENT,
         ray_actor_options={"num_gpus": int(options.gpu), "num_cpus": 1},
         max_ongoing_requests=4 * settings.max_sessions + 64,
+        max_constructor_retry_count=STARTS,
         graceful_shutdown_timeout_s=DRAIN_S + FAREWELL_S,
         graceful_shutdown_wait_loop_s=0.2,
         health_check_period_s=2,
@@ -211,21 +222,67 @@ def application(
     return deployment.bind(pipeline, model, settings, threads, log_level)
 
 
-def run(app: serve.Application, host: str, port: int, started: Callable[[], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C; joins the cluster that RAY_ADDRESS names, or starts one of its own."""
+def run(
+    app: serve.Application,
+    host: str,
+    port: int,
+    started: Callable[[], None],
+    *,
+    drain_s: float,
+    certfile: str | None = None,
+    keyfile: str | None = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; joins the cluster that RAY_ADDRESS names, or starts one of its own.
+
+    Args:
+        app: from `application`.
+        host, port: where Ray's proxy listens.
+        started: called once the model is loaded.
+        drain_s: seconds that viewers have after a signal; Ray's own end may take `RAY_END_S` more.
+        certfile, keyfile: for HTTPS, PEM.
+
+    Raises:
+        ValueError: the model cannot be loaded, and why.
+    """
+    # Else Ray's proxy believes X-Forwarded-For of its own machine. Replicas judge for themselves.
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False)
     else:
         ray.init(log_to_driver=False, include_dashboard=False, object_store_memory=STORE_BYTES)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):  # after ray.init, which sets handlers of its own
-        signal.signal(number, lambda *_: stop.set())
+
+    def handle(number: int, _: object) -> None:
+        if stop.is_set():  # the second signal is the end
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        stop.set()
+        watchdog = threading.Timer(drain_s + RAY_END_S, os._exit, (0,))
+        watchdog.daemon = True
+        watchdog.start()
+
+    for number in END_SIGNALS:  # after ray.init, which sets handlers of its own
+        signal.signal(number, handle)
     try:
-        serve.start(http_options=HTTPOptions(host=host, port=port))
-        serve.run(app, name=APP, route_prefix="/")
+        try:
+            serve.start(
+                http_options=HTTPOptions(host=host, port=port, ssl_certfile=certfile, ssl_keyfile=keyfile)
+            )
+            serve.run(app, name=APP, route_prefix="/")
+        except RuntimeError as error:  # Ray's own errors are such too; the last line says what happened
+            raise ValueError(_why_not_started() or str(error).splitlines()[-1]) from None
         started()
         stop.wait()
         serve.delete(APP)
         serve.shutdown()
     finally:
         ray.shutdown()
+
+
+def _why_not_started() -> str | None:
+    """What the last replica that could not start gave as its reason."""
+    status = serve.status().applications.get(APP)
+    if status is None:
+        return None
+    told = [line for each in status.deployments.values() for line in each.message.splitlines()]
+    return next((line.partition(FAILED)[2] for line in reversed(told) if FAILED in line), None)

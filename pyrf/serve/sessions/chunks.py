@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,9 @@ class SessionOptions:
         grace_s: seconds that the session outlives its viewer.
         lead_s: seconds that a real-time stream may be ahead of being played.
         buffer_chunks: finished chunks that wait for a viewer.
+        pause_s: seconds that a pause may last.
+        address: of whoever asked for it, for quotas.
+        is_clip: whether it is there for a clip.
     """
 
     seed: int
@@ -32,6 +36,9 @@ class SessionOptions:
     grace_s: float
     lead_s: float
     buffer_chunks: int
+    pause_s: float = math.inf
+    address: str = ""
+    is_clip: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,15 +27,20 @@ class RateLimit:
 
     def wait_for(self, key: str) -> float:
         """Take one event: 0 when it may pass, else the seconds to wait, and nothing is taken."""
-        now = self._clock()
-        full_at = max(now, self._full_at.get(key, now)) + self._interval
-        wait = full_at - now - self._burst * self._interval
-        if wait > 1e-9:
+        if wait := self.wait_of(key):
             return wait
-        self._full_at[key] = full_at
+        now = self._clock()
+        self._full_at[key] = max(now, self._full_at.get(key, now)) + self._interval
         self._full_at.move_to_end(key)
         while self._full_at and (
             len(self._full_at) > self.MAX_KEYS or next(iter(self._full_at.values())) <= now
         ):
             self._full_at.popitem(last=False)
         return 0.0
+
+    def wait_of(self, key: str) -> float:
+        """The seconds until an event may pass, 0 for at once; nothing is taken."""
+        now = self._clock()
+        full_at = max(now, self._full_at.get(key, now)) + self._interval
+        wait = full_at - now - self._burst * self._interval
+        return wait if wait > 1e-9 else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections import Counter
@@ -16,12 +17,15 @@ from pyrf.serve.errors import ServeError
 from pyrf.serve.ice import parse_ice_server
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.sessions.chunks import SessionOptions
+from pyrf.serve.sessions.quotas import over_quota
 from pyrf.serve.sessions.rates import RateLimit
 from pyrf.serve.sessions.scheduler import Scheduler
 from pyrf.serve.sessions.session import Session
+from pyrf.serve.sessions.sizes import Sizes
 from pyrf.serve.sessions.viewer import FAREWELL_S
 from pyrf.serve.settings import ServeSettings
 from pyrf.streaming.lockstep import can_join
+from pyrf.streaming.notices import told_elsewhere
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
@@ -49,6 +53,7 @@ class SessionRegistry:
     ) -> None:
         self.pipe, self.model, self.settings, self._metrics = pipe, model, settings, metrics
         metrics.count_states = self._count_states
+        self._sizes = Sizes(pipe)
         self.draining = False
         self._sessions: dict[str, Session] = {}
         self._ages: dict[str, asyncio.TimerHandle] = {}
@@ -61,26 +66,29 @@ class SessionRegistry:
         """Make chunks for nobody: the first of a process is slow, and no viewer should wait for that."""
 
         def job() -> None:
-            with self.pipe.stream("warm up") as stream:
+            with told_elsewhere(), self.pipe.stream("warm up") as stream:
                 for _ in range(WARM_UP_CHUNKS):
                     next(stream)
 
         await self._scheduler.run(job)
 
-    def create(self, request: SessionRequest, address: str) -> Session:
+    def create(self, request: SessionRequest, address: str, *, is_clip: bool = False) -> Session:
         """Admit a session.
 
         Raises:
-            ServeError: 422 for what the model cannot make, 429 for an address that asks too often, 503 when
-                the server is full or shuts down.
+            ServeError: 422 for what the model cannot make, 429 for an address that asks too often or holds
+                its share already, 503 when the server is full or shuts down.
         """
         height, width = self._check_size(request.height, request.width)
         self.check_prompt(request.prompt)
         if self.draining:
             raise ServeError(503, "shutting_down", "the server shuts down; try again", BUSY_RETRY_S)
+        self._sizes.check(height, width)
         if len(self._sessions) >= self.settings.max_sessions:
             message = f"all {self.settings.max_sessions} sessions are taken; try again later"
             raise ServeError(503, "full", message, BUSY_RETRY_S)
+        if problem := over_quota(self._sessions.values(), address, is_clip, self.settings):
+            raise ServeError(429, "quota", problem, BUSY_RETRY_S)
         if wait := self._creates.wait_for(address):
             message = f"at most {self.settings.creates_per_minute:g} sessions a minute; wait {wait:.1f} s"
             raise ServeError(429, "rate_limited", message, wait)
@@ -96,11 +104,16 @@ class SessionRegistry:
             grace_s=grace_s,
             lead_s=self.settings.lead_s,
             buffer_chunks=self.settings.buffer_chunks,
+            pause_s=self.settings.pause_s,
+            address=address,
+            is_clip=is_clip,
         )
+        with told_elsewhere():
+            stream = self.pipe.stream(request.prompt, request.seed, height=height, width=width)
         session = Session(
             self.settings.id_prefix + secrets.token_hex(8),
             secrets.token_urlsafe(32),
-            self.pipe.stream(request.prompt, request.seed, height=height, width=width),
+            stream,
             options,
             changed=self._scheduler.wake,
             on_end=self._on_end,
@@ -110,7 +123,7 @@ class SessionRegistry:
         self._ages[session.id] = loop.call_later(self.settings.max_session_s, session.end, "max_length")
         self._scheduler.add(session)
         self._metrics.started.inc()
-        self._log("session created", session, request.prompt, pace=request.pace)
+        self._log("session created", session, request.prompt, pace=request.pace, address=address)
         return session
 
     def _check_size(self, height: int | None, width: int | None) -> tuple[int, int]:
@@ -141,6 +154,11 @@ class SessionRegistry:
         except ValueError as error:
             raise ServeError(422, "bad_prompt", str(error)) from None
 
+    def notices(self, prompt: str, size: tuple[int, int] | None = None) -> list[str]:
+        """What a viewer should be told of a prompt that is good, and of a size of frames."""
+        height, width = size or (None, None)
+        return self.pipe.model.notices(prompt, height=height, width=width)
+
     def find(self, id: str, token: str | None) -> Session:
         """The live session of this id, for who holds its token.
 
@@ -154,6 +172,10 @@ class SessionRegistry:
             raise _no_session()
         return session
 
+    def knows(self, id: str) -> bool:
+        """Whether there is a live session of this id."""
+        return id in self._sessions
+
     def set_prompt(self, session: Session, prompt: str, recache: bool) -> PromptReply:
         """Switch a session's prompt.
 
@@ -164,7 +186,7 @@ class SessionRegistry:
         self.check_prompt(prompt)
         prompt_id, chunk = session.set_prompt(prompt, recache)
         self._log("prompt changed", session, prompt, prompt_id=prompt_id, chunk=chunk)
-        return PromptReply(prompt_id=prompt_id, chunk=chunk)
+        return PromptReply(prompt_id=prompt_id, chunk=chunk, warnings=self.notices(prompt))
 
     def check_controls(self, session: Session) -> None:
         """Count a control message.
@@ -203,6 +225,11 @@ class SessionRegistry:
                 max_pixels=self.max_pixels,
                 grace_s=s.grace_s,
             ),
+            webrtc=s.webrtc,
+            vocabulary=list(pipe.card.vocabulary),
+            unlearned=list(pipe.card.unlearned),
+            sizes=list(pipe.card.sizes),
+            model_limits=list(pipe.card.limits),
             ice_servers=[parse_ice_server(text) for text in s.ice_servers],
         )
 
@@ -224,19 +251,24 @@ class SessionRegistry:
             seconds=round(time.monotonic() - session.created, 3),
         )
 
-    async def drain(self) -> None:
-        """Refuse newcomers, finish the chunk under way, send what is left, and tell every viewer."""
+    async def drain(self, seconds: float = math.inf) -> None:
+        """Refuse newcomers, finish the chunk under way, send what is left, and tell every viewer.
+
+        Args:
+            seconds: for all of it; a chunk that takes longer than half of them is given up.
+        """
         if self.draining:
             return
         self.draining = True
         logger.info("draining", extra={"sessions": len(self._sessions)})
-        await self._scheduler.stop()
+        stopping = asyncio.ensure_future(self._scheduler.stop())
+        await asyncio.wait((stopping,), timeout=None if seconds == math.inf else seconds / 2)
         sessions = list(self._sessions.values())
         for session in sessions:
             session.end("shutdown")
         farewells = [asyncio.create_task(session.unwatched.wait()) for session in sessions]
         if farewells:
-            await asyncio.wait(farewells, timeout=FAREWELL_S)
+            await asyncio.wait(farewells, timeout=min(FAREWELL_S, seconds / 2))
         for farewell in farewells:
             farewell.cancel()
 

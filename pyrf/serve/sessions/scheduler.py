@@ -6,12 +6,15 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
+from pyrf.loop.finite import NotFiniteError
+from pyrf.protocol import EndReason
 from pyrf.serve.metrics import Metrics
+from pyrf.serve.sessions.shares import Shares
 from pyrf.streaming.chunk import Chunk
 from pyrf.streaming.lockstep import next_chunks
 from pyrf.streaming.stream import Stream
@@ -37,6 +40,11 @@ class Schedulable(Protocol):
     chunks_started: int
 
     @property
+    def address(self) -> str:
+        """Of whoever asked for it; when there is not enough time for all, addresses get the same."""
+        ...
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width of a frame; only those of one size are computed together."""
         ...
@@ -57,7 +65,7 @@ class Schedulable(Protocol):
         """
         ...
 
-    def fail_chunk(self) -> None:
+    def fail_chunk(self, reason: EndReason = "failed") -> None:
         """The chunk cannot be made."""
         ...
 
@@ -67,7 +75,8 @@ class Scheduler:
 
     Of those the one whose viewer runs dry first is served (earliest deadline first), together with the next
     ones whose frames have its size. A session that missed its deadline starts anew from the moment it was
-    served, so when all are late they simply take turns.
+    served, so when all are late they simply take turns. Then each address gets as many turns as any other, so
+    that who holds many sessions is late, and nobody else.
 
     Args:
         max_batch: sessions that are computed in one call.
@@ -78,6 +87,7 @@ class Scheduler:
         self._sessions: dict[str, Schedulable] = {}
         self._changed = asyncio.Event()
         self._chance = random.Random(0).random
+        self._shares = Shares()
         self._stopping = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="pyrf-model")
         self._running = asyncio.create_task(self._run())
@@ -121,6 +131,8 @@ class Scheduler:
         waiting = [(at, s) for s in self._sessions.values() if (at := s.ready_at()) is not None]
         # Those of one call share a deadline: chance decides, lest the same ones always come first.
         ready = sorted((s for at, s in waiting if at <= now), key=lambda s: (s.deadline, self._chance()))
+        if _too_much(ready, now):
+            ready = self._shares.order(ready)
         self._metrics.queue.set(len(ready))
         if not ready:
             return [], min((at - now for at, _ in waiting), default=None)
@@ -136,10 +148,11 @@ class Scheduler:
         for session in sessions:
             self._metrics.wait.observe(max(0.0, now - (session.ready_at() or now)))
 
-        def job() -> tuple[list[Chunk | None], int, int]:
+        def job() -> tuple[list[Chunk | NotFiniteError | None], int, int]:
             began = time.time_ns()
             return next_chunks([session.stream for session in sessions]), began, time.time_ns()
 
+        self._shares.count(sessions)
         try:
             for session in sessions:
                 session.start_chunk()
@@ -151,6 +164,10 @@ class Scheduler:
             return
         self._metrics.batch.observe(len(sessions))
         for session, chunk in zip(sessions, chunks):
+            if isinstance(chunk, NotFiniteError):
+                logger.error("chunk is not finite", exc_info=chunk, extra={"session": [session.id]})
+                session.fail_chunk("not_finite")
+                continue
             dropped = session.finish_chunk(chunk, len(sessions), began, ended)
             if chunk is not None and dropped is not None:
                 self._count(session, chunk, dropped)
@@ -161,3 +178,9 @@ class Scheduler:
         self._metrics.dropped.inc(dropped)
         if chunk.index == 0:
             self._metrics.first_frame.observe(time.monotonic() - session.created)
+
+
+def _too_much(ready: Sequence[Schedulable], now: float) -> bool:
+    """Whether some viewer runs dry already, or several new ones wait at once."""
+    new = sum(session.chunks_started == 0 for session in ready)
+    return new > 1 or any(session.deadline < now for session in ready if session.chunks_started > 0)

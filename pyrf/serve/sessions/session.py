@@ -6,6 +6,7 @@ Everything here belongs to the event loop.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pyrf.protocol import EndReason, Message, SessionInfo, State
 from pyrf.serve.sessions.chunks import MadeChunk, SessionOptions
 from pyrf.serve.sessions.tracing import SessionSpan
 from pyrf.serve.sessions.viewer import Viewer
+from pyrf.streaming.notices import told_elsewhere
 
 if TYPE_CHECKING:
     from pyrf.streaming.chunk import Chunk
@@ -73,6 +75,7 @@ class Session:
         self._under_way = False
         self._buffer: deque[MadeChunk] = deque()
         self._expiry: asyncio.TimerHandle | None = None
+        self._pause_end: asyncio.TimerHandle | None = None
         self._await_viewer(max(options.grace_s, FIRST_GRACE_S))
 
     @property
@@ -87,6 +90,11 @@ class Session:
     def size(self) -> tuple[int, int]:
         """Height and width of a frame in pixels."""
         return self.options.height, self.options.width
+
+    @property
+    def address(self) -> str:
+        """Of whoever asked for it."""
+        return self.options.address
 
     def info(self) -> SessionInfo:
         """Where the session stands."""
@@ -115,10 +123,16 @@ class Session:
     def pause(self) -> None:
         """Make no further chunk; what is finished is still sent."""
         self._paused = True
+        if self._pause_end is None and self.ending is None and self.options.pause_s < math.inf:
+            loop = asyncio.get_running_loop()
+            self._pause_end = loop.call_later(self.options.pause_s, self.end, "idle")
 
     def resume(self) -> None:
         """Go on after a pause."""
         self._paused = False
+        if self._pause_end is not None:
+            self._pause_end.cancel()
+            self._pause_end = None
         self._unblock()
 
     def announce(self, message: Message) -> None:
@@ -185,7 +199,8 @@ class Session:
         if self._pending is not None:
             prompt, recache, self._prompt_id = self._pending
             self._pending = None
-            self.stream.set_prompt(prompt, recache=recache)
+            with told_elsewhere():
+                self.stream.set_prompt(prompt, recache=recache)
         self.chunks_started += 1
         self._under_way = True
 
@@ -220,10 +235,10 @@ class Session:
             self.viewer.wake()
         return dropped
 
-    def fail_chunk(self) -> None:
+    def fail_chunk(self, reason: EndReason = "failed") -> None:
         """The chunk that was started cannot be made."""
         self._under_way = False
-        self.end("failed")
+        self.end(reason)
 
     def end(self, reason: EndReason) -> None:
         """End the session; its memory is freed within a chunk."""
@@ -231,8 +246,9 @@ class Session:
             return
         self.ending = reason
         self._span.end(reason)
-        if self._expiry is not None:
-            self._expiry.cancel()
+        for timer in (self._expiry, self._pause_end):
+            if timer is not None:
+                timer.cancel()
         if self.viewer is not None:
             self.viewer.end(reason)
         else:

@@ -51,6 +51,6 @@ class SessionSpan:
 
     def end(self, reason: EndReason) -> None:
         self._span.set_attribute("pyrf.end", reason)
-        if reason == "failed":
+        if reason in ("failed", "not_finite"):
             self._span.set_status(trace.StatusCode.ERROR)
         self._span.end()

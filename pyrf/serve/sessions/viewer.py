@@ -35,6 +35,8 @@ ENDS: dict[EndReason, SessionEnd] = {
     "max_length": SessionEnd("the session reached the server's longest length", True),
     "shutdown": SessionEnd("the server shuts down", True),
     "failed": SessionEnd("the session failed; the server's log says why", True),
+    "idle": SessionEnd("the session was paused for too long", False),
+    "not_finite": SessionEnd("the model's values became infinite or not a number; begin a new session", True),
     "replaced": SessionEnd("another viewer took the session over", False),
 }
 

@@ -1,9 +1,9 @@
 // The server's HTTP calls. Paths are relative, so that the page works below any prefix.
 
 export class Refusal extends Error {
-  constructor(status, { code, message, retry_after: retryAfter }) {
+  constructor(status, { code, message, retry_after: retryAfter, progress }) {
     super(message);
-    Object.assign(this, { status, code, retryAfter });
+    Object.assign(this, { status, code, retryAfter, progress });
   }
 }
 
@@ -27,9 +27,9 @@ export const sessionInfo = ({ id, token }) => call("GET", `v1/sessions/${id}`, t
 export const answerOffer = ({ id, token }, { type, sdp }) =>
   call("POST", `v1/sessions/${id}/webrtc`, token, { type, sdp });
 
-export function socketUrl({ id, token }) {
-  const url = new URL(`v1/sessions/${id}/ws`, document.baseURI);
+// A browser sets no headers here, and an address ends up in logs: the token travels as a subprotocol.
+export function openSocket({ id, token }) {
+  const url = new URL(`v1/sessions/${id}/ws?format=jpeg`, document.baseURI);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  url.search = new URLSearchParams({ format: "jpeg", token });
-  return url;
+  return new WebSocket(url, ["pyrf.v1", `pyrf.token.${token}`]);
 }

@@ -6,7 +6,7 @@ import { Player } from "./player.js";
 import { Recorder } from "./recorder.js";
 import { Stream } from "./stream.js";
 import { overWebRtc, overWebSocket } from "./transports.js";
-import { countDown, showModel, showProblem, showState } from "./view.js";
+import { countDown, offerWebRtc, showModel, showNotices, showProblem, showState } from "./view.js";
 
 const RESUMED_MS = 3_000;
 const RETRY_S = 2;
@@ -35,10 +35,16 @@ async function load() {
     showModel(model);
     fps = player.fps = model.fps;
     iceServers = model.ice_servers;
+    offerWebRtc(model.webrtc);
   } catch (error) {
     if (error.status === 401) {
       if (serverToken) showProblem(error.message);
       return showState("locked");
+    }
+    if (error.code === "loading") {
+      showState("loading", `${Math.round(100 * error.progress)} %`);
+      setTimeout(load, 1000 * error.retryAfter);
+      return undefined;
     }
     return showState("ended", "the server cannot be reached");
   }
@@ -70,6 +76,7 @@ async function start() {
       const session = await createSession(serverToken, request);
       if (!isCurrent()) return;
       resuming = false;
+      showNotices(session.warnings);
       attach(session);
       return;
     } catch (error) {
@@ -98,11 +105,9 @@ function attach(session) {
   player.reset();
   player.paused = paused = false;
   const webRtc = byId("transport").value === "webrtc";
-  byId("canvas").hidden = webRtc;
-  byId("video").hidden = !webRtc;
+  showVideo(webRtc);
   showState("connecting");
-  const attachByWebRtc = (...args) => overWebRtc(...args, iceServers);
-  stream = new Stream(session, webRtc ? attachByWebRtc : overWebSocket, {
+  stream = new Stream(session, webRtc ? firstWebRtc() : overWebSocket, {
     attached,
     message,
     frame: (header, blob) => player.push(header, blob),
@@ -110,6 +115,33 @@ function attach(session) {
     lost,
     ended: over,
   });
+}
+
+function showVideo(webRtc) {
+  byId("canvas").hidden = webRtc;
+  byId("video").hidden = !webRtc;
+}
+
+// Attaches over WebRTC, and over the WebSocket from then on when no connection has ever stood: the browser,
+// or the network between, may not let it.
+function firstWebRtc() {
+  let stood = false;
+  return (session, on) => {
+    const message = (reply) => {
+      stood ||= reply.type === "hello";
+      on.message(reply);
+    };
+    const close = (gone) => {
+      if (!stood && !gone && stream?.session === session) {
+        stream.attach = overWebSocket;
+        byId("transport").value = "websocket";
+        showVideo(false);
+        showProblem("No video came over WebRTC. It comes over the WebSocket instead.");
+      }
+      on.close(gone);
+    };
+    return overWebRtc(session, { ...on, message, close }, iceServers);
+  };
 }
 
 // Leave the session that there may be, for a new one.
@@ -136,6 +168,7 @@ function attached(session, resumed) {
 
 function message(reply) {
   if (reply.type === "prompt") {
+    showNotices(reply.warnings);
     figures.promptTaken(reply.prompt_id, sentAt.get(reply.ref) ?? performance.now());
     sentAt.delete(reply.ref);
   } else if (reply.type === "state") setPaused(reply.state === "paused");

@@ -5,14 +5,14 @@
 //   on.close(gone)            once, at the end; gone: there is no such session any more.
 // and returns { send(message), close() }.
 
-import { answerOffer, Refusal, socketUrl } from "./api.js";
+import { answerOffer, openSocket, Refusal } from "./api.js";
 
 const NO_SESSION = 4404;
 const CONNECT_MS = 10_000;
 const ICE_MS = 3_000;
 
 export function overWebSocket(session, on) {
-  const socket = new WebSocket(socketUrl(session));
+  const socket = openSocket(session);
   socket.binaryType = "arraybuffer";
   socket.onmessage = ({ data }) => {
     if (typeof data === "string") on.message(JSON.parse(data));

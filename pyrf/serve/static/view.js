@@ -5,6 +5,7 @@ const byId = (id) => document.getElementById(id);
 const STATES = {
   idle: "Not started",
   locked: "Needs the server's token",
+  loading: "The model is being loaded",
   connecting: "Connecting",
   live: "Live",
   paused: "Paused",
@@ -33,7 +34,7 @@ export function showState(state, detail = "") {
   byId("state").textContent = detail ? `${STATES[state]}: ${detail}` : STATES[state];
   const active = WITH_SESSION.has(state);
   byId("send").textContent = active ? "Change" : "Start";
-  byId("send").disabled = state === "connecting";
+  byId("send").disabled = ["connecting", "loading"].includes(state);
   for (const id of ["pause", "record", "restart"]) byId(id).disabled = !active;
   byId("pause").disabled = !active || state === "lost";
   byId("stop").disabled = !active && !["connecting", "full"].includes(state);
@@ -44,11 +45,36 @@ export function showState(state, detail = "") {
 
 export const showProblem = (text) => (byId("problem").textContent = text);
 
-export function showModel({ model, backend, device, dtype, width, height, fps, limits }) {
+// What the model has not learned of the prompt: never a refusal.
+export function showNotices(sentences = []) {
+  byId("notices").replaceChildren(...sentences.map(asItem));
+  byId("notices").hidden = !sentences.length;
+}
+
+function asItem(text) {
+  return Object.assign(document.createElement("li"), { textContent: text });
+}
+
+function showKnown({ vocabulary = [], model_limits: limits = [] }) {
+  byId("knows").hidden = !vocabulary.length && !limits.length;
+  byId("model-limits").replaceChildren(...limits.map(asItem));
+  byId("vocabulary").textContent = vocabulary.join(" ");
+  byId("vocabulary").parentElement.hidden = !vocabulary.length;
+}
+
+export function showModel({ model, backend, device, dtype, width, height, fps, limits, ...card }) {
+  showKnown(card);
   byId("served").textContent = `${model} · ${backend} on ${device}, ${dtype} · ${width} × ${height} at ${fps} fps`;
   byId("prompt").maxLength = limits.max_prompt_chars;
   Object.assign(byId("canvas"), { width, height });
   showExamples(model === "tiny" ? TINY_EXAMPLES : EXAMPLES);
+}
+
+// Older servers do not say; they have WebRTC.
+export function offerWebRtc(has = true) {
+  byId("transport").querySelector("[value=webrtc]").disabled = !has;
+  byId("transport").closest(".field").hidden = !has;
+  if (!has) byId("transport").value = "websocket";
 }
 
 function showExamples(prompts) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import Executor
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from pyrf.protocol import WARNINGS_HEADER
 from pyrf.serve.errors import ServeError
 from pyrf.serve.sessions.chunks import MadeChunk
 from pyrf.serve.sessions.session import Session
 from pyrf.video.encoded import LIVE_MP4, Encoder
+from pyrf.video.metadata import Metadata
 from pyrf.video.writer import Frames
 
 
@@ -42,11 +45,12 @@ class FragmentedMp4:
     Args:
         height, width: of a frame, even.
         fps: frames a second.
+        metadata: what the clip says of how it was made.
     """
 
-    def __init__(self, height: int, width: int, fps: float) -> None:
+    def __init__(self, height: int, width: int, fps: float, metadata: Metadata | None = None) -> None:
         self._pipe = _Pipe()
-        self._encoder = Encoder(self._pipe, LIVE_MP4, height=height, width=width, fps=fps)
+        self._encoder = Encoder(self._pipe, LIVE_MP4, height=height, width=width, fps=fps, metadata=metadata)
 
     def encode(self, frames: Frames) -> bytes:
         """Append frames [T, H, W, 3], the first of them a key frame."""
@@ -60,22 +64,31 @@ class FragmentedMp4:
         return self._pipe.take()
 
 
-async def stream_clip(session: Session, num_frames: int, executor: Executor) -> AsyncGenerator[bytes]:
+async def stream_clip(
+    session: Session, num_frames: int, executor: Executor, metadata: Metadata
+) -> AsyncGenerator[bytes]:
     """The pieces of a clip of `num_frames` frames; the session ends with it, or when it is not wanted.
 
+    Args:
+        metadata: what the clip says of how it was made.
+
     Raises:
-        ServeError: 503 when the session ended before the clip was whole.
+        ServeError: 503 when the session ended before the clip was whole; 500 when the model's values are not
+            finite.
     """
     loop = asyncio.get_running_loop()
     viewer = session.attach("clip")
     o = session.options
     try:
-        encoder = await loop.run_in_executor(executor, FragmentedMp4, o.height, o.width, o.fps)
+        encoder = await loop.run_in_executor(executor, FragmentedMp4, o.height, o.width, o.fps, metadata)
         missing = num_frames
         while missing > 0:
             item = await viewer.next()
             if item is None:
-                raise ServeError(503, "interrupted", viewer.closing_message().message, 1.0)
+                closing = viewer.closing_message()
+                if closing.reason == "not_finite":
+                    raise ServeError(500, "not_finite", closing.message)
+                raise ServeError(503, "interrupted", closing.message, 1.0)
             if isinstance(item, MadeChunk):
                 frames = item.chunk.frames[:missing]
                 missing -= len(frames)
@@ -87,15 +100,21 @@ async def stream_clip(session: Session, num_frames: int, executor: Executor) -> 
 
 
 class ClipResponse(StreamingResponse):
-    """Sends the pieces of a clip; whatever becomes of the connection, the clip's session ends with it."""
+    """Sends the pieces of a clip; whatever becomes of the connection, the clip's session ends with it.
 
-    def __init__(self, first: bytes, rest: AsyncGenerator[bytes]) -> None:
+    Args:
+        first, rest: the pieces.
+        warnings: on the prompt or the size, which go into a header as a JSON list.
+    """
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes], warnings: list[str]) -> None:
         async def pieces() -> AsyncIterator[bytes]:
             yield first
             async for piece in rest:
                 yield piece
 
-        super().__init__(pieces(), media_type="video/mp4")
+        headers = {WARNINGS_HEADER: json.dumps(warnings)} if warnings else None
+        super().__init__(pieces(), media_type="video/mp4", headers=headers)
         self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -29,12 +29,16 @@ def answer(registry: SessionRegistry, session: Session, text: str | bytes) -> Me
     try:
         control = CONTROL.validate_json(text)
     except ValidationError as error:
+        try:
+            registry.check_controls(session)  # nonsense counts as well
+        except ServeError as refusal:
+            return ErrorMessage(error=refusal.reply)
         detail = ErrorDetail(code="invalid", message=first_problem(error.errors(include_input=False)))
         return ErrorMessage(error=detail)
     try:
         if isinstance(control, PromptControl):
             reply = registry.set_prompt(session, control.prompt, control.recache)
-            return PromptMessage(ref=control.ref, prompt_id=reply.prompt_id, chunk=reply.chunk)
+            return PromptMessage(ref=control.ref, **reply.model_dump())
         registry.check_controls(session)
     except ServeError as error:
         return ErrorMessage(ref=control.ref, error=error.reply)

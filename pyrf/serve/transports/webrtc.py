@@ -1,47 +1,42 @@
-"""A session's video over WebRTC, with a data channel for controls."""
+"""A session's video over WebRTC, with a data channel for controls: who may connect, and each connection."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable
-from fractions import Fraction
+from collections.abc import Callable, Collection
+from socket import gaierror
+from urllib.parse import urlsplit
 
-import numpy as np
 from aiortc import (
-    MediaStreamTrack,
+    RTCBundlePolicy,
     RTCConfiguration,
     RTCDataChannel,
     RTCIceServer,
     RTCPeerConnection,
     RTCSessionDescription,
 )
-from aiortc.mediastreams import MediaStreamError
-from aiortc.sdp import SessionDescription
-from av import VideoFrame
-from numpy.typing import NDArray
 
-from pyrf.protocol import Answer, ChunkMessage, HelloMessage, Message, Offer
+from pyrf.protocol import Answer, HelloMessage, Offer
 from pyrf.serve.errors import ServeError
 from pyrf.serve.ice import parse_ice_server
-from pyrf.serve.sessions.chunks import MadeChunk
 from pyrf.serve.sessions.registry import SessionRegistry
 from pyrf.serve.sessions.session import Session
-from pyrf.serve.sessions.viewer import Viewer
+from pyrf.serve.transports.channel import ControlChannel
 from pyrf.serve.transports.controls import answer
+from pyrf.serve.transports.encoding import TrackEncoder
+from pyrf.serve.transports.ice import GuardedConnection, Network
+from pyrf.serve.transports.offers import Address, ReadOffer, as_address, read_offer
+from pyrf.serve.transports.track import KIND, SessionTrack
 
 logger = logging.getLogger(__name__)
 
-KIND = "webrtc"
-"""Of the viewers that come by this way."""
-
-CLOCK_RATE = 90_000
-"""Of RTP timestamps of video."""
 CONNECT_S = 20.0
-"""Seconds that a peer has to connect after its offer was answered."""
-CHANNEL_BYTES = 65_536
-"""What may wait in a data channel; a peer that does not read loses messages beyond it."""
+"""Seconds that a peer has to connect after its offer."""
+MAX_CONNECTING, MAX_CONNECTING_PER_ADDRESS = 16, 4
+"""Peers that have not connected yet."""
+RETRY_S = 2.0
+"""What is said to wait when there are too many of them."""
 
 
 class Peers:
@@ -49,84 +44,146 @@ class Peers:
 
     def __init__(self, registry: SessionRegistry) -> None:
         self._registry = registry
+        self._network = Network.of(registry.settings)
+        self._servers = [parse_ice_server(text) for text in registry.settings.ice_servers]
         self._peers: set[_Peer] = set()
 
-    async def answer(self, session: Session, offer: Offer) -> Answer:
+    async def answer(self, session: Session, offer: Offer, requester: str, host: str) -> Answer:
         """Take a browser's offer; the session is attached to once the connection stands.
 
+        Args:
+            requester: whom the offer is counted for.
+            host: the address that it came from, which packets may be sent to.
+
         Raises:
-            ServeError: 422 when the offer is not one that can be answered.
+            ServeError: 404 when there is no WebRTC here, 422 when the offer is not one that can be answered,
+                429 and 503 when too many have not connected yet.
         """
-        peer = _Peer(self._registry, session, on_close=self._peers.discard)
+        if not self._registry.settings.webrtc:
+            raise ServeError(404, "webrtc_off", "this server sends no video over WebRTC; use the WebSocket")
+        for peer in [peer for peer in self._peers if not peer.connected]:
+            if peer.session is session or peer.session.ending is not None:
+                await peer.close()  # the viewer tries anew, or the session is gone
+        connecting = [peer.requester for peer in self._peers if not peer.connected]
+        if connecting.count(requester) >= MAX_CONNECTING_PER_ADDRESS:
+            message = f"{MAX_CONNECTING_PER_ADDRESS} offers of your address wait for their connection"
+            raise ServeError(429, "rate_limited", f"{message}; wait until they stand", RETRY_S)
+        if len(connecting) >= MAX_CONNECTING:
+            message = f"{MAX_CONNECTING} offers wait for their connection; try again"
+            raise ServeError(503, "busy", message, RETRY_S)
+        try:
+            read = read_offer(offer.sdp, await self._allowed(offer.sdp, host))
+        except ValueError as error:
+            raise ServeError(422, "bad_offer", f"the offer cannot be answered: {error}") from None
+        peer = _Peer(self._registry, session, requester, on_close=self._peers.discard)
         self._peers.add(peer)
         try:
-            return Answer(sdp=await peer.accept(offer))
-        except Exception as error:  # the parser of session descriptions raises whatever it stumbles over
+            return Answer(sdp=await peer.accept(read, self._network))
+        except ServeError:
+            await peer.close()
+            raise
+        except Exception as error:  # aiortc raises whatever it stumbles over
             await peer.close()
             problem = (str(error) or type(error).__name__).splitlines()[0]
             raise ServeError(422, "bad_offer", f"the offer cannot be answered: {problem}") from None
+        except asyncio.CancelledError:
+            await peer.close()
+            raise
+
+    async def _allowed(self, sdp: str, host: str) -> Collection[Address]:
+        """Where an offer may have packets sent to: whence it came, and relays that the operator named."""
+        allowed = {address for address in (as_address(host),) if address}
+        if " typ relay" in sdp:
+            for server in self._servers:
+                if server.username is not None:
+                    allowed |= await _addresses(urlsplit(f"//{server.urls.partition(':')[2]}").hostname or "")
+        return allowed
 
     async def close(self) -> None:
         """Close every connection."""
         await asyncio.gather(*(peer.close() for peer in list(self._peers)), return_exceptions=True)
 
 
+async def _addresses(host: str) -> set[Address]:
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None)
+    except (gaierror, UnicodeError):
+        return set()
+    return {address for *_, place in found if (address := as_address(str(place[0])))}
+
+
 class _Peer:
-    """One connection: a track out, a data channel in and out."""
+    """One connection: a track out, a data channel in and out.
+
+    Attributes:
+        session: that it shows.
+        requester: whom it is counted for.
+        connected: whether it has stood.
+    """
 
     def __init__(
-        self, registry: SessionRegistry, session: Session, on_close: Callable[[_Peer], None]
+        self,
+        registry: SessionRegistry,
+        session: Session,
+        requester: str,
+        on_close: Callable[[_Peer], None],
     ) -> None:
-        self._registry, self._session, self._on_close = registry, session, on_close
+        self._registry, self.session, self.requester = registry, session, requester
+        self._on_close = on_close
+        self.connected = False
         named = map(parse_ice_server, registry.settings.ice_servers)
         servers = [RTCIceServer(**server.model_dump()) for server in named]
-        self.connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        configuration = RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+        self.connection = RTCPeerConnection(configuration)
         self.connection.on("datachannel", self._on_channel)
         self.connection.on("connectionstatechange", self._on_state)
-        self._channel: RTCDataChannel | None = None
-        self._unsent: deque[Message] = deque(maxlen=32)  # while the channel opens
         self._closing: asyncio.Task[None] | None = None
         self._timeout = asyncio.get_running_loop().call_later(CONNECT_S, self._close_soon)
-        self._track = _SessionTrack(session, self._send, self._close_soon)
+        self._channel = ControlChannel(
+            registry.settings.max_body_bytes,
+            lambda text: answer(registry, session, text),
+            self._abused,
+        )
+        self._track = SessionTrack(session, self._channel.send, self._close_soon)
 
-    async def accept(self, offer: Offer) -> str:
-        """The answer to an offer, as SDP."""
-        await self.connection.setRemoteDescription(RTCSessionDescription(offer.sdp, offer.type))
-        videos = [media for media in SessionDescription.parse(offer.sdp).media if media.kind == "video"]
-        # The track goes to the first; one that is not to be sent would never attach to the session.
-        if not videos or videos[0].direction not in ("recvonly", "sendrecv"):
-            raise ValueError("it asks for no video; add one video transceiver to receive (recvonly)")
+    async def accept(self, offer: ReadOffer, network: Network) -> str:
+        """The answer to an offer, as SDP.
+
+        Raises:
+            ServeError: 503 when there is no port left.
+        """
+        await self.connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
         for transceiver in self.connection.getTransceivers():
             transceiver.direction = "inactive"  # what a viewer sends would be decoded and kept for nobody
-        self.connection.addTrack(self._track)
+        sender = self.connection.addTrack(self._track)
+        options = self.session.options
+        encoder = TrackEncoder(offer.codec, options.height, options.width, options.fps)
+        setattr(sender, "_RTCRtpSender__encoder", encoder)  # noqa: B010  # it would make one of its own
+        GuardedConnection.guard(sender.transport.transport.iceGatherer._connection, network)
+        if self.connection.sctp is not None:
+            self._channel.guard(self.connection.sctp)
         await self.connection.setLocalDescription(await self.connection.createAnswer())
+        if not sender.transport.transport.iceGatherer.getLocalCandidates():
+            raise ServeError(503, "busy", "no UDP port is free for the video; try again", RETRY_S)
         return self.connection.localDescription.sdp
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
-        self._channel = channel
-        channel.on("message", self._on_message)
-        self._send(HelloMessage(session=self._session.info(), format="video"))
-        while self._unsent:
-            self._send(self._unsent.popleft())
-
-    def _on_message(self, text: str | bytes) -> None:
-        reply = answer(self._registry, self._session, text)
-        if reply is not None:
-            self._send(reply)
-
-    def _send(self, message: Message) -> None:
-        channel = self._channel
-        if channel is None:
-            self._unsent.append(message)
-        elif channel.readyState == "open" and channel.bufferedAmount < CHANNEL_BYTES:
-            channel.send(message.model_dump_json(exclude_none=True))
+        self._channel.open(channel, HelloMessage(session=self.session.info(), format="video"))
 
     def _on_state(self) -> None:
         state = self.connection.connectionState
         if state == "connected":
+            self.connected = True
             self._timeout.cancel()
-            logger.info("viewer attached", extra={"session": self._session.id, "transport": KIND})
+            logger.info("viewer attached", extra={"session": self.session.id, "transport": KIND})
         elif state in ("failed", "closed"):
+            self._close_soon()
+
+    def _abused(self) -> None:
+        if self._closing is None:
+            logger.warning(
+                "viewer sent too much", extra={"session": self.session.id, "address": self.requester}
+            )
             self._close_soon()
 
     def _close_soon(self) -> None:
@@ -134,69 +191,8 @@ class _Peer:
             self._closing = asyncio.create_task(self.close())
 
     async def close(self) -> None:
+        """Let go of the session and the sockets."""
         self._timeout.cancel()
         self._on_close(self)
         self._track.leave()
         await self.connection.close()
-
-
-class _SessionTrack(MediaStreamTrack):
-    """Plays a session at its frame rate. Attaches to it when the first frame is asked for.
-
-    Args:
-        send: takes what goes over the data channel.
-        on_end: called when the session has ended for this viewer.
-    """
-
-    kind = "video"
-
-    def __init__(self, session: Session, send: Callable[[Message], None], on_end: Callable[[], None]) -> None:
-        super().__init__()
-        self._session, self._send, self._on_end = session, send, on_end
-        self._viewer: Viewer | None = None
-        self._frames: deque[NDArray[np.uint8]] = deque()
-        self._origin = self._due = 0.0
-
-    async def recv(self) -> VideoFrame:
-        """The next frame, when it is due."""
-        loop = asyncio.get_running_loop()
-        if self._viewer is None:
-            self._viewer = self._session.attach(KIND)
-            self._origin = self._due = loop.time()
-        pixels = await self._next_frame(self._viewer)
-        self._due = max(self._due, loop.time())
-        await asyncio.sleep(self._due - loop.time())
-        frame = VideoFrame.from_ndarray(pixels, format="rgb24")
-        frame.pts, frame.time_base = int((self._due - self._origin) * CLOCK_RATE), Fraction(1, CLOCK_RATE)
-        self._due += 1 / self._session.options.fps
-        return frame
-
-    async def _next_frame(self, viewer: Viewer) -> NDArray[np.uint8]:
-        while True:
-            for message in viewer.messages():
-                self._send(message)
-            if not viewer.takes_frames:
-                self._frames.clear()
-            if self._frames:
-                return self._frames.popleft()
-            item = await viewer.next()
-            if item is None:
-                self._send(viewer.closing_message())
-                self._on_end()
-                raise MediaStreamError
-            if isinstance(item, MadeChunk):
-                self._frames.extend(item.chunk.frames)
-                self._send(self._describe(item))
-            else:
-                self._send(item)
-
-    def _describe(self, made: MadeChunk) -> ChunkMessage:
-        session = self._session
-        return ChunkMessage(**vars(made.frame_fields(0, session.options.fps, session.frames_dropped)))
-
-    def leave(self) -> None:
-        """Let go of the session."""
-        self.stop()
-        if self._viewer is not None:
-            self._session.detach(self._viewer)
-            logger.info("viewer detached", extra={"session": self._session.id, "transport": KIND})

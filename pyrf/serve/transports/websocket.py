@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from typing import Annotated
 
-from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
-from pyrf.protocol import CLOSE_CODES, NO_SESSION_CODE, TOO_LARGE_CODE, FrameFormat, HelloMessage, Message
+from pyrf.protocol import (
+    CLOSE_CODES,
+    NO_SESSION_CODE,
+    TOO_LARGE_CODE,
+    ErrorMessage,
+    FrameFormat,
+    HelloMessage,
+    Message,
+)
+from pyrf.serve.envelope import note_refusal
 from pyrf.serve.errors import ServeError
+from pyrf.serve.handshake import accept
+from pyrf.serve.security import find_session
 from pyrf.serve.sessions.registry import SessionRegistry
 from pyrf.serve.sessions.session import Session
 from pyrf.serve.sessions.viewer import FAREWELL_S, Viewer
@@ -21,6 +31,9 @@ from pyrf.serve.transports.frames import FrameEncoder
 logger = logging.getLogger(__name__)
 router = APIRouter()
 
+FLOOD_S = 0.02
+"""Seconds before the next message of a viewer that sends too many is looked at."""
+
 
 @router.websocket("/v1/sessions/{id}/ws")
 async def stream(
@@ -28,17 +41,14 @@ async def stream(
     id: str,
     server: TheServer,
     format: FrameFormat = "jpeg",
-    token: Annotated[str | None, Query(description="The session's, where headers cannot be set.")] = None,
 ) -> None:
     """Attach to a session. See docs/serving.md for the messages."""
-    await websocket.accept()
-    header = websocket.headers.get("authorization", "")
-    if header.lower().startswith("bearer "):
-        token = header[len("bearer ") :].strip()
+    token = await accept(websocket)
     try:
-        session = server.registry.find(id, token)
+        session = find_session(server, websocket.scope, id, token)
     except ServeError as error:
         server.metrics.count_refusal(error.reply.code)
+        note_refusal(websocket.scope, error.reply.code)
         await websocket.close(NO_SESSION_CODE, error.reply.message)
         return
     viewer = session.attach("websocket")
@@ -102,6 +112,8 @@ async def _receive(websocket: WebSocket, registry: SessionRegistry, session: Ses
         if reply is not None:
             with suppress(RuntimeError):  # the other side of this socket may have closed it just now
                 await _send_message(websocket, reply)
+        if isinstance(reply, ErrorMessage) and reply.error.code == "rate_limited":
+            await asyncio.sleep(FLOOD_S)
 
 
 async def _send_message(websocket: WebSocket, message: Message) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from pyrf.worlds.shapes.attributes import BACKGROUNDS, COLORS, Attributes
 
@@ -52,10 +53,15 @@ def caption(attributes: Attributes, rng: random.Random, *, named: float = 0.65) 
     return f"{sentence} {place}" if rng.random() < 0.75 else f"{place} {sentence}"
 
 
-def vocabulary() -> list[str]:
-    """Every word that a caption can hold, sorted."""
+def vocabulary(
+    shapes: Iterable[str] = tuple(SHAPE_WORDS), motions: Iterable[str] = tuple(MOTION_WORDS)
+) -> list[str]:
+    """Every word that a caption of some shapes and motions can hold, sorted; by default of all."""
     phrases = [*BACKGROUNDS, "a the that is on over against background"]
-    for table in (SHAPE_WORDS, COLOR_WORDS, SIZE_WORDS, SPEED_WORDS, MOTION_WORDS):
+    for table in (COLOR_WORDS, SIZE_WORDS, SPEED_WORDS):
         for choices in table.values():
             phrases.extend(choices)
+    for names, table in ((shapes, SHAPE_WORDS), (motions, MOTION_WORDS)):
+        for name in names:
+            phrases.extend(table[name])
     return sorted({word for phrase in phrases for word in phrase.split()})

@@ -54,6 +54,20 @@ class ShapesWorld:
         return captions.vocabulary()
 
     @property
+    def taught(self) -> list[str]:
+        return captions.vocabulary(self.shapes, self.motions)
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        shapes = ", ".join(self.shapes)
+        return (
+            f"It shows one shape per prompt: {shapes}; of several it makes a mixture.",
+            "It does not count: a number changes nothing.",
+            "It does not understand negation, but for what does not move.",
+            "It shows nothing that its words do not name.",
+        )
+
+    @property
     def criteria(self) -> tuple[str, ...]:
         return grading.criteria(self.motions)
 

@@ -89,7 +89,7 @@ class Balloon:
         self, attributes: Attributes, hour: Hour, haze: Tensor, side: float, radius: float, rng: random.Random
     ) -> None:
         assert attributes.balloon is not None
-        main = torch.tensor(BALLOONS[attributes.balloon], dtype=torch.float32) / 255
+        main = torch.tensor(BALLOONS[attributes.balloon], dtype=torch.float32, device="cpu") / 255
         # the second colour stays near the first, so that a smear still has the balloon's colour
         other = mix(main, rgb(1.0, 0.97, 0.90), rng.uniform(0.40, 0.60))
         canvas = Canvas(math.ceil((1 + _BELOW) * radius) + 2, 2 * math.ceil(radius) + 4)

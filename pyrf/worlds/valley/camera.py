@@ -37,7 +37,7 @@ def _spectrum(frames: Tensor) -> Tensor:
     gray = F.pad(gray, (1, 1), mode="replicate")
     slope = (gray[..., 2:] - gray[..., :-2]).clamp(-24, 24)
     slope = slope - slope.mean(2, keepdim=True)
-    window = torch.hann_window(slope.shape[2], device=frames.device).sqrt()
+    window = torch.hann_window(slope.shape[2], dtype=torch.float32, device=frames.device).sqrt()
     return torch.fft.rfft(slope * window, dim=2)
 
 

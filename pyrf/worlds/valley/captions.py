@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pyrf.worlds.valley.attributes import NAMES, NO_BALLOON, Attributes
 
@@ -283,13 +283,19 @@ def normalize(text: str) -> str:
     return " ".join(re.sub(r"[^\w]|_", " ", text).split())
 
 
-def vocabulary() -> list[str]:
-    """Every word that a caption can hold, sorted."""
+def vocabulary(kept: Mapping[str, Iterable[str]] | None = None) -> list[str]:
+    """Every word that a caption can hold, sorted.
+
+    Args:
+        kept: attribute -> the values that scenes have; all of an attribute that is not named.
+    """
+    kept = kept or {}
     phrases: list[str] = ["a", "an", "the", "one", *BALLOONS, *BEFORE, *AFTER, *_OVER]
-    for tables in TABLES.values():
+    for name, tables in TABLES.items():
         for table in tables:
-            for choices in table.values():
-                phrases.extend(choices)
+            for value, choices in table.items():
+                if value in kept.get(name, table):
+                    phrases.extend(choices)
     return sorted(_words(phrases))
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pyrf.loop.inference import inference
 from pyrf.worlds.valley.attributes import BALLOONS, FPS, HEIGHT, NO_BALLOON, WIDTH
 from pyrf.worlds.valley.camera import camera_velocity
 from pyrf.worlds.valley.detector_network import CLASSES, FrameReader, half_size
@@ -80,7 +81,7 @@ def frame_reader() -> FrameReader:
     return network.eval().requires_grad_(False)
 
 
-@torch.inference_mode()
+@inference()
 def detect(frames: Frames, network: FrameReader | None = None) -> Detection:
     """Read a clip, uint8 [T, 192, 320, 3]; T of 12 or more, and surer with 80.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def rgb(red: float, green: float, blue: float) -> Tensor:
-    return torch.tensor([red, green, blue], dtype=torch.float32)
+    return torch.tensor([red, green, blue], dtype=torch.float32, device="cpu")
 
 
 def mix(a: Tensor, b: Tensor, share: float | Tensor) -> Tensor:

@@ -183,7 +183,8 @@ class Shading:
             + 2.0 * (noise(u / 5.5, seed + 104, linear=True) - 0.5)
         )
         first = math.floor(float(u[0, 0]) / layer.scale) - 2
-        cells = torch.arange(first, math.floor(float(u[-1, -1]) / layer.scale) + 3)
+        last = math.floor(float(u[-1, -1]) / layer.scale) + 3
+        cells = torch.arange(first, last, dtype=torch.int64, device="cpu")
         centres = ((cells + 0.15 + 0.7 * hashed(cells, seed)) * layer.scale).tolist()
         heights = (layer.rise * (0.42 + 0.58 * hashed(cells, seed + 1))).tolist()
         slopes = (0.60 + 0.42 * hashed(cells, seed + 2)).tolist()

@@ -148,7 +148,7 @@ class _Pictures:
         through, glow = self.sky.glow_through.to(device), self.sky.glow.to(device)
         sea = None if self.sea is None else self.sea.to(device)
         balloon = None if self.balloon is None else self.balloon.to(device)
-        frame = torch.empty(3, HEIGHT, WIDTH, device=device)
+        frame = torch.empty(3, HEIGHT, WIDTH, dtype=torch.float32, device=device)
         last_of_glow = 0 if sea is not None else 1
         for n, time in enumerate(times):
             frame.copy_(sky)

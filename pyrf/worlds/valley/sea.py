@@ -26,8 +26,8 @@ class Sea:
     ) -> None:
         foggy = attributes.weather == "foggy"
         self.top = int(horizon)
-        y = (torch.arange(self.top, HEIGHT).float() + 0.5 - horizon)[:, None]
-        x = (torch.arange(WIDTH).float() + 0.5)[None]
+        y = (torch.arange(self.top, HEIGHT, dtype=torch.float32, device="cpu") + 0.5 - horizon)[:, None]
+        x = (torch.arange(WIDTH, dtype=torch.float32, device="cpu") + 0.5)[None]
         depth = (y / (HEIGHT - horizon)).clamp(0, 1)
         near = mix(rgb(0.04, 0.38, 0.48), hour.top, 0.42) * (0.55 + 0.45 * float(hour.light.mean()))
         color = mix(hour.low, hour.middle, 0.5)[:, None, None]

@@ -55,8 +55,8 @@ class Sky:
     ) -> None:
         self.attributes, self.hour, self.haze, self.horizon = attributes, hour, haze, horizon
         foggy = attributes.weather == "foggy"
-        y = (torch.arange(HEIGHT).float() + 0.5)[:, None]
-        x = (torch.arange(WIDTH).float() + 0.5)[None]
+        y = (torch.arange(HEIGHT, dtype=torch.float32, device="cpu") + 0.5)[:, None]
+        x = (torch.arange(WIDTH, dtype=torch.float32, device="cpu") + 0.5)[None]
         down = (y / horizon).clamp(0, 1)
         picture = hour.top[:, None, None].expand(3, HEIGHT, WIDTH)
         picture = mix(picture, hour.middle[:, None, None], smooth(down, 0, 0.62))
@@ -122,10 +122,11 @@ class Clouds:
 
     def strip(self, left: int, columns: int, device: torch.device) -> Strip:
         """World columns left..left + columns - 1 of the clouds."""
-        rgba = torch.zeros(4, self.rows, SAMPLES, columns + 1, device=device)
+        rgba = torch.zeros(4, self.rows, SAMPLES, columns + 1, dtype=torch.float32, device=device)
         reach = self.shapes[0].shape[3]
         first = math.floor((left - reach) / CLOUD_CELL)
-        cells = torch.arange(first, math.floor((left + columns + reach) / CLOUD_CELL) + 1)
+        last = math.floor((left + columns + reach) / CLOUD_CELL) + 1
+        cells = torch.arange(first, last, dtype=torch.int64, device="cpu")
         across = ((cells + hashed(cells, self.seed)) * CLOUD_CELL).long().tolist()
         heights = (hashed(cells, self.seed + 1) * 0.62 * self.rows).long().tolist()
         kinds = (hashed(cells, self.seed + 2) * len(self.shapes)).long().tolist()
@@ -167,7 +168,7 @@ class FogBank:
     def __init__(self, haze: Tensor, horizon: float, rng: random.Random) -> None:
         self.haze, self.seed = haze, rng.randrange(1 << 24)
         self.top = int(horizon) - 22
-        y = torch.arange(self.top, self.top + 78).float() + 0.5
+        y = torch.arange(self.top, self.top + 78, dtype=torch.float32, device="cpu") + 0.5
         self.across_rows = 0.55 * (-((y - horizon - 14) / 15).square()).exp()
 
     def strip(self, left: int, columns: int, device: torch.device) -> Strip:

@@ -33,9 +33,13 @@ class Canvas:
 
     def __post_init__(self) -> None:
         columns, rows = self.width * SAMPLES, self.height * SAMPLES
-        self.x = ((torch.arange(columns) + 0.5) / SAMPLES - self.width / 2)[None].float()
-        self.y = (self.height - (torch.arange(rows) + 0.5) / SAMPLES)[:, None].float()
-        self.rgba = torch.zeros(4, rows, columns)
+        self.x = (
+            (torch.arange(columns, dtype=torch.float32, device="cpu") + 0.5) / SAMPLES - self.width / 2
+        )[None]
+        self.y = (self.height - (torch.arange(rows, dtype=torch.float32, device="cpu") + 0.5) / SAMPLES)[
+            :, None
+        ]
+        self.rgba = torch.zeros(4, rows, columns, dtype=torch.float32, device="cpu")
 
     def paint(self, where: Tensor, color: Tensor) -> None:
         """Cover samples.

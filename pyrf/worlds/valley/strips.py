@@ -119,7 +119,8 @@ class Painter:
         columns = rgba.shape[3]
         reach = max(sprite.shape[3] for sprite in sprites)
         first = math.floor((left - reach) / grove.gap) - 1
-        cells = torch.arange(first, math.floor((left + columns + reach) / grove.gap) + 2)
+        last = math.floor((left + columns + reach) / grove.gap) + 2
+        cells = torch.arange(first, last, dtype=torch.int64, device="cpu")
         # groves come and go along the ridge
         dense = 0.6 + 0.8 * hashed(cells.div(4, rounding_mode="floor"), seed)
         places = (cells + 0.2 + 0.6 * hashed(cells, seed + 1)) * grove.gap

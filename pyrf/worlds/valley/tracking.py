@@ -38,7 +38,8 @@ def balloon_velocity(frames: Tensor, chance: Tensor, seen: float) -> tuple[float
     times = times[:: max(1, len(times) // PAIRS)]
     if not times:
         return None
-    steps = torch.tensor([_shift(frames[t], frames[t + lag], chance[t]) for t in times]) / lag
+    shifts = [_shift(frames[t], frames[t + lag], chance[t]) for t in times]
+    steps = torch.tensor(shifts, dtype=torch.float32, device="cpu") / lag
     right, down = steps.median(0).values.tolist()
     return right, down
 
@@ -54,7 +55,7 @@ def _shift(before: Tensor, after: Tensor, chance: Tensor) -> tuple[float, float]
     weight = chance[first_row:last_row, first_column:last_column].clamp(0.02, 1)
     weight = weight.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)[None]
     image = F.pad(after.permute(2, 0, 1).float() / 255, (REACH, REACH, REACH, REACH))
-    inside = F.pad(torch.ones(1, *after.shape[:2]), (REACH, REACH, REACH, REACH))
+    inside = F.pad(image.new_ones(1, *after.shape[:2]), (REACH, REACH, REACH, REACH))
     window = (
         ...,
         slice(first_row * CELL, last_row * CELL + 2 * REACH),

@@ -15,6 +15,7 @@ from pyrf.worlds.valley.attributes import (
     HEIGHT,
     LANDS,
     NAMES,
+    NO_BALLOON,
     PATHS,
     SEASONS,
     SPEEDS,
@@ -80,6 +81,29 @@ class Valley:
     def vocabulary(self) -> list[str]:
         """Every word that a caption can hold, sorted."""
         return captions.vocabulary()
+
+    @property
+    def taught(self) -> list[str]:
+        return captions.vocabulary(
+            {
+                "time": self.times,
+                "land": self.lands,
+                "season": self.seasons,
+                "weather": self.weathers,
+                "balloon": (*self.balloons, *((NO_BALLOON,) if self.empty else ())),
+                "path": self.paths,
+                "camera": self.cameras,
+            }
+        )
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        return (
+            "It shows one landscape per prompt, with one balloon or none.",
+            "It does not count: a number changes nothing.",
+            "It understands negation only in its own phrases, such as no balloon.",
+            "It shows nothing that its words do not name.",
+        )
 
     @property
     def criteria(self) -> tuple[str, ...]:

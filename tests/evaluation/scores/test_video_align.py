@@ -224,7 +224,7 @@ FAULTS = {
     ),
     "a damaged file": (
         lambda f: (f / "checkpoint-50/non_lora_state_dict.pth").write_bytes(b"junk"),
-        "non_lora_state_dict.pth: damaged",
+        "non_lora_state_dict.pth: a text that begins",
     ),
     "tokenizer lacks a token": (
         lambda f: tokenizer().save_pretrained(f / "checkpoint-50/tokenizer"),

@@ -53,12 +53,12 @@ def test_who_starts_replicas_loads_no_model_code() -> None:
 class Cluster:
     """`pyrf serve --ray` in a process of its own."""
 
-    def __init__(self, replicas: int, max_replicas: int) -> None:
+    def __init__(self, replicas: int, max_replicas: int, *options: str) -> None:
         pyrf = str(Path(sys.executable).with_name("pyrf"))
         command = [pyrf, "serve", "--ray", "--port", "0", "--threads", "1", "--grace", "600"]
         command += ["--replicas", str(replicas), "--max-replicas", str(max_replicas)]
-        command += ["--max-sessions", str(ROOM)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        command += ["--max-sessions", str(ROOM), "--max-sessions-per-address", str(ROOM)]
+        self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout
         for line in self.process.stdout:
             if found := re.search(r"pyrf serves tiny at (\S+)", line):
@@ -78,6 +78,18 @@ class Cluster:
         self.process.send_signal(signal.SIGTERM)
         self.process.communicate(timeout=TIMEOUT_S)
         return self.process.returncode
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_had_is_one_line() -> None:
+    pyrf = str(Path(sys.executable).with_name("pyrf"))
+    command = [pyrf, "serve", "--ray", "--port", "0", "--model", "./nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "nowhere" in last
 
 
 @pytest.fixture(scope="module")

@@ -33,8 +33,10 @@ class World:
         self.served: list[Session] = []
         self.batches: list[list[Session]] = []
 
-    def add(self, pace: Any = "realtime", *, attach: bool = True, height: int = 32) -> Session:
-        options = SessionOptions(0, height, 48, FPS, pace, 30.0, LEAD_S, 2)
+    def add(
+        self, pace: Any = "realtime", *, attach: bool = True, height: int = 32, address: str = ""
+    ) -> Session:
+        options = SessionOptions(0, height, 48, FPS, pace, 30.0, LEAD_S, 2, address=address)
         session = Session(
             str(len(self.sessions)),
             "",
@@ -57,6 +59,7 @@ class World:
             if not sessions:
                 self.now += end - self.now if wait_s is None else max(wait_s, 1e-6)
                 continue
+            self.scheduler._shares.count(sessions)
             for session in sessions:
                 session.start_chunk()
             self.now += self.cost * len(sessions)
@@ -107,6 +110,26 @@ def test_viewers_never_run_dry_when_there_is_time(
             assert session.frames_dropped == 0
 
     simulate(clock, min(load * CHUNK_S / count, LEAD_S / count / max_batch), act, max_batch)
+
+
+@pytest.mark.parametrize("max_batch", [1, 4])
+@pytest.mark.parametrize("pace", ["realtime", "max"])
+def test_who_holds_many_sessions_is_late_and_nobody_else(clock: Any, pace: str, max_batch: int) -> None:
+    """Those of one address want more than there is; two of other addresses do not notice."""
+
+    def act(world: World) -> None:
+        modest = [world.add(address=f"10.0.0.{i}") for i in range(2)]
+        world.run(5)
+        for _ in range(24):
+            world.add(pace, address="10.0.0.9")
+        world.run(60)
+        for session in modest:
+            assert session.frames_made / FPS >= world.now - CHUNK_S
+        greedy = [session for session in world.sessions if session not in modest]
+        made = [session.frames_made for session in greedy]
+        assert max(made) - min(made) <= 48  # they take turns among themselves
+
+    simulate(clock, 0.05, act, max_batch)
 
 
 @given(

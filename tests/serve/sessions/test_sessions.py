@@ -168,6 +168,7 @@ def test_a_clip_is_a_whole_mp4(server: Running, pipe: StreamingPipeline, num_fra
     with av.open(io.BytesIO(b"".join(pieces)), "r") as container:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
         assert container.streams.video[0].average_rate == 16
+        assert json.loads(container.metadata["comment"]) == pipe.metadata(PROMPT, 2)
     expected = pipe(PROMPT, num_frames=num_frames, seed=2).frames
     assert frames.shape == expected.shape
     distances = np.abs(frames[:, None].astype(int) - expected).mean((2, 3, 4))

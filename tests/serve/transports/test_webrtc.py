@@ -17,7 +17,7 @@ from pyrf.pipeline import Chunk, StreamingPipeline
 from pyrf.protocol import MESSAGE, EndReason
 from pyrf.serve.sessions.chunks import SessionOptions
 from pyrf.serve.sessions.session import Session
-from pyrf.serve.transports.webrtc import _SessionTrack
+from pyrf.serve.transports.track import SessionTrack
 from pyrf.streaming.chunk import Timing
 from tests.support.random_bundle import HEIGHT, WIDTH
 from tests.support.running import BLUE, PROMPT, TIMEOUT, Running
@@ -184,7 +184,7 @@ def test_what_is_left_is_shown_when_the_session_ends(reason: EndReason, left: in
             frames = np.zeros((4, HEIGHT, WIDTH, 3), np.uint8)
             session.finish_chunk(Chunk(frames, index, PROMPT, Timing(0, 0, 0, 0, 0)), 1, 0, 0)
         sent: list[Any] = []
-        track = _SessionTrack(session, sent.append, lambda: None)
+        track = SessionTrack(session, sent.append, lambda: None)
         for _ in range(2):
             await track.recv()
         assert session.viewer is not None

@@ -1,13 +1,15 @@
 """Two processes that train one model: they share work and agree on what is done by the clock."""
 
 import json
+import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from pyrf.training.runner import processes
+from pyrf.training.runner import processes, stopping
 from pyrf.training.runner.optim import orthogonalize
 from pyrf.training.runner.trainer import train
 from tests.support.line_stage import Line, settings
@@ -44,6 +46,28 @@ def refuse(folder: Path) -> None:
 def test_what_a_user_can_mend_reaches_the_caller(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no codec"):
         processes.launch(2, refuse, tmp_path)
+
+
+def interrupt_the_caller(folder: Path) -> None:
+    """And end by the SIGTERM that follows."""
+    os.kill(os.getpid(), signal.SIGINT)  # a terminal sends it to all
+    with stopping.noted() as stop:
+        processes.barrier()
+        if processes.rank() == 0:
+            os.kill(os.getppid(), signal.SIGINT)
+        assert stop.wait(120)
+    (folder / f"ended-{processes.rank()}").touch()
+
+
+def test_ctrl_c_ends_all_processes_politely(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            processes.launch(2, interrupt_the_caller, tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert {path.name for path in tmp_path.iterdir()} == {"ended-0", "ended-1"}
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_processes_share_work(tmp_path: Path) -> None:

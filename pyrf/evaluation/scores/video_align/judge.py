@@ -20,6 +20,7 @@ from pyrf.evaluation.scores.normalise import Normaliser
 from pyrf.evaluation.scores.protocol import ScoreError, Scores, as_scores, check_clips
 from pyrf.evaluation.scores.video_align import files
 from pyrf.extras import needs
+from pyrf.loop.inference import inference
 
 FPS = 16
 """Frames per second of the clips that are scored."""
@@ -72,7 +73,7 @@ class VideoAlignScore:
         stats = self.config.inference_config
         self.normaliser = Normaliser({d: (stats[f"{d}_mean"], stats[f"{d}_std"]) for d in self.names})
 
-    @torch.inference_mode()
+    @inference()
     def __call__(self, frames: Tensor, prompts: Sequence[str]) -> Scores:
         """See `Score`. Clips must have at least 4 frames."""
         check_clips(frames, prompts, min_frames=FEWEST_SAMPLES, min_size=1)
@@ -162,7 +163,10 @@ class PatchMaker:
         try:
             self.patch_size, self.merge_size = int(settings["patch_size"]), int(settings["merge_size"])
             self.temporal_patch_size = int(settings["temporal_patch_size"])
-            self.mean, self.std = (torch.tensor(settings[k]) for k in ("image_mean", "image_std"))
+            self.mean, self.std = (
+                torch.tensor(settings[k], dtype=torch.float32, device="cpu")
+                for k in ("image_mean", "image_std")
+            )
         except KeyError as error:
             raise ScoreError(f"{path}: {error.args[0]} is missing") from error
         if HEIGHT % (self.patch_size * self.merge_size) or WIDTH % (self.patch_size * self.merge_size):
@@ -183,14 +187,16 @@ class PatchMaker:
         split = (grid[1] // merge, merge, size, grid[2] // merge, merge, size)
         patches = pixels.reshape(batch, grid[0], time, 3, *split)
         patches = patches.permute(0, 1, 4, 7, 5, 8, 3, 2, 6, 9)
-        return patches.reshape(batch, grid[0] * grid[1] * grid[2], -1), torch.tensor(grid)
+        return patches.reshape(batch, grid[0] * grid[1] * grid[2], -1), torch.tensor(
+            grid, dtype=torch.int64, device="cpu"
+        )
 
 
 def sample_frames(num_frames: int, settings: files.DataSection) -> Tensor:
     """Indices of the frames that are shown to the judge; see `VideoAlignScore`."""
     wanted = settings.num_frames or num_frames / FPS * settings.fps
     count = min(max(2 * round(wanted / 2), FEWEST_SAMPLES), num_frames // 2 * 2)
-    return torch.linspace(0, num_frames - 1, count).round().long()
+    return torch.linspace(0, num_frames - 1, count, dtype=torch.float32, device="cpu").round().long()
 
 
 def reward_places(input_ids: Tensor, tokenizer: Any, prompts: Sequence[str]) -> Tensor:
@@ -199,7 +205,8 @@ def reward_places(input_ids: Tensor, tokenizer: Any, prompts: Sequence[str]) -> 
     Raises:
         ScoreError: when a row holds one not exactly once, as with a prompt that names it.
     """
-    ids = torch.tensor(tokenizer.convert_tokens_to_ids(list(files.REWARD_TOKENS)), device=input_ids.device)
+    tokens = tokenizer.convert_tokens_to_ids(list(files.REWARD_TOKENS))
+    ids = torch.tensor(tokens, dtype=torch.int64, device=input_ids.device)
     found = input_ids[:, None] == ids[:, None]  # [B, 3, L]
     for prompt, counts in zip(prompts, found.sum(-1).tolist()):
         if counts != [1, 1, 1]:

@@ -1,0 +1,105 @@
+"""What a file says of how it was made: prompt, seed, model and version, in the words of each format.
+
+Every format has all of it as one JSON object: MP4 under `comment`, GIF as its comment, PNG under `Comment`.
+MP4 and PNG have the first prompt as a description too.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from PIL.PngImagePlugin import PngInfo
+
+Metadata = Mapping[str, Any]
+"""JSON values by name; `prompt` is the first prompt."""
+
+_GIF_HEADER_BYTES = 13
+
+
+def as_json(metadata: Metadata) -> str:
+    """All of it in one line.
+
+    Raises:
+        ValueError: when a value is not of JSON's.
+    """
+    try:
+        return _encodable(json.dumps(dict(metadata), ensure_ascii=False))
+    except TypeError as error:
+        raise ValueError(f"metadata must have JSON values: {error}") from None
+
+
+def _encodable(text: str) -> str:
+    """Half characters, as of a command line that is no UTF-8, become escapes; JSON reads them back."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def for_container(metadata: Metadata) -> dict[str, str]:
+    """Tags of an MP4, as ffprobe shows them."""
+    if not metadata:
+        return {}
+    tags = {"comment": as_json(metadata)}
+    if "prompt" in metadata:
+        tags["description"] = _encodable(str(metadata["prompt"]))
+    return tags
+
+
+def for_png(metadata: Metadata) -> PngInfo | None:
+    """Text chunks of a PNG."""
+    from PIL.PngImagePlugin import PngInfo
+
+    if not metadata:
+        return None
+    info = PngInfo()
+    info.add_itxt("Comment", as_json(metadata))
+    if "prompt" in metadata:
+        info.add_itxt("Description", _encodable(str(metadata["prompt"])))
+    return info
+
+
+class CommentedGif(io.RawIOBase):
+    """Passes a GIF on as it is written, with a comment behind its header; FFmpeg writes none.
+
+    Args:
+        target: where it goes.
+        metadata: what the comment says.
+    """
+
+    def __init__(self, target: io.RawIOBase | BinaryIO, metadata: Metadata) -> None:
+        self._target = target
+        self._comment = _gif_comment(as_json(metadata)) if metadata else b""
+        self._head: bytes | None = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        taken = bytes(data)
+        if self._head is None:
+            self._target.write(taken)
+            return len(taken)
+        self._head += taken
+        end = _end_of_gif_header(self._head)
+        if end is not None:
+            self._target.write(self._head[:end] + self._comment + self._head[end:])
+            self._head = None
+        return len(taken)
+
+
+def _end_of_gif_header(head: bytes) -> int | None:
+    """Where the header and the palette of all pictures end, if they are there already."""
+    if len(head) < _GIF_HEADER_BYTES:
+        return None
+    flags = head[10]
+    end = _GIF_HEADER_BYTES + (3 * 2 ** (1 + (flags & 7)) if flags & 0x80 else 0)
+    return end if len(head) >= end else None
+
+
+def _gif_comment(text: str) -> bytes:
+    """A comment extension: blocks of up to 255 bytes."""
+    data = text.encode()
+    blocks = (data[i : i + 255] for i in range(0, len(data), 255))
+    return b"\x21\xfe" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\x00"

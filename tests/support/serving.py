@@ -1,0 +1,42 @@
+"""`pyrf serve` as a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+MAIN = "from pyrf.cli import main; main()"
+
+
+@contextmanager
+def serving(
+    *options: str, prelude: str = "", stderr: Any = subprocess.PIPE, port: int = 0
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server process that is ready, and its URL.
+
+    Args:
+        options: of `pyrf serve`.
+        prelude: Python that runs before it.
+        stderr: where its log goes.
+    """
+    with starting(*options, prelude=prelude, stderr=stderr, port=port) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert " at " in line, process.communicate()[1]
+        yield process, line.split()[-1]
+
+
+@contextmanager
+def starting(
+    *options: str, prelude: str = "", stderr: Any = subprocess.PIPE, port: int = 0
+) -> Iterator[subprocess.Popen[str]]:
+    """The same, but not ready yet."""
+    command = [sys.executable, "-c", f"{prelude}\n{MAIN}", "serve", "--port", str(port), "--threads", "1"]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

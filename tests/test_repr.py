@@ -1,0 +1,98 @@
+"""What public objects show of themselves: one useful line, without tensors and without tokens."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyrf
+from pyrf.bundle import load_bundle
+from pyrf.pipeline import StreamingPipeline
+from pyrf.serve.settings import ServeSettings
+from pyrf.video import open_writer
+from tests.test_public_api import PUBLIC
+
+SECRET = "s3cret-token-of-a-session"
+LONG = "a" * 80
+
+
+def objects(bundle: Path, folder: Path) -> Iterator[tuple[str, object]]:
+    """One of each public class that is not an error, under its name."""
+    pipe = StreamingPipeline.from_pretrained(str(bundle))
+    yield "StreamingPipeline", pipe
+    with pipe.stream([LONG, "a blue square"]) as several:
+        yield "Stream", several
+        chunk = next(several)
+    yield "Stream", several
+    yield "Chunk", chunk
+    yield "Timing", chunk.timing
+    yield "Video", pyrf.Video(np.zeros((81, 64, 96, 3), np.uint8), 16)
+    yield "ModelConfig", pipe.model_config
+    yield "StreamConfig", pipe.stream_config
+    yield "Bundle", load_bundle(str(bundle))
+    yield "", pipe.model
+    yield "", ServeSettings(token=SECRET, ice_servers=(f"turn:me:{SECRET}@turn.example",))
+    for name in ("x.mp4", "x.gif", "x.png", "x/"):
+        writer = open_writer(folder / name, 16)
+        yield "", writer
+        writer.discard()
+    yield from client_objects()
+
+
+def client_objects() -> Iterator[tuple[str, object]]:
+    from pyrf.client import AsyncClient, AsyncSession, Client, Session
+    from pyrf.protocol import SessionCreated
+
+    created = SessionCreated.model_construct(id="abc", token=SECRET)
+    client = Client("http://127.0.0.1:9", SECRET)
+    session = AsyncSession(client._client, created, "raw")
+    yield "AsyncClient", AsyncClient("http://127.0.0.1:9", SECRET)
+    yield "Client", client
+    yield "AsyncSession", session
+    yield "Session", Session(client, session)
+    yield "", created
+    client.close()
+
+
+def test_reprs(random_bundle: Path, tmp_path: Path) -> None:
+    shown = set()
+    for name, thing in objects(random_bundle, tmp_path):
+        text = repr(thing)
+        assert "\n" not in text, text
+        assert len(text) <= 400, text
+        assert SECRET not in text, text
+        assert SECRET not in str(thing), text
+        assert "tensor(" not in text, text
+        assert " object at 0x" not in text, text
+        shown.add(name)
+    named = {
+        name
+        for module in PUBLIC
+        for name in importlib.import_module(module).__all__
+        if isinstance(getattr(importlib.import_module(module), name), type)
+        and not issubclass(getattr(importlib.import_module(module), name), Exception)
+    }
+    assert named - shown <= {"Frame"}  # has a test of its own
+
+
+def test_a_frame() -> None:
+    from types import SimpleNamespace
+    from typing import Any
+
+    from pyrf.client import Frame
+
+    header: Any = SimpleNamespace(frame=7)
+    frame = Frame(np.zeros((64, 96, 3), np.uint8), header)
+    assert repr(frame) == "<Frame 7: uint8 [64, 96, 3]>"
+
+
+@pytest.mark.parametrize(("prompt", "shown"), [("a red circle", "'a red circle'"), (LONG, "aaa...'")])
+def test_a_stream_names_its_prompt(random_bundle: Path, prompt: str, shown: str) -> None:
+    with StreamingPipeline.from_pretrained(str(random_bundle)).stream(prompt) as stream:
+        assert shown in repr(stream)
+        assert repr(stream).endswith("open>")
+    assert repr(stream).endswith("closed>")
