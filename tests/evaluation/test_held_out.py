@@ -36,7 +36,7 @@ def test_a_bundle_of_another_size_is_refused(tmp_path: Path) -> None:
         evaluate(str(bundle), WORLDS["shapes"](), 4, 5.0, tmp_path / "sheet.png")
 
 
-def test_the_last_five_seconds_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_five_seconds_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a stream of seven: the first two are not looked at."""
     world = WORLDS["shapes"]()
     prompts = world.held_out(18)  # more than one batch
@@ -49,7 +49,8 @@ def test_the_last_five_seconds_are_judged(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(held_out, "make_videos", stream)
     monkeypatch.setattr(type(world), "judge", lambda self, frames, prompt: judged.append(frames) or {})
-    held_out.score_streams(None, world, 18, tmp_path / "sheet.png", 7.0)  # type: ignore[arg-type]
+    _, shown = held_out.score_streams(None, world, 18, 7.0)  # type: ignore[arg-type]
+    assert [(title, len(video)) for title, video in shown] == [(p.text, 7 * world.fps) for p in prompts[:12]]
     assert len(judged) == 18
     for frames in judged:
         assert frames[:, 0, 0, 0].tolist() == list(range(2 * world.fps, 7 * world.fps))

@@ -51,10 +51,10 @@ def test_read_video_resamples_and_keeps_the_end(tmp_path: Path, frames: Frames, 
     assert np.array_equal(read_frames(path, height=32, width=48, fps=16, limit=5), same[-5:])
 
 
-@pytest.mark.parametrize(("fps", "count"), [(7.5, 187), (12.5, 311), (23.976, 597), (29.97, 746)])
+@pytest.mark.parametrize(("fps", "count"), [(7.5, 375), (12.5, 625), (23.976, 1198), (29.97, 1497)])
 def test_read_video_resamples_to_a_rate_that_is_not_whole(tmp_path: Path, fps: float, count: int) -> None:
-    """The last of 399 frames at 16 per second comes after 24.875 s."""
-    path = Video(np.zeros((399, 16, 16, 3), np.uint8), 16).save(tmp_path / "a.mp4")
+    """799 frames at 16 per second last 49.9375 s."""
+    path = Video(np.zeros((799, 16, 16, 3), np.uint8), 16).save(tmp_path / "a.mp4")
     assert len(read_frames(path, height=16, width=16, fps=fps)) == count
 
 

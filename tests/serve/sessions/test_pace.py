@@ -31,7 +31,15 @@ def begin(monkeypatch: pytest.MonkeyPatch, fps: float) -> tuple[Session, Any]:
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr(sessions, "time", SimpleNamespace(monotonic=lambda: clock.now))
     options = SessionOptions(
-        seed=0, height=16, width=16, fps=fps, pace="realtime", grace_s=30, lead_s=LEAD_S, buffer_chunks=2
+        seed=0,
+        height=16,
+        width=16,
+        fps=fps,
+        pace="realtime",
+        grace_s=30,
+        lead_s=LEAD_S,
+        buffer_chunks=2,
+        pause_s=300,
     )
     stream: Any = SimpleNamespace()
     return Session(
@@ -58,5 +66,34 @@ def test_a_chunk_lasts_as_long_as_its_frames(monkeypatch: pytest.MonkeyPatch, fp
         make(session, 12)
         assert session.deadline == pytest.approx(clock.now + 12 / fps)
         session.end("closed")
+
+    asyncio.run(run())
+
+
+def test_a_pause_that_is_over_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it was paused, only the pause under way has an end."""
+
+    async def run() -> None:
+        session, _ = begin(monkeypatch, 16.0)
+        timers = asyncio.get_running_loop()
+        waiting: list[asyncio.TimerHandle] = []
+
+        def call_later(seconds: float, end: Any, reason: str) -> asyncio.TimerHandle:
+            waiting.append(timers.call_at(timers.time() + 3600, end, reason))
+            return waiting[-1]
+
+        loop = SimpleNamespace(call_later=call_later)
+        monkeypatch.setattr(sessions, "asyncio", SimpleNamespace(get_running_loop=lambda: loop))
+        session.attach("test")
+        for _ in range(3):
+            session.pause()
+            session.pause()
+            session.resume()
+        assert len(waiting) == 3
+        assert all(timer.cancelled() for timer in waiting)
+        session.pause()
+        assert [timer.cancelled() for timer in waiting] == [True, True, True, False]
+        session.end("closed")
+        assert all(timer.cancelled() for timer in waiting)
 
     asyncio.run(run())
