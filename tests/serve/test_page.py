@@ -132,7 +132,8 @@ def test_a_lost_connection_resumes_the_same_stream(
     )
     seen = v.frame
     cable.unplug()
-    v.await_state("lost")
+    v.await_state("lost", "ended")
+    assert v.page.get_attribute("body", "data-state") == "lost"
     cable.plug()
     v.await_state("resumed")
     assert v.session == before
