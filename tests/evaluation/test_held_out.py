@@ -12,7 +12,7 @@ from pyrf.evaluation import held_out
 from pyrf.evaluation.held_out import evaluate
 from pyrf.evaluation.streams import Student
 from pyrf.worlds.choice import WORLDS
-from pyrf.worlds.world import World
+from pyrf.worlds.world import World, WorldPrompt
 from tests.support.random_bundle import save_random_bundle
 
 
@@ -48,7 +48,12 @@ def test_the_last_five_seconds_are_judged(monkeypatch: pytest.MonkeyPatch) -> No
         return np.broadcast_to(times[None, :, None, None, None], (len(captions), len(times), 8, 8, 3))
 
     monkeypatch.setattr(held_out, "make_videos", stream)
-    monkeypatch.setattr(type(world), "judge", lambda self, frames, prompt: judged.append(frames) or {})
+
+    def judge(self: World, frames: np.ndarray, prompt: WorldPrompt) -> dict[str, bool]:
+        judged.append(frames)
+        return {}
+
+    monkeypatch.setattr(type(world), "judge", judge)
     _, shown = held_out.score_streams(None, world, 18, 7.0)  # type: ignore[arg-type]
     assert [(title, len(video)) for title, video in shown] == [(p.text, 7 * world.fps) for p in prompts[:12]]
     assert len(judged) == 18

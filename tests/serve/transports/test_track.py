@@ -53,6 +53,8 @@ def test_a_frame_rate_need_not_be_whole(monkeypatch: pytest.MonkeyPatch, fps: fl
         found = []
         for _ in range(100):
             frame = await playing.recv()
+            assert frame.pts is not None
+            assert frame.time_base is not None
             found.append((float(frame.pts * frame.time_base), clock.now - 1000))
         return found
 
