@@ -60,7 +60,7 @@ class Answer(Reply):
 
 Warnings = Annotated[
     list[str],
-    Field(default_factory=list, description="What the model has not learned of the prompt or the size."),
+    Field(description="What the model has not learned of the prompt or the size."),
 ]
 """Sentences for people; the request was taken all the same."""
 
@@ -70,7 +70,7 @@ class PromptReply(Reply):
 
     prompt_id: int
     chunk: int
-    warnings: Warnings
+    warnings: Warnings = Field(default=[])
 
 
 class SessionInfo(Reply):
@@ -100,7 +100,7 @@ class SessionCreated(SessionInfo):
     """A new session; `token` opens everything under its path."""
 
     token: str
-    warnings: Warnings
+    warnings: Warnings = Field(default=[])
 
 
 class Limits(Reply):
