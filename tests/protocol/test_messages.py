@@ -26,7 +26,7 @@ MESSAGES = [
     f'{{"type":"hello","session":{SESSION},"format":"jpeg"}}',
     f'{{"type":"hello","session":{SESSION},"format":"video"}}',
     '{"ref":1,"type":"prompt","prompt_id":2,"chunk":4,"warnings":[]}',
-    '{"ref":"x","type":"state","state":"paused","chunk":4,"warnings":[]}',
+    '{"ref":"x","type":"state","state":"paused","chunk":4}',
     '{"ref":1,"type":"error","error":{"code":"rate_limited","message":"wait","retry_after":0.5}}',
     '{"type":"error","error":{"code":"invalid","message":"no"}}',
     '{"type":"closing","reason":"max_length","message":"the session reached its longest length"}',
