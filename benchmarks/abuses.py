@@ -179,7 +179,12 @@ ABUSES: dict[str, Abuse] = {
 def main() -> None:
     name, url = sys.argv[1:]
     over = Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+
+    def await_end() -> None:
+        sys.stdin.read()
+        over.set()
+
+    threading.Thread(target=await_end, daemon=True).start()
     print("begins", flush=True)
     by_name = {abuse.__name__: abuse for abuse in ABUSES.values()}
     by_name[name](url, over)

@@ -82,8 +82,8 @@ def measure_abuse(
     result = {"no abuse": look()}
     for name, abuse in ABUSES.items():
         command = [sys.executable, str(Path(__file__).with_name("abuses.py")), abuse.__name__, url]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with subprocess.Popen(command, **pipes) as process:  # its input ends with this block
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:  # its input ends with this block
             assert process.stdout is not None
             process.stdout.readline()
             time.sleep(SETTLE_S)

@@ -15,9 +15,9 @@ FOLDERS = ("pyrf", "export", "training")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 MAKERS = {
-    function.__name__
-    for function in _device_constructors()
-    if getattr(torch, function.__name__, None) is function
+    name
+    for name in (getattr(function, "__name__", "") for function in _device_constructors())
+    if getattr(torch, name, None) in _device_constructors()
 } | {"normal", "from_file", "empty_permuted", "asarray"}
 """Functions of torch that take what they are not told from the host's defaults."""
 LEGACY = {

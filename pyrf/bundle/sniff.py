@@ -78,7 +78,7 @@ def form_of(path: Path) -> Form:
         if not start:
             return Form("empty: it has no bytes", FETCH)
         if _begins_safetensors(start):
-            return _safetensors(file.seek(0) or file.read(8), path, size)
+            return _safetensors(start[:8], path, size)
     return _by_suffix(path) or _by_start(start.ljust(4, b"\0"), path) or _text(start) or _unknown(start)
 
 

@@ -50,11 +50,9 @@ def load_text(
 def _encoder_only(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Without a decoder that stands beside the encoder, and with the table of tokens under one name."""
     tensors = {name: t for name, t in tensors.items() if not name.startswith(("decoder.", "lm_head."))}
-    table = tensors.pop(
-        "encoder.embed_tokens.weight", None
-    )  # which some writers store beside, or in place of
-    shared = tensors.setdefault("shared.weight", table) if table is not None else None
-    if shared is not None and table is not shared and not torch.equal(table, shared):
+    # Some writers store the table under a second name, or under that one alone.
+    table = tensors.pop("encoder.embed_tokens.weight", None)
+    if table is not None and not torch.equal(tensors.setdefault("shared.weight", table), table):
         raise CheckpointError(
             f"{path}: shared.weight and encoder.embed_tokens.weight differ; UMT5 has one table"
         )

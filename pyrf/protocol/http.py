@@ -63,7 +63,7 @@ class Answer(Reply):
 
 Warnings = Annotated[
     list[str],
-    Field(default_factory=list, description="What the model has not learned of the prompt or the size."),
+    Field(description="What the model has not learned of the prompt or the size."),
 ]
 """Sentences for people; the request was taken all the same."""
 
@@ -73,7 +73,7 @@ class PromptReply(Reply):
 
     prompt_id: int
     chunk: int
-    warnings: Warnings
+    warnings: Warnings = Field(default=[])
 
 
 class SessionInfo(Reply):
@@ -103,7 +103,7 @@ class SessionCreated(SessionInfo):
     """A new session; `token` opens everything under its path."""
 
     token: str = Field(repr=False)
-    warnings: Warnings
+    warnings: Warnings = Field(default=[])
 
 
 class Limits(Reply):

@@ -61,7 +61,7 @@ class PromptMessage(Message):
     type: Literal["prompt"] = "prompt"
     prompt_id: int
     chunk: int
-    warnings: Warnings
+    warnings: Warnings = Field(default=[])
 
 
 class StateMessage(Message):

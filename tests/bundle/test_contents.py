@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -87,12 +88,19 @@ def test_t5_where_umt5_is_expected(copied: Path) -> None:
     """The oracle is transformers: T5 (v1.1) has its table of positions in the first block alone."""
     from transformers import T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
-    sizes = {"vocab_size": 16, "d_model": 16, "d_kv": 12, "d_ff": 32, "num_layers": 2, "num_heads": 2}
-    positions = {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 16}
-    gated = {"feed_forward_proj": "gated-gelu"}
-    theirs = {
-        "t5": T5EncoderModel(T5Config(**sizes, **positions, **gated)),
-        "umt5": UMT5EncoderModel(UMT5Config(**sizes, **positions, **gated)),
+    sizes: dict[str, Any] = {
+        "vocab_size": 16,
+        "d_model": 16,
+        "d_kv": 12,
+        "d_ff": 32,
+        "num_layers": 2,
+        "num_heads": 2,
+    }
+    sizes |= {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 16}
+    sizes["feed_forward_proj"] = "gated-gelu"
+    theirs: dict[str, Any] = {
+        "t5": T5EncoderModel(T5Config(**sizes)),
+        "umt5": UMT5EncoderModel(UMT5Config(**sizes)),
     }
     path = copied / FILES["text encoder"]
     theirs["t5"].save_pretrained(copied / "other", safe_serialization=True)

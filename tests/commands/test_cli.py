@@ -353,7 +353,7 @@ def test_a_signal_ends_with_one_line(
     assert out == b""
     line = err.decode()
     if keep:
-        kept = re.fullmatch(rf"stopped by {name} \((\d+) frames kept as {tmp_path}/out.mp4\)\n", line)
+        kept = re.fullmatch(rf"stopped by {name} \((\d+) frames? kept as {tmp_path}/out.mp4\)\n", line)
         assert kept, line
         assert shape_of(tmp_path / "out.mp4")[0] == int(kept.group(1))
     else:

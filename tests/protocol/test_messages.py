@@ -25,7 +25,7 @@ SESSION = (
 MESSAGES = [
     f'{{"type":"hello","session":{SESSION},"format":"jpeg"}}',
     f'{{"type":"hello","session":{SESSION},"format":"video"}}',
-    '{"ref":1,"type":"prompt","prompt_id":2,"chunk":4}',
+    '{"ref":1,"type":"prompt","prompt_id":2,"chunk":4,"warnings":[]}',
     '{"ref":"x","type":"state","state":"paused","chunk":4}',
     '{"ref":1,"type":"error","error":{"code":"rate_limited","message":"wait","retry_after":0.5}}',
     '{"type":"error","error":{"code":"invalid","message":"no"}}',

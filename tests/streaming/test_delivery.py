@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_event_loops_and_threads_share_a_stream(pipe: StreamingPipeline, undistu
         plain = pool.submit(take, stream, 2)
         chunks = take(stream, 2) + plain.result(60)
         for loop in loops:
-            chunks += loop.result(60)  # type: ignore[arg-type]  # of asyncio.run
+            chunks += loop.result(60)
         check(chunks, undisturbed)
 
 
@@ -220,8 +221,8 @@ def test_a_prompt_after_an_interrupt_is_for_the_chunk_after(pipe: StreamingPipel
             assert release.wait(60)
             return original(state)
 
-        assert stream._state is not None
-        stream._state.next_latents = slow.__get__(stream._state)  # type: ignore[method-assign]
+        state: Any = stream._state
+        state.next_latents = lambda: slow(state)
         thread = interrupting(entered)
         with pytest.raises(KeyboardInterrupt):
             next(stream)
@@ -311,7 +312,8 @@ def test_an_unfinished_stream_frees_its_memory(pipe: StreamingPipeline) -> None:
     before = {thread for thread in threading.enumerate() if thread.name.startswith("pyrf-stream")}
     stream = pipe.stream(RED)
     next(stream)
-    state = weakref.ref(stream._state)  # type: ignore[arg-type]
+    assert stream._state is not None
+    state = weakref.ref(stream._state)
     gc.disable()
     try:
         del stream

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyrf.pipeline import StreamingPipeline
+from pyrf.pipeline import Chunk, StreamingPipeline
 from pyrf.streaming.lockstep import next_chunks
 from pyrf.streaming.state import StreamState
 
@@ -42,7 +42,7 @@ def test_any_company_any_prompt_at_any_time(pipe: StreamingPipeline, data: st.Da
                     stream.set_prompt(BLUE, recache=recache)
         for i, chunk in zip(chosen, next_chunks([together[i] for i in chosen])):
             expected = next(alone[i])
-            assert chunk is not None
+            assert isinstance(chunk, Chunk)
             assert (chunk.index, chunk.prompt) == (expected.index, expected.prompt)
             assert near(chunk.frames, expected.frames)
             denoise, clean = chunk.timing.denoise, chunk.timing.clean
@@ -56,8 +56,8 @@ def test_batches_and_single_streams_mix(pipe: StreamingPipeline) -> None:
     next(single)
     for _ in range(4):
         two, one = next_chunks([pair, single])
-    assert two is not None
-    assert one is not None
+    assert isinstance(two, Chunk)
+    assert isinstance(one, Chunk)
     for clip, prompt, seed in zip(two.frames, (RED, BLUE), (1, 2)):
         assert near(clip, pipe(prompt, num_frames=45, seed=seed).frames[-12:])
     assert near(one.frames, pipe(BLUE, num_frames=57, seed=3).frames[-12:])
@@ -65,7 +65,7 @@ def test_batches_and_single_streams_mix(pipe: StreamingPipeline) -> None:
 
 def test_one_stream_is_exact(pipe: StreamingPipeline) -> None:
     (chunk,) = next_chunks([pipe.stream(RED, seed=1)])
-    assert chunk is not None
+    assert isinstance(chunk, Chunk)
     assert np.array_equal(chunk.frames, pipe(RED, num_frames=9, seed=1).frames)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pyrf.pipeline import StreamingPipeline
-from pyrf.streaming.prompts import Latest, PromptChange, Timeline
+from pyrf.streaming.prompts import Latest, Prompt, PromptChange, Timeline
 from tests.support.overlapped import overlap_decoders
 from tests.support.taking import BLUE, RED, take
 
@@ -40,7 +40,8 @@ def test_a_stream_follows_its_timeline(
 ) -> None:
     if overlapped:
         overlap_decoders(pipe, monkeypatch)
-    with pipe.stream([RED, RED], timeline={1: BLUE, 3: [RED, BLUE]}) as stream:
+    timeline: dict[int, Prompt] = {1: BLUE, 3: [RED, BLUE]}
+    with pipe.stream([RED, RED], timeline=timeline) as stream:
         shown = [chunk.prompt for chunk in take(stream, 4)]
     assert shown == [(RED, RED), (BLUE, BLUE), (BLUE, BLUE), (RED, BLUE)]
 

@@ -49,6 +49,8 @@ class Running:
         state, registry: what it holds, and its sessions; touch it through `call` only.
     """
 
+    _server: Server
+
     def __init__(
         self,
         pipe: StreamingPipeline,
