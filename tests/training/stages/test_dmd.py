@@ -89,7 +89,8 @@ def test_micro_batches_of_a_step_have_one_length_and_one_exit_step(
 
     monkeypatch.setattr(ModelRollout, "next_chunk", next_chunk)
     monkeypatch.setattr(processes, "world_size", lambda: 2)
-    training = Training(stage(), settings(batch=BATCH, global_batch=4 * BATCH), tmp_path)
+    trained = stage()
+    training = Training(trained, settings(batch=BATCH, global_batch=4 * BATCH), tmp_path)
     seen: list[list[int]] = []
     for step in range(24):
         training.progress.step = step
@@ -98,7 +99,7 @@ def test_micro_batches_of_a_step_have_one_length_and_one_exit_step(
             monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
             for micro in range(training.accumulate):
                 draw = training._draw(micro)
-                training.stage.rollout(training.stage.module.student, SCENES.captions(draw), draw)
+                trained.rollout(trained.module.student, SCENES.captions(draw), draw)
                 rolled.append(exits.copy())
                 exits.clear()
         assert len(set(rolled[0])) == 1
