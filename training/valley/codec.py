@@ -34,8 +34,8 @@ from pyrf.worlds.world import Frames
 
 CONFIG = TAEHVConfig(
     latent_channels=24,
-    encoder_width=112,
-    decoder_widths=(128, 128, 112, 144),
+    encoder_width=128,
+    decoder_widths=(128, 128, 128, 144),
     blocks=2,
     patch_size=PATCH,
     upscale=(False, False, False),
