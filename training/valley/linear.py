@@ -4,17 +4,19 @@ Latents are a PCA of blocks of 16 x 16 pixels and 4 frames. The decoder sees a c
 the ridge regression of pixels on latents of 3 x 3 cells, so that neighbouring blocks meet.
 
 Both are written into a TAEHV whose patch is the block. A value lives in two channels, one with either sign,
-so that it passes every ReLU; memory blocks start near the identity.
+so that it passes every ReLU. The encoder stays so; in the decoder memory blocks start near the identity.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pyrf.files import whole_file
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, Clamp, Grow, MemoryBlock, TemporalPool
 from pyrf.training.scratch.clips import edges
 from pyrf.training.valley.clips import balloon_mask, clip
@@ -28,8 +30,7 @@ DEVIATION = 0.6
 """Of latents; larger ones are cut by the network's soft limit of 3."""
 
 
-@dataclass(frozen=True)
-class LinearCodec:
+class LinearCodec(nn.Module):
     """C latents a cell.
 
     Attributes:
@@ -43,6 +44,11 @@ class LinearCodec:
     space: Tensor
     code: Tensor
     paint: Tensor
+
+    def __init__(self, mean: Tensor, space: Tensor, code: Tensor, paint: Tensor) -> None:
+        super().__init__()
+        for name, tensor in {"mean": mean, "space": space, "code": code, "paint": paint}.items():
+            self.register_buffer(name, tensor.contiguous())
 
     def encode(self, video: Tensor) -> Tensor:
         """[B, 4F, 3, H, W] in 0..1 -> latents [B, F, C, h, w]."""
@@ -63,11 +69,12 @@ class LinearCodec:
         return F.pixel_shuffle(blocks.movedim(-1, 2), PATCH).flatten(0, 1).unflatten(0, (len(latents), -1))
 
 
-def _strongest(covariance: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` strongest directions, [count, n], and their deviations."""
-    variances, directions = torch.linalg.eigh(covariance.double())
-    directions, variances = directions[:, -count:].flip(1), variances[-count:].flip(0)
-    return directions.T.float().contiguous(), variances.clamp(min=1e-12).sqrt().float()
+def load_or_fit(world: Valley, clips: int, first_seed: int, latents: int, file: Path) -> LinearCodec:
+    """The codec that `file` holds; it is fitted and written first where there is none."""
+    if not file.exists():
+        with whole_file(file) as temporary:
+            save_file(fit(world, clips, first_seed, latents).state_dict(), temporary)
+    return LinearCodec(**load_file(file))
 
 
 @torch.no_grad()
@@ -118,6 +125,13 @@ def fit(world: Valley, clips: int, first_seed: int, latents: int) -> LinearCodec
     return LinearCodec(mean, space, code, (left @ (left.T @ paint)).float())
 
 
+def _strongest(covariance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` strongest directions, [count, n], and their deviations."""
+    variances, directions = torch.linalg.eigh(covariance.double())
+    directions, variances = directions[:, -count:].flip(1), variances[-count:].flip(0)
+    return directions.T.float().contiguous(), variances.clamp(min=1e-12).sqrt().float()
+
+
 def _neighbours(latents: Tensor) -> Tensor:
     """[N, C, h, w] -> the latents of 3 x 3 cells about each, [N * h * w, 9 C]; zeros beyond the rim."""
     return F.unfold(latents, 3, padding=1).movedim(1, -1).flatten(0, 1)
@@ -125,9 +139,10 @@ def _neighbours(latents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def write(linear: LinearCodec, network: TAEHV, *, small: float = 0.01) -> None:
-    """Make `network` do what `linear` does; the rest of its weights are small.
+    """Make `network` do what `linear` does.
 
-    The encoder clamps nothing and the decoder clamps as `linear` does, so both agree but for those.
+    Args:
+        small: size of the decoder's other weights, so that it can learn more; the encoder's are 0.
 
     Raises:
         ValueError: when the network is too narrow, or has another patch.
@@ -140,14 +155,16 @@ def write(linear: LinearCodec, network: TAEHV, *, small: float = 0.01) -> None:
         )
     if 2 * config.latent_channels > KEPT:
         raise ValueError(f"latent_channels may be up to {KEPT // 2}, got {config.latent_channels}")
+    for parameter in network.encoder.parameters():
+        parameter.zero_()
     generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
+    for module in network.decoder.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear", generator=generator)
             module.weight.mul_(small)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    for module in network.modules():
+    for module in network.decoder.modules():
         if isinstance(module, MemoryBlock):  # ordinary inside, small only in what comes out
             for layer in (module.conv[0], module.conv[2]):
                 layer.get_parameter("weight").div_(small)
