@@ -76,11 +76,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
     def build() -> ChunkStage:
-        codec = load_codec(arguments.codec).eval().requires_grad_(False)
-        codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         world = Valley()
         linear = linear_codec(world, arguments.codec)
         scenes = encode_scenes(linear, world, arguments.scenes, FIRST_SEED, arguments.codec / "latents")
+        codec = load_codec(arguments.codec).eval().requires_grad_(False)
+        codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network = new_network() if arguments.start is None else load(arguments.start)
         settings = TeacherSettings(frames=arguments.frames, shift=2.0, eval_prompts=48)
         return ChunkStage(settings, network, scenes, TAEHVCodec(codec), arguments.batch)
