@@ -72,6 +72,7 @@ class LinearCodec(nn.Module):
 def load_or_fit(world: Valley, clips: int, first_seed: int, latents: int, file: Path) -> LinearCodec:
     """The codec that `file` holds; it is fitted and written first where there is none."""
     if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(file) as temporary:
             save_file(fit(world, clips, first_seed, latents).state_dict(), temporary)
     return LinearCodec(**load_file(file))
