@@ -64,7 +64,6 @@ class Server(uvicorn.Server):
 
     Args:
         app: from `create_app`, or one that is still loading.
-        settings: the app's.
         tls: from `tls_context`, for HTTPS.
         started: called once connections are taken.
     """
@@ -72,12 +71,12 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         app: FastAPI | LoadingApp,
-        settings: ServeSettings,
         *,
         log_config: dict[str, Any] | None = None,
         tls: ssl.SSLContext | None = None,
         started: Callable[[], None] = lambda: None,
     ) -> None:
+        settings: ServeSettings = app.state.settings
         super().__init__(
             uvicorn.Config(
                 app,
@@ -222,7 +221,7 @@ def run(
         app = LoadingApp(
             make, settings, metrics, on_loaded=started, on_failed=lambda error: server.fail(error)
         )
-        server = Server(app, settings, log_config=log_config, tls=tls)
+        server = Server(app, log_config=log_config, tls=tls)
         await server.serve([sock])
         server.disarm()
         if server.failure is not None:
