@@ -159,11 +159,15 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The signals to end drain; unlike uvicorn's own this does not raise them again afterwards."""
+        """The signals to end drain; unlike uvicorn's own this does not raise them again afterwards.
+
+        What the parent ignores stays ignored, as SIGHUP under nohup.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in END_SIGNALS}
+        heard = [number for number in END_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self.handle_exit) for number in heard}
         try:
             yield
         finally:
