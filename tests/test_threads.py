@@ -80,6 +80,18 @@ def test_torch_gets_no_more_threads_than_a_container_has_cpus(container: dict[st
     assert container["threads"] == 2
 
 
+@pytest.mark.parametrize("wanted", [1, 2])
+def test_no_more_threads_than_cpus_may_be_asked_for_without_a_word(
+    container: dict[str, int], monkeypatch: pytest.MonkeyPatch, wanted: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(wanted))
+    container["threads"] = wanted
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        threads.fit_threads()
+    assert container["threads"] == wanted
+
+
 @pytest.mark.parametrize("how", ["environment", "command", "program"])
 def test_threads_that_were_asked_for_stay(
     container: dict[str, int], monkeypatch: pytest.MonkeyPatch, how: str

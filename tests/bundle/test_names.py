@@ -217,6 +217,24 @@ def test_text_encoder_names_and_shapes() -> None:
     assert renamed == expected
 
 
+def test_each_projection_of_the_text_encoder_keeps_its_part() -> None:
+    """Some have one shape, so exchanged ones would load: `wi_0` is the branch behind the GELU."""
+    parts = {
+        "attn.q": "layer.0.SelfAttention.q",
+        "attn.k": "layer.0.SelfAttention.k",
+        "attn.v": "layer.0.SelfAttention.v",
+        "attn.o": "layer.0.SelfAttention.o",
+        "ffn.gate.0": "layer.1.DenseReluDense.wi_0",
+        "ffn.fc1": "layer.1.DenseReluDense.wi_1",
+        "ffn.fc2": "layer.1.DenseReluDense.wo",
+        "norm1": "layer.0.layer_norm",
+        "norm2": "layer.1.layer_norm",
+    }
+    for ours, theirs in parts.items():
+        assert t5_to_transformers(f"blocks.7.{ours}.weight") == f"encoder.block.7.{theirs}.weight"
+        assert t5_from_transformers(f"encoder.block.7.{theirs}.weight") == f"blocks.7.{ours}.weight"
+
+
 @pytest.mark.parametrize("num_res_blocks", [1, 2, 3])
 def test_vae_names_are_diffusers(num_res_blocks: int) -> None:
     """The map reaches every name of AutoencoderKLWan, whatever its depth."""

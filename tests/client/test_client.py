@@ -193,6 +193,23 @@ def test_a_clip(server: Running) -> None:
         assert sum(1 for _ in container.decode(video=0)) == 30
 
 
+@pytest.mark.parametrize("fps", [12.5, 24000 / 1001])
+def test_a_frame_rate_need_not_be_whole(
+    server: Running, pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch, fps: float
+) -> None:
+    monkeypatch.setattr(pipe.codec, "fps", fps)
+    with Client(server.url) as client:
+        assert client.server_info().fps == fps
+        with client.create_session(PROMPT, pace="max") as session:
+            assert session.created.fps == session.info().fps == fps
+            for i, frame in zip(range(33), session):
+                assert frame.header.pts_s == pytest.approx(i / fps, abs=1e-9)
+        data = b"".join(client.video(PROMPT, 21))
+    with av.open(io.BytesIO(data), "r") as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([i / fps for i in range(21)], abs=1e-3)
+
+
 def test_without_an_event_loop(server: Running, pipe: StreamingPipeline) -> None:
     with Client(server.url) as client:
         assert client.server_info().model == "random"

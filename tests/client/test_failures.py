@@ -17,12 +17,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pyrf.client import (
     AsyncClient,
+    AsyncSession,
     BadArgumentError,
     BadReplyError,
     Client,
@@ -30,8 +32,10 @@ from pyrf.client import (
     RefusedError,
     SessionLostError,
     UnreachableError,
+    asynchronous,
+    http,
 )
-from pyrf.protocol import ErrorDetail, FrameHeader, pack_frame
+from pyrf.protocol import ErrorDetail, FrameHeader, SessionCreated, pack_frame
 from tests.support.misbehaving import Misbehaving, Script, hang, reply
 from tests.support.running import PROMPT, TIMEOUT
 
@@ -143,6 +147,38 @@ def test_a_full_server_is_asked_again() -> None:
         session = run(create(server.url, patience=TIMEOUT))
         assert session.created.id == CREATED["id"]
         assert len(server.heads) == 3
+
+
+@pytest.mark.parametrize(
+    ("grace_s", "waited_s"), [(0, 0.2 + 0.4), (5, 0.2 + 0.4 + 0.8 + 1.6 + 2.0), (30, 29.0)]
+)
+def test_a_session_is_looked_for_as_long_as_the_server_keeps_it(
+    monkeypatch: pytest.MonkeyPatch, grace_s: float, waited_s: float
+) -> None:
+    """For a second at least. Its pauses double up to two seconds, and nothing but pauses takes time here."""
+    clock, pauses = SimpleNamespace(now=1000.0), []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        clock.now += seconds
+
+    async def attach(*_: object) -> None:
+        raise UnreachableError("the server does not answer") from ConnectionRefusedError()
+
+    loop = SimpleNamespace(time=lambda: clock.now)
+    monkeypatch.setattr(http, "asyncio", SimpleNamespace(get_running_loop=lambda: loop, sleep=sleep))
+    monkeypatch.setattr(asynchronous, "attach", attach)
+
+    async def look() -> None:
+        async with AsyncClient("http://127.0.0.1:1") as client:
+            created = SessionCreated.model_validate({**CREATED, "grace_s": grace_s})
+            await anext(AsyncSession(client, created, "raw"))
+
+    with pytest.raises(
+        SessionLostError, match="no connection to session 0123abcd: the server does not answer"
+    ):
+        run(look())
+    assert sum(pauses) == pytest.approx(waited_s)
 
 
 def test_only_as_long_as_there_is_patience() -> None:

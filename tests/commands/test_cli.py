@@ -97,6 +97,24 @@ def test_generate_shows_what_the_pipeline_makes(
     assert np.array_equal(frames, pipe(PROMPT, num_frames=40, seed=7).frames)
 
 
+@pytest.mark.parametrize(("fps", "count"), [(12.5, 25), (23.976, 48), (29.97, 60)])
+def test_generate_makes_the_seconds_at_a_rate_that_is_not_whole(
+    tmp_path: Path, random_bundle: Path, fps: float, count: int
+) -> None:
+    index = json.loads((random_bundle / "model_index.json").read_text())
+    index["pyrf"]["fps"] = fps
+    (tmp_path / "model").mkdir()
+    for part in random_bundle.iterdir():
+        (tmp_path / "model" / part.name).symlink_to(part)
+    (tmp_path / "model" / "model_index.json").unlink()
+    (tmp_path / "model" / "model_index.json").write_text(json.dumps(index))
+    path = tmp_path / "a.mp4"
+    assert cli.run(["generate", PROMPT, "-o", str(path), "--seconds=2", f"--model={tmp_path}/model"]) == 0
+    assert shape_of(path)[0] == count
+    with av.open(str(path)) as container:
+        assert float(container.streams.video[0].average_rate or 0) == pytest.approx(fps, rel=1e-6)
+
+
 def test_generate_switches_prompts(tmp_path: Path, random_bundle: Path, pipe: StreamingPipeline) -> None:
     switches = ("--at", "00:02.0625:a blue star: white", "--at=1.0:a green square")
     frames = generate(tmp_path, random_bundle, "--seconds=3.5", *switches)

@@ -100,6 +100,26 @@ def test_memory_is_allocated_once():
     assert cache.chunk == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_cache_that_was_used_before_is_as_a_new_one(dtype):
+    """Also in the bits that are kept beside the sink."""
+
+    def stream(cache):
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(6):
+            cache.begin_chunk()
+            for x in (*cache.keys, *cache.values):
+                own = x.narrow(2, int(cache.slot) * cache.tokens, cache.tokens)
+                own.copy_(torch.randn(own.shape, generator=generator))
+            cache.commit()
+        return [x.clone() for x in (*cache.keys, *cache.values, *cache._masters())]
+
+    cache = make_cache(StreamConfig(sink_alpha=0.9), dtype)
+    first = stream(cache)
+    cache.reset()
+    assert all(map(torch.equal, stream(cache), first))
+
+
 def test_refuses_verbs_out_of_order():
     cache = make_cache()
     with pytest.raises(RuntimeError, match="begin_chunk"):

@@ -1,5 +1,6 @@
 """The noise schedule against golden tables, for shifts 5 and 8."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -35,6 +36,15 @@ def test_x0_inverts_the_flow():
         sigma = sigma.view(*sigma.shape, 1, 1, 1)
         x_t = add_noise(x0, noise, sigma)
         torch.testing.assert_close(to_x0(x_t, noise - x0, sigma), x0, atol=2e-6, rtol=0)
+
+
+def test_x0_is_rounded_once():
+    """In float64 until its end, as in the official code: a float32 product would round before."""
+    generator = torch.Generator().manual_seed(0)
+    x_t, flow = torch.randn(2, 10_000, generator=generator)
+    sigma = torch.tensor(0.9375)
+    exact = x_t.numpy().astype(np.float64) - float(sigma) * flow.numpy().astype(np.float64)
+    assert np.array_equal(to_x0(x_t, flow, sigma).numpy(), exact.astype(np.float32))
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0, 5.0])

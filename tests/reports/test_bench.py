@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.ops import attention_choice, native
-from pyrf.pipeline import StreamingPipeline
+from pyrf.pipeline import StreamingPipeline, Timing
 from pyrf.reports import bench
 from pyrf.reports.roofline import Sizes, Work
 from tests.support import networks
@@ -68,6 +68,30 @@ def test_figures_agree_with_each_other(random_bundle: Path) -> None:
     assert "CUDA" not in lines
     with_device = bench.table(replace(result, peak_cuda_mib=512.0))
     assert with_device.splitlines()[-1].split() == ["peak", "CUDA", "512", "MiB"]
+
+
+def test_figures_are_medians_of_what_was_timed(random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks without the first of each stream, which is shorter; the warm-up counts nowhere."""
+
+    def timed(total: float) -> Timing:
+        return Timing(prompt=0.0, denoise=0.5 * total, clean=0.1 * total, decode=0.4 * total, total=total)
+
+    streams = iter(
+        [
+            (9, 100.0, 100.0, [timed(100.0)]),
+            (33, 4.0, 0.5, [timed(0.5), timed(1.0), timed(2.0)]),
+            (33, 6.0, 0.7, [timed(0.7), timed(3.0), timed(4.0)]),
+            (33, 5.0, 0.9, [timed(0.9), timed(5.0), timed(6.0)]),
+        ]
+    )
+    monkeypatch.setattr(bench, "_time_stream", lambda pipe, chunks: next(streams))
+    pipe = StreamingPipeline.from_pretrained(str(random_bundle))
+    result = bench.run(pipe, "random", load_s=1.5, chunks=3, repeats=3, warm_up=1)
+    assert result.end_to_end_fps == pytest.approx(33 / 5)
+    assert result.denoise_fps == pytest.approx(33 / (0.6 * 7.7))
+    assert result.first_frame_ms == pytest.approx(700)
+    assert result.chunk_p50_ms == pytest.approx(3500)
+    assert 5900 < result.chunk_p99_ms <= 6000
 
 
 def test_no_figure_for_denoising_that_overlaps(random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

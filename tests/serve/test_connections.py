@@ -16,7 +16,7 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from pyrf.serve.connections import RESERVE, Connections, connection_limit
+from pyrf.serve.connections import RESERVE, Connection, Connections, connection_limit
 from pyrf.serve.listener import Listener
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.settings import ServeSettings
@@ -195,6 +195,25 @@ def test_a_viewer_that_reads_slowly_is_not_dropped(serve: Serve) -> None:
             threading.Event().wait(0.05)
     server.delete(created)
     assert cut(server, "send") == 0
+
+
+def test_who_reads_a_little_and_then_no_more_has_stalled() -> None:
+    """What was taken long ago does not count: each span of the limit is looked at by itself."""
+    connection, left = Connection("203.0.113.1", is_reserved=False), 100_000
+    connection.unsent = lambda: left
+    connection.stall()
+    now = connection._stalled[0]  # type: ignore[index]
+    assert not connection.has_stalled(now + 19, 20.0)
+    left -= 40_000
+    assert not connection.has_stalled(now + 20, 20.0)
+    left -= 20_400  # not quite 1,024 bytes per second
+    assert not connection.has_stalled(now + 39, 20.0)
+    assert connection.has_stalled(now + 40, 20.0)
+    left -= 20_600
+    assert not connection.has_stalled(now + 60, 20.0)
+    assert connection.has_stalled(now + 80, 20.0)
+    connection.flow()
+    assert not connection.has_stalled(now + 1000, 20.0)
 
 
 def test_a_clip_that_nobody_reads_ends(serve: Serve) -> None:

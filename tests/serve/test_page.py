@@ -126,6 +126,19 @@ def test_a_lost_connection_resumes_the_same_stream(
     assert v.frame > seen
     shows(v, "red", "circle")
     v.await_state("live")
+    # An hour later it is lost anew: how long it was gone counts from here.
+    v.page.evaluate(
+        "() => { const now = performance.now.bind(performance); performance.now = () => now() + 3.6e6; }"
+    )
+    seen = v.frame
+    cable.unplug()
+    v.await_state("lost", "ended")
+    assert v.page.get_attribute("body", "data-state") == "lost"
+    cable.plug()
+    v.await_state("resumed")
+    assert v.session == before
+    assert v.frame > seen
+    v.await_state("live")
     v.page.reload()
     v.await_state("resumed")
     assert v.session == before

@@ -54,6 +54,20 @@ def test_a_stream_ends_with_an_error(pipe: StreamingPipeline, value: float) -> N
     assert next(stream, None) is None
 
 
+def test_one_latent_is_enough(pipe: StreamingPipeline) -> None:
+    """Though all others are good, and none of them is computed from it before the next chunk."""
+    stream = pipe.stream(PROMPT)
+    next(stream)
+    with stream.computing() as state:
+        assert state is not None
+        made = state.next_latents()
+        made[0, -1, -1, -1, -1] = float("nan")
+        state.next_latents = lambda: made  # type: ignore[method-assign]
+    with pytest.raises(NotFiniteError, match="chunk 1 of the stream is infinite or not a number"):
+        next(stream)
+    assert stream.closed
+
+
 def test_an_async_stream_ends_with_an_error(pipe: StreamingPipeline) -> None:
     async def watch() -> None:
         async with pipe.stream(PROMPT) as stream:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyrf.moments import format_time
 from pyrf.pipeline import StreamingPipeline
 from pyrf.streaming.prompts import Prompt
 from pyrf.streaming.timeline import place, switches_of
@@ -21,6 +22,17 @@ def test_times_and_chunks_are_the_same_timeline(pipe: StreamingPipeline) -> None
     for timeline in ({"0.5625": BLUE, "2.0625": RED}, {"0:02.0625": RED, ".1": BLUE}):
         assert np.array_equal(pipe(RED, num_frames=45, timeline=timeline).frames, by_chunk.frames)
     assert by_chunk.metadata["timeline"] == {"0:00.5625": BLUE, "0:02.0625": RED}
+
+
+@pytest.mark.parametrize("fps", [12.5, 23.976, 24000 / 1001, 25.0, 30.0])
+def test_a_time_at_which_a_chunk_starts_is_that_chunk(
+    pipe: StreamingPipeline, monkeypatch: pytest.MonkeyPatch, fps: float
+) -> None:
+    """Also where seconds times rate is a little more than a whole number of frames, by rounding."""
+    monkeypatch.setattr(pipe.codec, "fps", fps)
+    for chunk in range(1, 200):
+        seconds = format_time(pipe.model.start_of_chunk(chunk) / fps)
+        assert place(pipe.model, switches_of({seconds: RED}), continues=False) == {chunk: RED}
 
 
 @settings(deadline=None)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import pyrf
+from pyrf.bundle import load_bundle
 from pyrf.config import StreamConfig
 from pyrf.pipeline import StreamingPipeline
 from tests.support.random_bundle import HEIGHT, WIDTH, save_random_bundle
@@ -141,6 +142,19 @@ def test_bfloat16_runs(random_bundle: Path, pipe: StreamingPipeline) -> None:
     latents = low.codec.encode(clip)  # errors here would grow along the stream
     assert latents.dtype == torch.float32
     assert torch.equal(latents, pipe.codec.encode(clip))
+
+
+def test_the_text_encoder_of_a_float16_model_is_in_bfloat16(
+    random_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wan's activations of text leave the range of float16."""
+    given: dict[str, torch.dtype] = {}
+    monkeypatch.setattr("pyrf.pipeline.load_backend", lambda *_, **options: given.update(options))
+    bundle = load_bundle(str(random_bundle))
+    pipe = StreamingPipeline(bundle, backend="tensorrt", dtype=torch.float16, device=torch.device("cpu"))
+    assert given["dtype"] == torch.float16
+    assert pipe.text_encoder.network.token_embedding.weight.dtype == torch.bfloat16
+    assert next(pipe.codec.network.decoder.parameters()).dtype == torch.float16  # type: ignore[attr-defined]
 
 
 def test_bundle_with_its_own_geometry(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,12 @@ def settings(**changes: Any) -> TrainSettings:
     values: dict[str, Any] = {"steps": 4, "batch": 2, "lr": 0.02, "adam_lr": 0.02, "warmup": 0, "decay": 0.0}
     values |= {"compile": False, "checkpoint_minutes": 0, "eval_minutes": 60, "log_steps": 1, "keep": 10}
     return TrainSettings(**(values | changes))
+
+
+def draw_of(step: int) -> Draw:
+    """The draw of a step in a run of one sample per step."""
+    generator = torch.Generator().manual_seed(step)
+    return Draw(step, range(step, step + 1), generator, random.Random(step), random.Random(step))
 
 
 def die(draw: Draw, step: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
-from pyrf.video.encoded import Mp4Writer
+from pyrf.video.encoded import LIVE_MP4, Encoder, Mp4Writer
 from pyrf.video.files import Video, check_output, open_writer
 from pyrf.video.pictures import SheetWriter
 from pyrf.video.writer import Frames
@@ -45,6 +45,29 @@ def test_mp4_is_h264_yuv420p_at_its_rate(tmp_path: Path, frames: Frames) -> None
     back = decode(path)
     assert back.shape == frames.shape
     assert np.abs(back.astype(int) - frames).mean() < 4
+
+
+@pytest.mark.parametrize("fps", [7.5, 12.5, 23.976, 24000 / 1001, 29.97, 30000 / 1001, 47.952])
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "live.mp4"])
+def test_a_frame_rate_need_not_be_whole(tmp_path: Path, name: str, fps: float) -> None:
+    """Each frame comes when it is due, also after some seconds: a rounded rate is two frames off by then."""
+    path, frames = tmp_path / name, np.zeros((150, 16, 16, 3), np.uint8)
+    frames[:] = np.arange(20, 170, dtype=np.uint8)[:, None, None, None]
+    if name == "live.mp4":
+        with path.open("wb") as file:
+            encoder = Encoder(file, LIVE_MP4, height=16, width=16, fps=fps)
+            for frame in frames:
+                encoder.append(frame)
+            encoder.finish()
+    else:
+        Video(frames, fps).save(path)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        if path.suffix == ".mp4":
+            assert float(stream.average_rate or 0) == pytest.approx(fps, rel=1e-6)
+        times = [frame.time for frame in container.decode(stream)]
+    ticks = 0.01 if name == "a.gif" else 1e-4  # a GIF counts in hundredths of a second
+    assert times == pytest.approx([i / fps for i in range(150)], abs=ticks)
 
 
 def test_gif_loops_and_keeps_the_pictures(tmp_path: Path, frames: Frames) -> None:

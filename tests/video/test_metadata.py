@@ -49,6 +49,18 @@ def test_any_prompt_is_read_back(tmp_path_factory: pytest.TempPathFactory, promp
         assert read(folder / name) == made
 
 
+@pytest.mark.parametrize("length", [254, 255, 256, 510, 511, 2000])
+def test_a_prompt_longer_than_a_block_is_read_back(tmp_path: Path, length: int) -> None:
+    """A GIF's comment has blocks of 255 bytes."""
+    made = {"prompt": ""}
+    letters = (chr(ord("a") + i % 26) for i in range(length - len(json.dumps(made))))
+    made["prompt"] = "".join(letters)
+    assert len(json.dumps(made)) == length
+    for name in ("a.mp4", "a.gif", "a.png"):
+        Video(ramp()[:1], 16, made).save(tmp_path / name)
+        assert read(tmp_path / name) == made
+
+
 def test_what_a_file_cannot_say_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="metadata must have JSON values: Object of type set"):
         open_writer(tmp_path / "a.mp4", 16, metadata={"prompt": {1}})

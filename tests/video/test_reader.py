@@ -51,6 +51,13 @@ def test_read_video_resamples_and_keeps_the_end(tmp_path: Path, frames: Frames, 
     assert np.array_equal(read_frames(path, height=32, width=48, fps=16, limit=5), same[-5:])
 
 
+@pytest.mark.parametrize(("fps", "count"), [(7.5, 375), (12.5, 625), (23.976, 1198), (29.97, 1497)])
+def test_read_video_resamples_to_a_rate_that_is_not_whole(tmp_path: Path, fps: float, count: int) -> None:
+    """799 frames at 16 per second last 49.9375 s."""
+    path = Video(np.zeros((799, 16, 16, 3), np.uint8), 16).save(tmp_path / "a.mp4")
+    assert len(read_frames(path, height=16, width=16, fps=fps)) == count
+
+
 def remux(source: Path, target: Path, container_format: str, shift: int = 0) -> Path:
     """Put a video's stream into another container, later by `shift` seconds."""
     with av.open(str(source)) as old, av.open(str(target), "w", format=container_format) as new:

@@ -230,6 +230,18 @@ def test_a_gif_without_times_is_shown_as_browsers_do(tmp_path: Path) -> None:
     assert len(read_frames(tmp_path / "a.gif", height=H, width=W, fps=10)) == 3
 
 
+@pytest.mark.parametrize(("milliseconds", "shown_ms"), [(10, 100), (20, 20), (30, 30)])
+def test_a_gif_may_show_fifty_frames_per_second_and_no_more(
+    tmp_path: Path, milliseconds: int, shown_ms: int
+) -> None:
+    """Browsers take two hundredths of a second as they are, and show less as ten."""
+    pictures = [Image.new("RGB", (W, H), (8 * i, 0, 0)) for i in range(30)]
+    pictures[0].save(
+        tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0
+    )
+    assert len(read_frames(tmp_path / "a.gif", height=H, width=W, fps=50)) == 30 * shown_ms // 20
+
+
 def test_pages_of_a_document_are_no_video(tmp_path: Path) -> None:
     pages = [Image.new("RGB", (W, H), colour) for colour in ("#ff0000", "#00ff00")]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])

@@ -47,6 +47,40 @@ def test_recache_under_the_same_prompt_keeps_what_only_saw_the_window():
     torch.testing.assert_close(list(rollout.cache.keys), before, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("window_frames", [9, 15])
+def test_recache_writes_what_the_new_prompt_would_have_written(window_frames):
+    """The clean calls of the same latents, in their order, with the prompt changed behind the sink.
+
+    The keys of the third layer are the first that see what the prompt made of an older chunk.
+    """
+    model = network(replace(CONFIG, num_layers=3), dtype=torch.float32)[0]
+    stream, other = StreamConfig(window_frames=window_frames), prompts(seed=1, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    latents = [torch.randn(1, *SHAPE, generator=generator) for _ in range(stream.slots)]
+    recached, expected = (
+        TorchRollout(model, stream, 1, SIZE, prompts(dtype=torch.float32)) for _ in range(2)
+    )
+    for i, clean in enumerate(latents):
+        if i == 1:
+            expected.set_prompt(other)
+        for rollout in (recached, expected):
+            rollout.begin_chunk()
+            rollout.clean(clean)
+    recached.set_prompt(other, recache=True)
+    for name in ("keys", "values"):
+        found, wanted = (list(getattr(rollout.cache, name)) for rollout in (recached, expected))
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def test_recache_uses_the_latents_of_a_chunk_that_was_made_again():
+    """Once, and not those of the chunk that it replaces."""
+    rollout, made = loop(3)
+    made.redo_chunk()
+    before = [x.clone() for x in rollout.cache.keys]
+    rollout.set_prompt(prompts(dtype=torch.float32), recache=True)
+    torch.testing.assert_close(list(rollout.cache.keys), before, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("chunks", [0, 1])
 def test_recache_with_an_empty_ring_is_a_prompt_change(chunks):
     rollout, made = loop(chunks)

@@ -106,6 +106,8 @@ def test_a_file_is_valid_and_names_what_the_manifest_says(golden_export, name):
     spec = load_manifest(golden_export).graphs[name]
     assert [x.name for x in model.graph.input] == [x.name for x in spec.inputs]
     assert [x.name for x in model.graph.output] == [x.name for x in spec.outputs]
+    layers = range(golden.configs()[0].num_layers if name in ("denoise", "clean") else 0)
+    assert spec.aliases == {f"{x}_out.{i}": f"{x}.{i}" for x in ("keys", "values") for i in layers}
     for output, source in spec.aliases.items():
         shapes = {x.name: (x.shape, x.dtype) for x in (*spec.inputs, *spec.outputs)}
         assert shapes[output] == shapes[source]

@@ -1,5 +1,6 @@
 """The engine cache: what it accepts, what it refuses, and that it never holds half a file."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -96,6 +97,13 @@ def test_only_other_weights_make_a_relative_to_refit(cache):
     assert cache.relative(newer) == ENGINE
     cache.path(KEY).write_bytes(b"junk")
     assert cache.relative(newer) is None
+
+
+def test_the_newest_relative_is_refitted(cache):
+    for age, weights in enumerate(("56" * 32, "12" * 32, "34" * 32)):
+        path = cache.store(replace(KEY, weights=weights), weights.encode())
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert cache.relative(KEY) == ("56" * 32).encode()
 
 
 def test_a_failed_write_leaves_the_old_engine_and_no_litter(cache, monkeypatch):

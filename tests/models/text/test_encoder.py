@@ -129,6 +129,7 @@ def test_a_long_prompt_is_cut_with_a_warning(caplog: pytest.LogCaptureFixture) -
         ("  a \n\t red   circle ", "a red circle"),
         ("caf\u00c3\u00a9", "caf\u00e9"),
         ("salt &amp;amp; pepper", "salt & pepper"),
+        ("1 < 2 &amp;amp; 3", "1 < 2 & 3"),  # where ftfy sees a tag, it leaves entities to the two passes
         ("\u00a0", ""),
     ],
 )

@@ -49,3 +49,26 @@ def test_memory_is_bounded() -> None:
     now = 10.0
     limit.wait_for("later")
     assert len(limit._full_at) == 1
+
+
+def test_who_is_always_busy_keeps_nobody_else_in_memory() -> None:
+    """Buckets that are full again go, though the oldest key still uses its own."""
+    now = 0.0
+    limit = RateLimit(1.0, 5, clock=lambda: now)
+    for i in range(200):
+        now = float(i)
+        assert limit.wait_for("busy") == 0
+        assert limit.wait_for(str(i)) == 0
+    assert len(limit._full_at) <= 3
+
+
+def test_who_is_busy_is_not_forgotten_for_newcomers() -> None:
+    """Of too many keys those idle the longest go, so that a flood of others resets nobody's limit."""
+    now = 0.0
+    limit = RateLimit(0.001, 2, clock=lambda: now)
+    limit.wait_for("busy")
+    for i in range(RateLimit.MAX_KEYS - 1):
+        limit.wait_for(str(i))
+    assert limit.wait_for("busy") == 0
+    limit.wait_for("newcomer")
+    assert limit.wait_for("busy") > 0

@@ -2,6 +2,8 @@
 
 import math
 import random
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,10 @@ import torch
 from torch import Tensor
 
 from pyrf.config import StreamConfig
+from pyrf.models.dit.rollout import ModelRollout
+from pyrf.training.runner import processes
 from pyrf.training.runner.stage import Draw
+from pyrf.training.runner.trainer import Training
 from pyrf.training.scratch.latents import LatentScenes
 from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
 from pyrf.training.stages.dmd import DmdSettings, DmdStage
@@ -17,6 +22,7 @@ from pyrf.training.stages.reward import Reward
 from pyrf.worlds.shapes.captions import vocabulary
 from pyrf.worlds.shapes.world import ShapesWorld
 from tests.support import networks
+from tests.support.line_stage import settings
 
 BATCH = 3
 SIZES = NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2)
@@ -69,6 +75,38 @@ def test_a_step_trains_the_student_or_the_critic() -> None:
         student, critic, _ = gradient(stage(), step)
         assert student.abs().max() == 0
         assert critic.abs().max() > 0
+
+
+def test_micro_batches_of_a_step_have_one_length_and_one_exit_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In all processes, and another one in other steps: else some wait for those that go further."""
+    exits: list[int] = []
+
+    def next_chunk(rollout: ModelRollout, draw: Callable[[], Tensor], exit_step: int) -> Tensor:
+        exits.append(exit_step)
+        return draw()
+
+    monkeypatch.setattr(ModelRollout, "next_chunk", next_chunk)
+    monkeypatch.setattr(processes, "world_size", lambda: 2)
+    trained = stage()
+    training = Training(trained, settings(batch=BATCH, global_batch=4 * BATCH), tmp_path)
+    seen: list[list[int]] = []
+    for step in range(24):
+        training.progress.step = step
+        rolled = []
+        for rank in range(2):
+            monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+            for micro in range(training.accumulate):
+                draw = training._draw(micro)
+                trained.rollout(trained.module.student, SCENES.captions(draw), draw)
+                rolled.append(exits.copy())
+                exits.clear()
+        assert len(set(rolled[0])) == 1
+        assert rolled == [rolled[0]] * 4
+        seen.append(rolled[0])
+    assert {steps[0] for steps in seen} == {0, 1, 2, 3}
+    assert {len(steps) for steps in seen} == {3, 4}  # from the window to `chunks`
 
 
 def test_a_reward_of_zero_is_dmd_and_an_equal_one_scales_it() -> None:
