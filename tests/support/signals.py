@@ -6,6 +6,6 @@ import signal
 
 
 def hear_signals() -> None:
-    """For `preexec_fn`: a background job of a script ignores Ctrl-C, one below nohup SIGHUP, and so do children."""
+    """For `preexec_fn`: jobs of a script ignore Ctrl-C, those below nohup SIGHUP; children do so too."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
