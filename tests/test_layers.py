@@ -12,10 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = (
     ("partial", "printing"),
-    (
-        *("checks", "dtypes", "extras", "files", "forks", "lazy", "machine", "moments", "settings", "stops"),
-        "telemetry",
-    ),
+    ("checks", "dtypes", "extras", "files", "forks", "lazy", "machine"),
+    ("moments", "settings", "stops", "telemetry"),
     ("config", "threads"),
     ("protocol",),
     ("kernels",),

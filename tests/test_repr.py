@@ -34,6 +34,7 @@ def objects(bundle: Path, folder: Path) -> Iterator[tuple[str, object]]:
     yield "ModelConfig", pipe.model_config
     yield "StreamConfig", pipe.stream_config
     yield "Bundle", load_bundle(str(bundle))
+    yield "Card", load_bundle("tiny").card
     yield "", pipe.model
     yield "", ServeSettings(token=SECRET, ice_servers=(f"turn:me:{SECRET}@turn.example",))
     for name in ("x.mp4", "x.gif", "x.png", "x/"):

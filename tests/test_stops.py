@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.signals import hear_signals
+
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 BEGIN = """
 import os, signal, sys, time
@@ -23,8 +25,9 @@ def hear(): os.kill(os.getpid(), NUMBER)
 
 def run(number: int, code: str, folder: Path = Path(), before: str = "") -> tuple[int, list[str], str]:
     program = before + BEGIN.replace("NUMBER", str(int(number))) + "\n" + code
+    command = [sys.executable, "-c", program]
     result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, cwd=folder
+        command, capture_output=True, text=True, timeout=120, cwd=folder, preexec_fn=hear_signals
     )
     return result.returncode, result.stdout.split(), result.stderr
 

@@ -41,6 +41,10 @@ class Card:
             for side in size:
                 check_whole("each side of sizes", side)
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{height} x {width}" for height, width in self.sizes) or "any size"
+        return f"<Card: {len(self.vocabulary)} words, {len(self.unlearned)} not learned, frames of {sizes}>"
+
     def of_another_student(self) -> Card:
         """What is still true with other weights: the words that the tokenizer has."""
         return Card(vocabulary=(*self.vocabulary, *self.unlearned))

@@ -171,6 +171,7 @@ ERROR_CODES = frozenset(
         "loading",
         "method_not_allowed",
         "no_session",
+        "not_finite",
         "not_found",
         "preparing",
         "quota",

@@ -68,7 +68,6 @@ def create_app(
         lifespan=lifespan,
     )
     app.__class__ = type("StreamingApp", (CleanAddresses, type(app)), {})
-    app.state.metrics = counted
     add_error_handlers(app, counted)
     app.include_router(routes.router, responses=EVERYWHERE)
     app.include_router(routes.operations, responses=EVERYWHERE)

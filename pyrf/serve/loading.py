@@ -72,7 +72,6 @@ class LoadingApp:
     def _waiting_room(self, settings: ServeSettings, metrics: Metrics) -> FastAPI:
         """What answers as long as there is no app."""
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-        app.state.metrics = metrics
         add_error_handlers(app, metrics)
 
         @app.api_route("/health/live", methods=["GET", "HEAD"])

@@ -15,7 +15,8 @@ from pyrf.serve.settings import ServeSettings
 
 
 def put_before(app: FastAPI, settings: ServeSettings, metrics: Metrics) -> None:
-    """Guard an app, and tell it where its requests come from."""
+    """Guard an app, and tell it where its requests come from; its server reads both from `app.state`."""
+    app.state.settings, app.state.metrics = settings, metrics
     app.add_middleware(Faults)
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     if settings.origins:

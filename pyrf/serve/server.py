@@ -64,7 +64,6 @@ class Server(uvicorn.Server):
 
     Args:
         app: from `create_app`, or one that is still loading.
-        settings: the app's.
         tls: from `tls_context`, for HTTPS.
         started: called once connections are taken.
     """
@@ -72,12 +71,12 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         app: FastAPI | LoadingApp,
-        settings: ServeSettings,
         *,
         log_config: dict[str, Any] | None = None,
         tls: ssl.SSLContext | None = None,
         started: Callable[[], None] = lambda: None,
     ) -> None:
+        settings: ServeSettings = app.state.settings
         super().__init__(
             uvicorn.Config(
                 app,
@@ -160,11 +159,15 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The signals to end drain; unlike uvicorn's own this does not raise them again afterwards."""
+        """The signals to end drain; unlike uvicorn's own this does not raise them again afterwards.
+
+        What the parent ignores stays ignored, as SIGHUP under nohup.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in END_SIGNALS}
+        heard = [number for number in END_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self.handle_exit) for number in heard}
         try:
             yield
         finally:
@@ -222,7 +225,7 @@ def run(
         app = LoadingApp(
             make, settings, metrics, on_loaded=started, on_failed=lambda error: server.fail(error)
         )
-        server = Server(app, settings, log_config=log_config, tls=tls)
+        server = Server(app, log_config=log_config, tls=tls)
         await server.serve([sock])
         server.disarm()
         if server.failure is not None:

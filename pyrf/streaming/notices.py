@@ -68,6 +68,7 @@ def prompt_notices(card: Card, text: TextEncoder, prompt: str) -> list[str]:
         return ["the model reads no word of this prompt; describe what to show in words that it knows"]
     unlearned = set(card.unlearned)
     found = unknown_words(card, text, prompt)
+    found.pop("an", None)  # it stands before a word that is told of, and says nothing more
     notices = []
     for what, words in (
         ("does not know", [word for word in found if word not in unlearned]),

@@ -90,7 +90,9 @@ class FrameWriter(ABC):
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} to {self.name}: {counted(self.num_frames, 'frame')} at {self.fps:g} fps>"
+        return (
+            f"<{type(self).__name__} to {self.name}: {counted(self.num_frames, 'frame')} at {self.fps:g} fps>"
+        )
 
     def write(self, frames: Frames) -> None:
         """Append frames, uint8 [T, H, W, 3], all of one size.

@@ -64,7 +64,7 @@ def test_figures_agree_with_each_other(random_bundle: Path) -> None:
     assert result.method.network_calls_per_chunk == 5
     assert (result.method.frame_size, result.method.window_frames) == ("32 x 48", 9)
     lines = bench.table(result)
-    assert "warm-up 1 chunks, then 3 streams of 4 chunks" in lines
+    assert "warm-up 1 chunk, then 3 streams of 4 chunks" in lines
     assert "CUDA" not in lines
     with_device = bench.table(replace(result, peak_cuda_mib=512.0))
     assert with_device.splitlines()[-1].split() == ["peak", "CUDA", "512", "MiB"]

@@ -64,6 +64,16 @@ def test_a_chunk_that_takes_an_hour_does_not_hold_the_end_up(random_bundle: Path
     assert {"draining", "session ended"} <= events
 
 
+def test_sighup_below_nohup_changes_nothing(random_bundle: Path) -> None:
+    ignoring = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    with serving("--model", str(random_bundle), prelude=ignoring) as (process, url):
+        process.send_signal(signal.SIGHUP)
+        assert httpx.get(f"{url}/health/ready", timeout=TIMEOUT).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0
+
+
 def test_a_second_signal_ends_at_once(random_bundle: Path) -> None:
     options = ["--model", str(random_bundle), "--drain-seconds", "3600"]
     with serving(*options, prelude=ENDLESS_CHUNKS) as (process, url):

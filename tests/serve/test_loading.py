@@ -60,7 +60,7 @@ class Slow:
                 on_loaded=self.loaded.set,
                 on_failed=lambda error: self.server.fail(error),
             )
-            self.server = Server(app, self._settings)
+            self.server = Server(app)
             await self.server.serve([self._socket])
 
         asyncio.run(main())

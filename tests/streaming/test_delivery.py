@@ -192,11 +192,15 @@ def interrupting(entered: threading.Event) -> threading.Thread:
 def interrupted(stream: Stream) -> None:
     """Ask in the main thread, and be interrupted."""
     gate = Gate(stream)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs of a script ignore it
     thread = interrupting(gate.entered)
-    with pytest.raises(KeyboardInterrupt):
-        next(stream)
-    gate.open()
-    thread.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(stream)
+    finally:
+        gate.open()
+        thread.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_loses_no_chunk(pipe: StreamingPipeline, undisturbed: list[Chunk]) -> None:

@@ -73,7 +73,7 @@ class Running:
     def _run(self) -> None:
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
-            self._server = Server(self.app, self.settings, tls=self._tls, started=self._ready.set)
+            self._server = Server(self.app, tls=self._tls, started=self._ready.set)
             await self._server.serve([self._socket])
 
         asyncio.run(main())

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.support.signals import hear_signals
+
 MAIN = "from pyrf.cli import main; main()"
 
 
@@ -35,7 +37,10 @@ def starting(
 ) -> Iterator[subprocess.Popen[str]]:
     """The same, but not ready yet."""
     command = [sys.executable, "-c", f"{prelude}\n{MAIN}", "serve", "--port", str(port), "--threads", "1"]
-    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [*command, *options], stdout=pipe, stderr=stderr, text=True, preexec_fn=hear_signals
+    ) as process:
         try:
             yield process
         finally:

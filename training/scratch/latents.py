@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,7 +19,7 @@ from pyrf.evaluation.streams import Student
 from pyrf.files import whole_file
 from pyrf.loop.inference import inference
 from pyrf.models.codecs.codec import Codec
-from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV
+from pyrf.models.codecs.taehv import FRAMES_PER_LATENT
 from pyrf.training.runner import processes
 from pyrf.training.runner.origin import KEY, fingerprint, origin_of
 from pyrf.training.runner.stage import Draw
@@ -87,8 +87,14 @@ class LatentScenes:
         return {**scores, **{f"videos/{text}": video for text, video in videos[:2]}}
 
 
+class Encoder(Protocol):
+    """What encodes a video [B, 4F, 3, H, W] in 0..1 to latents [B, F, C, h, w]."""
+
+    def encode(self, video: Tensor, /) -> Tensor: ...
+
+
 @inference()
-def encode_scenes(codec: TAEHV, world: World, count: int, first_seed: int, path: Path) -> LatentScenes:
+def encode_scenes(codec: Encoder, world: World, count: int, first_seed: int, path: Path) -> LatentScenes:
     """Encode `count` scenes, a multiple of 10, by shards of 250.
 
     Shards that are in `path` are read back; those of another codec, world or size are made again.

@@ -23,6 +23,7 @@ from pyrf.training.scratch.codec_files import load_codec
 from pyrf.training.scratch.latents import encode_scenes
 from pyrf.training.scratch.teacher import TeacherSettings, TeacherStage
 from pyrf.training.valley.clips import FIRST_SEED
+from pyrf.training.valley.codec import linear_codec
 from pyrf.training.valley.networks import load, new_network
 from pyrf.video.strips import contact_sheet
 from pyrf.worlds.valley.detector import detect
@@ -75,9 +76,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
     def build() -> ChunkStage:
+        world = Valley()
+        linear = linear_codec(world, arguments.codec)
+        scenes = encode_scenes(linear, world, arguments.scenes, FIRST_SEED, arguments.codec / "latents")
         codec = load_codec(arguments.codec).eval().requires_grad_(False)
         codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        scenes = encode_scenes(codec, Valley(), arguments.scenes, FIRST_SEED, arguments.codec / "latents")
         network = new_network() if arguments.start is None else load(arguments.start)
         settings = TeacherSettings(frames=arguments.frames, shift=2.0, eval_prompts=48)
         return ChunkStage(settings, network, scenes, TAEHVCodec(codec), arguments.batch)

@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pyrf.files import whole_file
 from pyrf.loop.noise import gauss, uniform
 from pyrf.models.codecs.codec import to_uint8
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, TAEHVConfig
@@ -26,7 +24,7 @@ from pyrf.training.runner.trainer import train
 from pyrf.training.scratch.clips import edges
 from pyrf.training.scratch.codec_files import save_codec
 from pyrf.training.valley.clips import FIRST_SEED, HELD_OUT_SEED, balloon_mask, clip
-from pyrf.training.valley.linear import DEVIATION, PATCH, fit, write
+from pyrf.training.valley.linear import PATCH, LinearCodec, load_or_fit, write
 from pyrf.video.strips import contact_sheet
 from pyrf.worlds.valley.attributes import NAMES
 from pyrf.worlds.valley.detector import detect
@@ -35,12 +33,14 @@ from pyrf.worlds.world import Frames
 
 CONFIG = TAEHVConfig(
     latent_channels=24,
-    encoder_width=112,
-    decoder_widths=(128, 128, 112, 144),
+    encoder_width=128,
+    decoder_widths=(128, 128, 128, 144),
     blocks=2,
     patch_size=PATCH,
     upscale=(False, False, False),
 )
+LINEAR_CLIPS = 300
+"""That the linear codec is fitted to."""
 FRAMES = 12
 CROP = (128, 160)
 """Rows and columns of the windows that are trained on."""
@@ -52,25 +52,18 @@ SEAM_WEIGHT = 0.5
 
 
 class CodecStage(Stage[TAEHV]):
-    """`start` holds the weights to go on from.
+    """The decoder learns; the encoder stays linear, so latents keep their meaning for the other stages."""
 
-    Args:
-        freeze_encoder: sharpen the decoder only, so that latents keep their meaning.
-    """
-
-    def __init__(
-        self, world: Valley, batch: int, start: dict[str, Tensor], *, freeze_encoder: bool = False
-    ) -> None:
-        self.world, self.batch = world, batch
+    def __init__(self, world: Valley, batch: int, linear: LinearCodec) -> None:
+        self.world, self.batch, self.linear = world, batch, linear
         self.module: TAEHV = TAEHV(CONFIG).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.module.load_state_dict(start)
-        self.module.encoder.requires_grad_(not freeze_encoder)
+        write(linear, self.module)
+        self.module.encoder.requires_grad_(False)
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
         parts = [self._window(draw.rng) for _ in range(self.batch)]
         video, weight = (torch.stack(tensors) for tensors in zip(*parts))
-        latents = self.module.encode(video)
-        penalty = _spread(latents)
+        latents = self.linear.encode(video)
         # half of the steps decode from the middle, with no memory, as a stream's first chunk does
         skip = draw.step % 2
         latents, kept = latents[:, skip:], slice(FRAMES_PER_LATENT * skip, None)
@@ -78,10 +71,10 @@ class CodecStage(Stage[TAEHV]):
         noise = gauss(latents.shape, draw.generator)
         error = self.module.decode(latents + level * noise) - video[:, kept]
         weight = weight[:, kept]
-        loss = (weight * (error.abs() + 8 * error.square())).mean() + 0.02 * penalty
+        loss = (weight * (error.abs() + 8 * error.square())).mean()
         loss = loss + SEAM_WEIGHT * _steps_at_borders(error * (weight > 0))
         mean_square = (error.detach().square() * (weight > 0)).sum() / (weight > 0).sum() / 3
-        return loss, {"penalty": float(penalty.detach()), "psnr": -10 * float(torch.log10(mean_square))}
+        return loss, {"psnr": -10 * float(torch.log10(mean_square))}
 
     def _window(self, rng: random.Random) -> tuple[Tensor, Tensor]:
         """A window of a new clip, [FRAMES, 3, *CROP] in 0..1, and the weight of its pixels.
@@ -123,12 +116,6 @@ class CodecStage(Stage[TAEHV]):
         save_codec(self.module, folder)
 
 
-def _spread(latents: Tensor) -> Tensor:
-    """A penalty on channels whose mean leaves 0, or whose deviation exceeds the start's."""
-    channels = latents.movedim(2, 0).flatten(1)
-    return channels.mean(1).square().mean() + (channels.std(1) - 1.6 * DEVIATION).relu().square().mean()
-
-
 @torch.no_grad()
 def score(
     network: TAEHV, world: Valley, clips: int, frames: int
@@ -167,16 +154,9 @@ def _seams(error: Tensor) -> Tensor:
     return across / step.mean()
 
 
-def starting_weights(world: Valley, folder: Path, clips: int) -> dict[str, Tensor]:
-    """The linear codec as a network's weights, made once and kept in `folder`."""
-    file = folder / "linear.safetensors"
-    if not file.exists():
-        network = TAEHV(CONFIG)
-        write(fit(world, clips, FIRST_SEED, CONFIG.latent_channels), network)
-        folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(file) as temporary:
-            save_file(dict(network.state_dict()), temporary)
-    return load_file(file)
+def linear_codec(world: Valley, folder: Path) -> LinearCodec:
+    """The codec that this stage starts from, made once and kept in its folder."""
+    return load_or_fit(world, LINEAR_CLIPS, FIRST_SEED, CONFIG.latent_channels, folder / "linear.safetensors")
 
 
 def main() -> None:
@@ -185,26 +165,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1.5e-4, help="of AdamW")
-    parser.add_argument("--encoder-scale", type=float, default=0.4, help="factor on the encoder's rate")
-    parser.add_argument("--linear-clips", type=int, default=400, help="that the linear codec is fitted to")
-    parser.add_argument("--start", type=Path, help="weights to start from in place of the linear codec")
-    parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder only")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    world, folder = Valley(), arguments.out
-
-    def build() -> CodecStage:
-        if arguments.start is not None:
-            start = load_file(arguments.start)
-        else:
-            start = starting_weights(world, folder, arguments.linear_clips)
-        return CodecStage(world, arguments.batch, start, freeze_encoder=arguments.freeze_encoder)
-
+    world = Valley()
+    linear = linear_codec(world, arguments.out)
     settings = TrainSettings(
         steps=arguments.steps,
         batch=arguments.batch,
         adam_lr=arguments.lr,
-        lr_scale={} if arguments.freeze_encoder else {"encoder": arguments.encoder_scale},
         betas=(0.9, 0.99),
         decay=0.5,
         ema=0.99,
@@ -212,7 +180,7 @@ def main() -> None:
         log_steps=25,
         eval_minutes=15,
     )
-    train(build, settings, folder)
+    train(lambda: CodecStage(world, arguments.batch, linear), settings, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,155 +1,182 @@
-"""A linear codec, from which the valley's codec starts: PCA of blocks, then twice of pairs in time.
+"""A linear codec, from which the valley's codec starts.
 
-The three bases are written into a TAEHV whose patch is the block. Each coefficient lives in two channels,
-one with either sign, so that it passes every ReLU; memory blocks start near the identity.
+Latents are a PCA of blocks of 16 x 16 pixels and 4 frames. The decoder sees a cell's neighbours too: it is
+the ridge regression of pixels on latents of 3 x 3 cells, so that neighbouring blocks meet.
+
+Both are written into a TAEHV whose patch is the block. A value lives in two channels, one with either sign,
+so that it passes every ReLU. The encoder stays so; in the decoder memory blocks start near the identity.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pyrf.files import whole_file
 from pyrf.loop.noise import gauss
-from pyrf.models.codecs.taehv import TAEHV, Grow, MemoryBlock, TemporalPool
+from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, Clamp, Grow, MemoryBlock, TemporalPool
 from pyrf.training.scratch.clips import edges
 from pyrf.training.valley.clips import balloon_mask, clip
 from pyrf.worlds.valley.world import Valley
 
 PATCH = 16
-KEPT = 48
-"""Coefficients of a block, of a pair, and of a pair of pairs."""
+KEPT = 64
+"""Coefficients of a block of one frame, and features of every stage."""
 FRAMES = 12
 DEVIATION = 0.6
-"""Of latents at the start; larger ones are cut by the network's soft limit of 3."""
+"""Of latents; larger ones are cut by the network's soft limit of 3."""
 
 
-@dataclass(frozen=True)
-class LinearCodec:
-    """Bases with orthonormal rows.
+class LinearCodec(nn.Module):
+    """C latents a cell.
 
     Attributes:
         mean: [768] of a block.
-        space: [KEPT, 768]; pair: [KEPT, 2 KEPT]; pairs: [KEPT, 2 KEPT].
-        mix: [latents, KEPT] from the last coefficients to latents.
-        unmix: [KEPT, latents], its inverse on the strongest coefficients.
+        space: [KEPT, 768], orthonormal rows: from a block to its coefficients.
+        code: [C, 4 KEPT] from the coefficients of four frames to latents.
+        paint: [4 KEPT, 9 C] from the latents of 3 x 3 cells, as `unfold` orders them, to coefficients.
     """
 
     mean: Tensor
     space: Tensor
-    pair: Tensor
-    pairs: Tensor
-    mix: Tensor
-    unmix: Tensor
+    code: Tensor
+    paint: Tensor
+
+    def __init__(self, mean: Tensor, space: Tensor, code: Tensor, paint: Tensor) -> None:
+        super().__init__()
+        for name, tensor in {"mean": mean, "space": space, "code": code, "paint": paint}.items():
+            self.register_buffer(name, tensor.contiguous())
 
     def encode(self, video: Tensor) -> Tensor:
         """[B, 4F, 3, H, W] in 0..1 -> latents [B, F, C, h, w]."""
-        x = (_blocks(video) - self.mean) @ self.space.T
-        for basis in (self.pair, self.pairs):
-            x = _in_pairs(x) @ basis.T
-        return (x @ self.mix.T).movedim(-1, 2)
+        return torch.einsum("lk,bfkhw->bflhw", self.code, self.coefficients(video))
+
+    def coefficients(self, video: Tensor) -> Tensor:
+        """[B, 4F, 3, H, W] in 0..1 -> [B, F, 4 KEPT, h, w]."""
+        blocks = F.pixel_unshuffle(video, PATCH).movedim(2, -1) - self.mean
+        return (blocks @ self.space.T).movedim(-1, 2).unflatten(1, (-1, FRAMES_PER_LATENT)).flatten(2, 3)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, F, C, h, w] -> [B, 4F, 3, H, W]."""
-        x = latents.movedim(2, -1) @ self.unmix.T
-        for basis in (self.pairs, self.pair):
-            x = _apart(x @ basis)
-        x = x @ self.space + self.mean
-        return F.pixel_shuffle(x.movedim(-1, 2), PATCH)
-
-
-def _blocks(video: Tensor) -> Tensor:
-    """[B, T, 3, H, W] -> [B, T, h, w, 768]."""
-    return F.pixel_unshuffle(video, PATCH).movedim(2, -1)
-
-
-def _in_pairs(x: Tensor) -> Tensor:
-    """[B, T, h, w, K] -> [B, T/2, h, w, 2K]."""
-    return x.unflatten(1, (-1, 2)).movedim(2, -2).flatten(-2)
-
-
-def _apart(x: Tensor) -> Tensor:
-    """Inverse of `_in_pairs`."""
-    return x.unflatten(-1, (2, -1)).movedim(-2, 2).flatten(1, 2)
-
-
-def _strongest(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """The KEPT strongest directions, [KEPT, n], and their variances."""
-    variances, directions = torch.linalg.eigh(covariance.double())
-    return directions[:, -KEPT:].flip(1).T.float().contiguous(), variances[-KEPT:].flip(0).float()
-
-
-def fit(world: Valley, clips: int, first_seed: int, latents: int) -> LinearCodec:
-    """Bases of `clips` clips of FRAMES frames; blocks with edges and balloons weigh more."""
-    videos, weights = [], []
-    for seed in range(first_seed, first_seed + clips):
-        scene, first, frames = clip(world, seed, FRAMES)
-        video = frames.float()[None] / 255
-        weight = (
-            1 + 3 * edges(video)[0, :, None] + 1.5 * balloon_mask(scene, first, FRAMES, *frames.shape[2:])
+        kernel = self.paint.unflatten(1, (-1, 3, 3))
+        x = F.conv2d(Clamp()(latents.flatten(0, 1)), kernel, padding=1).unflatten(
+            1, (FRAMES_PER_LATENT, KEPT)
         )
-        videos.append(frames)
-        weights.append(F.avg_pool2d(weight, PATCH)[:, 0])  # [T, h, w]
-    weight = torch.stack(weights)[..., None]
-    total = torch.zeros(3 * PATCH**2, 3 * PATCH**2, dtype=torch.float32, device="cpu")
-    mean = torch.zeros(3 * PATCH**2, dtype=torch.float32, device="cpu")
-    for frames, w in zip(videos, weight):
-        mean += (_blocks(frames.float()[None] / 255)[0] * w).sum((0, 1, 2))
-    mean /= weight.sum()
-    for frames, w in zip(videos, weight):
-        x = (_blocks(frames.float()[None] / 255)[0] - mean).flatten(0, 2)
-        total += (x * w.flatten()[:, None]).T @ x
-    space, _ = _strongest(total / weight.sum())
-    x = torch.stack([(_blocks(v.float()[None] / 255)[0] - mean) @ space.T for v in videos])
-    bases = []
-    variances = torch.ones(KEPT, dtype=torch.float32, device="cpu")
-    for _ in range(2):
-        x, weight = _in_pairs(x), _in_pairs(weight).mean(-1, keepdim=True)
-        rows, w = x.flatten(0, 3), weight.flatten()[:, None]
-        basis, variances = _strongest((rows * w).T @ rows / w.sum())
-        bases.append(basis)
-        x = x @ basis.T
-    # half whitened, then turned at random, so that no channel is much stronger than another
-    deviations = variances[:latents].sqrt()
-    scale = deviations.pow(-0.5)
-    scale = DEVIATION * scale / (deviations * scale).square().mean().sqrt()
-    turn, _ = torch.linalg.qr(gauss((latents, latents), torch.Generator("cpu").manual_seed(0)))
-    keep = torch.eye(KEPT, dtype=torch.float32, device="cpu")[:latents]
-    mix = turn @ torch.diag(scale) @ keep
-    pair, pairs = bases
-    return LinearCodec(mean, space, pair, pairs, mix, keep.T @ torch.diag(1 / scale) @ turn.T)
+        blocks = x.movedim(2, -1) @ self.space + self.mean
+        return F.pixel_shuffle(blocks.movedim(-1, 2), PATCH).flatten(0, 1).unflatten(0, (len(latents), -1))
+
+
+def load_or_fit(world: Valley, clips: int, first_seed: int, latents: int, file: Path) -> LinearCodec:
+    """The codec that `file` holds; it is fitted and written first where there is none."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(file) as temporary:
+            save_file(fit(world, clips, first_seed, latents).state_dict(), temporary)
+    return LinearCodec(**load_file(file))
 
 
 @torch.no_grad()
-def write(linear: LinearCodec, network: TAEHV, *, small: float = 0.015) -> None:
-    """Make `network` do what `linear` does, but for its soft limit; the rest of its weights are small.
+def fit(world: Valley, clips: int, first_seed: int, latents: int) -> LinearCodec:
+    """A codec of `clips` clips of FRAMES frames; blocks with edges and balloons weigh more."""
+    videos, weights = [], []
+    for seed in range(first_seed, first_seed + clips):
+        scene, first, frames = clip(world, seed, FRAMES)
+        weight = 1 + 3 * edges(frames.float() / 255).clamp(max=0.7)[:, None]
+        weight = weight + 1.5 * balloon_mask(scene, first, FRAMES, *frames.shape[2:])
+        videos.append(frames[None])
+        weights.append(F.avg_pool2d(weight, PATCH)[:, 0])  # [T, h, w]
+    weight = torch.stack(weights)
+
+    mean = torch.zeros(3 * PATCH**2, dtype=torch.float32, device="cpu")
+    for frames in videos:
+        mean += F.pixel_unshuffle(frames.float() / 255, PATCH).mean((0, 1, 3, 4)) / clips
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float32, device="cpu")
+    for frames, w in zip(videos, weight):
+        blocks = (F.pixel_unshuffle(frames.float() / 255, PATCH).movedim(2, -1) - mean).flatten(0, 3)
+        covariance += (blocks * w.flatten()[:, None]).T @ blocks
+    space, _ = _strongest(covariance, KEPT)
+
+    nothing = mean.new_zeros(0, 0)
+    blank = LinearCodec(mean, space, nothing, nothing)
+    x = torch.cat([blank.coefficients(frames.float() / 255) for frames in videos]).flatten(0, 1)
+    w = weight.unflatten(1, (-1, FRAMES_PER_LATENT)).mean(2).flatten()[:, None]  # of cells of latents
+    targets = x.movedim(1, -1).flatten(0, 2)
+    directions, deviations = _strongest((targets * w).T @ targets / w.sum(), latents)
+    # half whitened, then turned at random, so that no channel is much stronger than another
+    scale = deviations.pow(-0.5)
+    scale = DEVIATION * scale / (deviations * scale).square().mean().sqrt()
+    turn, _ = torch.linalg.qr(gauss((latents, latents), torch.Generator("cpu").manual_seed(0)))
+    code = turn @ (scale[:, None] * directions)
+
+    z = Clamp()(torch.einsum("lk,nkhw->nlhw", code, x))
+    gram = torch.zeros(9 * latents, 9 * latents, dtype=torch.float64, device="cpu")
+    moment = torch.zeros(9 * latents, 4 * KEPT, dtype=torch.float64, device="cpu")
+    for at in range(0, len(z), 30):
+        seen = _neighbours(z[at : at + 30])
+        rows = slice(at * z[0, 0].numel(), at * z[0, 0].numel() + len(seen))
+        gram += ((seen * w[rows]).T @ seen).double()
+        moment += ((seen * w[rows]).T @ targets[rows]).double()
+    gram += 1e-4 * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64, device="cpu")
+    paint = torch.linalg.solve(gram, moment).T
+    # no more is kept than a network's features can carry, strongest first in the picture
+    spread = torch.linalg.cholesky(gram)
+    left = torch.linalg.svd(paint @ spread, full_matrices=False)[0][:, :KEPT]
+    return LinearCodec(mean, space, code, (left @ (left.T @ paint)).float())
+
+
+def _strongest(covariance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` strongest directions, [count, n], and their deviations."""
+    variances, directions = torch.linalg.eigh(covariance.double())
+    directions, variances = directions[:, -count:].flip(1), variances[-count:].flip(0)
+    return directions.T.float().contiguous(), variances.clamp(min=1e-12).sqrt().float()
+
+
+def _neighbours(latents: Tensor) -> Tensor:
+    """[N, C, h, w] -> the latents of 3 x 3 cells about each, [N * h * w, 9 C]; zeros beyond the rim."""
+    return F.unfold(latents, 3, padding=1).movedim(1, -1).flatten(0, 1)
+
+
+@torch.no_grad()
+def write(linear: LinearCodec, network: TAEHV, *, small: float = 0.01) -> None:
+    """Make `network` do what `linear` does.
+
+    Args:
+        small: size of the decoder's other weights, so that it can learn more; the encoder's are 0.
 
     Raises:
         ValueError: when the network is too narrow, or has another patch.
     """
-    config, pairs = network.config, 2 * KEPT
+    config = network.config
     narrowest = min(config.encoder_width, *config.decoder_widths)
-    if config.patch_size != PATCH or any(config.upscale) or narrowest < pairs:
+    if config.patch_size != PATCH or any(config.upscale) or narrowest < 2 * KEPT:
         raise ValueError(
-            f"a patch of {PATCH}, no level that upscales and widths of {pairs} or more are needed"
+            f"a patch of {PATCH}, no level that upscales and widths of {2 * KEPT} or more are needed"
         )
+    if 2 * config.latent_channels > KEPT:
+        raise ValueError(f"latent_channels may be up to {KEPT // 2}, got {config.latent_channels}")
+    for parameter in network.encoder.parameters():
+        parameter.zero_()
     generator = torch.Generator("cpu").manual_seed(0)
-    for module in network.modules():
+    for module in network.decoder.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear", generator=generator)
             module.weight.mul_(small)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    for module in network.modules():
-        if isinstance(
-            module, MemoryBlock
-        ):  # their insides are of ordinary size, only what comes out is small
+    for module in network.decoder.modules():
+        if isinstance(module, MemoryBlock):  # ordinary inside, small only in what comes out
             for layer in (module.conv[0], module.conv[2]):
                 layer.get_parameter("weight").div_(small)
     _write_encoder(linear, network.encoder)
     _write_decoder(linear, network.decoder)
+
+
+def _eye(size: int) -> Tensor:
+    return torch.eye(size, dtype=torch.float32, device="cpu")
 
 
 def _both(matrix: Tensor) -> Tensor:
@@ -162,51 +189,68 @@ def _from_both(matrix: Tensor) -> Tensor:
     return torch.cat([matrix, -matrix], dim=1)
 
 
-def _centre(conv: nn.Conv2d, rows: int, columns: int, matrix: Tensor) -> None:
-    """Set the middle of a kernel; nothing else reaches these rows."""
+def _set(conv: nn.Conv2d, matrix: Tensor) -> None:
+    """Let the first rows do what `matrix` does to the first columns, and nothing else.
+
+    A matrix [rows, columns] sits in the middle of the kernel; [rows, columns, 3, 3] is all of it.
+    """
+    rows, columns, middle = *matrix.shape[:2], conv.kernel_size[0] // 2
     conv.weight[:rows] = 0
-    middle = conv.kernel_size[0] // 2
-    conv.weight[:rows, :columns, middle, middle] = matrix
+    if matrix.dim() == 4:
+        conv.weight[:rows, :columns] = matrix
+    else:
+        conv.weight[:rows, :columns, middle, middle] = matrix
+
+
+def _side_by_side(width: int, parts: list[Tensor]) -> Tensor:
+    """A matrix of several inputs of `width` channels each, of which every part reads the first."""
+    return torch.cat([F.pad(part, (0, width - part.shape[1])) for part in parts], dim=1)
 
 
 def _write_encoder(linear: LinearCodec, layers: nn.Sequential) -> None:
-    kept, eye = KEPT, torch.eye(KEPT, dtype=torch.float32, device="cpu")
     convs = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     pools = [layer for layer in layers if isinstance(layer, TemporalPool)]
     first, after_pair, after_pairs, before_blocks, last = convs
-    _centre(first, 2 * kept, first.in_channels, _both(linear.space))
+    # what both pairs of frames must tell of themselves: the rows of either half of the code
+    halves = linear.code.split(2 * KEPT, dim=1)
+    pair = torch.linalg.qr(torch.cat(halves).T)[0].T
+    width, latents = first.out_channels, len(linear.code)
+    _set(first, _both(linear.space))
     assert first.bias is not None
-    first.bias[: 2 * kept] = _both(-linear.space @ linear.mean)
-    for pool, basis in zip(pools, (linear.pair, linear.pairs)):
-        width = pool.conv.out_channels
-        pool.conv.weight[:kept] = 0
-        for time, part in enumerate(basis.split(kept, dim=1)):
-            start = time * width
-            pool.conv.weight[:kept, start : start + 2 * kept, 0, 0] = _from_both(part)
+    first.bias[: 2 * KEPT] = _both(-linear.space @ linear.mean)
+    _set(pools[0].conv, _side_by_side(width, [_from_both(part) for part in pair.split(KEPT, dim=1)]))
+    _set(after_pair, _both(_eye(len(pair))))
+    _set(pools[1].conv, _side_by_side(width, [_from_both(half @ pair.T) for half in halves]))
+    signs = _both(_eye(latents))
+    _set(after_pairs, signs)
     nn.init.dirac_(pools[2].conv.weight)
-    for conv in (after_pair, after_pairs):
-        _centre(conv, 2 * kept, kept, _both(eye))
-    _centre(before_blocks, 2 * kept, 2 * kept, _both(_from_both(eye)))
-    _centre(last, last.out_channels, 2 * kept, _from_both(linear.mix))
+    _set(before_blocks, _both(_from_both(_eye(latents))))
+    _set(last, _from_both(_eye(latents)))
 
 
 def _write_decoder(linear: LinearCodec, layers: nn.Sequential) -> None:
-    kept, eye = KEPT, torch.eye(KEPT, dtype=torch.float32, device="cpu")
     convs = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     grows = [layer for layer in layers if isinstance(layer, Grow)]
     first, after_first, after_pairs, after_pair, last = convs
-    _centre(first, 2 * kept, first.in_channels, _both(linear.unmix))
+    features, loads, _ = torch.linalg.svd(linear.paint, full_matrices=False)
+    features, loads = features[:, :KEPT], loads[:KEPT]
+    halves = features.split(2 * KEPT)
+    # one map from features to a pair of frames, as good as can be for both halves
+    joint = torch.cat(halves, dim=1) * torch.cat([loads, loads])
+    frames = torch.linalg.svd(joint, full_matrices=False)[0][:, :KEPT]
+    signed = _both(_from_both(_eye(KEPT)))
+    _set(first, _both((features.T @ linear.paint).unflatten(1, (-1, 3, 3))))
     nn.init.dirac_(grows[0].conv.weight)
-    _centre(after_first, 2 * kept, 2 * kept, _both(_from_both(eye)))
-    for grow, basis in zip(grows[1:], (linear.pairs, linear.pair)):
+    _set(after_first, signed)
+    for grow, parts in ((grows[1], [frames.T @ half for half in halves]), (grows[2], frames.split(KEPT))):
         width = grow.conv.in_channels
-        for time, part in enumerate(basis.split(kept, dim=1)):
+        for time, part in enumerate(parts):
             start = time * width
-            grow.conv.weight[start : start + kept] = 0
-            grow.conv.weight[start : start + kept, : 2 * kept, 0, 0] = _from_both(part.T.contiguous())
+            grow.conv.weight[start : start + KEPT] = 0
+            grow.conv.weight[start : start + KEPT, : 2 * KEPT, 0, 0] = _from_both(part)
     for conv in (after_pairs, after_pair):
-        _centre(conv, 2 * kept, kept, _both(eye))
-    last.weight[:, : 2 * kept] = 0
-    last.weight[:, : 2 * kept, 1, 1] = _from_both(linear.space.T.contiguous())
+        _set(conv, _both(_eye(KEPT)))
+    last.weight[:, : 2 * KEPT] = 0
+    last.weight[:, : 2 * KEPT, 1, 1] = _from_both(linear.space.T.contiguous())
     assert last.bias is not None
     last.bias[:] = linear.mean

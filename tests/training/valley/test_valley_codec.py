@@ -48,9 +48,9 @@ def test_the_network_starts_as_the_linear_codec(
     linear: LinearCodec, network: TAEHV, video: torch.Tensor
 ) -> None:
     latents = network.encode(video)
-    assert float((latents - linear.encode(video)).std()) < 0.1
+    torch.testing.assert_close(latents, linear.encode(video), atol=1e-4, rtol=0)
     reached = psnr(network.decode(latents), video)
-    assert reached > psnr(linear.decode(linear.encode(video)), video) - 2
+    assert abs(reached - psnr(linear.decode(latents), video)) < 0.2
 
 
 def test_other_networks_are_refused(linear: LinearCodec) -> None:
@@ -58,17 +58,19 @@ def test_other_networks_are_refused(linear: LinearCodec) -> None:
         write(linear, TAEHV(TAEHVConfig(24, 64, (64, 64, 64, 64), 2, 16, (False, False, False))))
 
 
-def test_a_step_has_a_gradient_in_every_weight(network: TAEHV) -> None:
-    stage = CodecStage(WORLD, 1, network.state_dict())
+def test_a_step_has_a_gradient_in_every_weight_of_the_decoder(linear: LinearCodec) -> None:
+    stage = CodecStage(WORLD, 1, linear)
     draw = Draw(0, range(1), torch.Generator().manual_seed(0), random.Random(0), random.Random(0))
     loss, metrics = stage.loss(draw)
     loss.backward()
     assert metrics["psnr"] > 20
-    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in stage.module.parameters())
+    assert all(
+        p.grad is not None and bool(p.grad.isfinite().all()) for p in stage.module.decoder.parameters()
+    )
 
 
-def test_windows_weigh_what_has_its_neighbours(network: TAEHV) -> None:
-    stage = CodecStage(WORLD, 1, network.state_dict())
+def test_windows_weigh_what_has_its_neighbours(linear: LinearCodec) -> None:
+    stage = CodecStage(WORLD, 1, linear)
     for seed in range(4):
         video, weight = stage._window(random.Random(seed))
         assert video.shape == (FRAMES, 3, *CROP)
