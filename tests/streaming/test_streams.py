@@ -168,7 +168,7 @@ def live_bytes() -> int:
     gc.collect()
     sizes = {}
     for thing in gc.get_objects():
-        if type(thing) is torch.Tensor or type(thing) is torch.nn.Parameter:
+        if type(thing) in (torch.Tensor, torch.nn.Parameter) and not thing.is_mkldnn:  # that has no storage
             sizes[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
     return sum(sizes.values())
 

@@ -118,7 +118,7 @@ class Balloon:
 
         brown = hazed(rgb(0.42, 0.27, 0.17)[:, None, None])
         ropes = ((q.abs() - 0.20).abs() < 0.045) & (y < -1.2) & (y > -1.8)
-        canvas.paint(ropes * 0.8, brown)
+        canvas.paint(ropes.float() * 0.8, brown)
         canvas.paint((q.abs() < 0.26) & (y < -1.68) & (y > 0.02 - _BELOW), brown)
         canvas.paint(envelope, hazed(color * light))
         rgba = canvas.at_all_phases()

@@ -46,7 +46,7 @@ def _mesa(layer: Layer, u: Tensor) -> Tensor:
     width = 0.12 + 0.15 * hashed(cells, seed + 1)
     height = hashed(cells, seed + 2)
     height = torch.where(height < 0.25, 0.0, 0.35 + 0.65 * height)
-    body = ((width - away) / 0.05 + 0.5).clamp(0, 1) * torch.where(away < 0.55 * width, 1.0, 0.86)
+    body = ((width - away) / 0.05 + 0.5).clamp(0, 1) * (1 - 0.14 * (away >= 0.55 * width).float())
     foot = (1 - away / (width + 0.2)).clamp(0, 1)
     return (height * torch.maximum(body, 0.38 * foot * foot)).clamp(0, 1)
 
@@ -185,7 +185,7 @@ class Shading:
         first = math.floor(float(u[0, 0]) / layer.scale) - 2
         last = math.floor(float(u[-1, -1]) / layer.scale) + 3
         cells = torch.arange(first, last, dtype=torch.int64, device="cpu")
-        centres = ((cells + 0.15 + 0.7 * hashed(cells, seed)) * layer.scale).tolist()
+        centres = ((cells.float() + 0.15 + 0.7 * hashed(cells, seed)) * layer.scale).tolist()
         heights = (layer.rise * (0.42 + 0.58 * hashed(cells, seed + 1))).tolist()
         slopes = (0.60 + 0.42 * hashed(cells, seed + 2)).tolist()
         order = sorted(range(len(cells)), key=lambda i: -heights[i])
@@ -235,7 +235,7 @@ def _patches(
     """
     q = u / cell
     cells = q.floor().long()
-    centre = (cells + 0.32 + 0.36 * hashed(cells, seed)) * cell
+    centre = (cells.float() + 0.32 + 0.36 * hashed(cells, seed)) * cell
     half = cell * (0.17 + 0.14 * hashed(cells, seed + 1))
     across = (u - centre) / half
     middle = rows[0] + (rows[1] - rows[0]) * hashed(cells, seed + 2)

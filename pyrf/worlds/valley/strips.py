@@ -123,7 +123,7 @@ class Painter:
         cells = torch.arange(first, last, dtype=torch.int64, device="cpu")
         # groves come and go along the ridge
         dense = 0.6 + 0.8 * hashed(cells.div(4, rounding_mode="floor"), seed)
-        places = (cells + 0.2 + 0.6 * hashed(cells, seed + 1)) * grove.gap
+        places = (cells.float() + 0.2 + 0.6 * hashed(cells, seed + 1)) * grove.gap
         taken = (hashed(cells, seed + 2) < grove.share * dense).tolist()
         kinds = (hashed(cells, seed + 3) * len(sprites)).long().tolist()
         places = places.floor()
