@@ -60,7 +60,9 @@ class SessionRegistry:
         self._freeing: set[asyncio.Task[None]] = set()
         self._creates = RateLimit(settings.creates_per_minute / 60, settings.creates_per_minute)
         self._controls = RateLimit(settings.controls_per_second, 10 * settings.controls_per_second)
-        self._scheduler = Scheduler(metrics, settings.max_batch if can_join(pipe.model) else 1)
+        self._scheduler = Scheduler(
+            metrics, settings.max_batch if can_join(pipe.model) else 1, settings.lead_s
+        )
 
     async def warm_up(self) -> None:
         """Make chunks for nobody: the first of a process is slow, and no viewer should wait for that."""

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from pyrf.loop.finite import NotFiniteError
 from pyrf.protocol import EndReason
 from pyrf.serve.metrics import Metrics
+from pyrf.serve.sessions.calls import CallLengths
 from pyrf.serve.sessions.shares import Shares
 from pyrf.streaming.chunk import Chunk
 from pyrf.streaming.lockstep import next_chunks
@@ -76,18 +77,22 @@ class Scheduler:
     Of those the one whose viewer runs dry first is served (earliest deadline first), together with the next
     ones whose frames have its size. A session that missed its deadline starts anew from the moment it was
     served, so when all are late they simply take turns. Then each address gets as many turns as any other, so
-    that who holds many sessions is late, and nobody else.
+    that who holds many sessions is late, and nobody else. Calls have fewer sessions then, if that makes them
+    shorter: who takes its due must not run dry behind a long one.
 
     Args:
         max_batch: sessions that are computed in one call.
+        lead_s: seconds that a viewer is ahead when its session becomes ready.
     """
 
-    def __init__(self, metrics: Metrics, max_batch: int) -> None:
+    def __init__(self, metrics: Metrics, max_batch: int, lead_s: float) -> None:
         self._metrics, self._max_batch = metrics, max_batch
         self._sessions: dict[str, Schedulable] = {}
         self._changed = asyncio.Event()
         self._chance = random.Random(0).random
         self._shares = Shares()
+        # The call under way, the session's own, and one to spare.
+        self._calls = CallLengths(lead_s / 3)
         self._stopping = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="pyrf-model")
         self._running = asyncio.create_task(self._run())
@@ -131,8 +136,10 @@ class Scheduler:
         waiting = [(at, s) for s in self._sessions.values() if (at := s.ready_at()) is not None]
         # Those of one call share a deadline: chance decides, lest the same ones always come first.
         ready = sorted((s for at, s in waiting if at <= now), key=lambda s: (s.deadline, self._chance()))
+        most = self._max_batch
         if _too_much(ready, now):
             ready = self._shares.order(ready)
+            most = self._calls.most(most)
         self._metrics.queue.set(len(ready))
         if not ready:
             return [], min((at - now for at, _ in waiting), default=None)
@@ -140,7 +147,7 @@ class Scheduler:
         if first.chunks_started == 0:
             return [first], None  # alone it is sooner
         company = [s for s in ready if s.size == first.size and s.chunks_started > 0]
-        return company[: self._max_batch], None
+        return company[:most], None
 
     async def _serve(self, sessions: list[Schedulable]) -> None:
         """Make a chunk of each, in one call."""
@@ -163,6 +170,7 @@ class Scheduler:
                 session.fail_chunk()
             return
         self._metrics.batch.observe(len(sessions))
+        self._calls.count(len(sessions), (ended - began) / 1e9)
         for session, chunk in zip(sessions, chunks):
             if isinstance(chunk, NotFiniteError):
                 logger.error("chunk is not finite", exc_info=chunk, extra={"session": [session.id]})

@@ -28,7 +28,7 @@ class World:
 
     def __init__(self, cost: float, max_batch: int = 1) -> None:
         self.cost, self.now = cost, 0.0
-        self.scheduler = Scheduler(Metrics(), max_batch)
+        self.scheduler = Scheduler(Metrics(), max_batch, LEAD_S)
         self.sessions: list[Session] = []
         self.served: list[Session] = []
         self.batches: list[list[Session]] = []
@@ -63,6 +63,7 @@ class World:
             for session in sessions:
                 session.start_chunk()
             self.now += self.cost * len(sessions)
+            self.scheduler._calls.count(len(sessions), self.cost * len(sessions))
             for session in sessions:
                 session.finish_chunk(CHUNK, len(sessions), 0, 0)  # type: ignore[arg-type]
                 if session.viewer is not None:
@@ -112,9 +113,12 @@ def test_viewers_never_run_dry_when_there_is_time(
     simulate(clock, min(load * CHUNK_S / count, LEAD_S / count / max_batch), act, max_batch)
 
 
+@pytest.mark.parametrize("cost", [0.05, 0.12])
 @pytest.mark.parametrize("max_batch", [1, 4])
 @pytest.mark.parametrize("pace", ["realtime", "max"])
-def test_who_holds_many_sessions_is_late_and_nobody_else(clock: Any, pace: str, max_batch: int) -> None:
+def test_who_holds_many_sessions_is_late_and_nobody_else(
+    clock: Any, pace: str, max_batch: int, cost: float
+) -> None:
     """Those of one address want more than there is; two of other addresses do not notice."""
 
     def act(world: World) -> None:
@@ -125,11 +129,12 @@ def test_who_holds_many_sessions_is_late_and_nobody_else(clock: Any, pace: str, 
         world.run(60)
         for session in modest:
             assert session.frames_made / FPS >= world.now - CHUNK_S
+            assert session.deadline >= world.now - cost
         greedy = [session for session in world.sessions if session not in modest]
         made = [session.frames_made for session in greedy]
         assert max(made) - min(made) <= 48  # they take turns among themselves
 
-    simulate(clock, 0.05, act, max_batch)
+    simulate(clock, cost, act, max_batch)
 
 
 @given(
