@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from pyrf import __version__
-from pyrf.backends.choice import check_backend, load_backend
+from pyrf.backends.choice import check_backend, check_dtype, load_backend
 from pyrf.bundle.bundle import Bundle, load_bundle
 from pyrf.bundle.card import Card
 from pyrf.checks import check_device, check_whole
 from pyrf.config import StreamConfig
-from pyrf.dtypes import dtype_of, name_of, slow_on_cpu
+from pyrf.dtypes import name_of, slow_on_cpu
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.text.encoder import TextEncoder
 from pyrf.moments import format_time
@@ -32,8 +32,6 @@ from pyrf.video.files import Video
 from pyrf.video.writer import Frames
 
 __all__ = ["Chunk", "Stream", "StreamingPipeline", "Timing", "Video"]
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 class StreamingPipeline:
@@ -122,7 +120,7 @@ class StreamingPipeline:
                 fit the chunk.
         """
         check_backend(backend, exported)
-        chosen_dtype, chosen_device = _check_dtype(dtype, backend), check_device(device)
+        chosen_dtype, chosen_device = check_dtype(dtype, backend), check_device(device)
         bundle = load_bundle(name, student=student, revision=revision)
         if window_frames is not None:
             bundle = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=window_frames))
@@ -268,8 +266,9 @@ class StreamingPipeline:
             seed: the same prompts and seeds give the same frames. For B prompts B seeds, or one from which
                 they count up. Element b of a batch shows what its prompt and seed show alone.
             height, width: of a frame in pixels; by default the model's.
-            image: uint8 [H, W, 3] to continue from, as if it had stood still until now.
-            video: uint8 [T, H, W, 3] to continue from; whole chunks of its end are used.
+            image: [H, W, 3] to continue from, as if it had stood still until now: uint8, uint16, or floats
+                of 0..1.
+            video: [T, H, W, 3] of the same kinds to continue from; whole chunks of its end are used.
             timeline: prompts that take effect later: by the chunk's index, or by a time such as "1:30.5",
                 then at the first chunk that starts there or later.
 
@@ -341,12 +340,3 @@ def _shareable(name: str) -> str:
     """A model's name for others to read: of a local path the last part."""
     path = Path(name).expanduser()
     return path.resolve().name if path.exists() else name
-
-
-def _check_dtype(dtype: str | torch.dtype, backend: str) -> torch.dtype:
-    name = name_of(dtype) if isinstance(dtype, torch.dtype) else dtype
-    if name not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}")
-    if name == "float16" and backend != "tensorrt":
-        raise ValueError("dtype float16 is for the tensorrt backend alone; give float32 or bfloat16")
-    return dtype_of(name)

@@ -8,9 +8,11 @@ import torch
 
 from pyrf.backends.base import Backend
 from pyrf.bundle.bundle import Bundle
+from pyrf.dtypes import dtype_of, name_of
 from pyrf.models.codecs.codec import Codec
 
 BACKENDS = ("torch", "onnxruntime", "tensorrt")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def check_backend(name: str, exported: str | Path | None) -> None:
@@ -30,6 +32,20 @@ def check_backend(name: str, exported: str | Path | None) -> None:
         from pyrf.export.tensorrt.library import load_tensorrt
 
         load_tensorrt()
+
+
+def check_dtype(dtype: str | torch.dtype, backend: str) -> torch.dtype:
+    """The dtype of a name, if the backend computes in it.
+
+    Raises:
+        ValueError: which one, and what there is.
+    """
+    name = name_of(dtype) if isinstance(dtype, torch.dtype) else dtype
+    if name not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}")
+    if name == "float16" and backend != "tensorrt":
+        raise ValueError("dtype float16 is for the tensorrt backend alone; give float32 or bfloat16")
+    return dtype_of(name)
 
 
 def load_backend(
