@@ -74,7 +74,7 @@ def test_a_stream_tells_once_per_prompt(tiny: StreamingPipeline) -> None:
         stream.prompt = "an ocean"
         stream.set_prompt("an ocean", recache=True)
         stream.prompt = ["an ocean", "a cat"]
-    assert [text.split("'")[1] for text in told(caught)] == ["pink", "dark", "an", "cat"]
+    assert [text.split("'")[1] for text in told(caught)] == ["pink", "dark", "ocean", "cat"]
     assert {one.filename for one in caught} == {__file__}
 
 
