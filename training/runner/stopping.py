@@ -12,7 +12,7 @@ from typing import Any
 class Stop:
     """Whether a stop was asked for.
 
-    Unlike `threading.Event` it has no lock. The main thread may hold such a lock when its signal handler runs,
+    Unlike `threading.Event` it has no lock. The main thread may hold such a lock when its handler runs,
     and then it would wait for itself.
     """
 
