@@ -7,7 +7,7 @@ import gc
 import signal
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -177,6 +177,14 @@ def test_an_event_loop_that_ends_early(pipe: StreamingPipeline, undisturbed: lis
         check([asyncio.run(ask(stream)), next(stream)], undisturbed)
 
 
+@pytest.fixture(autouse=True)
+def hears_ctrl_c() -> Iterator[None]:
+    """Jobs of a script ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupting(entered: threading.Event) -> threading.Thread:
     """Interrupt the main thread once a computation has begun, as Ctrl-C or a notebook's button does."""
 
@@ -192,15 +200,11 @@ def interrupting(entered: threading.Event) -> threading.Thread:
 def interrupted(stream: Stream) -> None:
     """Ask in the main thread, and be interrupted."""
     gate = Gate(stream)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs of a script ignore it
     thread = interrupting(gate.entered)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            next(stream)
-    finally:
-        gate.open()
-        thread.join()
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
+    gate.open()
+    thread.join()
 
 
 def test_an_interrupt_loses_no_chunk(pipe: StreamingPipeline, undisturbed: list[Chunk]) -> None:
