@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from pyrf.stops import held
 from pyrf.streaming.chunk import Chunk
 
 Compute = Callable[[], Chunk | None]
@@ -28,8 +29,8 @@ class Delivery:
     wait one takes it, and the others ask again. So a wait that is cancelled or interrupted takes nothing, and
     the next one asked for is the chunk that was under way. An error is delivered like a chunk.
 
-    Event loops and the main thread wait for a thread of the stream: the former must stay free, and Ctrl-C
-    strikes the latter, which would leave a chunk half made. Other threads compute what they ask for.
+    Event loops wait for a thread of the stream, as they must stay free. Others compute what they ask for, as
+    torch on a CPU is slower in a further thread. In the main thread Ctrl-C is heard once the chunk is made.
     """
 
     def __init__(self) -> None:
@@ -40,9 +41,8 @@ class Delivery:
 
     def next(self, compute: Compute) -> Chunk | None:
         """The next chunk; None when the stream has ended."""
-        waits = threading.current_thread() is threading.main_thread()
-        while (future := self._ask(compute if waits else None)) is not None:
-            if not waits:
+        while (future := self._ask(None)) is not None:
+            with held():  # Ctrl-C would leave a chunk half made
                 self._fulfil(future, compute)
             # A signal that comes just before a thread blocks does not wake it: it looks for one now and then.
             while wait([future], INTERRUPT_S).not_done:

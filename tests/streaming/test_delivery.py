@@ -185,12 +185,13 @@ def hears_ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def interrupting(entered: threading.Event) -> threading.Thread:
+def interrupting(entered: threading.Event, go_on: Callable[[], object]) -> threading.Thread:
     """Interrupt the main thread once a computation has begun, as Ctrl-C or a notebook's button does."""
 
     def interrupt() -> None:
         assert entered.wait(60)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        go_on()
 
     thread = threading.Thread(target=interrupt)
     thread.start()
@@ -200,10 +201,9 @@ def interrupting(entered: threading.Event) -> threading.Thread:
 def interrupted(stream: Stream) -> None:
     """Ask in the main thread, and be interrupted."""
     gate = Gate(stream)
-    thread = interrupting(gate.entered)
+    thread = interrupting(gate.entered, gate.open)
     with pytest.raises(KeyboardInterrupt):
         next(stream)
-    gate.open()
     thread.join()
 
 
@@ -231,11 +231,10 @@ def test_a_prompt_after_an_interrupt_is_for_the_chunk_after(pipe: StreamingPipel
 
         state: Any = stream._state
         state.next_latents = lambda: slow(state)
-        thread = interrupting(entered)
+        thread = interrupting(entered, release.set)
         with pytest.raises(KeyboardInterrupt):
             next(stream)
         stream.prompt = BLUE
-        release.set()
         thread.join()
         chunks += take(stream, 3)
     assert [chunk.prompt for chunk in chunks] == [RED, RED, BLUE, BLUE]
