@@ -46,12 +46,16 @@ class _State:
 _state = _State()
 
 
+def heard() -> list[signal.Signals]:
+    """The signals that stop a program, but for those that our parent ignores, as SIGHUP under nohup."""
+    return [number for number in NAMES if signal.getsignal(number) != signal.SIG_IGN]
+
+
 def catch() -> None:
-    """Take the signals from here on. Those that our parent ignores stay ignored, as under nohup."""
-    for number in NAMES:
+    """Take the signals from here on; those that our parent ignores stay ignored."""
+    for number in heard():
         with suppress(ValueError):  # not in the main thread
-            if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, _take)
+            signal.signal(number, _take)
     atexit.register(_ignore)  # the first registered is the last called
 
 

@@ -1,25 +1,35 @@
-"""How the process of a server ends: after which signals, and what it says when there is no model."""
+"""How the process of a server ends: in time, at once, and what it says when there is no model."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
+import threading
 
 from pyrf.serve.logs import flush_logs
 
 logger = logging.getLogger(__name__)
-
-END_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
-"""After the first of them the server ends, after the second at once. Windows has no SIGHUP."""
 
 
 def end_process() -> None:
     """End now, as if all was well."""
     flush_logs()
     os._exit(0)
+
+
+def end_within(seconds: float) -> threading.Timer:
+    """End after so many seconds, whatever holds the process then, unless the timer is cancelled."""
+    timer = threading.Timer(seconds, end_process)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def end_at_once(number: int) -> None:
+    """Let a signal do what it does without us."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def reason(failure: Exception) -> str:

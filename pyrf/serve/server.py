@@ -22,13 +22,14 @@ from fastapi import FastAPI
 
 from pyrf.serve.address import Proxies
 from pyrf.serve.connections import Connection, Connections, connection_limit
-from pyrf.serve.ends import END_SIGNALS, end_process, reason
+from pyrf.serve.ends import end_at_once, end_within, reason
 from pyrf.serve.listener import Listener
 from pyrf.serve.loading import LoadingApp, Make
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.settings import ServeSettings
 from pyrf.serve.state import state_of
 from pyrf.serve.wire import Http
+from pyrf.stops import heard
 
 logger = logging.getLogger(__name__)
 
@@ -166,8 +167,7 @@ class Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        heard = [number for number in END_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-        before = {number: signal.signal(number, self.handle_exit) for number in heard}
+        before = {number: signal.signal(number, self.handle_exit) for number in heard()}
         try:
             yield
         finally:
@@ -177,15 +177,11 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins the end, and the deadline; the second one is the end."""
         if self._until is not None:
-            signal.signal(sig, signal.SIG_DFL)
-            os.kill(os.getpid(), sig)
+            end_at_once(sig)
             return
         self._until = time.monotonic() + self._settings.drain_s
         self.should_exit = True
-        # Whatever holds the process then, be it a chunk that takes minutes, it ends.
-        self._watchdog = threading.Timer(self._settings.drain_s, end_process)
-        self._watchdog.daemon = True
-        self._watchdog.start()
+        self._watchdog = end_within(self._settings.drain_s)
 
     def disarm(self) -> None:
         """Let the process end by itself, if nothing holds it."""

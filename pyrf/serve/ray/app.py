@@ -25,9 +25,10 @@ from ray.serve.config import (
 )
 from ray.serve.context import _get_global_client
 
-from pyrf.serve.ends import END_SIGNALS, reason
+from pyrf.serve.ends import end_at_once, end_within, reason
 from pyrf.serve.logs import log_config
 from pyrf.serve.settings import ServeSettings
+from pyrf.stops import heard
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -246,6 +247,7 @@ def run(
     """
     # Else Ray's proxy believes X-Forwarded-For of its own machine. Replicas judge for themselves.
     os.environ["FORWARDED_ALLOW_IPS"] = ""
+    numbers = heard()
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False)
     else:
@@ -254,14 +256,11 @@ def run(
 
     def handle(number: int, _: object) -> None:
         if stop.is_set():  # the second signal is the end
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            end_at_once(number)
         stop.set()
-        watchdog = threading.Timer(drain_s + RAY_END_S, os._exit, (0,))
-        watchdog.daemon = True
-        watchdog.start()
+        end_within(drain_s + RAY_END_S)
 
-    for number in END_SIGNALS:  # after ray.init, which sets handlers of its own
+    for number in numbers:  # after ray.init, which sets handlers of its own
         signal.signal(number, handle)
     try:
         try:
