@@ -9,11 +9,11 @@ from pathlib import Path
 
 from pyrf.bundle.hub_errors import fetch
 from pyrf.bundle.json_file import BundleError
+from pyrf.bundle.student import STUDENT_SUFFIXES
 from pyrf.files import expanded
 
 _HUB_ID = r"[\w.-]+/[\w.-]+"
 _ADDRESS = rf"https?://(?:huggingface\.co|hf\.co)/({_HUB_ID})(?:/(?:resolve|blob)/[^/]+/([^?]+))?"
-_STUDENT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 _CONFIGS = (
     "model_index.json",
     "*/config.json",
@@ -86,7 +86,7 @@ def find_student(name: str | Path) -> Path:
     if (
         isinstance(name, Path)
         or not match
-        or (match[2] is not None and not name.endswith(_STUDENT_SUFFIXES))
+        or (match[2] is not None and not name.endswith(STUDENT_SUFFIXES))
         or _is_local(name)
     ):
         raise BundleError(

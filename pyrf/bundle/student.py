@@ -14,7 +14,8 @@ DIT_CLASSES = ("WanTransformer3DModel", "CausalWanTransformer3DModel")
 """Of diffusers and of FastVideo, with the same weights."""
 WAN_CLASSES = ("WanModel", "CausalWanModel")
 
-_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+STUDENT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+"""Of files of weights."""
 
 
 def student_file(path: Path) -> Path:
@@ -37,7 +38,7 @@ def student_file(path: Path) -> Path:
             f"{path}: a distributed checkpoint of torch; join it: "
             f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} student.pt"
         )
-    files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+    files = sorted(file for file in path.iterdir() if file.suffix in STUDENT_SUFFIXES and file.is_file())
     if len(files) == 1:
         return files[0]
     names = ", ".join(file.name for file in files[:5]) or "none"

@@ -26,6 +26,7 @@ from pyrf.commands.options import (
     use_threads,
 )
 from pyrf.extras import needs, require
+from pyrf.files import expanded
 from pyrf.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _secret_of(file: str, given: str | None, flag: str) -> str:
     if given is not None:
         raise ValueError(f"{flag} (or its variable) and {flag}-file are both given; leave one of them out")
     try:
-        secret = Path(file).expanduser().read_text().strip()
+        secret = Path(expanded(file)).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ValueError(f"{flag}-file {file} cannot be read: {reason}") from None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 
+from pyrf import printing
 from pyrf.extras import install_hint
 from pyrf.machine import available_cpus, processor
 
@@ -181,9 +182,9 @@ def report(model: str = "tiny", *, as_json: bool = False) -> bool:
     for finding in examine(model):
         findings.append(finding)
         if not as_json:
-            print(f"{'ok     ' if finding.ok else 'problem'}  {finding.name}: {finding.detail}", flush=True)
+            printing.deliver(f"{'ok     ' if finding.ok else 'problem'}  {finding.name}: {finding.detail}")
     healthy = all(finding.ok for finding in findings)
     if as_json:
         told = {finding.key: {"ok": finding.ok, "detail": finding.detail} for finding in findings}
-        print(json.dumps({"ok": healthy, "findings": told}))
+        printing.deliver(json.dumps({"ok": healthy, "findings": told}))
     return healthy

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from pyrf.files import expanded
+
 
 def tls_context(certfile: str, keyfile: str | None) -> ssl.SSLContext:
     """For a server, TLS 1.2 at least.
@@ -16,7 +18,7 @@ def tls_context(certfile: str, keyfile: str | None) -> ssl.SSLContext:
     Raises:
         ValueError: when a file is missing or no PEM, the key is another's, or a password guards it.
     """
-    paths = [Path(name).expanduser() for name in (certfile, keyfile) if name is not None]
+    paths = [Path(expanded(name)) for name in (certfile, keyfile) if name is not None]
     for path in paths:
         try:
             path.open("rb").close()

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pyrf.files import expanded
+
 MODE = 0o660
 """Who may connect: the server's user and its group."""
 BACKLOG = 512
@@ -25,7 +27,7 @@ def unix_socket(path: str) -> Iterator[socket.socket]:
     Raises:
         ValueError: when there is a live server or another file, or no socket can be made there.
     """
-    place = Path(path).expanduser().absolute()
+    place = Path(expanded(path)).absolute()
     if len(os.fsencode(place)) > _LONGEST:
         raise ValueError(
             f"the path of a Unix socket has at most {_LONGEST} bytes, got {place}; choose another"

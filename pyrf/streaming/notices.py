@@ -96,7 +96,7 @@ def size_notices(card: Card, height: int, width: int) -> list[str]:
 
 @contextmanager
 def told_elsewhere() -> Iterator[None]:
-    """Inside, `warn` is silent: who asked for a stream hears of its notices in another way."""
+    """Inside, streams do not warn: who asked for them hears of their notices in another way."""
     token = _told.set(True)
     try:
         yield
@@ -104,10 +104,13 @@ def told_elsewhere() -> Iterator[None]:
         _told.reset(token)
 
 
+def is_told_elsewhere() -> bool:
+    """Whether this is inside `told_elsewhere`."""
+    return _told.get()
+
+
 def warn(notices: Sequence[str]) -> None:
     """Give notices to Python's `warnings`, as of the line outside of pyrf that led here."""
-    if _told.get():
-        return
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "pyrf":
         level, frame = level + 1, frame.f_back

@@ -16,7 +16,7 @@ from pyrf.printing import counted
 from pyrf.streaming.chunk import Chunk, shown
 from pyrf.streaming.delivery import Delivery
 from pyrf.streaming.model import StreamModel
-from pyrf.streaming.notices import warn
+from pyrf.streaming.notices import is_told_elsewhere, warn
 from pyrf.streaming.prompts import Prompt, PromptChange, Timeline, as_prompts
 from pyrf.streaming.state import ClosedError, StreamState, advance
 from pyrf.video.writer import Frames
@@ -84,12 +84,13 @@ class Stream:
         return prompts
 
     def _tell(self, *prompts: str, size: tuple[int, int] | tuple[None, None] = (None, None)) -> None:
-        """Warn of what the model has not learned, once per prompt."""
+        """Warn of what the model has not learned, once per prompt, unless the owner hears of it elsewhere."""
         fresh = [text for text in prompts if text not in self._told]
         if len(self._told) > MOST_TOLD:
             self._told.clear()
         self._told.update(fresh)
-        warn(self.model.notices(*fresh, height=size[0], width=size[1]))
+        if not is_told_elsewhere():
+            warn(self.model.notices(*fresh, height=size[0], width=size[1]))
 
     @property
     def prompt(self) -> str | tuple[str, ...]:
