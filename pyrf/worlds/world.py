@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,14 @@ class WorldPrompt:
 
     text: str
     asks: Facts
+
+
+class Subject(NamedTuple):
+    """Where a thing is: a disc, x and y of its middle from the frame's upper left corner, in pixels."""
+
+    x: float
+    y: float
+    radius: float
 
 
 class Scene(Protocol):
@@ -41,8 +49,8 @@ class Scene(Protocol):
         """One of many wordings, which may leave attributes out."""
         ...
 
-    def focus(self, frame: int, /) -> tuple[int, int]:
-        """Row and column of what a close-up of this frame must hold, in pixels."""
+    def subjects(self, frame: int, /) -> Sequence[Subject]:
+        """Small things that the eye follows in this frame, which may be none."""
         ...
 
     def render(self, start: int, frames: int, /) -> Frames:

@@ -30,9 +30,12 @@ def test_scenes_are_their_seeds(world: World) -> None:
     assert (scene.render(5, 4) == again.render(0, 9)[5:]).all()
     assert scene.render(5, 4).shape == (4, world.height, world.width, 3)
     assert rng.random() != random.Random(7).random()
-    row, column = scene.focus(1000)
-    assert 0 <= row < world.height
-    assert 0 <= column < world.width
+    subjects = [subject for seed in range(8) for subject in world.scene(seed).subjects(1000)]
+    assert subjects
+    for x, y, radius in subjects:  # some of a subject is in sight
+        assert 2 < radius < world.height / 2
+        assert -radius < x < world.width + radius
+        assert -radius < y < world.height + radius
 
 
 def test_captions_use_the_vocabulary(world: World) -> None:

@@ -30,8 +30,25 @@ def interpolate(x0: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def flow_matching_loss(
-    predict: Callable[[Tensor, Tensor], Tensor], x0: Tensor, sigmas: Tensor, noise: Tensor
+    predict: Callable[[Tensor, Tensor], Tensor],
+    x0: Tensor,
+    sigmas: Tensor,
+    noise: Tensor,
+    weight: Tensor | None = None,
 ) -> Tensor:
-    """Squared error of each frame, [B, F]; `predict(x_t, timesteps [B, F])` gives the velocity."""
+    """Squared error of each frame, [B, F].
+
+    Args:
+        predict: `predict(x_t, timesteps [B, F])` gives the velocity.
+        x0, noise: [B, F, C, h, w]; sigmas: [B, F].
+        weight: of cells, [B, F, h, w]. What is best to predict does not depend on it.
+    """
     velocity = predict(interpolate(x0, noise, sigmas), TIMESTEPS * sigmas)
-    return (velocity - (noise - x0)).square().mean((2, 3, 4))
+    error = (velocity - (noise - x0)).square()
+    return (error if weight is None else error * weight[:, :, None]).mean((2, 3, 4))
+
+
+def subject_weights(cells: Tensor, weight: float) -> Tensor:
+    """Weights of mean 1 in which a cell that is set weighs `weight` times one that is not; cells bool."""
+    weights = 1 + (weight - 1) * cells.float()
+    return weights / weights.mean()

@@ -35,6 +35,8 @@ class TrainSettings(Settings):
             the first step on, and follows quickly at first.
         max_skips: steps in a row that may be skipped because loss or gradient is not finite.
         compile: compile the blocks of a DiT: a minute at the start, a fifth less time per step.
+        autocast: compute products of matrices in bfloat16; weights and sums stay float32. It pays where the
+            processor has instructions for it (AMX), and on GPUs.
         keep: how many checkpoints are kept.
     """
 
@@ -54,6 +56,7 @@ class TrainSettings(Settings):
     max_skips: int = Field(default=10, ge=0)
     seed: int = 0
     compile: bool = True
+    autocast: bool = False
     keep: int = Field(default=2, gt=0)
     checkpoint_minutes: float = Field(default=3.0, ge=0)
     eval_minutes: float = Field(default=10.0, ge=0)

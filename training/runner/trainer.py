@@ -7,7 +7,7 @@ import math
 import random
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,6 +174,10 @@ class Training:
             random.Random(f"{self.settings.seed} {step}"),
         )
 
+    def _precision(self) -> AbstractContextManager[object]:
+        device = self.parameters[0].device.type
+        return torch.autocast(device, torch.bfloat16) if self.settings.autocast else nullcontext()
+
     def _step(self) -> dict[str, float]:
         """One step of the optimisers, or a skipped one; numbers to log."""
         progress = self.progress
@@ -181,7 +185,8 @@ class Training:
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
         for micro in range(self.accumulate):
-            loss, metrics = self.stage.loss(self._draw(micro))
+            with self._precision():
+                loss, metrics = self.stage.loss(self._draw(micro))
             (loss / self.accumulate).backward()
             for key, value in {"loss": float(loss.detach()), **metrics}.items():
                 sums[key] = sums.get(key, 0.0) + value

@@ -24,7 +24,7 @@ from pyrf.models.dit.attention import MaskedAttention
 from pyrf.models.dit.masks import teacher_forcing_mask
 from pyrf.models.dit.model import PromptCache
 from pyrf.settings import Settings
-from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
+from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas, subject_weights
 from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.latents import NEAR, LatentScenes
 from pyrf.training.stages.data import Given, PathStart
@@ -37,11 +37,13 @@ class CausalSettings(Settings):
     """What the causal network sees.
 
     Attributes:
+        subject_weight: of a cell with a subject in it, against one without.
         context_noise: largest noise level of the clean context, which a stream's own errors resemble.
     """
 
     shift: float = Field(default=3.0, gt=0)
     drop: float = Field(default=0.1, ge=0, le=1)
+    subject_weight: float = Field(default=1.0, gt=0)
     context_noise: float = Field(default=0.15, ge=0, le=1)
     eval_prompts: int = Field(default=48, gt=0)
 
@@ -70,8 +72,8 @@ class CausalForcing:
 
     def draw(
         self, generator: torch.Generator, rng: random.Random, drop: float
-    ) -> tuple[Tensor, list[str], Tensor]:
-        """Clean latents [B, 9, C, h, w], captions, and the weight of each chunk [B, 3].
+    ) -> tuple[Tensor, Tensor, list[str], Tensor]:
+        """Clean latents [B, 9, C, h, w], where subjects are, captions, and the weight of each chunk [B, 3].
 
         Where the sink is from long before, the second chunk does not follow it: it has weight 0.
         """
@@ -81,10 +83,13 @@ class CausalForcing:
         chunk = self.stream.chunk_frames
         jumped = torch.cat([near[:, :chunk], far], dim=1)
         clean = torch.where(late[:, None, None, None, None], jumped, near)
+        near, far = (subjects[index] for subjects in self.scenes.subjects)
+        jumped = torch.cat([near[:, :chunk], far], dim=1)
+        cells = torch.where(late[:, None, None, None], jumped, near)
         weights = torch.ones(self.batch, CHUNKS, dtype=torch.float32, device="cpu")
         weights[late, 1] = 0
         captions = ["" if rng.random() < drop else self.scenes.caption(int(i), rng) for i in index]
-        return clean, captions, weights
+        return clean, cells, captions, weights
 
     def context(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         """The clean latents with a little noise, of another level in each sample."""
@@ -112,7 +117,7 @@ class CausalForcing:
     def start(self, index: int) -> PathStart:
         """Starts of teacher paths: a context of clean latents, as in training."""
         generator = torch.Generator("cpu").manual_seed(10**6 + index)
-        clean, captions, weights = self.draw(generator, random.Random(index), drop=0.0)
+        clean, _, captions, weights = self.draw(generator, random.Random(index), drop=0.0)
         context = self.context(clean, generator)
         noise = gauss(clean.shape, generator)
         return PathStart(noise, captions, {"context": context, "weights": weights})
@@ -147,12 +152,16 @@ class CausalStage(NetworkStage):
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
         generator, rng = draw.generator, draw.rng
         forcing = self.forcing
-        clean, captions, weights = forcing.draw(generator, rng, self.settings.drop)
+        clean, cells, captions, weights = forcing.draw(generator, rng, self.settings.drop)
         sigmas = forcing.per_frame(shifted_sigmas(len(clean), CHUNKS, self.settings.shift, generator))
         noise = gauss(clean.shape, generator)
         context, prompt = forcing.context(clean, generator), self.module.prompt(captions)
         error = flow_matching_loss(
-            lambda x, t: forcing.forward(self.module, context, x, t, prompt), clean, sigmas, noise
+            lambda x, t: forcing.forward(self.module, context, x, t, prompt),
+            clean,
+            sigmas,
+            noise,
+            subject_weights(cells, self.settings.subject_weight),
         )
         chunks = error.unflatten(1, (CHUNKS, -1)).mean(2)
         loss = (chunks * weights).sum() / weights.sum()

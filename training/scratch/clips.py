@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyrf.worlds.world import Frames
+from pyrf.worlds.world import Frames, Scene, World
 
+LONGEST_SECONDS = 90
+"""Into a scene that clips are taken from: streams are endless."""
 WARM_LATENTS = 1
 """Latents encoded ahead of a stretch, so that it looks like the middle of an endless video."""
 
@@ -19,6 +21,25 @@ WARM_LATENTS = 1
 def to_tensor(clips: Sequence[Frames]) -> Tensor:
     """uint8 [T, H, W, 3] each -> float [B, T, 3, H, W] in [0, 1]."""
     return torch.from_numpy(np.stack(clips)).permute(0, 1, 4, 2, 3).float() / 255
+
+
+def random_clip(world: World, seed: int, frames: int) -> tuple[Scene, int, Tensor]:
+    """A scene, a time up to 90 seconds into it, and its frames from there on, uint8 [frames, 3, H, W]."""
+    scene = world.scene(seed)
+    first = random.Random(f"clip {seed}").randrange(LONGEST_SECONDS * world.fps)
+    return scene, first, torch.from_numpy(scene.render(first, frames)).permute(0, 3, 1, 2).contiguous()
+
+
+def subject_mask(scene: Scene, first: int, frames: int, height: int, width: int) -> Tensor:
+    """Where a scene's subjects are: float [frames, 1, height, width]."""
+    mask = torch.zeros(frames, 1, height, width, dtype=torch.float32, device="cpu")
+    y = (torch.arange(height, dtype=torch.float32, device="cpu") + 0.5)[:, None]
+    x = (torch.arange(width, dtype=torch.float32, device="cpu") + 0.5)[None]
+    for number in range(frames):
+        for at_x, at_y, radius in scene.subjects(first + number):
+            inside = (x - at_x).square() + (y - at_y).square() < (1.1 * radius) ** 2
+            mask[number, 0][inside] = 1
+    return mask
 
 
 def close_up(

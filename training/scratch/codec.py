@@ -107,7 +107,8 @@ class CodecStage(Stage[TAEHV]):
             clip = scene.render(first, count)
             if crop is not None:
                 size = self.world.height, self.world.width
-                clip = clip[:, *close_up(scene.focus(first + count // 2), size, crop, rng)]
+                (subject,) = scene.subjects(first + count // 2)
+                clip = clip[:, *close_up((int(subject.y), int(subject.x)), size, crop, rng)]
             clips.append(clip)
         video = to_tensor(clips)
         z = self.module.encode(video)

@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,16 +24,15 @@ from pyrf.models.codecs.taehv import FRAMES_PER_LATENT
 from pyrf.training.runner import processes
 from pyrf.training.runner.origin import KEY, fingerprint, origin_of
 from pyrf.training.runner.stage import Draw
-from pyrf.training.scratch.clips import WARM_LATENTS, to_tensor
+from pyrf.training.scratch.clips import LONGEST_SECONDS, WARM_LATENTS, to_tensor
 from pyrf.training.stages.networks import TextToVideo
 from pyrf.video.strips import contact_sheet
-from pyrf.worlds.world import World, draw_scene
+from pyrf.worlds.world import Scene, World, draw_scene
 
 logger = logging.getLogger(__name__)
 
 NEAR, FAR = 9, 6
 """Latents of the first stretch (three chunks) and of a later one (two chunks) of each scene."""
-LONGEST_SECONDS = 90
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,15 @@ class LatentScenes:
 
     def __len__(self) -> int:
         return len(self.near)
+
+    @cached_property
+    def subjects(self) -> tuple[Tensor, Tensor]:
+        """Where the scenes' subjects are in `near` and `far`: bool [scenes, NEAR or FAR, h, w]."""
+        stretches = [_stretches(self.world, seed) for seed in self.seeds]
+        size = self.near.shape[3:]
+        near = [subject_cells(self.world, scene, begin, NEAR, *size) for scene, begin, _ in stretches]
+        far = [subject_cells(self.world, scene, later, FAR, *size) for scene, _, later in stretches]
+        return torch.stack(near), torch.stack(far)
 
     def caption(self, index: int, rng: random.Random) -> str:
         """A fresh wording for one scene."""
@@ -87,6 +96,26 @@ class LatentScenes:
         return {**scores, **{f"videos/{text}": video for text, video in videos[:2]}}
 
 
+def _stretches(world: World, seed: int) -> tuple[Scene, int, int]:
+    """A scene, and the first frames of what is encoded of it ahead of `near` and of `far`."""
+    scene, rng = draw_scene(world, seed)
+    begin = rng.randrange(20 * world.fps)
+    return scene, begin, begin + rng.randrange(LONGEST_SECONDS * world.fps)
+
+
+def subject_cells(world: World, scene: Scene, first: int, latents: int, height: int, width: int) -> Tensor:
+    """Cells that subjects touch in the latents after WARM_LATENTS: bool [latents, height, width]."""
+    rows = (torch.arange(height, dtype=torch.float32, device="cpu")[:, None] + 0.5) * (world.height / height)
+    columns = (torch.arange(width, dtype=torch.float32, device="cpu") + 0.5) * (world.width / width)
+    half = 0.5 * world.height / height
+    cells = torch.zeros(latents, height, width, dtype=torch.bool, device="cpu")
+    for number in range(latents):
+        middle = first + FRAMES_PER_LATENT * (WARM_LATENTS + number) + FRAMES_PER_LATENT // 2
+        for x, y, radius in scene.subjects(middle):
+            cells[number] |= (rows - y).square() + (columns - x).square() < (radius + half) ** 2
+    return cells
+
+
 class Encoder(Protocol):
     """What encodes a video [B, 4F, 3, H, W] in 0..1 to latents [B, F, C, h, w]."""
 
@@ -110,12 +139,10 @@ def encode_scenes(codec: Encoder, world: World, count: int, first_seed: int, pat
             start = i * size
             parts: dict[str, list[Tensor]] = {"near": [], "far": []}
             for seed in range(first_seed + start, first_seed + start + size, 10):
-                clips = [draw_scene(world, s) for s in range(seed, seed + 10)]
-                begin = [rng.randrange(20 * world.fps) for _, rng in clips]
-                later = [b + rng.randrange(LONGEST_SECONDS * world.fps) for b, (_, rng) in zip(begin, clips)]
+                clips, begin, later = zip(*(_stretches(world, s) for s in range(seed, seed + 10)))
                 for name, times, latents in (("near", begin, NEAR), ("far", later, FAR)):
                     frames = FRAMES_PER_LATENT * (WARM_LATENTS + latents)
-                    video = to_tensor([scene.render(t, frames) for (scene, _), t in zip(clips, times)])
+                    video = to_tensor([scene.render(t, frames) for scene, t in zip(clips, times)])
                     parts[name].append(codec.encode(video)[:, WARM_LATENTS:].half())
             with whole_file(file) as temporary:
                 save_file(

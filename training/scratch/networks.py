@@ -26,6 +26,8 @@ class NetworkSettings(Settings):
     ffn_dim: int
     num_heads: int
     num_layers: int
+    in_channels: int = 16
+    out_channels: int = 16
     text_len: int = 24
     text_dim: int = 128
     rope_theta: float = 100.0
@@ -69,9 +71,7 @@ class ScratchTextToVideo(TextToVideo):
             save_file(state, temporary)
 
 
-def load_network(
-    folder: Path, vocabulary: Sequence[str], settings_type: type[NetworkSettings] = NetworkSettings
-) -> ScratchTextToVideo:
+def load_network(folder: Path, vocabulary: Sequence[str]) -> ScratchTextToVideo:
     """The network that a stage saved to `folder`, and its text encoder's vocabulary.
 
     Raises:
@@ -79,7 +79,7 @@ def load_network(
     """
     if not (folder / "network.safetensors").exists():
         raise FileNotFoundError(f"{folder} holds no network.safetensors; run the stage that makes it first")
-    settings = settings_type(**json.loads((folder / "network.json").read_text()))
+    settings = NetworkSettings(**json.loads((folder / "network.json").read_text()))
     network = ScratchTextToVideo(settings, vocabulary)
     network.load_state_dict(load_file(folder / "network.safetensors"))
     return network

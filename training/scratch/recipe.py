@@ -14,6 +14,7 @@ from pyrf.training.needs import FileNeed, Needs
 from pyrf.training.recipe import Recipe, StageRecipe
 from pyrf.training.runner.origin import fingerprint
 from pyrf.training.runner.stage import Stage
+from pyrf.training.scratch.block_codec import BlockCodecSettings, BlockCodecStage
 from pyrf.training.scratch.causal import CausalForcing, CausalSettings, CausalStage
 from pyrf.training.scratch.codec import CodecSettings, CodecStage
 from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
@@ -50,6 +51,16 @@ class CodecRecipe(ScratchStage):
     def build(self, run: Run, name: str) -> Stage[Any]:
         start = run.codec_of(self.init).network.state_dict() if self.init else None
         return CodecStage(self.codec, run.world, self.train.batch, start)
+
+
+class BlockCodecRecipe(ScratchStage):
+    """A codec that begins as a linear one; its encoder stays so."""
+
+    stage: Literal["block-codec"]
+    codec: BlockCodecSettings
+
+    def build(self, run: Run, name: str) -> Stage[Any]:
+        return BlockCodecStage(self.codec, run.world, self.train.batch, run.folder / name)
 
 
 class TeacherRecipe(ScratchStage):
@@ -141,7 +152,8 @@ class DmdRecipe(ScratchStage):
 
 
 AnyStage = Annotated[
-    CodecRecipe | TeacherRecipe | CausalRecipe | OdeRecipe | DmdRecipe, Field(discriminator="stage")
+    CodecRecipe | BlockCodecRecipe | TeacherRecipe | CausalRecipe | OdeRecipe | DmdRecipe,
+    Field(discriminator="stage"),
 ]
 
 
@@ -181,7 +193,7 @@ class ScratchRecipe(Recipe):
         codecs: set[str] = set()
         networks: set[str] = set()
         for name, stage in self.stages.items():
-            known = codecs if isinstance(stage, CodecRecipe) else networks
+            known = codecs if isinstance(stage, (CodecRecipe, BlockCodecRecipe)) else networks
             for key, other in stage.before.items():
                 if other not in known:
                     raise ValueError(_no_stage(f"stages.{name}.{key}", other, known, "before it"))

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from pyrf.config import StreamConfig
 from pyrf.models.codecs.taehv import TAEHVCodec
+from pyrf.training.scratch.block_codec import LINEAR
 from pyrf.training.scratch.codec_files import load_codec
-from pyrf.training.scratch.latents import LatentScenes, encode_scenes
+from pyrf.training.scratch.latents import Encoder, LatentScenes, encode_scenes
+from pyrf.training.scratch.linear_codec import load_linear
 from pyrf.training.scratch.networks import ScratchTextToVideo, load_network
 from pyrf.worlds.world import World
 
@@ -38,8 +40,13 @@ class Run:
     @cached_property
     def scenes(self) -> LatentScenes:
         """The encoded scenes, which are made where they are missing."""
-        path = self.folder / "scenes"
-        return encode_scenes(self.codec.network, self.world, self.num_scenes, FIRST_SCENE, path)
+        return encode_scenes(self.encoder, self.world, self.num_scenes, FIRST_SCENE, self.folder / "scenes")
+
+    @property
+    def encoder(self) -> Encoder:
+        """Of the codec; where that began as a linear one, this does the same in a tenth of the time."""
+        linear = self.folder / "codec" / LINEAR
+        return load_linear(linear) if linear.exists() else self.codec.network
 
     def codec_of(self, stage: str) -> TAEHVCodec:
         """The codec that a stage left.

@@ -16,7 +16,7 @@ from pyrf.loop.noise import below, gauss
 from pyrf.loop.schedule import TIMESTEPS, warp
 from pyrf.models.codecs.taehv import TAEHVCodec
 from pyrf.settings import Settings
-from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas
+from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas, subject_weights
 from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.latents import NEAR, LatentScenes
 from pyrf.training.stages.networks import NetworkStage, TextToVideo
@@ -30,11 +30,13 @@ class TeacherSettings(Settings):
     Attributes:
         frames: latent frames of a sample.
         drop: chance that a caption is left out, for classifier-free guidance.
+        subject_weight: of a cell with a subject in it, against one without.
     """
 
     frames: int = Field(gt=0, le=NEAR)
     shift: float = Field(default=3.0, gt=0)
     drop: float = Field(default=0.1, ge=0, le=1)
+    subject_weight: float = Field(default=1.0, gt=0)
     guidance_scale: float = 3.0
     sampling_steps: int = Field(default=16, gt=0)
     eval_prompts: int = Field(default=48, gt=0)
@@ -54,25 +56,31 @@ class TeacherStage(NetworkStage):
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
         generator = draw.generator
-        x0, captions = self.draw(generator, draw.rng)
+        x0, cells, captions = self.draw(generator, draw.rng)
         sigmas = shifted_sigmas(self.batch, 1, self.settings.shift, generator).expand(-1, x0.shape[1])
         prompt = self.module.prompt(captions)
         noise = gauss(x0.shape, generator)
-        loss = flow_matching_loss(lambda x, t: self.module.dit(x, t[:, 0], prompt), x0, sigmas, noise).mean()
-        return loss, {}
+        weight = subject_weights(cells, self.settings.subject_weight)
+        error = flow_matching_loss(
+            lambda x, t: self.module.dit(x, t[:, 0], prompt), x0, sigmas, noise, weight
+        )
+        return error.mean(), {}
 
-    def draw(self, generator: torch.Generator, rng: random.Random) -> tuple[Tensor, list[str]]:
-        """A batch of clean latents [B, frames, C, h, w] and captions, some of them left out."""
+    def draw(self, generator: torch.Generator, rng: random.Random) -> tuple[Tensor, Tensor, list[str]]:
+        """A batch of clean latents [B, frames, C, h, w], where subjects are, and captions, some left out."""
         frames = self.settings.frames
         index = below(len(self.scenes), (self.batch,), generator).tolist()
-        clips = []
+        near, far = self.scenes.subjects
+        clips, cells = [], []
         for i in index:
             # a window of the first stretch; a single chunk may be from the later one as well
-            stretch = self.scenes.far if frames < NEAR and rng.random() < 0.4 else self.scenes.near
+            is_far = frames < NEAR and rng.random() < 0.4
+            stretch, subjects = (self.scenes.far, far) if is_far else (self.scenes.near, near)
             start = rng.randrange(stretch.shape[1] - frames + 1)
             clips.append(stretch[i, start : start + frames].float())
+            cells.append(subjects[i, start : start + frames])
         captions = ["" if rng.random() < self.settings.drop else self.scenes.caption(i, rng) for i in index]
-        return torch.stack(clips), captions
+        return torch.stack(clips), torch.stack(cells), captions
 
     def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
         prompts, latents = self.sample_held_out()

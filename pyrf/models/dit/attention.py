@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.rope import ChunkRope
+from pyrf.models.attention import softmax_attention
 from pyrf.ops import norm_rope_append, ring_attention
 from pyrf.ops.norm_rope_append import norm_rotate
 
@@ -83,7 +83,7 @@ class BidirectionalAttention:
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention proper on [B, heads, N, head_dim]."""
-        return F.scaled_dot_product_attention(q, k, v)
+        return softmax_attention(q, k, v)
 
 
 class MaskedAttention(BidirectionalAttention):
@@ -101,7 +101,7 @@ class MaskedAttention(BidirectionalAttention):
         self.mask = mask
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        return softmax_attention(q, k, v, mask=self.mask)
 
 
 class WindowAttention(BidirectionalAttention):
@@ -122,7 +122,7 @@ class WindowAttention(BidirectionalAttention):
         for start in range(0, q.shape[2], self.chunk):
             end = start + self.chunk
             seen = slice(max(0, end - self.window * self.chunk), end)
-            parts.append(F.scaled_dot_product_attention(q[:, :, start:end], k[:, :, seen], v[:, :, seen]))
+            parts.append(softmax_attention(q[:, :, start:end], k[:, :, seen], v[:, :, seen]))
         return torch.cat(parts, 2)
 
 
@@ -149,7 +149,7 @@ class _PrefixLayer(BidirectionalAttention):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k, v = torch.cat((self.keys, k), 2), torch.cat((self.values, v), 2)
-        return F.scaled_dot_product_attention(q, k, v)
+        return softmax_attention(q, k, v)
 
 
 class CachedAttention:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrf.config import PATCH, ModelConfig
+from pyrf.models.attention import softmax_attention
 from pyrf.models.dit.attention import CachingLayer, LayerAttention
 from pyrf.ops import add_norm, bias_norm, ring_attention
 
@@ -130,7 +131,7 @@ class CrossAttention(_Projections):
         if q.device.type == "cpu" and q.dtype == torch.float32 and _is_inference():
             return self.o(self._mix_on_cpu(q, keys, values))
         q = self._split(self.norm_q(q))
-        mixed = F.scaled_dot_product_attention(q.reshape(-1, *q.shape[-3:]), keys, values)
+        mixed = softmax_attention(q.reshape(-1, *q.shape[-3:]), keys, values)
         return self.o(mixed.transpose(1, 2).reshape(x.shape))
 
     def _mix_on_cpu(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrf.checks import check_positive, check_whole
+from pyrf.models.attention import softmax_attention
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Attention(nn.Module):
         q, k, v = (
             part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.q, self.k, self.v)
         )
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+        mixed = softmax_attention(q, k, v, mask=bias, scale=1.0)
         return self.o(mixed.transpose(1, 2).flatten(2))
 
 

@@ -26,7 +26,7 @@ from pyrf.worlds.shapes.attributes import (
     Attributes,
 )
 from pyrf.worlds.shapes.captions import caption
-from pyrf.worlds.world import Facts, Frames
+from pyrf.worlds.world import Facts, Frames, Subject
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ class Scene:
     def caption(self, rng: random.Random, /) -> str:
         return caption(self.attributes, rng)
 
-    def focus(self, frame: int, /) -> tuple[int, int]:
-        """Where the object's centre is."""
+    def subjects(self, frame: int, /) -> list[Subject]:
+        """The shape."""
         x, y, _ = self.path(frame, 1)
-        return int(y[0]) % HEIGHT, int(x[0]) % WIDTH
+        return [Subject(float(x[0]) % WIDTH, float(y[0]) % HEIGHT, self.radius)]
 
     def path(
         self, first: int, count: int

@@ -29,6 +29,8 @@ NO_BALLOON = "none"
 """Of what a prompt asks for that wants an empty sky."""
 NAMES = ("time", "land", "season", "weather", "balloon", "path", "camera", "speed")
 """Of the attributes, in the order of `Attributes`."""
+STANDING = NAMES[:5]
+"""Those that a single frame can show."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pyrf.worlds.valley.ridges import Shading
 from pyrf.worlds.valley.sea import Sea
 from pyrf.worlds.valley.sky import CLOUD_PARALLAX, FOG_PARALLAX, Clouds, Disc, FogBank, Sky
 from pyrf.worlds.valley.strips import Painter, Strip, span
-from pyrf.worlds.world import Facts, Frames
+from pyrf.worlds.world import Facts, Frames, Subject
 
 LONGEST_STRIP = 1024
 """Columns; a stretch that needs wider strips is drawn in parts."""
@@ -52,10 +52,10 @@ class Scene:
         """Whether the camera moves at a speed that captions do not name."""
         return self.attributes.speed_is_open
 
-    def focus(self, frame: int, /) -> tuple[int, int]:
-        """Row and column of the balloon; without one, of the middle of the nearest trees."""
-        x, y = next(iter(self.balloons(frame)), (WIDTH / 2, 150.0))
-        return min(HEIGHT - 1, max(0, int(y))), min(WIDTH - 1, max(0, int(x)))
+    def subjects(self, frame: int, /) -> list[Subject]:
+        """The balloon's envelope: none, one, or two at the rims."""
+        radius = 0.0 if self.flight is None else self.flight.radius
+        return [Subject(x, y, radius) for x, y in self.balloons(frame)]
 
     def caption(self, rng: random.Random, /) -> str:
         """One of many wordings, which may leave attributes out."""

@@ -19,6 +19,7 @@ from pyrf.worlds.valley.attributes import (
     PATHS,
     SEASONS,
     SPEEDS,
+    STANDING,
     TIMES,
     WEATHERS,
     WIDTH,
@@ -178,8 +179,12 @@ class Valley:
     def judge(self, frames: Frames, prompt: WorldPrompt, /) -> dict[str, bool]:
         """Whether a clip, uint8 [T, 192, 320, 3], shows each attribute that the prompt asks for.
 
-        "frozen" says that the camera was asked to move and stands still.
+        "frozen" says that the camera was asked to move and stands still. A single frame has no verdicts on
+        what moves.
         """
+        if len(frames) == 1:
+            seen = detect(frames.repeat(2, axis=0))
+            return {name: seen.shows(name, prompt.asks) for name in STANDING if name in prompt.asks}
         seen = detect(frames)
         verdicts = {name: seen.shows(name, prompt.asks) for name in NAMES if name in prompt.asks}
         if prompt.asks.get("camera") in ("right", "left"):

@@ -43,7 +43,7 @@ def test_forcing_equals_a_stream_over_given_chunks() -> None:
     """The velocity of each noisy chunk is the one a denoise call gives with the clean chunks in the cache."""
     model, forcing = network(), CausalForcing(SCENES, STREAM, 2, 0.0)
     generator = torch.Generator().manual_seed(0)
-    clean, captions, _ = forcing.draw(generator, random.Random(0), drop=0.0)
+    clean, _, captions, _ = forcing.draw(generator, random.Random(0), drop=0.0)
     noisy = torch.randn(clean.shape, generator=generator)
     prompt = model.prompt(captions)
     timesteps = forcing.per_frame(torch.tensor([[900.0, 500.0, 750.0]] * 2))
@@ -64,7 +64,7 @@ def test_forcing_equals_a_stream_over_given_chunks() -> None:
 def test_a_late_sample_joins_beginning_and_end() -> None:
     """Where the sink is from long before, the chunk after it is not asked to follow it."""
     forcing = CausalForcing(SCENES, STREAM, 64, 0.0)
-    clean, _, weights = forcing.draw(torch.Generator().manual_seed(0), random.Random(0), drop=0.0)
+    clean, _, _, weights = forcing.draw(torch.Generator().manual_seed(0), random.Random(0), drop=0.0)
     late = weights[:, 1] == 0
     assert 16 < int(late.sum()) < 48
     assert weights[:, [0, 2]].min() == 1

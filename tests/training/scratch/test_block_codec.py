@@ -1,23 +1,37 @@
 """The codec's start: a linear codec, and a network that does the same; and a step from there."""
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pyrf.models.codecs.taehv import TAEHV, TAEHVConfig
 from pyrf.training.runner.stage import Draw
-from pyrf.training.valley.clips import HELD_OUT_SEED, balloon_mask, clip
-from pyrf.training.valley.codec import CONFIG, CROP, FRAMES, CodecStage
-from pyrf.training.valley.linear import LinearCodec, fit, write
+from pyrf.training.scratch.block_codec import (
+    CROP,
+    FIRST_SEED,
+    FRAMES,
+    HELD_OUT_SEED,
+    LINEAR,
+    BlockCodecSettings,
+    BlockCodecStage,
+)
+from pyrf.training.scratch.clips import random_clip, subject_mask
+from pyrf.training.scratch.linear_codec import LinearCodec, fit, write
 from pyrf.worlds.valley.world import Valley
 
 WORLD = Valley()
+SETTINGS = BlockCodecSettings(
+    latent_channels=24, encoder_width=128, decoder_widths=(128, 128, 128, 144), blocks=2, linear_clips=8
+)
+CONFIG = SETTINGS.config
 
 
 @pytest.fixture(scope="module")
 def linear() -> LinearCodec:
-    return fit(WORLD, 8, 10**7, CONFIG.latent_channels)
+    return fit(WORLD, 8, FIRST_SEED, CONFIG.latent_channels)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +43,7 @@ def network(linear: LinearCodec) -> TAEHV:
 
 @pytest.fixture(scope="module")
 def video() -> torch.Tensor:
-    return clip(WORLD, HELD_OUT_SEED, FRAMES)[2].float()[None] / 255
+    return random_clip(WORLD, HELD_OUT_SEED, FRAMES)[2].float()[None] / 255
 
 
 def psnr(decoded: torch.Tensor, video: torch.Tensor) -> float:
@@ -58,8 +72,14 @@ def test_other_networks_are_refused(linear: LinearCodec) -> None:
         write(linear, TAEHV(TAEHVConfig(24, 64, (64, 64, 64, 64), 2, 16, (False, False, False))))
 
 
-def test_a_step_has_a_gradient_in_every_weight_of_the_decoder(linear: LinearCodec) -> None:
-    stage = CodecStage(WORLD, 1, linear)
+@pytest.fixture
+def stage(linear: LinearCodec, tmp_path: Path) -> BlockCodecStage:
+    """One that finds the linear codec in its folder."""
+    save_file(linear.state_dict(), tmp_path / LINEAR)
+    return BlockCodecStage(SETTINGS, WORLD, 1, tmp_path)
+
+
+def test_a_step_has_a_gradient_in_every_weight_of_the_decoder(stage: BlockCodecStage) -> None:
     draw = Draw(0, range(1), torch.Generator().manual_seed(0), random.Random(0), random.Random(0))
     loss, metrics = stage.loss(draw)
     loss.backward()
@@ -69,8 +89,7 @@ def test_a_step_has_a_gradient_in_every_weight_of_the_decoder(linear: LinearCode
     )
 
 
-def test_windows_weigh_what_has_its_neighbours(linear: LinearCodec) -> None:
-    stage = CodecStage(WORLD, 1, linear)
+def test_windows_weigh_what_has_its_neighbours(stage: BlockCodecStage) -> None:
     for seed in range(4):
         video, weight = stage._window(random.Random(seed))
         assert video.shape == (FRAMES, 3, *CROP)
@@ -78,9 +97,9 @@ def test_windows_weigh_what_has_its_neighbours(linear: LinearCodec) -> None:
         assert 0.4 < float((weight > 0).float().mean()) <= 1
 
 
-def test_the_balloon_mask_covers_the_balloon() -> None:
+def test_the_mask_covers_the_balloon() -> None:
     scene = next(s for s in map(WORLD.scene, range(100)) if s.facts["path"] == "hover")
-    mask = balloon_mask(scene, 10, 1, WORLD.height, WORLD.width)
+    mask = subject_mask(scene, 10, 1, WORLD.height, WORLD.width)
     (x, y), *_ = scene.balloons(10)
     assert mask[0, 0, int(y), int(x)] == 1
     assert 900 < float(mask.sum()) < 2200

@@ -1,12 +1,10 @@
-"""Trains the valley's codec: 16 pixels a side and 4 frames for each latent, from a linear codec on.
+"""A codec of blocks: 16 pixels a side and 4 frames for each latent, from a linear codec on.
 
-Run or resume with: python -m pyrf.training.valley.codec --out runs/valley/codec
+From random weights such a codec learns far too slowly on a CPU.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
 import random
 from pathlib import Path
 from typing import Any
@@ -14,50 +12,72 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from pyrf.loop.noise import gauss, uniform
 from pyrf.models.codecs.codec import to_uint8
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, TAEHVConfig
-from pyrf.training.runner.stage import Draw, Stage, TrainSettings
-from pyrf.training.runner.trainer import train
-from pyrf.training.scratch.clips import edges
+from pyrf.settings import Settings
+from pyrf.training.runner.stage import Draw, Stage
+from pyrf.training.scratch.clips import edges, random_clip, subject_mask
 from pyrf.training.scratch.codec_files import save_codec
-from pyrf.training.valley.clips import FIRST_SEED, HELD_OUT_SEED, balloon_mask, clip
-from pyrf.training.valley.linear import PATCH, LinearCodec, load_or_fit, write
+from pyrf.training.scratch.linear_codec import PATCH, load_or_fit, write
 from pyrf.video.strips import contact_sheet
-from pyrf.worlds.valley.attributes import NAMES
-from pyrf.worlds.valley.detector import detect
-from pyrf.worlds.valley.world import Valley
-from pyrf.worlds.world import Frames
+from pyrf.worlds.world import Frames, World, WorldPrompt
 
-CONFIG = TAEHVConfig(
-    latent_channels=24,
-    encoder_width=128,
-    decoder_widths=(128, 128, 128, 144),
-    blocks=2,
-    patch_size=PATCH,
-    upscale=(False, False, False),
-)
-LINEAR_CLIPS = 300
-"""That the linear codec is fitted to."""
+FIRST_SEED, HELD_OUT_SEED = 10**7, 10**9
+"""Of the scenes that are trained on, and of those that only evaluations see."""
 FRAMES = 12
 CROP = (128, 160)
 """Rows and columns of the windows that are trained on."""
-NOISE = 0.08
-"""Largest deviation of the noise on latents, which a network's own errors resemble."""
-
-SEAM_WEIGHT = 0.5
-"""Of steps of the error across the borders of cells: on a smooth sky the eye sees those before all else."""
+LINEAR = "linear.safetensors"
+"""The file of the linear codec, in the stage's folder."""
 
 
-class CodecStage(Stage[TAEHV]):
-    """The decoder learns; the encoder stays linear, so latents keep their meaning for the other stages."""
+class BlockCodecSettings(Settings):
+    """What the codec is and what it is trained on.
 
-    def __init__(self, world: Valley, batch: int, linear: LinearCodec) -> None:
-        self.world, self.batch, self.linear = world, batch, linear
-        self.module: TAEHV = TAEHV(CONFIG).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        write(linear, self.module)
+    Attributes:
+        linear_clips: that the linear codec is fitted to.
+        noise: largest deviation of the noise on latents, which a network's own errors resemble.
+        seam_weight: of steps of the error across the borders of cells: on a smooth sky the eye sees those
+            before all else.
+    """
+
+    latent_channels: int = Field(gt=0)
+    encoder_width: int = Field(gt=0)
+    decoder_widths: tuple[int, int, int, int]
+    blocks: int = Field(gt=0)
+    linear_clips: int = Field(default=300, gt=0)
+    noise: float = Field(default=0.08, ge=0)
+    seam_weight: float = Field(default=0.5, ge=0)
+
+    @property
+    def config(self) -> TAEHVConfig:
+        return TAEHVConfig(
+            latent_channels=self.latent_channels,
+            encoder_width=self.encoder_width,
+            decoder_widths=self.decoder_widths,
+            blocks=self.blocks,
+            patch_size=PATCH,
+            upscale=(False, False, False),
+        )
+
+
+class BlockCodecStage(Stage[TAEHV]):
+    """The decoder learns; the encoder stays linear, so latents keep their meaning for the other stages.
+
+    Args:
+        folder: of the stage, where the linear codec is kept.
+    """
+
+    def __init__(self, settings: BlockCodecSettings, world: World, batch: int, folder: Path) -> None:
+        self.settings, self.world, self.batch = settings, world, batch
+        clips, channels = settings.linear_clips, settings.latent_channels
+        self.linear = load_or_fit(world, clips, FIRST_SEED, channels, folder / LINEAR)
+        self.module: TAEHV = TAEHV(settings.config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        write(self.linear, self.module)
         self.module.encoder.requires_grad_(False)
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
@@ -67,25 +87,25 @@ class CodecStage(Stage[TAEHV]):
         # half of the steps decode from the middle, with no memory, as a stream's first chunk does
         skip = draw.step % 2
         latents, kept = latents[:, skip:], slice(FRAMES_PER_LATENT * skip, None)
-        level = NOISE * uniform((len(latents), 1, 1, 1, 1), draw.generator)
+        level = self.settings.noise * uniform((len(latents), 1, 1, 1, 1), draw.generator)
         noise = gauss(latents.shape, draw.generator)
         error = self.module.decode(latents + level * noise) - video[:, kept]
         weight = weight[:, kept]
         loss = (weight * (error.abs() + 8 * error.square())).mean()
-        loss = loss + SEAM_WEIGHT * _steps_at_borders(error * (weight > 0))
+        loss = loss + self.settings.seam_weight * _steps_at_borders(error * (weight > 0))
         mean_square = (error.detach().square() * (weight > 0)).sum() / (weight > 0).sum() / 3
         return loss, {"psnr": -10 * float(torch.log10(mean_square))}
 
     def _window(self, rng: random.Random) -> tuple[Tensor, Tensor]:
         """A window of a new clip, [FRAMES, 3, *CROP] in 0..1, and the weight of its pixels.
 
-        It is the one of three with the most edges and balloons. Where a cell at its rim misses its
+        It is the one of three with the most edges and subjects. Where a cell at its rim misses its
         neighbours, it weighs nothing.
         """
-        scene, first, frames = clip(self.world, rng.randrange(FIRST_SEED, 2 * FIRST_SEED), FRAMES)
+        scene, first, frames = random_clip(self.world, rng.randrange(FIRST_SEED, 2 * FIRST_SEED), FRAMES)
         video = frames.float() / 255
         weight = 1 + 5 * F.max_pool2d(edges(video), 3, 1, 1).clamp(max=0.7)[:, None]
-        weight = weight + 2 * balloon_mask(scene, first, FRAMES, *frames.shape[2:])
+        weight = weight + 2 * subject_mask(scene, first, FRAMES, *frames.shape[2:])
         height, width = frames.shape[2] // PATCH, frames.shape[3] // PATCH
         rows, columns = CROP[0] // PATCH, CROP[1] // PATCH
         richness = F.avg_pool2d(weight.mean((0, 1))[None, None], PATCH)[0, 0]
@@ -118,26 +138,29 @@ class CodecStage(Stage[TAEHV]):
 
 @torch.no_grad()
 def score(
-    network: TAEHV, world: Valley, clips: int, frames: int
+    network: TAEHV, world: World, clips: int, frames: int
 ) -> tuple[dict[str, float], list[tuple[str, Frames]]]:
-    """Mean PSNR of held-out clips, what the detector reads on their reconstructions, and pictures."""
+    """Mean PSNR of held-out clips, what the world says of their reconstructions, and pictures."""
     psnr, at_seams = [], []
     right: list[dict[str, bool]] = []
     rows: list[tuple[str, Frames]] = []
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + clips):
-        scene, _, true = clip(world, seed, frames)
+        scene, _, true = random_clip(world, seed, frames)
         video = true.float() / 255
         decoded = network.decode(network.encode(video[None]))[0].clamp(0, 1)
         error = (decoded - video).square()
         psnr.append(-10 * float(torch.log10(error.mean())))
         at_seams.append(float(_seams(decoded - video)))
         shown = to_uint8(decoded).permute(0, 2, 3, 1).contiguous().numpy()
-        seen = detect(shown)
-        right.append({name: seen.shows(name, scene.facts) for name in NAMES})
+        right.append(world.judge(shown, WorldPrompt("", scene.facts)))
         if len(rows) < 16:
             rows += [(f"{psnr[-1]:.1f} dB", true.permute(0, 2, 3, 1).numpy()), ("decoded", shown)]
     scores = {"psnr": float(np.mean(psnr)), "psnr_worst": min(psnr), "seams": float(np.mean(at_seams))}
-    return scores | {name: float(np.mean([r[name] for r in right])) for name in NAMES}, rows
+    names = {name for verdicts in right for name in verdicts}
+    return scores | {
+        name: float(np.mean([verdicts[name] for verdicts in right if name in verdicts]))
+        for name in sorted(names)
+    }, rows
 
 
 def _steps_at_borders(error: Tensor) -> Tensor:
@@ -152,36 +175,3 @@ def _seams(error: Tensor) -> Tensor:
     step = (error[..., 1:] - error[..., :-1]).abs()
     across = step[..., PATCH - 1 :: PATCH].mean()
     return across / step.mean()
-
-
-def linear_codec(world: Valley, folder: Path) -> LinearCodec:
-    """The codec that this stage starts from, made once and kept in its folder."""
-    return load_or_fit(world, LINEAR_CLIPS, FIRST_SEED, CONFIG.latent_channels, folder / "linear.safetensors")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints, logs and weights")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--lr", type=float, default=1.5e-4, help="of AdamW")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    world = Valley()
-    linear = linear_codec(world, arguments.out)
-    settings = TrainSettings(
-        steps=arguments.steps,
-        batch=arguments.batch,
-        adam_lr=arguments.lr,
-        betas=(0.9, 0.99),
-        decay=0.5,
-        ema=0.99,
-        compile=False,
-        log_steps=25,
-        eval_minutes=15,
-    )
-    train(lambda: CodecStage(world, arguments.batch, linear), settings, arguments.out)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""A linear codec, from which the valley's codec starts.
+"""A linear codec, from which a world's block codec starts.
 
 Latents are a PCA of blocks of 16 x 16 pixels and 4 frames. The decoder sees a cell's neighbours too: it is
 the ridge regression of pixels on latents of 3 x 3 cells, so that neighbouring blocks meet.
@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from pyrf.files import whole_file
 from pyrf.loop.noise import gauss
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, Clamp, Grow, MemoryBlock, TemporalPool
-from pyrf.training.scratch.clips import edges
-from pyrf.training.valley.clips import balloon_mask, clip
-from pyrf.worlds.valley.world import Valley
+from pyrf.training.scratch.clips import edges, random_clip, subject_mask
+from pyrf.worlds.world import World
 
 PATCH = 16
 KEPT = 64
@@ -57,8 +56,9 @@ class LinearCodec(nn.Module):
 
     def coefficients(self, video: Tensor) -> Tensor:
         """[B, 4F, 3, H, W] in 0..1 -> [B, F, 4 KEPT, h, w]."""
-        blocks = F.pixel_unshuffle(video, PATCH).movedim(2, -1) - self.mean
-        return (blocks @ self.space.T).movedim(-1, 2).unflatten(1, (-1, FRAMES_PER_LATENT)).flatten(2, 3)
+        kernel = self.space.unflatten(1, (3, PATCH, PATCH))
+        x = F.conv2d(video.flatten(0, 1), kernel, -self.space @ self.mean, stride=PATCH)
+        return x.unflatten(0, (len(video), -1, FRAMES_PER_LATENT)).flatten(2, 3)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, F, C, h, w] -> [B, 4F, 3, H, W]."""
@@ -70,23 +70,28 @@ class LinearCodec(nn.Module):
         return F.pixel_shuffle(blocks.movedim(-1, 2), PATCH).flatten(0, 1).unflatten(0, (len(latents), -1))
 
 
-def load_or_fit(world: Valley, clips: int, first_seed: int, latents: int, file: Path) -> LinearCodec:
+def load_or_fit(world: World, clips: int, first_seed: int, latents: int, file: Path) -> LinearCodec:
     """The codec that `file` holds; it is fitted and written first where there is none."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(file) as temporary:
             save_file(fit(world, clips, first_seed, latents).state_dict(), temporary)
+    return load_linear(file)
+
+
+def load_linear(file: Path) -> LinearCodec:
+    """The codec that `load_or_fit` left."""
     return LinearCodec(**load_file(file))
 
 
 @torch.no_grad()
-def fit(world: Valley, clips: int, first_seed: int, latents: int) -> LinearCodec:
-    """A codec of `clips` clips of FRAMES frames; blocks with edges and balloons weigh more."""
+def fit(world: World, clips: int, first_seed: int, latents: int) -> LinearCodec:
+    """A codec of `clips` clips of FRAMES frames; blocks with edges and subjects weigh more."""
     videos, weights = [], []
     for seed in range(first_seed, first_seed + clips):
-        scene, first, frames = clip(world, seed, FRAMES)
+        scene, first, frames = random_clip(world, seed, FRAMES)
         weight = 1 + 3 * edges(frames.float() / 255).clamp(max=0.7)[:, None]
-        weight = weight + 1.5 * balloon_mask(scene, first, FRAMES, *frames.shape[2:])
+        weight = weight + 1.5 * subject_mask(scene, first, FRAMES, *frames.shape[2:])
         videos.append(frames[None])
         weights.append(F.avg_pool2d(weight, PATCH)[:, 0])  # [T, h, w]
     weight = torch.stack(weights)
