@@ -1,9 +1,23 @@
-"""The mask of a causal network over a whole clip, as the official code forms it."""
+"""The masks of a causal network over a whole clip, as the official code forms them, and attention by them."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from pyrf.models.dit.attention import BidirectionalAttention
+
+
+class MaskedAttention(BidirectionalAttention):
+    """mask: [N, N] bool, true where the query (row) may see the key (column)."""
+
+    def __init__(self, rope: Tensor, mask: Tensor) -> None:
+        super().__init__(rope)
+        self.mask = mask
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
 
 
 def block_causal_mask(

@@ -32,12 +32,21 @@ class Muon(torch.optim.Optimizer):
     torch.optim.Muon takes neither convolution kernels nor batches, which halves the speed of a small
     model on a CPU. Processes that train together share the work. The update's size matches AdamW's
     (factor 0.2 * sqrt(max(rows, columns))).
+
+    Args:
+        dtype: of the iteration; it needs few digits, and momentum stays in that of the parameters.
     """
 
     def __init__(
-        self, params: Iterable[Any], lr: float, momentum: float = 0.95, weight_decay: float = 0.01
+        self,
+        params: Iterable[Any],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -52,7 +61,8 @@ class Muon(torch.optim.Optimizer):
                 update = p.grad.add(buffer, alpha=group["momentum"]).flatten(1)
                 by_shape[tuple(update.shape)].append((p, update))
             for shape, pairs in by_shape.items():
-                updates = processes.share_work(orthogonalize, torch.stack([update for _, update in pairs]))
+                stacked = torch.stack([update for _, update in pairs]).to(self.dtype)
+                updates = processes.share_work(orthogonalize, stacked)
                 scale = 0.2 * max(shape) ** 0.5
                 for (p, _), update in zip(pairs, updates):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
@@ -65,6 +75,7 @@ class Rates:
 
     Attributes:
         lr: Muon's learning rate; None leaves hidden matrices to AdamW as well.
+        dtype: of Muon's iteration.
         scale: factors on the learning rates of parts, by the beginning of their parameters' names.
     """
 
@@ -73,6 +84,7 @@ class Rates:
     betas: tuple[float, float]
     weight_decay: float
     scale: dict[str, float]
+    dtype: torch.dtype = torch.float32
 
 
 class Optimizers:
@@ -107,7 +119,7 @@ class Optimizers:
         ]
         if muons and rates.lr is not None:
             muon = [{"params": params, "base": rates.lr * factor} for factor, params in muons.items()]
-            self.all.append(Muon(muon, rates.lr))
+            self.all.append(Muon(muon, rates.lr, dtype=rates.dtype))
 
     def step(self, factor: float) -> None:
         """Update all parameters that have a gradient, at `factor` of the learning rates."""

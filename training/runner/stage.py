@@ -35,8 +35,8 @@ class TrainSettings(Settings):
             the first step on, and follows quickly at first.
         max_skips: steps in a row that may be skipped because loss or gradient is not finite.
         compile: compile the blocks of a DiT: a minute at the start, a fifth less time per step.
-        autocast: compute products of matrices in bfloat16; weights and sums stay float32. It pays where the
-            processor has instructions for it (AMX), and on GPUs.
+        autocast: compute products of matrices, and Muon's iteration, in bfloat16; weights and sums stay
+            float32. It pays on GPUs, and where the processor has instructions for it (AMX).
         keep: how many checkpoints are kept.
     """
 

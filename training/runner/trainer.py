@@ -69,7 +69,14 @@ class Training:
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.sharded = any(isinstance(p, DTensor) for p in self.parameters)
         self.accumulate = settings.accumulate(processes.world_size())
-        rates = Rates(settings.lr, settings.adam_lr, settings.betas, settings.weight_decay, settings.lr_scale)
+        rates = Rates(
+            settings.lr,
+            settings.adam_lr,
+            settings.betas,
+            settings.weight_decay,
+            settings.lr_scale,
+            torch.bfloat16 if settings.autocast else torch.float32,
+        )
         self.optimizers = Optimizers(self.module, stage.hidden_parameters(), rates)
         averaged = [name for name in self.optimizers.names.values() if stage.is_averaged(name)]
         self.average = WeightAverage(self.module, averaged, settings.ema, settings.ema_start)

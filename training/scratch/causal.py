@@ -8,7 +8,6 @@ the others are from up to LONGEST_SECONDS later, so the network meets late strea
 from __future__ import annotations
 
 import random
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.noise import below, gauss, uniform
 from pyrf.loop.rope import rope_table
 from pyrf.models.codecs.taehv import TAEHVCodec
-from pyrf.models.dit.attention import MaskedAttention
-from pyrf.models.dit.masks import teacher_forcing_mask
+from pyrf.models.dit.attention import PartsAttention
 from pyrf.models.dit.model import PromptCache
+from pyrf.models.dit.parts import teacher_forcing_parts
 from pyrf.settings import Settings
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas, subject_weights
 from pyrf.training.runner.stage import Draw
@@ -62,12 +61,7 @@ class CausalForcing:
         # Nothing looks at the last clean chunk: it is left out of the sequence.
         self.past = self.frames - stream.chunk_frames
         self.size = LatentSize(*scenes.near.shape[3:])
-        tokens = self.size.tokens
-        mask = teacher_forcing_mask(self.frames, tokens, stream.chunk_frames)
-        whole = partial(torch.arange, dtype=torch.int64, device="cpu")
-        used = torch.cat([whole(0, self.past), whole(self.frames, 2 * self.frames)])
-        rows = (used[:, None] * tokens + whole(0, tokens)).flatten()
-        self.mask = mask[rows][:, rows]
+        self.parts = teacher_forcing_parts(CHUNKS, stream.chunk_frames * self.size.tokens)
         self.positions = [*range(self.past), *range(self.frames)]
 
     def draw(
@@ -106,7 +100,7 @@ class CausalForcing:
             torch.cat([context[:, : self.past], noisy], dim=1),
             torch.cat([torch.zeros_like(timesteps[:, : self.past]), timesteps], dim=1),
             prompt,
-            attention=MaskedAttention(rope, self.mask),
+            attention=PartsAttention(rope, self.parts),
         )
         return flow[:, self.past :]
 

@@ -13,8 +13,9 @@ from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.rope import rope_table
 from pyrf.loop.sampler import SeededNoise
 from pyrf.models.codecs.codec import Codec
-from pyrf.models.dit.attention import WindowAttention
+from pyrf.models.dit.attention import PartsAttention
 from pyrf.models.dit.model import PromptCache
+from pyrf.models.dit.parts import window_parts
 from pyrf.models.dit.rollout import ModelRollout
 from pyrf.training.runner import processes
 from pyrf.training.runner.stage import Draw
@@ -91,7 +92,8 @@ class WanData:
         """
         dit, tokens = network.dit, self.chunk_frames * self.size.tokens
         rope = rope_table(dit.config, range(x.shape[1]), self.size, dtype=dit.dtype, device=dit.device)
-        return dit(x, timesteps, prompt, attention=WindowAttention(rope, tokens, self.stream.slots))
+        parts = window_parts(x.shape[1] // self.chunk_frames, tokens, self.stream.slots)
+        return dit(x, timesteps, prompt, attention=PartsAttention(rope, parts))
 
     @torch.no_grad()
     def score(

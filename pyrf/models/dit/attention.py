@@ -1,4 +1,4 @@
-"""What a self-attention layer may look at: everything, a mask, a constant context, or the cache.
+"""What a self-attention layer may look at: everything, parts, a constant context, or the cache.
 
 The network hands each layer's q, k and v, before norm and rotation, to an attention object. That
 is all it knows of caches and of positions.
@@ -15,6 +15,7 @@ from torch import Tensor
 from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.rope import ChunkRope
 from pyrf.models.attention import softmax_attention
+from pyrf.models.dit.parts import Part
 from pyrf.ops import norm_rope_append, ring_attention
 from pyrf.ops.norm_rope_append import norm_rotate
 
@@ -86,44 +87,24 @@ class BidirectionalAttention:
         return softmax_attention(q, k, v)
 
 
-class MaskedAttention(BidirectionalAttention):
-    """Tokens see what a mask allows: parallel training forwards of a causal student. Differentiable.
+class PartsAttention(BidirectionalAttention):
+    """Parts of the tokens see some of them: parallel training forwards. Differentiable.
 
     Args:
         rope: see `BidirectionalAttention`.
-        mask: [N, N] bool, true where the query (row) may see the key (column); see `pyrf.models.dit.masks`.
+        parts: all tokens, in order, and what they see.
     """
 
-    def __init__(self, rope: Tensor, mask: Tensor) -> None:
+    def __init__(self, rope: Tensor, parts: Sequence[Part]) -> None:
         super().__init__(rope)
-        if mask.dtype != torch.bool or mask.ndim != 2:
-            raise ValueError(f"mask must be bool [queries, keys], got {mask.dtype} {list(mask.shape)}")
-        self.mask = mask
+        self.parts = parts
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return softmax_attention(q, k, v, mask=self.mask)
-
-
-class WindowAttention(BidirectionalAttention):
-    """Chunks see themselves and the chunks before them within a window, without a mask. Differentiable.
-
-    Args:
-        rope: see `BidirectionalAttention`.
-        chunk: tokens of a chunk.
-        window: chunks that a chunk sees, itself included.
-    """
-
-    def __init__(self, rope: Tensor, chunk: int, window: int) -> None:
-        super().__init__(rope)
-        self.chunk, self.window = chunk, window
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        parts = []
-        for start in range(0, q.shape[2], self.chunk):
-            end = start + self.chunk
-            seen = slice(max(0, end - self.window * self.chunk), end)
-            parts.append(softmax_attention(q[:, :, start:end], k[:, :, seen], v[:, :, seen]))
-        return torch.cat(parts, 2)
+        mixed = []
+        for queries, keys in self.parts:
+            seen = [torch.cat([x[:, :, part] for part in keys], 2) for x in (k, v)]
+            mixed.append(softmax_attention(q[:, :, queries], *seen))
+        return torch.cat(mixed, 2)
 
 
 class PrefixAttention:

@@ -8,13 +8,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pyrf.config import LatentSize
 from pyrf.loop.rope import rope_table
 from pyrf.models.dit import layers
-from pyrf.models.dit.attention import BidirectionalAttention, MaskedAttention, PrefixAttention
+from pyrf.models.dit.attention import BidirectionalAttention, PartsAttention, PrefixAttention
 from pyrf.models.dit.layers import FeedForward, gelu_tanh
-from pyrf.models.dit.masks import teacher_forcing_mask
 from pyrf.models.dit.model import WanModel
+from pyrf.models.dit.parts import teacher_forcing_parts
 from pyrf.ops import add_norm
 from tests.support.golden import TOLERANCE, model, tensors
-from tests.support.masks import block_causal_mask
+from tests.support.masks import MaskedAttention, block_causal_mask
 from tests.support.tiny import CONFIG, HEIGHT, WIDTH, prompts
 from tests.support.tiny import network as tiny_network
 
@@ -69,16 +69,16 @@ def test_causal_forward(network, name, settings):
 @pytest.mark.parametrize("augmented", [False, True])
 def test_teacher_forcing(network, augmented):
     data = tensors("train_forward")
-    both = torch.cat((frames_first(data["clean6"]), frames_first(data["x6"])), 1)
+    clean, noisy = frames_first(data["clean6"]), frames_first(data["x6"])
     clean_t = data["aug_t6"] if augmented else torch.zeros_like(data["t6"])
     flow = network(
-        both,
-        torch.cat((clean_t, data["t6"]), 1),
+        torch.cat((clean[:, :3], noisy), 1),  # nothing sees the last clean chunk
+        torch.cat((clean_t[:, :3], data["t6"]), 1),
         network.encode_prompt(data["prompt_embeds"]),
-        attention=MaskedAttention(
-            rotations(network, [*range(6), *range(6)], GOLDEN_SIZE), teacher_forcing_mask(6, TOKENS, 3)
+        attention=PartsAttention(
+            rotations(network, [*range(3), *range(6)], GOLDEN_SIZE), teacher_forcing_parts(2, 3 * TOKENS)
         ),
-    )[0, 6:]
+    )[0, 3:]
     expected = data["tf6.block3.aug40" if augmented else "tf6.block3.aug_none"]
     torch.testing.assert_close(flow.transpose(0, 1), expected, atol=TOLERANCE, rtol=0)
 
@@ -244,8 +244,3 @@ def test_refuses(small, change, message):
 def test_refuses_prompts_of_another_shape(shape):
     with pytest.raises(ValueError, match="prompt_embeds must be"):
         tiny_network()[0].encode_prompt(torch.zeros(shape))
-
-
-def test_a_mask_is_bool():
-    with pytest.raises(ValueError, match="mask must be bool"):
-        MaskedAttention(torch.zeros(2, 6, 2), torch.zeros(2, 2))

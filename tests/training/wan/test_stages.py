@@ -12,14 +12,15 @@ from safetensors.torch import load_file
 from pyrf.bundle import load_bundle
 from pyrf.config import LatentSize
 from pyrf.loop.rope import rope_table
-from pyrf.models.dit.attention import MaskedAttention, WindowAttention
+from pyrf.models.dit.attention import PartsAttention
+from pyrf.models.dit.parts import window_parts
 from pyrf.training.kinds import load_recipe
 from pyrf.training.recipe import RecipeError
 from pyrf.training.run import run_stage
 from pyrf.training.wan.networks import STUDENT_FILE, FrozenText
 from pyrf.training.wan.recipe import WanRecipe
 from tests.support import networks
-from tests.support.masks import block_causal_mask
+from tests.support.masks import MaskedAttention, block_causal_mask
 from tests.support.random_bundle import save_random_bundle
 
 pytestmark = pytest.mark.usefixtures("quick_processes")
@@ -145,7 +146,7 @@ def test_the_window_equals_its_mask() -> None:
     with torch.no_grad():
         masked = model(x, timesteps, prompt, attention=MaskedAttention(rope, mask))
         torch.testing.assert_close(
-            model(x, timesteps, prompt, attention=WindowAttention(rope, 12, 3)), masked
+            model(x, timesteps, prompt, attention=PartsAttention(rope, window_parts(4, 12, 3))), masked
         )
 
 
