@@ -7,7 +7,7 @@ import math
 import random
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pyrf.training.runner import checkpoints, processes, stopping
 from pyrf.training.runner.finite import DivergedError, check_finite
 from pyrf.training.runner.logbook import Logbook
 from pyrf.training.runner.optim import Optimizers, Rates, WeightAverage
+from pyrf.training.runner.precision import products
 from pyrf.training.runner.stage import Draw, Stage, TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -181,10 +182,6 @@ class Training:
             random.Random(f"{self.settings.seed} {step}"),
         )
 
-    def _precision(self) -> AbstractContextManager[object]:
-        device = self.parameters[0].device.type
-        return torch.autocast(device, torch.bfloat16) if self.settings.autocast else nullcontext()
-
     def _step(self) -> dict[str, float]:
         """One step of the optimisers, or a skipped one; numbers to log."""
         progress = self.progress
@@ -192,7 +189,7 @@ class Training:
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
         for micro in range(self.accumulate):
-            with self._precision():
+            with products(self.parameters[0].device, half=self.settings.autocast):
                 loss, metrics = self.stage.loss(self._draw(micro))
             (loss / self.accumulate).backward()
             for key, value in {"loss": float(loss.detach()), **metrics}.items():

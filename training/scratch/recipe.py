@@ -120,6 +120,7 @@ class OdeRecipe(ScratchStage):
             batch=batch,
             folder=run.folder / name,
             origin=fingerprint(teacher, run.codec.network, run.world, len(scenes)),
+            half=self.train.autocast,
         )
 
 
@@ -158,10 +159,11 @@ AnyStage = Annotated[
 
 
 class ShipSettings(Settings):
-    """Which stages' networks make the bundle."""
+    """Which stages' networks make the bundle, and in which dtype its weights are stored."""
 
     network: str
     codec: str
+    dtype: Literal["float32", "float16"] = "float32"
 
 
 class ScratchRecipe(Recipe):
@@ -228,7 +230,8 @@ class ScratchRecipe(Recipe):
         )
 
     def make_bundle(self, folder: Path) -> Path | None:
-        return ship_latest(self.run_in(folder), self.ship.network, self.ship.codec)
+        dtype = getattr(torch, self.ship.dtype)
+        return ship_latest(self.run_in(folder), self.ship.network, self.ship.codec, dtype)
 
 
 def _no_stage(where: str, name: str, known: set[str], which: str) -> str:

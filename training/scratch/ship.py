@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import torch
+
 from pyrf.bundle.card import Card
 from pyrf.bundle.save import save_bundle
 from pyrf.files import replace_folder, restore_folder
@@ -24,11 +26,12 @@ def card_of(world: World) -> Card:
     )
 
 
-def ship(run: Run, network: str, codec: str, out: Path) -> Path:
+def ship(run: Run, network: str, codec: str, dtype: torch.dtype, out: Path) -> Path:
     """Write the student that a run made as a bundle.
 
     Args:
         network, codec: the stages whose network and codec it takes.
+        dtype: of the stored weights.
         out: the bundle's folder, which must be new.
 
     Raises:
@@ -39,6 +42,8 @@ def ship(run: Run, network: str, codec: str, out: Path) -> Path:
     student, decoder = run.network_of(network), run.codec_of(codec)
     check_finite(student.state_dict(), f"{run.folder / network}: not shipped")
     check_finite(decoder.network.state_dict(), f"{run.folder / codec}: not shipped")
+    for module in (student, decoder.network):
+        module.to(dtype)
     return save_bundle(
         out,
         transformer=student.dit,
@@ -51,7 +56,7 @@ def ship(run: Run, network: str, codec: str, out: Path) -> Path:
     )
 
 
-def ship_latest(run: Run, network: str, codec: str) -> Path | None:
+def ship_latest(run: Run, network: str, codec: str, dtype: torch.dtype) -> Path | None:
     """Ship to the run's `bundle`, in place of an older one; None where that is of the latest stages.
 
     The older bundle stays until the new one is whole. A process that dies while they change places leaves
@@ -71,6 +76,6 @@ def ship_latest(run: Run, network: str, codec: str) -> Path | None:
         if all(file.stat().st_mtime <= made for file in sources):
             return None
     shutil.rmtree(fresh, ignore_errors=True)
-    ship(run, network, codec, fresh)
+    ship(run, network, codec, dtype, fresh)
     replace_folder(bundle, fresh)
     return bundle

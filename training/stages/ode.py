@@ -19,6 +19,7 @@ from pyrf.models.codecs.codec import Codec
 from pyrf.settings import Settings
 from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
 from pyrf.training.runner.origin import fingerprint
+from pyrf.training.runner.precision import products
 from pyrf.training.runner.stage import Draw
 from pyrf.training.stages.data import Data, Paths
 from pyrf.training.stages.networks import NetworkStage, TextToVideo
@@ -55,6 +56,7 @@ class OdeStage(NetworkStage):
         paths: how both networks see a clip.
         batch: samples of a micro-batch, and of a batch of paths.
         folder: of the stage, where paths are kept.
+        half: the teacher's products are computed in bfloat16.
         origin: fingerprint of the teacher and of what its paths begin with.
     """
 
@@ -71,13 +73,14 @@ class OdeStage(NetworkStage):
         batch: int,
         folder: Path,
         origin: str,
+        half: bool = False,
     ) -> None:
         self.settings, self.data, self.paths, self.batch = settings, data, paths, batch
-        self.codec, self.stream = codec, stream
+        self.codec, self.stream, self.half = codec, stream, half
         self.sigmas = few_step_sigmas(stream)
         self.module = student
         shaping = settings.model_dump(exclude={"paths", "eval_prompts"})
-        origin = fingerprint(origin, shaping, batch, stream)
+        origin = fingerprint(origin, shaping, batch, stream, *(["bfloat16"] if half else []))
         self.shards = PathShards(folder / "paths", settings.paths, origin)
         teacher.eval().requires_grad_(False)
         self.shards.make(lambda index: self._make_shard(teacher, index))
@@ -94,11 +97,13 @@ class OdeStage(NetworkStage):
         start, scale = self.paths.start(index), self.settings.guidance_scale
         batch, frames = start.noise.shape[:2]
         given = {name: torch.cat([t, t]) for name, t in start.given.items()}
-        prompt = teacher.prompt(start.captions + [""] * batch)
+        with products(teacher.dit.device, half=self.half):
+            prompt = teacher.prompt(start.captions + [""] * batch)
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
             timesteps = (TIMESTEPS * sigma).to(x.device).expand(2 * batch, frames)
-            both = self.paths.teach(teacher, torch.cat([x, x]), timesteps, prompt, given).float()
+            with products(x.device, half=self.half):
+                both = self.paths.teach(teacher, torch.cat([x, x]), timesteps, prompt, given).float()
             v, v_empty = both.chunk(2)
             return v_empty + scale * (v - v_empty)
 
