@@ -30,7 +30,7 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
 
 def norm_rotate(x: Tensor, weight: Tensor, eps: float, rope: Tensor) -> Tensor:
     """RMS norm over all channels of x [B, N, D], then rotation: [B, heads, N, head_dim]. Differentiable."""
-    normed = F.rms_norm(x, (x.shape[-1],), weight, eps)
+    normed = F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), eps)
     return rotate(normed.unflatten(-1, (-1, 2 * rope.shape[1])).transpose(1, 2), rope).to(x.dtype)
 
 

@@ -52,6 +52,7 @@ class BlockCodecSettings(Settings):
     linear_clips: int = Field(default=300, gt=0)
     noise: float = Field(default=0.08, ge=0)
     seam_weight: float = Field(default=0.5, ge=0)
+    eval_clips: int = Field(default=24, gt=0)
 
     @property
     def config(self) -> TAEHVConfig:
@@ -128,7 +129,7 @@ class BlockCodecStage(Stage[TAEHV]):
         return (video.flip(-1), weight.flip(-1)) if rng.random() < 0.5 else (video, weight)
 
     def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
-        scores, rows = score(self.module, self.world, clips=24, frames=24)
+        scores, rows = score(self.module, self.world, self.settings.eval_clips, frames=24)
         contact_sheet(rows, folder / f"codec_{step}.png", columns=3)
         return scores
 

@@ -81,5 +81,5 @@ class PathShards:
             tensors = {}
             for name in file.keys():  # noqa: SIM118 (not a dict)
                 rows = file.get_slice(name)
-                tensors[name] = torch.cat([rows[i : i + 1] for i in chosen]).float()
+                tensors[name] = torch.cat([rows[i : i + 1].float() for i in chosen])
         return tensors, [captions[i] for i in chosen]
