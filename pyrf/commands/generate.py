@@ -67,7 +67,7 @@ def generate(
         typer.Option(
             "--output",
             "-o",
-            help="x.mp4, x.gif, x.png (contact sheet), x/ (a folder of PNGs), or - (stdout).",
+            help="x.mp4, x.gif, x.webp, x.png (contact sheet), x/ (a folder of PNGs), or - (stdout).",
         ),
     ],
     seconds: Annotated[float, seconds_option("Length of the video: seconds, or [hh:]mm:ss.")] = 5.0,

@@ -1,4 +1,4 @@
-"""Frames through PyAV: H.264 in MP4, which is also what the server sends, and GIF."""
+"""Frames through PyAV: H.264 in MP4, which is also what the server sends, GIF and animated WebP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from pyrf.printing import ReaderGoneError
-from pyrf.video.filters import BT709, LIMITED, palette, to_bt709
+from pyrf.video.filters import BT709, LIMITED, palette, to_bgra, to_bt709
 from pyrf.video.guarded import GuardedFile
 from pyrf.video.held_file import HeldFile
 from pyrf.video.metadata import CommentedGif, Metadata, for_container
@@ -40,12 +40,14 @@ LIVE_MP4 = replace(
     container_options={"movflags": "frag_keyframe+empty_moov+default_base_moof"},
 )
 GIF = Encoding("gif", "gif", "pal8")
+# The encoder makes its own yuv420p, in the colours that every reader of WebP expects.
+WEBP = Encoding("webp", "libwebp_anim", "bgra", {"quality": "60"}, {"loop": "0"})
 
 
 class Encoder:
-    """Encodes frames one by one; memory does not grow with their number.
+    """Encodes frames one by one. Memory does not grow with their number, but for WebP's encoded pictures.
 
-    Colours are BT.709 in the limited range, and the file says so; a GIF keeps RGB.
+    Colours are BT.709 in the limited range, and the file says so; a GIF keeps RGB, a WebP has its own.
 
     Args:
         target: a binary file to write to, which need not seek for `LIVE_MP4` and `GIF`.
@@ -92,6 +94,8 @@ class Encoder:
             self._stream = stream
             if encoding.pixel_format == "pal8":
                 self._filter = palette(height, width, self._time_base)
+            elif encoding.pixel_format == "bgra":
+                self._filter = to_bgra(height, width, self._time_base)
             else:
                 context = stream.codec_context
                 context.colorspace = context.color_primaries = context.color_trc = BT709
@@ -216,6 +220,12 @@ class GifWriter(EncodedWriter):
             (self.num_frames - 1) * shown
         ):
             super()._append(frame)
+
+
+class WebpWriter(EncodedWriter):
+    """An animated WebP that loops without end: smaller than a GIF, with all colours. It has no metadata."""
+
+    encoding = WEBP
 
 
 class LiveWriter(FrameWriter):

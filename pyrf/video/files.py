@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from pyrf.files import expanded
-from pyrf.video.encoded import GifWriter, LiveWriter, Mp4Writer
+from pyrf.video.encoded import GifWriter, LiveWriter, Mp4Writer, WebpWriter
 from pyrf.video.metadata import Metadata
 from pyrf.video.pictures import FolderWriter, SheetWriter
 from pyrf.video.writer import FileWriter, Frames, PathLike, Sink
@@ -36,7 +36,7 @@ class Video:
         return f"<Video: {count} frames of {height} x {width}, {seconds:.2f} s at {self.fps:g} fps>"
 
     def save(self, path: PathLike) -> Path:
-        """Write the clip as .mp4, .gif, .png (contact sheet) or a folder of PNG frames.
+        """Write the clip as .mp4, .gif, .webp, .png (contact sheet) or a folder of PNG frames.
 
         Raises:
             ValueError: when the path cannot be written or its extension is unknown.
@@ -58,6 +58,7 @@ class _OpenFile(Protocol):
 _SINKS: dict[str, _OpenFile] = {
     ".mp4": Mp4Writer,
     ".gif": GifWriter,
+    ".webp": WebpWriter,
     ".png": SheetWriter,
     "/": FolderWriter,
 }
@@ -70,7 +71,7 @@ def open_writer(
     metadata: Metadata | None = None,
     keep_partial: bool = False,
 ) -> Sink:
-    """Start an output whose kind the path tells: .mp4, .gif, .png (contact sheet), else a folder of PNGs.
+    """Start an output whose kind the path tells: .mp4, .gif, .webp, .png (contact sheet), a folder of PNGs.
 
     A path without an extension, or ending in a slash, names a folder. A binary file, such as
     `sys.stdout.buffer`, gets MP4 that plays while it grows.

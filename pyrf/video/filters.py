@@ -76,6 +76,12 @@ def palette(height: int, width: int, time_base: Fraction) -> Any:
     return graph
 
 
+def to_bgra(height: int, width: int, time_base: Fraction) -> Any:
+    """A filter to the order of bytes that the WebP encoder takes."""
+    source = {"width": width, "height": height, "format": "rgb24", "time_base": time_base}
+    return _graph(source, ("format", "bgra"))
+
+
 def _graph(source: dict[str, Any], *filters: tuple[str, str]) -> Any:
     """Filters one after the other."""
     import av

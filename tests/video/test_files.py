@@ -82,6 +82,16 @@ def test_gif_loops_and_keeps_the_pictures(tmp_path: Path, frames: Frames) -> Non
     assert np.abs(back[..., 2].mean(axis=(1, 2)) - (20 + 8 * np.arange(20))).max() < 4
 
 
+def test_webp_loops_and_keeps_the_pictures(tmp_path: Path, frames: Frames) -> None:
+    path = Video(frames, 16).save(tmp_path / "a.webp")
+    with Image.open(path) as image:
+        assert image.is_animated  # type: ignore[attr-defined]
+        assert image.info["loop"] == 0
+    back = decode(path)
+    assert back.shape == frames.shape
+    assert np.abs(back.astype(int) - frames).mean() < 8
+
+
 def test_folder_holds_every_frame_exactly(tmp_path: Path, frames: Frames) -> None:
     Video(frames, 16).save(f"{tmp_path}/frames/")
     names = sorted(path.name for path in (tmp_path / "frames").iterdir())
@@ -97,7 +107,7 @@ def test_folder_may_exist_if_empty(tmp_path: Path, frames: Frames) -> None:
     assert len(list((tmp_path / "frames").iterdir())) == 20
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png", "frames/", "frames"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp", "a.png", "frames/", "frames"])
 @pytest.mark.parametrize("exists", [True, False])
 def test_symlinks_are_followed(tmp_path: Path, frames: Frames, name: str, exists: bool) -> None:
     real, link = tmp_path / "there" / "real", tmp_path / name.rstrip("/")
@@ -148,7 +158,7 @@ def test_sheet_shows_frames_at_even_distances(tmp_path: Path, count: int) -> Non
     assert sheet.shape[:2] == (10 * -(-len(shown) // columns) - 2, 10 * columns - 2)
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png", "a/"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp", "a.png", "a/"])
 def test_chunks_give_the_same_file_as_the_whole(tmp_path: Path, frames: Frames, name: str) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
@@ -160,7 +170,7 @@ def test_chunks_give_the_same_file_as_the_whole(tmp_path: Path, frames: Frames, 
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png", "a/"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp", "a.png", "a/"])
 def test_an_error_leaves_nothing(tmp_path: Path, frames: Frames, name: str, error: type) -> None:
     with pytest.raises(error):
         write(f"{tmp_path}/{name}", frames, error=error)
@@ -187,7 +197,7 @@ def test_nothing_written_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a.avi", r"unknown extension '\.avi'; use \.mp4, \.gif, \.png"),
+        ("a.avi", r"unknown extension '\.avi'; use \.mp4, \.gif, \.webp, \.png"),
         ("missing/a.mp4", "No such file or directory"),
         ("missing/a/", "No such file or directory"),
         ("file/a.mp4", "Not a directory"),

@@ -33,7 +33,7 @@ def write(path: Path | str, frames: Frames, error: BaseException, *, keep: bool 
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png", "a/"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp", "a.png", "a/"])
 def test_what_is_whole_of_a_stopped_video_is_kept_if_asked(
     tmp_path: Path, name: str, error: type[BaseException]
 ) -> None:
@@ -68,7 +68,7 @@ def test_of_nothing_nothing_is_kept(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp", "a.png"])
 def test_a_whole_video_is_kept_when_its_folder_is_removed(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
