@@ -11,6 +11,7 @@ import typer
 
 from pyrf import printing
 from pyrf.commands.options import (
+    DEFAULT_MODEL,
     BackendOption,
     DeviceOption,
     DtypeOption,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def bench(
-    model: ModelOption = "tiny",
+    model: ModelOption = DEFAULT_MODEL,
     student: StudentOption = None,
     chunks: Annotated[
         int | None, typer.Option(help="Chunks per stream; by default 5 seconds of them.")

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from pyrf.commands.options import ModelOption
+from pyrf.commands.options import DEFAULT_MODEL, ModelOption
 
 
 def doctor(
-    model: ModelOption = "tiny",
+    model: ModelOption = DEFAULT_MODEL,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check the installation; exit code 1 when something is broken."""

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pyrf import printing
-from pyrf.commands.options import ModelOption, ThreadsOption, check_named, seconds_option, use_threads
+from pyrf.commands.options import (
+    DEFAULT_MODEL,
+    ModelOption,
+    ThreadsOption,
+    check_named,
+    seconds_option,
+    use_threads,
+)
 from pyrf.commands.train import require_training
 from pyrf.files import expanded
 
@@ -22,7 +29,7 @@ app = typer.Typer(add_completion=False)
 @app.callback(invoke_without_command=True)
 def evaluate(
     context: typer.Context,
-    model: ModelOption = "tiny",
+    model: ModelOption = DEFAULT_MODEL,
     world: Annotated[str, typer.Option(help="The world that the prompts are from.")] = "shapes",
     recipe: Annotated[
         str | None, typer.Option(help="The recipe whose world the prompts are from, in place of --world.")

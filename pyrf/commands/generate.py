@@ -12,6 +12,7 @@ import typer
 
 from pyrf import printing
 from pyrf.commands.options import (
+    DEFAULT_MODEL,
     BackendOption,
     DeviceOption,
     DtypeOption,
@@ -82,7 +83,7 @@ def generate(
     image: Annotated[
         str | None, typer.Option(help="Continue from this image, or from the end of this video.")
     ] = None,
-    model: ModelOption = "tiny",
+    model: ModelOption = DEFAULT_MODEL,
     student: StudentOption = None,
     height: HeightOption = None,
     width: WidthOption = None,

@@ -9,8 +9,15 @@ import typer
 
 from pyrf.moments import parse_time
 
+DEFAULT_MODEL = "tiny"
 ModelOption = Annotated[
-    str, typer.Option("--model", help="A bundled model, a model directory, or a hub id.", metavar="NAME|DIR")
+    str,
+    typer.Option(
+        "--model",
+        help="A bundled model, a model directory, or a hub id.",
+        metavar="NAME|DIR",
+        envvar="PYRF_MODEL",
+    ),
 ]
 StudentOption = Annotated[
     str | None, typer.Option("--student", help="Student weights over the model's, a file or a hub id.")

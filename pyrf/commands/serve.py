@@ -15,6 +15,7 @@ import typer
 
 from pyrf import printing
 from pyrf.commands.options import (
+    DEFAULT_MODEL,
     BackendOption,
     DeviceOption,
     DtypeOption,
@@ -84,7 +85,7 @@ def _with_flags(command: Callable[..., None]) -> Callable[..., None]:
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
-    model: ModelOption = "tiny",
+    model: ModelOption = DEFAULT_MODEL,
     student: StudentOption = None,
     dtype: DtypeOption = "float32",
     device: DeviceOption = "cpu",

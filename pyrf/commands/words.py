@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from pyrf import printing
-from pyrf.commands.options import ModelOption
+from pyrf.commands.options import DEFAULT_MODEL, ModelOption
 
 
 def words(
     prompt: Annotated[str | None, typer.Argument(help="Say which of its words the model lacks.")] = None,
-    model: ModelOption = "tiny",
+    model: ModelOption = DEFAULT_MODEL,
 ) -> None:
     """List the words, sizes and limits of a model, or check a prompt. No video is made."""
     from pyrf.bundle.bundle import load_bundle

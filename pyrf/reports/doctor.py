@@ -32,7 +32,7 @@ class Finding:
         return "model" if self.name.startswith("model ") else self.name.replace(" ", "_")
 
 
-def examine(model: str = "tiny") -> Iterator[Finding]:
+def examine(model: str) -> Iterator[Finding]:
     """Look at everything a stream needs, one finding at a time; a failure stops none of the later ones."""
     checks: dict[str, Callable[[], str]] = {
         "pyrf": _pyrf,
@@ -176,7 +176,7 @@ def _model(model: str) -> str:
     return f"loads, and its first chunk has {len(frames)} frames of {height} x {width}"
 
 
-def report(model: str = "tiny", *, as_json: bool = False) -> bool:
+def report(model: str, *, as_json: bool = False) -> bool:
     """Print the findings, one per line, or one JSON object of them all; False when something is broken."""
     findings = []
     for finding in examine(model):
