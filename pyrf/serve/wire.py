@@ -53,7 +53,26 @@ def _slices(data: bytes) -> Iterator[bytes]:
     return (data[start : start + READ_BYTES] for start in range(0, len(data), READ_BYTES))
 
 
-class Http(H11Protocol):
+class _Watched(asyncio.Protocol):
+    """What both protocols tell of their connection."""
+
+    _connection: Connection
+    _connections: Connections
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._connection.stall()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._connection.flow()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._connections.remove(self._connection)
+
+
+class Http(_Watched, H11Protocol):
     """HTTP/1.1 on a connection that is looked after.
 
     Args:
@@ -144,20 +163,8 @@ class Http(H11Protocol):
         self._upgraded = True
         super().handle_websocket_upgrade(event)
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._connection.stall()
 
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._connection.flow()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._connections.remove(self._connection)
-
-
-class WebSocket(WebSocketsSansIOProtocol):
+class WebSocket(_Watched, WebSocketsSansIOProtocol):
     """A WebSocket on a connection that is looked after."""
 
     def __init__(self, connection: Connection, connections: Connections, **options: Any) -> None:
@@ -233,17 +240,8 @@ class WebSocket(WebSocketsSansIOProtocol):
         self.close_sent = True
         self.transport.close()
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._connection.stall()
-
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._connection.flow()
         if self._pong and not self.transport.is_closing():
             pong, self._pong = self._pong, b""
             self.transport.write(pong)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._connections.remove(self._connection)

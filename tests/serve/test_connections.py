@@ -280,6 +280,8 @@ def test_sockets_that_were_refused_and_do_not_leave_give_way(serve: Serve) -> No
     with half_open(server.url, 12, OTHER_ADDRESS, sent) as socks:
         for sock in socks[:8]:
             rest(sock)
+        table = server._server._connections._by_address
+        server.wait_until(lambda: {c.phase for c in table[OTHER_ADDRESS]} == {"closing"})
         transport = httpx.HTTPTransport(local_address=OTHER_ADDRESS)
         with httpx.Client(transport=transport, timeout=TIMEOUT) as client:
             assert client.get(f"{server.url}/v1/model").status_code == 200
