@@ -28,6 +28,16 @@ MOTION_WORDS = {
     "spin": ("spins", "spins in place", "spinning in place", "rotates", "turns in place"),
 }
 
+WORDINGS = {
+    "color": (COLOR_WORDS,),
+    "shape": (SHAPE_WORDS,),
+    "size": (SIZE_WORDS,),
+    "motion": (MOTION_WORDS,),
+    "speed": (SPEED_WORDS,),
+    "background": ({name: (name,) for name in BACKGROUNDS},),
+}
+"""Attribute -> its tables of phrases."""
+
 
 def caption(attributes: Attributes, rng: random.Random, *, named: float = 0.65) -> str:
     """Say the attributes in one of many ways.
