@@ -1,4 +1,4 @@
-"""One attribute of a prompt said anew: its phrase is found in the text, and another value's takes its place."""
+"""One attribute of a prompt said anew: the phrase of another value takes the place of its phrase."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ def change(
     return None
 
 
-def reword(
-    prompt: WorldPrompt, name: str, value: str, wordings: Wordings, rng: random.Random
-) -> str | None:
+def reword(prompt: WorldPrompt, name: str, value: str, wordings: Wordings, rng: random.Random) -> str | None:
     """The text with another value of one attribute; all its other words stay.
 
     The new phrase is of the same kind as the old one, and has an article where that has one.

@@ -117,7 +117,8 @@ class ShapesWorld:
             "motion": tuple(
                 m
                 for m in self.motions
-                if not (m == "still" and asks.get("speed")) and not (m == "spin" and asks.get("shape") == "circle")
+                if not (m == "still" and asks.get("speed"))
+                and not (m == "spin" and asks.get("shape") == "circle")
             ),
             "speed": tuple(SPEEDS),
             "background": tuple(BACKGROUNDS),

@@ -189,7 +189,7 @@ class Valley:
                 return Scene(attributes, rng)
 
     def changed(self, prompt: WorldPrompt, rng: random.Random, /) -> WorldPrompt | None:
-        """Balloons neither come nor go, no camera with a speed comes to rest, and what has a season keeps one."""
+        """Balloons neither come nor go, what has a speed does not stop, and what has a season keeps one."""
         asks = prompt.asks
         seasonal = [land for land in self.lands if land in SEASONAL or "season" not in asks]
         values: dict[str, Sequence[str]] = {
