@@ -76,8 +76,9 @@ def reword(prompt: WorldPrompt, name: str, value: str, wordings: Wordings, rng: 
 def _places(text: str, asks: Facts, wordings: Wordings) -> list[_Place]:
     """Where phrases of what is asked stand; those within a longer one are left out."""
     found = []
-    for name, value in asks.items():
-        for wording in wordings.get(name, ()) if value is not None else ():
+    stated = [(name, value) for name, value in asks.items() if value is not None]
+    for name, value in stated:
+        for wording in wordings.get(name, ()):
             for phrase in set(wording.get(value, ())):
                 for match in re.finditer(rf"\b{re.escape(phrase)}\b", text):
                     found.append(_Place(match.start(), match.end(), name, wording))

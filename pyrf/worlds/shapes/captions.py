@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
+from pyrf.worlds.rewording import Wordings
 from pyrf.worlds.shapes.attributes import BACKGROUNDS, COLORS, Attributes
 
 SHAPE_WORDS = {
@@ -28,7 +29,7 @@ MOTION_WORDS = {
     "spin": ("spins", "spins in place", "spinning in place", "rotates", "turns in place"),
 }
 
-WORDINGS = {
+WORDINGS: Wordings = {
     "color": (COLOR_WORDS,),
     "shape": (SHAPE_WORDS,),
     "size": (SIZE_WORDS,),
