@@ -74,11 +74,20 @@ def tell_apart(streamed: Frames, true: Frames, steps: int) -> Told:
         targets = torch.tensor([1.0, 0.0]).repeat_interleave(BATCH // 2)
         for _ in range(steps):
             drawn = [source[torch.randint(len(source), (BATCH // 2,))] for source in sources]
-            loss = F.binary_cross_entropy_with_logits(network(torch.cat(drawn)), targets)
+            loss = F.binary_cross_entropy_with_logits(network(_cut(torch.cat(drawn))), targets)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+    network.eval()
     return Told(_logits(network, streamed[1::2]), _logits(network, true[1::2]))
+
+
+def _cut(pairs: Tensor) -> Tensor:
+    """A random half of the height and width, perhaps mirrored, so that no scene is learned by heart."""
+    height, width = pairs.shape[1] // 2, pairs.shape[2] // 2
+    top, left, mirrored = (int(torch.randint(n, ())) for n in (height + 1, width + 1, 2))
+    cut = pairs[:, top : top + height, left : left + width]
+    return cut.flip(2) if mirrored else cut
 
 
 @inference()
@@ -92,15 +101,20 @@ class PairReader(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (9, 16, 24, 32, 48)
+        widths = (12, 16, 24, 32, 48)
         self.layers = nn.ModuleList(nn.Conv2d(n_in, n_out, 3, 2, 1) for n_in, n_out in pairwise(widths))
-        self.norms = nn.ModuleList(nn.GroupNorm(4, width) for width in widths[1:])
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
         self.head = nn.Linear(2 * widths[-1], 1)
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """uint8 [B, H, W, 6] -> [B]. It sees both frames, and by how much they differ."""
+        """uint8 [B, H, W, 6] -> [B]. It sees both frames, how they differ, and the first one's detail.
+
+        Colours alone are learned by heart from few clips; detail and motion are not.
+        """
         x = pairs.permute(0, 3, 1, 2).float() / 127.5 - 1
-        x = torch.cat([x, 8 * (x[:, 3:] - x[:, :3])], dim=1)
+        first, second = x[:, :3], x[:, 3:]
+        detail = first - F.avg_pool2d(first, 3, stride=1, padding=1, count_include_pad=False)
+        x = torch.cat([x, 8 * (second - first), 8 * detail], dim=1)
         for layer, norm in zip(self.layers, self.norms):
             x = F.silu(norm(layer(x)))
         return self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)).squeeze(1)

@@ -137,14 +137,18 @@ def test_spoilt_clips_are_told_apart_and_true_ones_are_not() -> None:
     one, other = clips[:24], clips[24:]
     with_seams = one.copy()
     with_seams[..., ::8, :] += 24  # a lattice, as of tokens; where it wraps, it shows as well
-    told = tell_apart(with_seams, other, steps=60)
+    told = tell_apart(with_seams, other, steps=150)
     assert (told.streamed > 0).mean() > 0.9
     assert (told.true <= 0).mean() > 0.9
-    alike = tell_apart(one, other, steps=60)
+    alike = tell_apart(one, other, steps=150)
     accuracy = np.mean([*(alike.streamed > 0), *(alike.true <= 0)])
     assert 0.2 < accuracy < 0.8
-    again = tell_apart(one, other, steps=60)
-    np.testing.assert_allclose(again.true, alike.true, atol=1e-3)
+
+
+def test_the_same_clips_are_told_apart_alike() -> None:
+    clips = np.stack([frame_pairs(SHAPES.scene(seed).render(0, 2), [0]) for seed in range(8)])
+    one, other = (tell_apart(clips[:4], clips[4:], steps=3) for _ in range(2))
+    np.testing.assert_allclose(one.true, other.true, atol=1e-4)
 
 
 def test_the_sheet_shows_the_surest_clips_first(monkeypatch: pytest.MonkeyPatch) -> None:
