@@ -1,4 +1,5 @@
-"""`pyrf eval`: judge a model by the world it shows; `pyrf eval study`: the paper's ablation in miniature."""
+"""`pyrf eval`: judge a model by the world it shows, `pyrf eval world`: in all its parts and with a report;
+`pyrf eval study`: the paper's ablation in miniature."""
 
 from __future__ import annotations
 
@@ -75,6 +76,37 @@ def _world(name: str, recipe: str | None) -> World:
     from pyrf.training.kinds import load_scratch_recipe
 
     return load_scratch_recipe(recipe).world
+
+
+@app.command("world")
+def measure_world(
+    out: Annotated[Path, typer.Option(help="Folder of the report and its pictures.")],
+    model: ModelOption = "tiny",
+    world: Annotated[str, typer.Option(help="The world that the model is to show.")] = "shapes",
+    recipe: Annotated[
+        str | None, typer.Option(help="The recipe whose world the model is to show, in place of --world.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this part; may be repeated. By default all, in order.")
+    ] = None,
+    prompts: Annotated[
+        int | None, typer.Option(help="Held-out prompts of each part; by default as many as it needs.")
+    ] = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Measure how well a bundle shows a world, part by part; the same command goes on where it stopped."""
+    import logging
+
+    check_named("--out", out)
+    from pyrf.evaluation.report.run import measure
+    from pyrf.evaluation.report.table import table
+
+    use_threads(threads)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    out = Path(expanded(out))
+    report = measure(model, _world(world, recipe), out, only, prompts)
+    printing.say(table(report.measures))
+    printing.say(f"written to {out}")
 
 
 @app.command()

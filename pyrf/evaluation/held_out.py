@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from pyrf.bundle.bundle import load_bundle
+from pyrf.bundle.bundle import Bundle, load_bundle
 from pyrf.evaluation.streams import Student, batches, make_videos
 from pyrf.worlds.world import Frames, World, WorldPrompt
 
@@ -28,8 +28,13 @@ def grade(world: World, videos: Sequence[Frames], prompts: Sequence[WorldPrompt]
     A criterion that no prompt asks for is left out.
     """
     verdicts = [world.judge(video, prompt) for video, prompt in zip(videos, prompts)]
+    return {name: float(np.mean(held)) for name, held in tally(world, verdicts).items()}
+
+
+def tally(world: World, verdicts: Sequence[Mapping[str, bool]]) -> dict[str, list[bool]]:
+    """Criterion -> its verdicts on the clips that are judged on it, in the order of the world's criteria."""
     found = {name: [verdict[name] for verdict in verdicts if name in verdict] for name in world.criteria}
-    return {name: float(np.mean(held)) for name, held in found.items() if held}
+    return {name: held for name, held in found.items() if held}
 
 
 def score_streams(
@@ -48,6 +53,25 @@ def score_streams(
         if len(rows) < SHOWN:
             rows += [(p.text, video) for p, video in zip(part, videos)]
     return grade(world, ends, prompts), rows[:SHOWN]
+
+
+def bundle_for(model: str, world: World) -> Bundle:
+    """The bundle of a name or directory, whose videos have the size and the rate of a world.
+
+    Raises:
+        ValueError: when they have not, or the bundle is not found or damaged.
+    """
+    bundle = load_bundle(model)
+    if (bundle.height, bundle.width) != (world.height, world.width):
+        raise ValueError(
+            f"{model} does not show the {world.name} world: it makes {bundle.width}x{bundle.height} video"
+        )
+    if bundle.fps != world.fps:
+        raise ValueError(
+            f"{model} does not show the {world.name} world: it makes {bundle.fps:g} frames per second, "
+            f"the world {world.fps}"
+        )
+    return bundle
 
 
 def evaluate(
@@ -69,11 +93,7 @@ def evaluate(
             f"evaluation needs a prompt and {FEWEST_FRAMES / world.fps:.2g} seconds at least, "
             f"got {prompts} and {seconds}"
         )
-    bundle = load_bundle(model)
-    if (bundle.height, bundle.width) != (world.height, world.width):
-        raise ValueError(
-            f"{model} does not show the {world.name} world: it makes {bundle.width}x{bundle.height} video"
-        )
+    bundle = bundle_for(model, world)
     text = bundle.text_encoder()
     student = Student(bundle.transformer(), text.encode, bundle.codec(), bundle.stream_config)
     return score_streams(student, world, prompts, seconds)

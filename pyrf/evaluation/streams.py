@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,9 @@ from pyrf.config import StreamConfig
 from pyrf.loop.inference import unmixed
 from pyrf.models.codecs.codec import Codec, latent_size
 from pyrf.models.dit.model import WanModel
-from pyrf.worlds.world import Frames, World, WorldPrompt
+from pyrf.worlds.world import Frames, World
+
+T = TypeVar("T")
 
 BATCH = 16
 """Prompts that are streamed side by side."""
@@ -51,8 +54,8 @@ def make_videos(
     return torch.cat(frames, dim=1)[:, : round(seconds * world.fps)].numpy()
 
 
-def batches(prompts: list[WorldPrompt]) -> Iterator[tuple[range, list[WorldPrompt]]]:
+def batches(prompts: list[T], size: int = BATCH) -> Iterator[tuple[range, list[T]]]:
     """Prompts that are streamed together, and their numbers."""
-    for start in range(0, len(prompts), BATCH):
-        part = prompts[start : start + BATCH]
+    for start in range(0, len(prompts), size):
+        part = prompts[start : start + size]
         yield range(start, start + len(part)), part

@@ -118,6 +118,17 @@ class World(Protocol):
         """
         ...
 
+    def scene_for(self, prompt: WorldPrompt, rng: random.Random, /) -> Scene:
+        """Draw a scene that shows what a prompt asks for; what the prompt leaves open is drawn freely."""
+        ...
+
+    def changed(self, prompt: WorldPrompt, rng: random.Random, /) -> WorldPrompt | None:
+        """The prompt with another value of one attribute, drawn by `rng`; its other words stay.
+
+        Returns None where no attribute can be changed by itself.
+        """
+        ...
+
     def judge(self, frames: Frames, prompt: WorldPrompt, /) -> dict[str, bool]:
         """Say what is true of a clip.
 

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pyrf.bundle.bundle import load_bundle
 from pyrf.cli import run
 from pyrf.evaluation import held_out
 from pyrf.evaluation.held_out import evaluate
@@ -34,6 +36,12 @@ def test_a_bundle_of_another_size_is_refused(tmp_path: Path) -> None:
     bundle = save_random_bundle(tmp_path / "bundle")
     with pytest.raises(ValueError, match="does not show the shapes world: it makes 48x32 video"):
         evaluate(str(bundle), WORLDS["shapes"](), 4, 5.0, tmp_path / "sheet.png")
+
+
+def test_a_bundle_of_another_rate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_out, "load_bundle", lambda name: replace(load_bundle(name), fps=24.0))
+    with pytest.raises(ValueError, match="it makes 24 frames per second, the world 16"):
+        held_out.bundle_for("tiny", WORLDS["shapes"]())
 
 
 def test_the_last_five_seconds_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,3 +75,35 @@ def test_grades_are_shares_of_those_who_ask(world: World) -> None:
         assert share == pytest.approx(sum(held) / len(held))
     asked = {name for prompt in prompts[:1] for name in prompt.asks}
     assert asked <= set(grade(world, videos[:1], prompts[:1])) <= set(world.criteria)
+
+
+def test_scenes_show_what_a_prompt_asks_for(world: World) -> None:
+    for number, prompt in enumerate(world.held_out(100)):
+        facts = world.scene_for(prompt, random.Random(number)).facts
+        assert {name: facts[name] for name, value in prompt.asks.items() if value} == {
+            name: value for name, value in prompt.asks.items() if value
+        }
+    one, other = (world.scene_for(prompt, random.Random(n)).render(0, 1) for n in (1, 2))
+    assert (one != other).any()
+
+
+def test_prompts_change_by_one_attribute_and_its_words(world: World) -> None:
+    prompts = world.held_out(200)
+    changed = set()
+    for number, prompt in enumerate(prompts):
+        new = world.changed(prompt, random.Random(number))
+        assert new is not None
+        assert new == world.changed(prompt, random.Random(number))
+        (name,) = [name for name in prompt.asks if prompt.asks[name] != new.asks[name]]
+        assert list(new.asks) == list(prompt.asks)
+        changed.add(name)
+        old_words, new_words = prompt.text.split(), new.text.split()
+        assert old_words != new_words
+        assert set(new_words) <= set(world.vocabulary)
+        while old_words and new_words and old_words[0] == new_words[0]:
+            del old_words[0], new_words[0]
+        while old_words and new_words and old_words[-1] == new_words[-1]:
+            del old_words[-1], new_words[-1]
+        assert max(len(old_words), len(new_words)) <= 6  # one phrase; all before and behind it is the same
+        assert world.scene_for(new, random.Random(0)).facts[name] == new.asks[name]
+    assert changed == {name for prompt in prompts for name in prompt.asks}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
+from pyrf.worlds.rewording import Wordings
 from pyrf.worlds.shapes.attributes import BACKGROUNDS, COLORS, Attributes
 
 SHAPE_WORDS = {
@@ -27,6 +28,16 @@ MOTION_WORDS = {
     "orbit": ("orbits", "orbiting", "circles around", "goes around in circles", "moves in circles"),
     "spin": ("spins", "spins in place", "spinning in place", "rotates", "turns in place"),
 }
+
+WORDINGS: Wordings = {
+    "color": (COLOR_WORDS,),
+    "shape": (SHAPE_WORDS,),
+    "size": (SIZE_WORDS,),
+    "motion": (MOTION_WORDS,),
+    "speed": (SPEED_WORDS,),
+    "background": ({name: (name,) for name in BACKGROUNDS},),
+}
+"""Attribute -> its tables of phrases."""
 
 
 def caption(attributes: Attributes, rng: random.Random, *, named: float = 0.65) -> str:

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from pyrf.worlds.rewording import change
 from pyrf.worlds.shapes import captions, grading
 from pyrf.worlds.shapes.attributes import (
     BACKGROUNDS,
@@ -98,6 +99,31 @@ class ShapesWorld:
         movers = tuple(motion for motion in self.motions if motion != "still")
         world = replace(self, motions=movers) if open_speed else self
         return grading.held_out_prompts(world.shapes, world.motions, count, open_speed=open_speed)
+
+    def scene_for(self, prompt: WorldPrompt, rng: random.Random, /) -> Scene:
+        asked = {name: value for name, value in prompt.asks.items() if value is not None}
+        attributes = replace(self.sample(rng), **asked)
+        if attributes.motion == "still":
+            attributes = replace(attributes, speed=None)
+        return Scene.sample(attributes, rng)
+
+    def changed(self, prompt: WorldPrompt, rng: random.Random, /) -> WorldPrompt | None:
+        """Nothing that has a speed comes to rest, and no circle is made to spin."""
+        asks = prompt.asks
+        values = {
+            "color": tuple(COLORS),
+            "shape": tuple(s for s in self.shapes if not (s == "circle" and asks.get("motion") == "spin")),
+            "size": tuple(SIZES),
+            "motion": tuple(
+                m
+                for m in self.motions
+                if not (m == "still" and asks.get("speed"))
+                and not (m == "spin" and asks.get("shape") == "circle")
+            ),
+            "speed": tuple(SPEEDS),
+            "background": tuple(BACKGROUNDS),
+        }
+        return change(prompt, values, captions.WORDINGS, rng)
 
     def judge(self, frames: Frames, prompt: WorldPrompt, /) -> dict[str, bool]:
         """See `grading.judge`."""

@@ -10,7 +10,8 @@ HEIGHT, WIDTH, FPS = 192, 320, 16
 TIMES = ("dawn", "noon", "dusk", "night")
 LANDS = ("mountains", "hills", "dunes", "sea")
 SEASONS = ("green", "autumn", "snowy")
-"""Of mountains and hills; dunes and the sea have none."""
+"""Of the seasonal lands; dunes and the sea have none."""
+SEASONAL = ("mountains", "hills")
 WEATHERS = ("clear", "cloudy", "foggy")
 BALLOONS: dict[str, tuple[int, int, int]] = {
     "red": (222, 40, 42),

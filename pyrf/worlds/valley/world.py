@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from pyrf.worlds.rewording import change
 from pyrf.worlds.valley import captions
 from pyrf.worlds.valley.attributes import (
     BALLOONS,
@@ -17,6 +18,7 @@ from pyrf.worlds.valley.attributes import (
     NAMES,
     NO_BALLOON,
     PATHS,
+    SEASONAL,
     SEASONS,
     SPEEDS,
     STANDING,
@@ -121,7 +123,7 @@ class Valley:
         return Attributes(
             time=rng.choice(self.times),
             land=land,
-            season=rng.choice(self.seasons) if land in ("mountains", "hills") else None,
+            season=rng.choice(self.seasons) if land in SEASONAL else None,
             weather=rng.choice(weathers),
             balloon=rng.choice(self.balloons) if has_balloon else None,
             path=rng.choice(self.paths) if has_balloon else None,
@@ -176,6 +178,32 @@ class Valley:
             columns[name] = column
         return columns
 
+    def scene_for(self, prompt: WorldPrompt, rng: random.Random, /) -> Scene:
+        asked = {name: value for name, value in prompt.asks.items() if value is not None}
+        while True:
+            values = {**self.sample(rng).facts, **asked}
+            values["season"] = values["season"] or rng.choice(self.seasons)
+            values["path"] = values["path"] or rng.choice(self.paths)
+            attributes = _fitting(values)
+            if asked.items() <= attributes.facts.items():
+                return Scene(attributes, rng)
+
+    def changed(self, prompt: WorldPrompt, rng: random.Random, /) -> WorldPrompt | None:
+        """Balloons neither come nor go, what has a speed does not stop, and what has a season keeps one."""
+        asks = prompt.asks
+        seasonal = [land for land in self.lands if land in SEASONAL or "season" not in asks]
+        values: dict[str, Sequence[str]] = {
+            "time": self.times,
+            "land": seasonal,
+            "season": self.seasons,
+            "weather": self.weathers,
+            "balloon": () if asks.get("balloon") == NO_BALLOON else self.balloons,
+            "path": self.paths,
+            "camera": [camera for camera in self.cameras if camera != "still" or "speed" not in asks],
+            "speed": tuple(SPEEDS),
+        }
+        return change(prompt, values, captions.TABLES, rng)
+
     def judge(self, frames: Frames, prompt: WorldPrompt, /) -> dict[str, bool]:
         """Whether a clip, uint8 [T, 192, 320, 3], shows each attribute that the prompt asks for.
 
@@ -194,10 +222,10 @@ class Valley:
 
 def _fitting(values: dict[str, str | None]) -> Attributes:
     """Attributes from values drawn each by itself: what cannot go together is left out."""
-    if values["land"] not in ("mountains", "hills"):
+    if values["land"] not in SEASONAL:
         values["season"] = None
-    if values["balloon"] is None:
-        values["path"] = None
+    if values["balloon"] in (None, NO_BALLOON):
+        values["balloon"] = values["path"] = None
     if values["camera"] == "still":
         values["speed"] = None
     return Attributes(**values)  # type: ignore[arg-type]
