@@ -33,7 +33,8 @@ def decode(path: Path) -> Frames:
 
 
 def _decode_webp(path: Path, fps: float) -> Frames:
-    pictures, seconds = [], 0.0
+    pictures: list[Frames] = []
+    seconds = 0.0
     with Image.open(path) as image:
         for frame in ImageSequence.Iterator(image):
             frame.load()

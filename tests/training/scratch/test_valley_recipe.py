@@ -34,7 +34,7 @@ def test_the_chain_makes_a_bundle_that_streams(tmp_path: Path) -> None:
     assert bundle is not None
     stored = load_file(bundle / "transformer" / "diffusion_pytorch_model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
-    pipe = pyrf.StreamingPipeline.from_pretrained(bundle)
+    pipe = pyrf.StreamingPipeline.from_pretrained(str(bundle))
     with pipe.stream("mountains at dusk", seed=1) as stream:
         frames = next(stream).frames
     assert frames.shape == (9, 192, 320, 3)
