@@ -119,12 +119,14 @@ class Manifest:
         values: dict[str, Any] = json.loads(text)
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}, this pyrf reads {FORMAT}")
-        stream = values["stream"]
+        steps = {
+            name: tuple(value) for name, value in values["stream"].items() if isinstance(value, list)
+        }  # JSON has no tuples
         return cls(
             **{
                 **values,
                 "model": ModelConfig(**values["model"]),
-                "stream": StreamConfig(**{**stream, "denoising_steps": tuple(stream["denoising_steps"])}),
+                "stream": StreamConfig(**{**values["stream"], **steps}),
                 "graphs": {name: _graph_spec(graph) for name, graph in values["graphs"].items()},
                 "files": {name: (size, digest) for name, (size, digest) in values["files"].items()},
             }

@@ -116,5 +116,6 @@ def _cut(stream: StreamConfig) -> StreamConfig:
         stream,
         sink_alpha=defaults.sink_alpha,
         denoising_steps=defaults.denoising_steps,
+        first_chunk_steps=defaults.first_chunk_steps,
         shift=defaults.shift,
     )

@@ -97,12 +97,25 @@ class LatentSize(_Sides):
         return self.rows * self.columns
 
 
+def _check_steps(name: str, steps: tuple[int, ...]) -> None:
+    if not isinstance(steps, tuple):
+        raise ValueError(f"{name} must hold whole numbers, got {steps!r}")
+    for step in steps:
+        check_whole(f"each of {name}", step)
+    if not steps or list(steps) != sorted(set(steps), reverse=True) or steps[0] > 1000 or steps[-1] < 1:
+        raise ValueError(f"{name} must fall strictly within 1000..1, got {steps}")
+
+
 @dataclass(frozen=True)
 class StreamConfig:
     """How a stream is cut into chunks and what each chunk may look back at.
 
     All lengths are in latent frames. The window holds the sink, the ring of past chunks and the
     current chunk (Reward Forcing, section 3.2: window 9 = sink 3 + past 3 + current 3).
+
+    Attributes:
+        denoising_steps: timesteps of a chunk's denoise calls before the shift, falling.
+        first_chunk_steps: those of a stream's first chunk, which has no past to hold on to; None: the same.
 
     Raises:
         ValueError: when the geometry is one the cache cannot hold.
@@ -114,6 +127,7 @@ class StreamConfig:
     sink_alpha: float = 0.999
     denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)
     shift: float = 5.0
+    first_chunk_steps: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         chunk, window, sink = self.chunk_frames, self.window_frames, self.sink_frames
@@ -129,13 +143,9 @@ class StreamConfig:
             )
         if not is_number(self.sink_alpha) or not 0.0 <= self.sink_alpha <= 1.0:
             raise ValueError(f"sink_alpha must lie in [0, 1], got {self.sink_alpha!r}")
-        steps = self.denoising_steps
-        if not isinstance(steps, tuple):
-            raise ValueError(f"denoising_steps must hold whole numbers, got {steps!r}")
-        for step in steps:
-            check_whole("each of denoising_steps", step)
-        if not steps or list(steps) != sorted(set(steps), reverse=True) or steps[0] > 1000 or steps[-1] < 1:
-            raise ValueError(f"denoising_steps must fall strictly within 1000..1, got {steps}")
+        _check_steps("denoising_steps", self.denoising_steps)
+        if self.first_chunk_steps is not None:
+            _check_steps("first_chunk_steps", self.first_chunk_steps)
         check_positive("shift", self.shift)
 
     @property

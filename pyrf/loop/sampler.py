@@ -32,14 +32,15 @@ class FewStepSampler:
 
     Args:
         stream: its denoising steps and shift.
+        first: it is a stream's first chunk, which may have steps of its own.
 
     Attributes:
         timesteps: of the calls, warped, falling.
     """
 
-    def __init__(self, stream: StreamConfig) -> None:
+    def __init__(self, stream: StreamConfig, *, first: bool = False) -> None:
         schedule = FlowSchedule(stream.shift)
-        warped = schedule.listed(stream.denoising_steps)
+        warped = schedule.listed((first and stream.first_chunk_steps) or stream.denoising_steps)
         self.timesteps: list[float] = warped.tolist()
         self.sigmas = schedule.sigma(warped)
 
@@ -141,19 +142,33 @@ class ChunkLoop:
         stream: how the stream is cut.
         draw: noise, usually a `SeededNoise`; a chunk draws first its start, then once between calls.
         start: what a chunk starts from.
+        past: chunks that the stream has already.
+
+    Attributes:
+        chunks: that the stream has, those under way and given ones included.
     """
 
     def __init__(
-        self, calls: ChunkCalls, stream: StreamConfig, draw: Draw, start: ChunkStart = from_noise
+        self,
+        calls: ChunkCalls,
+        stream: StreamConfig,
+        draw: Draw,
+        start: ChunkStart = from_noise,
+        past: int = 0,
     ) -> None:
-        self.calls, self.stream, self.draw, self.start = calls, stream, draw, start
-        self.sampler = FewStepSampler(stream)
+        self.calls, self.stream, self.draw, self.start, self.chunks = calls, stream, draw, start, past
+        self._first, self._later = FewStepSampler(stream, first=True), FewStepSampler(stream)
         self._started: tuple[Tensor, int] | None = None
         self._drawn: list[Tensor] = []
+
+    def sampler(self, chunk: int) -> FewStepSampler:
+        """Of the chunk of this number, from 0."""
+        return self._later if chunk else self._first
 
     def next_chunk(self, watch: Watch = _unwatched) -> Tensor:
         """Make the next chunk: clean latents [B, F, C, H, W] float32."""
         self.calls.begin_chunk()
+        self.chunks += 1
         self._started, self._drawn = self.start(self.draw), []
         return self._compute(*self._started, self._fresh, watch)
 
@@ -173,7 +188,7 @@ class ChunkLoop:
             watch("denoise")
             return self.calls.denoise(noisy, timestep)
 
-        clean = self.sampler.sample(predict, latents, draw, first)
+        clean = self.sampler(self.chunks - 1).sample(predict, latents, draw, first)
         watch("clean")
         self.calls.clean(clean)
         return clean
@@ -201,3 +216,4 @@ class ChunkLoop:
         for chunk in latents.split(frames, 1):
             self.calls.begin_chunk()
             self.calls.clean(chunk)
+            self.chunks += 1

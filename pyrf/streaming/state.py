@@ -174,19 +174,33 @@ def advance(states: Sequence[StreamState]) -> list[Chunk | NotFiniteError]:
             outcomes[state] = error
     running = [state for state in states if state not in outcomes]
     if running:
-        parts = [running[0].next_latents()] if len(running) == 1 else _next_latents(running)
+        latents = _next_latents(running)
         for state in running:
             state.calls_done()
-        for state, part in zip(running, parts):
+        for state in running:
             try:
-                outcomes[state] = state.end(part)
+                outcomes[state] = state.end(latents[state])
             except NotFiniteError as error:
                 outcomes[state] = error
     return [outcomes[state] for state in states]
 
 
-def _next_latents(states: Sequence[StreamState]) -> list[Tensor]:
-    """The latents of several streams' next chunks."""
+def _next_latents(states: Sequence[StreamState]) -> dict[StreamState, Tensor]:
+    """The latents of streams' next chunks; those that take other steps are computed apart."""
+    alike: dict[tuple[float, ...], list[StreamState]] = {}
+    for state in states:
+        alike.setdefault(tuple(state.loop.sampler(state.loop.chunks).timesteps), []).append(state)
+    latents: dict[StreamState, Tensor] = {}
+    for group in alike.values():
+        if len(group) == 1:
+            latents[group[0]] = group[0].next_latents()
+        else:
+            latents.update(zip(group, _joint_latents(group)))
+    return latents
+
+
+def _joint_latents(states: Sequence[StreamState]) -> list[Tensor]:
+    """`_next_latents` of several streams whose chunks take the same steps."""
     rollouts = [state.rollout for state in states if isinstance(state.rollout, TorchRollout)]
 
     def draw() -> Tensor:
@@ -198,5 +212,9 @@ def _next_latents(states: Sequence[StreamState]) -> list[Tensor]:
         for state in states:
             state.reach(call)
 
-    loop = ChunkLoop(JointRollout(rollouts), states[0].model.stream_config, draw)
-    return list(loop.next_chunk(watch).split([rollout.batch for rollout in rollouts]))
+    past = states[0].loop.chunks
+    loop = ChunkLoop(JointRollout(rollouts), states[0].model.stream_config, draw, past=past)
+    latents = loop.next_chunk(watch).split([rollout.batch for rollout in rollouts])
+    for state in states:
+        state.loop.chunks += 1
+    return list(latents)

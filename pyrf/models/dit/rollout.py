@@ -29,7 +29,9 @@ class ModelRollout:
     def __init__(self, model: WanModel, stream: StreamConfig, prompt: PromptCache, size: LatentSize) -> None:
         self.model, self.prompt, self.size = model, prompt, size
         self.batch = prompt.keys[0].shape[0]
-        self.sampler = FewStepSampler(stream)
+        self._first, self._later = FewStepSampler(stream, first=True), FewStepSampler(stream)
+        self._is_first = True
+        self._owns_first = stream.first_chunk_steps is not None
         # Of computation: a sharded model's weights may be kept in another dtype.
         self.dtype, self.device = prompt.keys[0].dtype, prompt.keys[0].device
         self.cache = SinkRingCache(
@@ -62,7 +64,8 @@ class ModelRollout:
 
         Args:
             draw: noise, [B, F, C, H, W] per draw.
-            exit_step: 0 .. calls - 1; the last is inference's.
+            exit_step: 0 .. calls - 1; the last is inference's. A first chunk with steps of its own always
+                stops after its last.
 
         Returns:
             The clean latents that call predicts, [B, F, C, H, W].
@@ -70,17 +73,20 @@ class ModelRollout:
         Raises:
             ValueError: when there is no such step.
         """
-        steps = len(self.sampler.timesteps)
+        steps = len(self._later.timesteps)
         if not 0 <= exit_step < steps:
             raise ValueError(f"exit_step must lie in 0..{steps - 1}, got {exit_step}")
+        sampler, self._is_first = self._first if self._is_first else self._later, False
+        if sampler is self._first and self._owns_first:
+            exit_step = len(sampler.timesteps) - 1
         differentiable = torch.is_grad_enabled()
         with torch.no_grad():
             self.cache.begin_chunk()
             predict = self._predict(self.attention)
-            x = self.sampler.noisy(predict, draw(), draw, exit_step)
+            x = sampler.noisy(predict, draw(), draw, exit_step)
             if differentiable:
                 predict = self._predict(self._differentiable())
-        x0 = self.sampler.x0(predict, x, exit_step)
+        x0 = sampler.x0(predict, x, exit_step)
         with torch.no_grad():
             timesteps = torch.zeros(self.batch, dtype=torch.float32, device=x0.device)
             self.model.write_cache(x0.detach(), timesteps, self.prompt, attention=self.attention)
