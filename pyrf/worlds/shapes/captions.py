@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from pyrf.worlds.shapes.attributes import BACKGROUNDS, COLORS, Attributes
+from pyrf.worlds.shapes.attributes import BACKGROUNDS, COLORS, SIZES, Attributes
 
 SHAPE_WORDS = {
     "circle": ("circle", "circle", "ball", "disc"),
@@ -27,6 +27,18 @@ MOTION_WORDS = {
     "orbit": ("orbits", "orbiting", "circles around", "goes around in circles", "moves in circles"),
     "spin": ("spins", "spins in place", "spinning in place", "rotates", "turns in place"),
 }
+
+MOTION_CHOICES = {
+    "right": "moves right",
+    "left": "moves left",
+    "up": "moves up",
+    "down": "moves down",
+    "bounce": "bounces",
+    "still": "stays still",
+    "orbit": "moves in circles",
+    "spin": "spins",
+}
+"""Motion -> the phrase that a person is offered for it."""
 
 
 def caption(attributes: Attributes, rng: random.Random, *, named: float = 0.65) -> str:
@@ -65,3 +77,15 @@ def vocabulary(
         for name in names:
             phrases.extend(table[name])
     return sorted({word for phrase in phrases for word in phrase.split()})
+
+
+def choices(shapes: Iterable[str], motions: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The phrases that a person may choose from, by group; in the order of the groups they make a caption."""
+    return {
+        "size": tuple(SIZES),
+        "color": tuple(COLORS),
+        "shape": tuple(shapes),
+        "motion": tuple(MOTION_CHOICES[motion] for motion in motions),
+        "speed": ("slowly", "fast"),
+        "background": tuple(f"on a {background} background" for background in BACKGROUNDS),
+    }
