@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pyrf.bundle.bundle import Bundle as Bundle
     from pyrf.bundle.bundle import load_bundle as load_bundle
     from pyrf.bundle.card import Card as Card
+    from pyrf.bundle.card import Shown as Shown
     from pyrf.bundle.json_file import BundleError as BundleError
     from pyrf.bundle.save import save_bundle as save_bundle
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Bundle": "pyrf.bundle.bundle",
     "Card": "pyrf.bundle.card",
+    "Shown": "pyrf.bundle.card",
     "load_bundle": "pyrf.bundle.bundle",
     "save_bundle": "pyrf.bundle.save",
     "BundleError": "pyrf.bundle.json_file",

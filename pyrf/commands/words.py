@@ -15,7 +15,7 @@ def words(
     prompt: Annotated[str | None, typer.Argument(help="Say which of its words the model lacks.")] = None,
     model: ModelOption = DEFAULT_MODEL,
 ) -> None:
-    """List the words, sizes and limits of a model, or check a prompt. No video is made."""
+    """List what a model knows and shows well, or check a prompt. No video is made."""
     from pyrf.bundle.bundle import load_bundle
     from pyrf.streaming.notices import prompt_notices
 
@@ -32,6 +32,8 @@ def words(
         ("Reads, and has not learned", [" ".join(card.unlearned)]),
         ("Frames, height x width", [f"{height} x {width}" for height, width in card.sizes]),
         ("Limits", card.limits),
+        ("Choices", [f"{name}: {', '.join(phrases)}" for name, phrases in card.choices.items()]),
+        ("Shows well", [f"{shown.prompt} (seed {shown.seed})" for shown in card.gallery]),
     ):
         if any(lines):
             text.append(f"{title}:")

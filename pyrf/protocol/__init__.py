@@ -20,6 +20,7 @@ from pyrf.protocol.http import (
     SessionCreated,
     SessionInfo,
     SessionRequest,
+    ShownPrompt,
     VideoRequest,
 )
 from pyrf.protocol.messages import (
@@ -92,6 +93,7 @@ __all__ = [
     "SessionCreated",
     "SessionInfo",
     "SessionRequest",
+    "ShownPrompt",
     "State",
     "StateMessage",
     "VideoRequest",

@@ -123,6 +123,13 @@ class IceServer(Reply):
     credential: str | None = Field(default=None, repr=False)
 
 
+class ShownPrompt(Reply):
+    """A prompt and a seed that show well together."""
+
+    prompt: str
+    seed: int
+
+
 class ServerInfo(Reply):
     """What is served, from `GET /v1/model`."""
 
@@ -150,6 +157,10 @@ class ServerInfo(Reply):
     model_limits: list[str] = Field(
         default=[], description="What the model cannot do, in sentences for people."
     )
+    choices: dict[str, list[str]] = Field(
+        default={}, description="Phrases for a prompt by the name of their group, one of a group at a time."
+    )
+    gallery: list[ShownPrompt] = Field(default=[], description="Prompts that show well, with their seeds.")
     ice_servers: list[IceServer] = Field(default=[], description="For WebRTC beyond the local network.")
 
 

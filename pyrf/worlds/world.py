@@ -98,6 +98,11 @@ class World(Protocol):
         ...
 
     @property
+    def choices(self) -> Mapping[str, Sequence[str]]:
+        """A group's name -> phrases of its captions that exclude each other, in the order of a prompt."""
+        ...
+
+    @property
     def criteria(self) -> Sequence[str]:
         """Every name that `judge` may give, in the order of reports."""
         ...

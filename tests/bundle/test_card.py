@@ -6,15 +6,26 @@ from typing import Any
 
 import pytest
 
-from pyrf.bundle import Card, load_bundle, save_bundle
+from pyrf.bundle import Card, Shown, load_bundle, save_bundle
+from pyrf.training.kinds import load_scratch_recipe
 from pyrf.training.scratch.ship import card_of
 from pyrf.worlds.choice import WORLDS
 from pyrf.worlds.shapes.world import ShapesWorld
+from pyrf.worlds.valley import captions
 from pyrf.worlds.valley.world import Valley
 from tests.support import networks
 from tests.support.bundle_checks import edit, refused
 
-CARD = Card(("a", "red", "circle"), ("spins",), ((32, 48),), ("It does not count.",))
+CARD = Card(
+    ("a", "red", "circle"),
+    ("spins",),
+    ((32, 48),),
+    ("It does not count.",),
+    {"color": ("red",), "shape": ("a circle", "a square")},
+    (Shown("a red circle", 7), Shown("a circle", 0)),
+)
+
+SMALL_VALLEY = Valley(lands=("sea",), balloons=("red",), paths=("rise",), cameras=("still",), empty=0)
 
 
 def saved(path: Path, card: Card | None) -> Path:
@@ -59,6 +70,32 @@ def test_another_student_has_the_tokenizers_words_alone(tmp_path: Path) -> None:
         ({"sizes": [[64]]}, "a height and a width"),
         ({"sizes": [[64, -1]]}, "each side of sizes must be at least 1"),
         (None, "card must be an object"),
+        ({"choices": ["dawn"]}, "choices must be an object, got"),
+        ({"choices": {"time": "dawn"}}, "choices of 'time' must be a list, got 'dawn'"),
+        ({"choices": {"time": []}}, "choices of 'time' must hold a phrase"),
+        ({"choices": {"time": ["dawn", 3]}}, "each of choices of 'time' must be a string, got 3"),
+        ({"choices": {" ": ["dawn"]}}, "each name of choices must be a string, got ' '"),
+        ({"choices": {"t" * 41: ["dawn"]}}, "each name of choices may have 40 characters, got 41"),
+        ({"choices": {"time": ["d" * 81]}}, "each of choices of 'time' may have 80 characters, got 81"),
+        ({"choices": {"time": ["dawn"] * 33}}, "choices of 'time' may have 32 entries, got 33"),
+        ({"choices": {f"group {i}": [f"{i}"] for i in range(17)}}, "choices may have 16 entries, got 17"),
+        ({"choices": {"time": ["dawn"], "light": ["dawn"]}}, "hold a phrase once, got 'dawn' again"),
+        ({"gallery": {"prompt": "dawn", "seed": 0}}, "gallery must be a list"),
+        ({"gallery": ["dawn"]}, "each of gallery must be a prompt and a seed, got 'dawn'"),
+        ({"gallery": [{"prompt": "dawn"}]}, "each of gallery must be a prompt and a seed"),
+        (
+            {"gallery": [{"prompt": "dawn", "seed": 0, "by": "me"}]},
+            "each of gallery must be a prompt and a seed",
+        ),
+        ({"gallery": [{"prompt": "", "seed": 0}]}, "each prompt of gallery must be a string, got ''"),
+        ({"gallery": [{"prompt": "d" * 501, "seed": 0}]}, "each prompt of gallery may have 500 characters"),
+        (
+            {"gallery": [{"prompt": "dawn", "seed": "7"}]},
+            "each seed of gallery must be a whole number, got '7'",
+        ),
+        ({"gallery": [{"prompt": "dawn", "seed": -1}]}, "each seed of gallery must be at least 0"),
+        ({"gallery": [{"prompt": "dawn", "seed": 2**53}]}, "each seed of gallery must be at most"),
+        ({"gallery": [{"prompt": "dawn", "seed": 0}] * 33}, "gallery may have 32 entries, got 33"),
     ],
 )
 def test_a_damaged_card_is_refused(copied: Path, card: Any, message: str) -> None:
@@ -101,4 +138,31 @@ def test_captions_hold_learned_words_only() -> None:
 
 
 def test_the_bundled_models_card_is_that_of_its_recipe() -> None:
-    assert load_bundle("tiny").card == card_of(ShapesWorld())
+    recipe = load_scratch_recipe("tiny")
+    assert load_bundle("tiny").card == card_of(recipe.world, recipe.ship.gallery)
+
+
+@pytest.mark.parametrize("world", [ShapesWorld(), ShapesWorld(("star",), ("spin",)), Valley(), SMALL_VALLEY])
+def test_choices_are_read_by_the_model(world: ShapesWorld | Valley) -> None:
+    """Every phrase is made of learned words, so a model knows whatever a person picks."""
+    card = card_of(world)
+    phrases = [phrase for group in card.choices.values() for phrase in group]
+    assert {word for phrase in phrases for word in phrase.split()} <= set(card.vocabulary)
+
+
+def test_choices_name_what_the_world_draws() -> None:
+    choices = card_of(SMALL_VALLEY).choices
+    assert list(choices) == ["time", "land", "season", "weather", "balloon", "path", "camera"]
+    assert (choices["land"], choices["season"]) == (("the sea",), ("summer", "autumn", "winter"))
+    assert (choices["balloon"], choices["path"]) == (("a red balloon",), ("rising",))
+    assert choices["camera"] == ("the camera stands still",)
+    assert card_of(ShapesWorld(("star",), ("spin",))).choices["motion"] == ("spins",)
+
+
+def test_each_choice_of_the_valley_means_its_value() -> None:
+    """A phrase is one of the captions' own for its value, or made of those."""
+    for name, values in captions.CHOICES.items():
+        for value, phrases in values.items():
+            known = captions.words_by_attribute()[name][value]
+            for phrase in phrases:
+                assert any(captions.normalize(one) in phrase for one in known), (name, value, phrase)

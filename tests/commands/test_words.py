@@ -15,6 +15,8 @@ def test_it_lists_what_the_bundled_model_knows(capsys: pytest.CaptureFixture[str
     assert {"star", "orbits", "spins"} <= set(unlearned.split())
     assert "64 x 96" in out
     assert "It does not count" in out
+    assert "shape: circle, square, triangle" in out
+    assert "a blue square bounces (seed 0)" in out
 
 
 def test_it_checks_a_prompt(capsys: pytest.CaptureFixture[str]) -> None:

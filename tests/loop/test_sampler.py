@@ -1,6 +1,7 @@
 """The chunk loop: its levels, seeds, given beginnings, and chunks that start or are made again."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -170,3 +171,21 @@ def test_seeds_are_one_per_video() -> None:
     rollout = TorchRollout(network()[0], STREAM, 1, SIZE, prompts())
     with pytest.raises(ValueError, match="seeds must be 1, one per video, got 2"):
         rollout.loop([0, 1])
+
+
+def test_a_first_chunk_may_have_steps_of_its_own() -> None:
+    """Also when it is made again; a stream that is given a past has no first chunk."""
+    stream = replace(STREAM, denoising_steps=(1000, 500), first_chunk_steps=(1000, 750, 500, 250))
+    first, later = FewStepSampler(stream, first=True).timesteps, FewStepSampler(stream).timesteps
+    assert (len(first), len(later)) == (4, 2)
+    calls = Calls()
+    loop = ChunkLoop(calls, stream, SeededNoise([0], SHAPE))
+    made = loop.next_chunk()
+    assert torch.equal(loop.redo_chunk(), made)
+    loop.next_chunk()
+    assert calls.timesteps == first + first + later
+    calls = Calls()
+    loop = ChunkLoop(calls, stream, SeededNoise([0], SHAPE))
+    loop.prefill(torch.zeros(1, stream.chunk_frames, *SHAPE[1:]))
+    loop.next_chunk()
+    assert calls.timesteps == later

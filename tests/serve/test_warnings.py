@@ -29,8 +29,14 @@ def test_what_the_model_knows(told: Running) -> None:
     assert "star" in info["unlearned"]
     assert info["sizes"] == [[64, 96]]
     assert any("count" in limit for limit in info["model_limits"])
+    assert list(info["choices"]) == ["size", "color", "shape", "motion", "speed", "background"]
+    assert info["choices"]["shape"] == ["circle", "square", "triangle"]
+    assert {"prompt": "a blue square bounces", "seed": 0} in info["gallery"]
     with Client(told.url) as client:
-        assert client.server_info().vocabulary == info["vocabulary"]
+        found = client.server_info()
+    assert found.vocabulary == info["vocabulary"]
+    assert found.choices == info["choices"]
+    assert [shown.model_dump() for shown in found.gallery] == info["gallery"]
 
 
 def test_a_new_session(told: Running) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,22 @@ def test_batches_and_single_streams_mix(pipe: StreamingPipeline) -> None:
     for clip, prompt, seed in zip(two.frames, (RED, BLUE), (1, 2)):
         assert near(clip, pipe(prompt, num_frames=45, seed=seed).frames[-12:])
     assert near(one.frames, pipe(BLUE, num_frames=57, seed=3).frames[-12:])
+
+
+def test_a_first_chunk_with_steps_of_its_own_is_computed_apart(random_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(random_bundle, folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["pyrf"] |= {"denoising_steps": [1000, 500], "first_chunk_steps": [1000, 750, 500, 250]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    pipe = StreamingPipeline.from_pretrained(str(folder))
+    early, late, third = (pipe.stream(RED, seed=seed) for seed in (1, 2, 1))
+    expected = [next(third) for _ in range(3)]
+    next(late)
+    for number in range(3):
+        chunk, _ = next_chunks([early, late])
+        assert isinstance(chunk, Chunk)
+        assert near(chunk.frames, expected[number].frames)
 
 
 def test_one_stream_is_exact(pipe: StreamingPipeline) -> None:

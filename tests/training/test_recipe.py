@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
-from pyrf.bundle import load_bundle
+from pyrf.bundle import Shown, load_bundle
 from pyrf.models.codecs.taehv import TAEHV, TAEHVConfig
 from pyrf.training.kinds import load_recipe, load_scratch_recipe
 from pyrf.training.recipe import RecipeError
@@ -140,6 +140,10 @@ def test_the_bundle_follows_its_stages(trained: Path, tmp_path: Path) -> None:
     assert recipe.make_bundle(folder) == bundle
     found, expected = load_bundle(bundle).transformer(), network.dit
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters()))
+    recipe.ship.gallery = (Shown("a blue square", 3),)  # found once there was a bundle to look at
+    assert recipe.make_bundle(folder) == bundle
+    assert load_bundle(bundle).card.gallery == recipe.ship.gallery
+    assert recipe.make_bundle(folder) is None
 
 
 def test_a_bundle_stays_until_the_new_one_is_whole(
@@ -282,6 +286,16 @@ def test_recipes_are_checked(tmp_path: Path) -> None:
         RecipeError, match=r"stages\.codec\.codec\.train: unknown key 'stepps'; did you mean 'steps'\?$"
     ):
         load_recipe(str(path))
+    values = load_scratch_recipe("tiny").model_dump(mode="json")
+    for wrong, message in (
+        ({"prompt": "", "seed": 0}, r"ship\.gallery\.0: each prompt of gallery must be a string, got ''"),
+        ({"prompt": "a", "seed": -1}, r"ship\.gallery\.0: each seed of gallery must be at least 0, got -1"),
+        ({"prompt": "a", "sed": 1}, r"ship\.gallery\.0: unknown key 'sed'; did you mean 'seed'\?"),
+    ):
+        values["ship"]["gallery"] = [wrong]
+        path.write_text(yaml.safe_dump(values))
+        with pytest.raises(RecipeError, match=message):
+            load_recipe(str(path))
     path.write_text("stages: [")
     with pytest.raises(RecipeError, match="is not YAML"):
         load_recipe(str(path))

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from pyrf.settings import Settings
+from pyrf.bundle.card import MAX_GALLERY, Shown
+from pyrf.settings import Settings, known_fields
 from pyrf.training.needs import FileNeed, Needs
 from pyrf.training.recipe import Recipe, StageRecipe
 from pyrf.training.runner.origin import fingerprint
@@ -19,7 +20,7 @@ from pyrf.training.scratch.causal import CausalForcing, CausalSettings, CausalSt
 from pyrf.training.scratch.codec import CodecSettings, CodecStage
 from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
 from pyrf.training.scratch.run import Run
-from pyrf.training.scratch.ship import ship_latest
+from pyrf.training.scratch.ship import card_of, ship_latest
 from pyrf.training.scratch.teacher import TeacherSettings, TeacherStage
 from pyrf.training.scratch.world import RecipeWorld
 from pyrf.training.stages.dmd import DmdSettings, DmdStage
@@ -159,11 +160,19 @@ AnyStage = Annotated[
 
 
 class ShipSettings(Settings):
-    """Which stages' networks make the bundle, and in which dtype its weights are stored."""
+    """Which stages' networks make the bundle.
+
+    Attributes:
+        dtype: in which its weights are stored.
+        gallery: prompts that it shows well, with their seeds.
+    """
 
     network: str
     codec: str
     dtype: Literal["float32", "float16"] = "float32"
+    gallery: tuple[Annotated[Shown, BeforeValidator(known_fields(Shown))], ...] = Field(
+        (), max_length=MAX_GALLERY
+    )
 
 
 class ScratchRecipe(Recipe):
@@ -230,8 +239,8 @@ class ScratchRecipe(Recipe):
         )
 
     def make_bundle(self, folder: Path) -> Path | None:
-        dtype = getattr(torch, self.ship.dtype)
-        return ship_latest(self.run_in(folder), self.ship.network, self.ship.codec, dtype)
+        card, dtype = card_of(self.world, self.ship.gallery), getattr(torch, self.ship.dtype)
+        return ship_latest(self.run_in(folder), self.ship.network, self.ship.codec, card, dtype)
 
 
 def _no_stage(where: str, name: str, known: set[str], which: str) -> str:

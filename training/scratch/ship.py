@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from pyrf.bundle.card import Card
+from pyrf.bundle.bundle import load_bundle
+from pyrf.bundle.card import Card, Shown
 from pyrf.bundle.save import save_bundle
 from pyrf.files import replace_folder, restore_folder
 from pyrf.training.runner.finite import check_finite
@@ -15,22 +17,29 @@ from pyrf.training.scratch.run import Run
 from pyrf.worlds.world import World
 
 
-def card_of(world: World) -> Card:
-    """What a model that learned a world knows: the words of its captions, and one size of frames."""
+def card_of(world: World, gallery: Sequence[Shown] = ()) -> Card:
+    """What a model that learned a world knows: the words of its captions, and one size of frames.
+
+    Args:
+        gallery: prompts that the model shows well, with their seeds.
+    """
     taught = set(world.taught)
     return Card(
         vocabulary=tuple(word for word in world.vocabulary if word in taught),
         unlearned=tuple(word for word in world.vocabulary if word not in taught),
         sizes=((world.height, world.width),),
         limits=tuple(world.limits),
+        choices={name: tuple(phrases) for name, phrases in world.choices.items()},
+        gallery=tuple(gallery),
     )
 
 
-def ship(run: Run, network: str, codec: str, dtype: torch.dtype, out: Path) -> Path:
+def ship(run: Run, network: str, codec: str, card: Card, dtype: torch.dtype, out: Path) -> Path:
     """Write the student that a run made as a bundle.
 
     Args:
         network, codec: the stages whose network and codec it takes.
+        card: what the student knows.
         dtype: of the stored weights.
         out: the bundle's folder, which must be new.
 
@@ -52,12 +61,12 @@ def ship(run: Run, network: str, codec: str, dtype: torch.dtype, out: Path) -> P
         stream_config=run.stream,
         height=run.world.height,
         width=run.world.width,
-        card=card_of(run.world),
+        card=card,
     )
 
 
-def ship_latest(run: Run, network: str, codec: str, dtype: torch.dtype) -> Path | None:
-    """Ship to the run's `bundle`, in place of an older one; None where that is of the latest stages.
+def ship_latest(run: Run, network: str, codec: str, card: Card, dtype: torch.dtype) -> Path | None:
+    """Ship to the run's `bundle`, in place of an older one; None where that has the latest stages and card.
 
     The older bundle stays until the new one is whole. A process that dies while they change places leaves
     both, and the next call puts one back.
@@ -73,9 +82,9 @@ def ship_latest(run: Run, network: str, codec: str, dtype: torch.dtype) -> Path 
     )
     if bundle.exists():
         made = (bundle / "model_index.json").stat().st_mtime
-        if all(file.stat().st_mtime <= made for file in sources):
+        if all(file.stat().st_mtime <= made for file in sources) and load_bundle(bundle).card == card:
             return None
     shutil.rmtree(fresh, ignore_errors=True)
-    ship(run, network, codec, dtype, fresh)
+    ship(run, network, codec, card, dtype, fresh)
     replace_folder(bundle, fresh)
     return bundle

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pyrf import __version__
 from pyrf.dtypes import name_of
-from pyrf.protocol import EndReason, Limits, PromptReply, ServerInfo, SessionRequest, State
+from pyrf.protocol import EndReason, Limits, PromptReply, ServerInfo, SessionRequest, ShownPrompt, State
 from pyrf.serve.errors import ServeError
 from pyrf.serve.ice import parse_ice_server
 from pyrf.serve.metrics import Metrics
@@ -232,6 +232,8 @@ class SessionRegistry:
             unlearned=list(pipe.card.unlearned),
             sizes=list(pipe.card.sizes),
             model_limits=list(pipe.card.limits),
+            choices={name: list(phrases) for name, phrases in pipe.card.choices.items()},
+            gallery=[ShownPrompt(prompt=one.prompt, seed=one.seed) for one in pipe.card.gallery],
             ice_servers=[parse_ice_server(text) for text in s.ice_servers],
         )
 

@@ -1,21 +1,27 @@
 // The page: what the keys and buttons do.
 
 import { createSession, modelInfo, Refusal, sessionInfo } from "./api.js";
+import { Chips } from "./chips.js";
 import { Figures } from "./figures.js";
+import { linkOf, readLink } from "./link.js";
 import { Player } from "./player.js";
+import { showPrompts } from "./prompts.js";
 import { Recorder } from "./recorder.js";
 import { Stream } from "./stream.js";
 import { overWebRtc, overWebSocket } from "./transports.js";
-import { countDown, offerWebRtc, showModel, showNotices, showProblem, showState } from "./view.js";
+import { countDown, offerWebRtc, showCopied, showModel, showNotices, showProblem, showState } from "./view.js";
 
 const RESUMED_MS = 3_000;
 const RETRY_S = 2;
+const COPIED_MS = 4_000;
+const SEEDS = 100_000; // that a surprise draws from: few digits, for people
 const KEPT = "pyrf-session"; // in sessionStorage: a reloaded page goes on with its stream
 
 const byId = (id) => document.getElementById(id);
 const figures = new Figures();
 const player = new Player(byId("canvas"), shown);
 const recorder = new Recorder();
+const chips = new Chips(changeLive);
 let stream = null;
 let attempt = 0; // counts starts, so that one that was overtaken stops trying
 let serverToken = null;
@@ -24,6 +30,7 @@ let iceServers = [];
 let sentAt = new Map(); // ref of a prompt -> when it was sent
 let refs = 0;
 let connected = false;
+let unsent = false; // the prompt was changed while nothing could carry it
 let resuming = false;
 let paused = false;
 
@@ -36,6 +43,7 @@ async function load() {
     fps = player.fps = model.fps;
     iceServers = model.ice_servers;
     offerWebRtc(model.webrtc);
+    offer(model);
   } catch (error) {
     if (error.status === 401) {
       if (serverToken) showProblem(error.message);
@@ -50,6 +58,27 @@ async function load() {
   }
   showState("idle");
   return resumeKept();
+}
+
+// Fill in what to begin with; nothing starts before somebody asks for it.
+function offer(model) {
+  chips.show(model.choices ?? {});
+  const { prompt, seed } = showPrompts(model, play, (example) => {
+    chips.write(example);
+    byId("form").requestSubmit();
+  });
+  if (!byId("prompt").value) {
+    chips.write(prompt);
+    byId("seed").value = seed ?? 0;
+  }
+  followLink();
+  byId("prompt").select();
+}
+
+function followLink() {
+  const { prompt, seed } = readLink();
+  if (prompt) chips.write(prompt.slice(0, byId("prompt").maxLength));
+  if (seed !== undefined) byId("seed").value = seed;
 }
 
 async function resumeKept() {
@@ -78,6 +107,7 @@ async function start() {
       resuming = false;
       showNotices(session.warnings);
       attach(session);
+      address(request.prompt, request.seed);
       return;
     } catch (error) {
       if (isCurrent()) await refused(error, isCurrent);
@@ -117,6 +147,13 @@ function attach(session) {
   });
 }
 
+// The page's address is a link to what is shown, so that a reloaded page has its prompt.
+function address(prompt, seed) {
+  const link = linkOf(prompt, seed);
+  history.replaceState(null, "", link);
+  return link;
+}
+
 function showVideo(webRtc) {
   byId("canvas").hidden = webRtc;
   byId("video").hidden = !webRtc;
@@ -147,7 +184,7 @@ function firstWebRtc() {
 // Leave the session that there may be, for a new one.
 function leave() {
   stopRecording();
-  connected = false;
+  connected = unsent = false;
   const left = stream;
   stream = null; // so that its end is not this page's
   left?.stop();
@@ -164,6 +201,7 @@ function attached(session, resumed) {
   connected = true;
   resuming ||= resumed;
   setPaused(session.state === "paused");
+  if (unsent) change();
 }
 
 function message(reply) {
@@ -227,12 +265,50 @@ function submit(event) {
     serverToken = byId("token").value;
     return load();
   }
+  if (!byId("prompt").value.trim()) return showProblem("Write what you want to see.");
+  return stream ? change() : start();
+}
+
+// Send the prompt to the stream, now or as soon as there is a connection.
+function change() {
+  unsent = !connected;
+  if (unsent) return;
   const prompt = byId("prompt").value.trim();
-  if (!prompt) return showProblem("Write what you want to see.");
-  if (!stream) return start();
   const ref = (refs += 1);
   sentAt = new Map([...sentAt].slice(-8)).set(ref, performance.now());
-  return stream.send({ type: "prompt", prompt, ref });
+  stream.send({ type: "prompt", prompt, ref });
+  address(prompt, stream.session.seed);
+}
+
+const isWanted = () => stream !== null || ["connecting", "full", "lost"].includes(document.body.dataset.state);
+
+// A chip was pressed: a stream that runs, or is on its way, follows at once.
+function changeLive() {
+  showProblem("");
+  if (isWanted() && byId("prompt").value.trim()) change();
+}
+
+// A stream has one seed: while it runs, a surprise changes its prompt alone.
+function surprise() {
+  showProblem("");
+  chips.surprise();
+  if (isWanted()) return change();
+  byId("seed").value = Math.floor(Math.random() * SEEDS);
+  return start();
+}
+
+function play(prompt, seed) {
+  showProblem("");
+  chips.write(prompt);
+  byId("seed").value = seed;
+  return start();
+}
+
+async function share() {
+  const link = address(byId("prompt").value.trim(), byId("seed").valueAsNumber || 0);
+  const copied = await navigator.clipboard?.writeText(link).then(() => true, () => false);
+  showCopied(copied ? "Link copied" : "Copy this page's address");
+  setTimeout(showCopied, COPIED_MS, "");
 }
 
 function setPaused(value) {
@@ -288,10 +364,13 @@ byId("prompt").addEventListener("keydown", (event) => {
   event.preventDefault();
   byId("form").requestSubmit();
 });
+byId("surprise").addEventListener("click", surprise);
+byId("share").addEventListener("click", share);
 byId("pause").addEventListener("click", togglePause);
 byId("stop").addEventListener("click", stop);
 byId("restart").addEventListener("click", start);
 byId("record").addEventListener("click", toggleRecording);
 document.addEventListener("keydown", onKey);
+addEventListener("hashchange", followLink);
 
 load();

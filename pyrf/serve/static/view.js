@@ -1,4 +1,4 @@
-// What the page says: its state, its buttons, its examples.
+// What the page says: its state, its buttons, what the model is and knows.
 
 const byId = (id) => document.getElementById(id);
 
@@ -14,20 +14,8 @@ const STATES = {
   resumed: "Resumed",
   ended: "Ended",
 };
+const SMALL = 480; // pixels; frames that are no wider are scaled pixel by pixel, without blur
 const WITH_SESSION = new Set(["live", "paused", "lost", "resumed"]);
-
-const TINY_EXAMPLES = [
-  "a large red circle moves right slowly on a grey background",
-  "a blue square bounces",
-  "a large yellow triangle moves down",
-  "a small green circle moves left fast",
-];
-const EXAMPLES = [
-  "A red fox trots through fresh snow at dawn, its breath visible, the camera following from the side.",
-  "Waves roll onto a black sand beach under a stormy sky, seen from a low drone flight.",
-  "A baker kneads dough in a sunlit kitchen, flour drifting in the air, close-up.",
-  "A tram passes down a rainy city street at night, neon lights mirrored on the wet road.",
-];
 
 export function showState(state, detail = "") {
   document.body.dataset.state = state;
@@ -42,6 +30,9 @@ export function showState(state, detail = "") {
   byId("locked").hidden = state !== "locked";
   if (state === "locked") byId("token").focus();
 }
+
+// Over the video, so that nothing moves.
+export const showCopied = (text) => (byId("copied").textContent = text);
 
 export const showProblem = (text) => (byId("problem").textContent = text);
 
@@ -67,7 +58,8 @@ export function showModel({ model, backend, device, dtype, width, height, fps, l
   byId("served").textContent = `${model} · ${backend} on ${device}, ${dtype} · ${width} × ${height} at ${fps} fps`;
   byId("prompt").maxLength = limits.max_prompt_chars;
   Object.assign(byId("canvas"), { width, height });
-  showExamples(model === "tiny" ? TINY_EXAMPLES : EXAMPLES);
+  byId("stage").style.setProperty("--ratio", width / height);
+  byId("stage").classList.toggle("small", width <= SMALL);
 }
 
 // Older servers do not say; they have WebRTC.
@@ -75,22 +67,6 @@ export function offerWebRtc(has = true) {
   byId("transport").querySelector("[value=webrtc]").disabled = !has;
   byId("transport").closest(".field").hidden = !has;
   if (!has) byId("transport").value = "websocket";
-}
-
-function showExamples(prompts) {
-  byId("prompt").value ||= prompts[0];
-  byId("prompt").select();
-  const items = prompts.map((prompt) => {
-    const button = Object.assign(document.createElement("button"), { type: "button", textContent: prompt });
-    button.onclick = () => {
-      byId("prompt").value = prompt;
-      byId("form").requestSubmit();
-    };
-    const item = document.createElement("li");
-    item.append(button);
-    return item;
-  });
-  byId("examples").replaceChildren(...items);
 }
 
 // Count down without telling screen readers every second.

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable
 
 from pyrf.worlds.rewording import Wordings
-from pyrf.worlds.shapes.attributes import BACKGROUNDS, COLORS, Attributes
+from pyrf.worlds.shapes.attributes import BACKGROUNDS, COLORS, SIZES, Attributes
 
 SHAPE_WORDS = {
     "circle": ("circle", "circle", "ball", "disc"),
@@ -38,6 +38,17 @@ WORDINGS: Wordings = {
     "background": ({name: (name,) for name in BACKGROUNDS},),
 }
 """Attribute -> its tables of phrases."""
+MOTION_CHOICES = {
+    "right": "moves right",
+    "left": "moves left",
+    "up": "moves up",
+    "down": "moves down",
+    "bounce": "bounces",
+    "still": "stays still",
+    "orbit": "moves in circles",
+    "spin": "spins",
+}
+"""Motion -> the phrase that a person is offered for it."""
 
 
 def caption(attributes: Attributes, rng: random.Random, *, named: float = 0.65) -> str:
@@ -76,3 +87,15 @@ def vocabulary(
         for name in names:
             phrases.extend(table[name])
     return sorted({word for phrase in phrases for word in phrase.split()})
+
+
+def choices(shapes: Iterable[str], motions: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The phrases that a person may choose from, by group; in the order of the groups they make a caption."""
+    return {
+        "size": tuple(SIZES),
+        "color": tuple(COLORS),
+        "shape": tuple(shapes),
+        "motion": tuple(MOTION_CHOICES[motion] for motion in motions),
+        "speed": ("slowly", "fast"),
+        "background": tuple(f"on a {background} background" for background in BACKGROUNDS),
+    }

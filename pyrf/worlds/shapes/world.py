@@ -69,6 +69,10 @@ class ShapesWorld:
         )
 
     @property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        return captions.choices(self.shapes, self.motions)
+
+    @property
     def criteria(self) -> tuple[str, ...]:
         return grading.criteria(self.motions)
 

@@ -185,6 +185,38 @@ TABLES: dict[str, tuple[Words, ...]] = {
     "speed": (SPEEDS,),
 }
 
+CHOICES: dict[str, Words] = {
+    "time": {"dawn": ("dawn",), "noon": ("noon",), "dusk": ("dusk",), "night": ("night",)},
+    "land": {
+        "mountains": ("mountains",),
+        "hills": ("hills",),
+        "dunes": ("dunes",),
+        "sea": ("the sea",),
+    },
+    "season": {"green": ("summer",), "autumn": ("autumn",), "snowy": ("winter",)},
+    "weather": {"clear": ("clear sky",), "cloudy": ("cloudy",), "foggy": ("foggy",)},
+    "balloon": {
+        "red": ("a red balloon",),
+        "yellow": ("a yellow balloon",),
+        "blue": ("a blue balloon",),
+        "purple": ("a purple balloon",),
+        NO_BALLOON: ("no balloon",),
+    },
+    "path": {
+        "left": ("drifting left",),
+        "right": ("drifting right",),
+        "rise": ("rising",),
+        "sink": ("sinking",),
+        "hover": ("hovering",),
+    },
+    "camera": {
+        "right": ("the camera pans right slowly", "the camera pans right fast"),
+        "left": ("the camera pans left slowly", "the camera pans left fast"),
+        "still": ("the camera stands still",),
+    },
+}
+"""Attribute -> value -> the phrases that a person is offered for it, in the order of a prompt."""
+
 
 def caption(attributes: Attributes, rng: random.Random, *, named: float = 0.85) -> str:
     """Say a scene, or a part of it, in one of many ways.
@@ -297,6 +329,18 @@ def vocabulary(kept: Mapping[str, Iterable[str]] | None = None) -> list[str]:
                 if value in kept.get(name, table):
                     phrases.extend(choices)
     return sorted(_words(phrases))
+
+
+def choices(kept: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    """Attribute -> the phrases that a person may choose from.
+
+    Args:
+        kept: attribute -> the values that scenes have.
+    """
+    return {
+        name: tuple(phrase for value in kept[name] for phrase in phrases[value])
+        for name, phrases in CHOICES.items()
+    }
 
 
 def words_by_attribute() -> dict[str, dict[str, tuple[str, ...]]]:

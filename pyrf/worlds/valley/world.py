@@ -87,17 +87,20 @@ class Valley:
 
     @property
     def taught(self) -> list[str]:
-        return captions.vocabulary(
-            {
-                "time": self.times,
-                "land": self.lands,
-                "season": self.seasons,
-                "weather": self.weathers,
-                "balloon": (*self.balloons, *((NO_BALLOON,) if self.empty else ())),
-                "path": self.paths,
-                "camera": self.cameras,
-            }
-        )
+        return captions.vocabulary(self._kept)
+
+    @property
+    def _kept(self) -> dict[str, tuple[str, ...]]:
+        """Attribute -> the values that scenes have."""
+        return {
+            "time": self.times,
+            "land": self.lands,
+            "season": self.seasons,
+            "weather": self.weathers,
+            "balloon": (*self.balloons, *((NO_BALLOON,) if self.empty else ())),
+            "path": self.paths,
+            "camera": self.cameras,
+        }
 
     @property
     def limits(self) -> tuple[str, ...]:
@@ -107,6 +110,10 @@ class Valley:
             "It understands negation only in its own phrases, such as no balloon.",
             "It shows nothing that its words do not name.",
         )
+
+    @property
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        return captions.choices(self._kept)
 
     @property
     def criteria(self) -> tuple[str, ...]:

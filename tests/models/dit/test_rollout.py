@@ -1,5 +1,6 @@
 """Rollouts of a network with a gradient: inference's chunks, and a gradient that stays in its chunk."""
 
+from dataclasses import replace
 from functools import partial
 from unittest.mock import patch
 
@@ -67,7 +68,7 @@ def test_the_gradient_is_that_of_the_exit_call_alone():
     def moved(sign):
         """The loss where only the exit call sees the moved weight."""
         made = ModelRollout(model, STREAM, model.encode_prompt(prompts()), SIZE)
-        sampler, plain = made.sampler, made.sampler.x0
+        sampler, plain = made._first, made._first.x0
 
         def x0(predict, x, index):
             if index != 1:
@@ -99,3 +100,14 @@ def test_checkpointing_sees_the_same_context_in_the_backward():
 def test_refuses_an_exit_step_that_is_not_one():
     with pytest.raises(ValueError, match=r"0\.\.3"):
         rollout(4)
+
+
+def test_a_first_chunk_with_steps_of_its_own_runs_them_all():
+    stream = replace(STREAM, denoising_steps=(1000, 500), first_chunk_steps=(1000, 750, 500, 250))
+    model = network()[0]
+    made = ModelRollout(model, stream, model.encode_prompt(prompts()), SIZE)
+    loop = ChunkLoop(TorchRollout(model, stream, 1, SIZE, prompts()), stream, DoubleNoise([1], SHAPE))
+    noise = DoubleNoise([1], SHAPE)
+    for exit_step in (0, 1):  # the first is the exit of later chunks alone
+        chunk = made.next_chunk(noise, exit_step).detach()
+        torch.testing.assert_close(chunk, loop.next_chunk(), atol=1e-9, rtol=0)
