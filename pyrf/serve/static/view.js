@@ -14,7 +14,7 @@ const STATES = {
   resumed: "Resumed",
   ended: "Ended",
 };
-const SMALL = 480; // pixels; frames that are no wider are scaled pixel by pixel, without blur
+const SMALL = 128; // pixels; frames that are no wider are scaled pixel by pixel, without blur
 const WITH_SESSION = new Set(["live", "paused", "lost", "resumed"]);
 
 export function showState(state, detail = "") {
