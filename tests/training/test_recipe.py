@@ -95,6 +95,17 @@ def test_resume_is_exact(trained: Path, tmp_path: Path, stage: str) -> None:
         assert torch.equal(value, resumed[key]), key
 
 
+def test_students_stream_in_bfloat16_as_they_learn(trained: Path, tmp_path: Path) -> None:
+    recipe = small_recipe()
+    recipe.stages["redmd"].train.autocast = True
+    for name in ("codec", "scenes", "score", "ode"):
+        (tmp_path / name).symlink_to(trained / name)
+    run_stage(recipe, "redmd", tmp_path)
+    halved, whole = weights(tmp_path / "redmd"), weights(trained / "redmd")
+    apart = max(float((halved[k] - whole[k]).abs().max()) for k in whole)
+    assert 0 < apart < 0.01
+
+
 def checkpoint_tensors(folder: Path) -> dict[str, torch.Tensor]:
     path = checkpoints.latest(folder / "checkpoints")
     assert path is not None

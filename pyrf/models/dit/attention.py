@@ -160,6 +160,7 @@ class CachedLayer:
         if k.requires_grad:
             raise RuntimeError("cached attention has no gradient: use no_grad, or PrefixAttention to train")
         rope = self.rope.at(self.cache.frame_positions)
+        norm_q, norm_k = norm_q.to(q.dtype), norm_k.to(k.dtype)  # autocast leaves weights in float32
         return norm_rope_append(q, k, v, norm_q, norm_k, eps, rope, self.cache.slot, self.keys, self.values)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float) -> Tensor:
