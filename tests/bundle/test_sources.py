@@ -27,7 +27,7 @@ def test_tiny_is_in_the_package(copied: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("name", ["nothing-here", "./a/b", "a/b/c", "", "a b/c", Path("a/b")])
 def test_a_name_that_means_nothing(name: str | Path) -> None:
-    assert "give 'tiny', a directory, or a hub id 'owner/name'" in refused(name)
+    assert "give 'tiny', 'valley', a directory, or a hub id 'owner/name'" in refused(name)
 
 
 def test_a_student_takes_the_transformers_place(copied: Path, tmp_path: Path) -> None:
