@@ -35,6 +35,7 @@ def objects(bundle: Path, folder: Path) -> Iterator[tuple[str, object]]:
     yield "StreamConfig", pipe.stream_config
     yield "Bundle", load_bundle(str(bundle))
     yield "Card", load_bundle("tiny").card
+    yield "Shown", load_bundle("tiny").card.gallery[0]
     yield "", pipe.model
     yield "", ServeSettings(token=SECRET, ice_servers=(f"turn:me:{SECRET}@turn.example",))
     for name in ("x.mp4", "x.gif", "x.png", "x/"):

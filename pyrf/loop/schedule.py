@@ -42,9 +42,8 @@ class FlowSchedule:
     def __init__(self, shift: float) -> None:
         if shift <= 0:
             raise ValueError(f"shift must be positive, got {shift}")
-        self.sigmas = warp(
-            torch.linspace(1.0, 0.0, TIMESTEPS + 1, dtype=torch.float32, device="cpu")[:-1], shift
-        )
+        u = torch.linspace(1.0, 0.0, TIMESTEPS + 1, dtype=torch.float32, device="cpu")[:-1]
+        self.sigmas = warp(u, shift).clamp(max=1)  # some shifts round the first level up
         self.timesteps = self.sigmas * TIMESTEPS
 
     def sigma(self, timesteps: Tensor) -> Tensor:

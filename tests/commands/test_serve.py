@@ -25,6 +25,7 @@ def test_what_may_be_repeated_and_what_the_environment_says() -> None:
     repeated = {"--origin", "--ice-server", "--allowed-host", "--trusted-proxy"}
     assert {name for name, flag in found.items() if flag.multiple} == repeated
     assert {name: flag.envvar for name, flag in found.items() if flag.envvar} == {
+        "--model": "PYRF_MODEL",
         "--token": "PYRF_TOKEN",
         "--metrics-token": "PYRF_METRICS_TOKEN",
         "--ice-server": "PYRF_ICE_SERVERS",

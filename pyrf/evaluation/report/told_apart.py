@@ -16,6 +16,7 @@ from pyrf.evaluation.held_out import JUDGED_SECONDS, TitledVideo
 from pyrf.evaluation.report.examined import Examined, Part, kept_frames
 from pyrf.evaluation.report.measures import share
 from pyrf.loop.inference import inference
+from pyrf.loop.noise import below
 from pyrf.worlds.world import Frames
 
 PAIRS = 3
@@ -66,26 +67,25 @@ def tell_apart(streamed: Frames, true: Frames, steps: int) -> Told:
     Args:
         streamed, true: uint8 [N, pairs, H, W, 6], N of 2 or more; clips n of both are of one prompt.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = PairReader()
-        optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
-        sources = [torch.from_numpy(np.concatenate(clips[::2])) for clips in (streamed, true)]
-        targets = torch.tensor([1.0, 0.0]).repeat_interleave(BATCH // 2)
-        for _ in range(steps):
-            drawn = [source[torch.randint(len(source), (BATCH // 2,))] for source in sources]
-            loss = F.binary_cross_entropy_with_logits(network(_cut(torch.cat(drawn))), targets)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+    generator = torch.Generator("cpu").manual_seed(0)
+    network = PairReader(generator)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
+    sources = [torch.from_numpy(np.concatenate(clips[::2])) for clips in (streamed, true)]
+    targets = torch.tensor([1.0, 0.0], dtype=torch.float32, device="cpu").repeat_interleave(BATCH // 2)
+    for _ in range(steps):
+        drawn = [source[below(len(source), (BATCH // 2,), generator)] for source in sources]
+        loss = F.binary_cross_entropy_with_logits(network(_cut(torch.cat(drawn), generator)), targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
     network.eval()
     return Told(_logits(network, streamed[1::2]), _logits(network, true[1::2]))
 
 
-def _cut(pairs: Tensor) -> Tensor:
+def _cut(pairs: Tensor, generator: torch.Generator) -> Tensor:
     """A random half of the height and width, perhaps mirrored, so that no scene is learned by heart."""
     height, width = pairs.shape[1] // 2, pairs.shape[2] // 2
-    top, left, mirrored = (int(torch.randint(n, ())) for n in (height + 1, width + 1, 2))
+    top, left, mirrored = (int(below(n, (1,), generator)) for n in (height + 1, width + 1, 2))
     cut = pairs[:, top : top + height, left : left + width]
     return cut.flip(2) if mirrored else cut
 
@@ -97,14 +97,21 @@ def _logits(network: PairReader, clips: Frames) -> NDArray[np.float64]:
 
 
 class PairReader(nn.Module):
-    """Two frames -> a logit. 26,000 parameters."""
+    """Two frames -> a logit. 26,000 parameters.
 
-    def __init__(self) -> None:
+    Args:
+        generator: of the weights that it starts with.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
         widths = (12, 16, 24, 32, 48)
         self.layers = nn.ModuleList(nn.Conv2d(n_in, n_out, 3, 2, 1) for n_in, n_out in pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
         self.head = nn.Linear(2 * widths[-1], 1)
+        for layer in (*self.layers, self.head):
+            nn.init.kaiming_uniform_(layer.get_parameter("weight"), a=5**0.5, generator=generator)
+            nn.init.zeros_(layer.get_parameter("bias"))
 
     def forward(self, pairs: Tensor) -> Tensor:
         """uint8 [B, H, W, 6] -> [B]. It sees both frames, how they differ, and the first one's detail.
