@@ -81,7 +81,7 @@ def _world(name: str, recipe: str | None) -> World:
 @app.command("world")
 def measure_world(
     out: Annotated[Path, typer.Option(help="Folder of the report and its pictures.")],
-    model: ModelOption = "tiny",
+    model: ModelOption = DEFAULT_MODEL,
     world: Annotated[str, typer.Option(help="The world that the model is to show.")] = "shapes",
     recipe: Annotated[
         str | None, typer.Option(help="The recipe whose world the model is to show, in place of --world.")

@@ -20,14 +20,12 @@ from pyrf.models.codecs.codec import to_uint8
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, TAEHVConfig
 from pyrf.settings import Settings
 from pyrf.training.runner.stage import Draw, Stage
-from pyrf.training.scratch.clips import edges, random_clip, subject_mask
+from pyrf.training.scratch.clips import FIRST_SEED, HELD_OUT_SEED, edges, random_clip, subject_mask
 from pyrf.training.scratch.codec_files import save_codec
 from pyrf.training.scratch.linear_codec import PATCH, load_or_fit, write
 from pyrf.video.strips import contact_sheet
 from pyrf.worlds.world import Frames, World, WorldPrompt
 
-FIRST_SEED, HELD_OUT_SEED = 10**7, 10**9
-"""Of the scenes that are trained on, and of those that only evaluations see."""
 FRAMES = 12
 CROP = (128, 160)
 """Rows and columns of the windows that are trained on."""

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from pyrf.worlds.world import Frames, Scene, World
 
+FIRST_SEED, HELD_OUT_SEED = 10**7, 10**9
+"""Of the scenes that codecs and detectors are trained on, and of those that only evaluations see."""
 LONGEST_SECONDS = 90
 """Into a scene that clips are taken from: streams are endless."""
 WARM_LATENTS = 1

@@ -21,7 +21,7 @@ from pyrf.loop.noise import gauss, uniform
 from pyrf.models.codecs.taehv import FRAMES_PER_LATENT, TAEHV, MemoryBlock, TAEHVConfig
 from pyrf.settings import Settings
 from pyrf.training.runner.stage import Draw, Stage
-from pyrf.training.scratch.clips import WARM_LATENTS, close_up, edges, to_tensor
+from pyrf.training.scratch.clips import FIRST_SEED, WARM_LATENTS, close_up, edges, to_tensor
 from pyrf.training.scratch.codec_files import save_codec
 from pyrf.video.strips import contact_sheet
 from pyrf.worlds.world import World, WorldPrompt, draw_scene
@@ -102,7 +102,7 @@ class CodecStage(Stage[TAEHV]):
         crop = self.settings.crop if step < self.settings.crop_steps else None
         clips = []
         for _ in range(self.batch):
-            scene, scene_rng = draw_scene(self.world, rng.randrange(10**7, 2 * 10**7))
+            scene, scene_rng = draw_scene(self.world, rng.randrange(FIRST_SEED, 2 * FIRST_SEED))
             first = scene_rng.randrange(200)
             clip = scene.render(first, count)
             if crop is not None:

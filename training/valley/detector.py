@@ -19,12 +19,10 @@ from pyrf.files import whole_file
 from pyrf.loop.noise import below, gauss, uniform
 from pyrf.training.runner.stage import Draw, Stage, TrainSettings
 from pyrf.training.runner.trainer import train
+from pyrf.training.scratch.clips import FIRST_SEED, HELD_OUT_SEED
 from pyrf.training.valley.frames import UNSURE, LabelledFrames, labelled_frames
 from pyrf.worlds.valley.detector_network import CLASSES, FrameReader
 from pyrf.worlds.valley.world import Valley
-
-FIRST_SEED, HELD_OUT_SEED = 10**7, 10**9
-"""Of the scenes that are trained on, and of those that only evaluations see."""
 
 
 class DetectorStage(Stage[FrameReader]):

@@ -217,12 +217,11 @@ class Valley:
         "frozen" says that the camera was asked to move and stands still. A single frame has no verdicts on
         what moves.
         """
-        if len(frames) == 1:
-            seen = detect(frames.repeat(2, axis=0))
-            return {name: seen.shows(name, prompt.asks) for name in STANDING if name in prompt.asks}
-        seen = detect(frames)
-        verdicts = {name: seen.shows(name, prompt.asks) for name in NAMES if name in prompt.asks}
-        if prompt.asks.get("camera") in ("right", "left"):
+        moves = len(frames) > 1
+        seen = detect(frames if moves else frames.repeat(2, axis=0))
+        names = NAMES if moves else STANDING
+        verdicts = {name: seen.shows(name, prompt.asks) for name in names if name in prompt.asks}
+        if moves and prompt.asks.get("camera") in ("right", "left"):
             verdicts["frozen"] = seen.camera == "still"
         return verdicts
 

@@ -11,14 +11,12 @@ from pyrf.models.codecs.taehv import TAEHV, TAEHVConfig
 from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.block_codec import (
     CROP,
-    FIRST_SEED,
     FRAMES,
-    HELD_OUT_SEED,
     LINEAR,
     BlockCodecSettings,
     BlockCodecStage,
 )
-from pyrf.training.scratch.clips import random_clip, subject_mask
+from pyrf.training.scratch.clips import FIRST_SEED, HELD_OUT_SEED, random_clip, subject_mask
 from pyrf.training.scratch.linear_codec import LinearCodec, fit, write
 from pyrf.worlds.valley.world import Valley
 
