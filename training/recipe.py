@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import BeforeValidator, Field
 
+from pyrf.bundle.bundle import Bundle
 from pyrf.config import StreamConfig
 from pyrf.settings import Settings, known_fields
 from pyrf.training.needs import Needs
@@ -72,6 +73,15 @@ class Recipe(Settings, ABC):
             processes: GPUs, or processes on a CPU.
             folder: of the run, for files that stages leave there.
         """
+
+    def restore(self, folder: Path, bundle: Bundle, stage: str) -> None:
+        """Leave a bundle's parts in `folder` as the stages before `stage` would leave them.
+
+        Raises:
+            RecipeError: where recipes of this kind make no bundles, or the stage starts from nothing.
+            ValueError: when the stages before it are there, or the bundle is not one of this recipe.
+        """
+        raise RecipeError(f"recipes of kind {self.kind} make no bundles, so none can be taken back")
 
     def make_bundle(self, folder: Path) -> Path | None:
         """Make a bundle of the latest stages in `folder`; None where there is nothing new to make."""

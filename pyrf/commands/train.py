@@ -37,6 +37,10 @@ def train(
             help="Processes to train with, one per GPU; by default the recipe's, under torchrun torchrun's.",
         ),
     ] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option("--from", help="With --stage: go on from network and codec of this bundle."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print parameters, memory, steps and files; train nothing.")
     ] = False,
@@ -59,7 +63,18 @@ def train(
         return
     if out is None:
         raise ValueError("--out is missing; name a folder for checkpoints, logs and what is made")
+    if bundle is not None:
+        _take(chosen, stage, bundle, out)
     _train(chosen, stage, out)
+
+
+def _take(recipe: Recipe, stages: list[str] | None, name: str, out: Path) -> None:
+    from pyrf.bundle.bundle import load_bundle
+    from pyrf.bundle.hub import find_bundle
+
+    if not stages:
+        raise ValueError("--from goes with --stage: name what is to be trained from there")
+    recipe.restore(out, load_bundle(find_bundle(name)), stages[0])
 
 
 def _dry_run(name: str, recipe: Recipe, stages: list[str] | None, out: Path | None, as_json: bool) -> None:

@@ -50,7 +50,7 @@ def make_videos(
     decoder = codec.decoder()
     frames_in_chunk = codec.temporal_stride * stream.chunk_frames
     chunks = math.ceil((seconds * world.fps + codec.temporal_stride - 1) / frames_in_chunk)
-    frames = [decoder.decode(loop.next_chunk()) for _ in range(chunks)]
+    frames = [decoder.decode(loop.next_chunk()).cpu() for _ in range(chunks)]
     return torch.cat(frames, dim=1)[:, : round(seconds * world.fps)].numpy()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -56,6 +56,13 @@ class Scene(Protocol):
     def render(self, start: int, frames: int, /) -> Frames:
         """Draw the frames start .. start + frames - 1, uint8 [frames, height, width, 3]."""
         ...
+
+
+class Turn(NamedTuple):
+    """A scene that another value of one attribute makes of one under way; its captions name that value."""
+
+    scene: Scene
+    caption: Callable[[random.Random], str]
 
 
 class World(Protocol):
@@ -131,6 +138,14 @@ class World(Protocol):
         """The prompt with another value of one attribute, drawn by `rng`; its other words stay.
 
         Returns None where no attribute can be changed by itself.
+        """
+        ...
+
+    def turned(self, seed: int, frame: int, rng: random.Random, /) -> Turn | None:
+        """The scene of a seed as it goes on from a frame with another value of one attribute, drawn by `rng`.
+
+        All else stays as it was: places and hues, as far as the attribute does not make them. Returns None
+        where no attribute has another value.
         """
         ...
 

@@ -107,3 +107,22 @@ def test_prompts_change_by_one_attribute_and_its_words(world: World) -> None:
         assert max(len(old_words), len(new_words)) <= 6  # one phrase; all before and behind it is the same
         assert world.scene_for(new, random.Random(0)).facts[name] == new.asks[name]
     assert changed == {name for prompt in prompts for name in prompt.asks}
+
+
+def test_a_turn_changes_one_attribute_and_says_it(world: World) -> None:
+    words = set(world.vocabulary)
+    turned = set()
+    for seed in range(40):
+        turn = world.turned(seed, 480, random.Random(seed))
+        assert turn is not None
+        before, after = world.scene(seed).facts, turn.scene.facts
+        (first, *others) = [key for key in before if before[key] != after[key]]
+        assert set(others) <= {"season", "speed"}, "what goes with a land, or with a camera that stands still"
+        turned.add(first)
+        caption = turn.caption(random.Random(seed))
+        assert caption == turn.caption(random.Random(seed))
+        assert set(caption.split()) <= words
+        again = world.turned(seed, 480, random.Random(seed))
+        assert again is not None
+        assert np.array_equal(turn.scene.render(480, 1), again.scene.render(480, 1))
+    assert turned

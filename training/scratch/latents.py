@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,12 +27,15 @@ from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.clips import LONGEST_SECONDS, WARM_LATENTS, to_tensor
 from pyrf.training.stages.networks import TextToVideo
 from pyrf.video.strips import contact_sheet
-from pyrf.worlds.world import Scene, World, draw_scene
+from pyrf.worlds.world import Scene, Turn, World, draw_scene
 
+STRETCHES = ("near", "far", "turned")
 logger = logging.getLogger(__name__)
 
 NEAR, FAR = 9, 6
 """Latents of the first stretch (three chunks) and of a later one (two chunks) of each scene."""
+TURN_AT, TURNED = 6, 6
+"""The latent of the first stretch at which one attribute turns, and how many follow from there."""
 
 
 @dataclass(frozen=True)
@@ -43,28 +46,36 @@ class LatentScenes:
         seeds: of the scenes.
         near: [scenes, NEAR, C, h, w] float16, from a random time.
         far: [scenes, FAR, C, h, w] float16, up to LONGEST_SECONDS later.
+        turned: [scenes, TURNED, C, h, w] float16, what follows `near[:, :TURN_AT]` where one attribute turns.
     """
 
     world: World
     seeds: Sequence[int]
     near: Tensor
     far: Tensor
+    turned: Tensor
 
     def __len__(self) -> int:
         return len(self.near)
 
     @cached_property
-    def subjects(self) -> tuple[Tensor, Tensor]:
-        """Where the scenes' subjects are in `near` and `far`: bool [scenes, NEAR or FAR, h, w]."""
-        stretches = [_stretches(self.world, seed) for seed in self.seeds]
+    def subjects(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Where subjects are in `near`, `far` and `turned`: bool [scenes, latents, h, w]."""
         size = self.near.shape[3:]
-        near = [subject_cells(self.world, scene, begin, NEAR, *size) for scene, begin, _ in stretches]
-        far = [subject_cells(self.world, scene, later, FAR, *size) for scene, _, later in stretches]
-        return torch.stack(near), torch.stack(far)
+        cells: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+        for seed in self.seeds:
+            for found, (scene, begin, latents) in zip(cells, _stretches(self.world, seed)):
+                found.append(subject_cells(self.world, scene, begin, latents, *size))
+        near, far, turned = (torch.stack(found) for found in cells)
+        return near, far, turned
 
     def caption(self, index: int, rng: random.Random) -> str:
         """A fresh wording for one scene."""
         return self.world.scene(self.seeds[index]).caption(rng)
+
+    def turned_caption(self, index: int, rng: random.Random) -> str:
+        """A fresh wording for one scene after its turn, which names what has turned."""
+        return _turn(self.world, self.seeds[index]).caption(rng)
 
     def of_open_speed(self) -> LatentScenes:
         """The scenes that move, and whose captions name no speed.
@@ -75,7 +86,8 @@ class LatentScenes:
         chosen = [i for i, seed in enumerate(self.seeds) if self.world.scene(seed).speed_is_open]
         if not chosen:
             raise ValueError(f"none of {len(self)} scenes moves at an open speed; add motions or scenes")
-        return LatentScenes(self.world, [self.seeds[i] for i in chosen], self.near[chosen], self.far[chosen])
+        latents = (stretch[chosen] for stretch in (self.near, self.far, self.turned))
+        return LatentScenes(self.world, [self.seeds[i] for i in chosen], *latents)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -96,11 +108,36 @@ class LatentScenes:
         return {**scores, **{f"videos/{text}": video for text, video in videos[:2]}}
 
 
-def _stretches(world: World, seed: int) -> tuple[Scene, int, int]:
-    """A scene, and the first frames of what is encoded of it ahead of `near` and of `far`."""
+class _Stretch(NamedTuple):
+    """What is encoded: a scene from frame `begin` on, WARM_LATENTS and `latents` more."""
+
+    scene: Scene
+    begin: int
+    latents: int
+
+
+def _stretches(world: World, seed: int) -> tuple[_Stretch, _Stretch, _Stretch]:
+    """Those of `near`, `far` and `turned`."""
+    scene, begin, later = _times(world, seed)
+    return (
+        _Stretch(scene, begin, NEAR),
+        _Stretch(scene, later, FAR),
+        _Stretch(_turn(world, seed).scene, begin + FRAMES_PER_LATENT * TURN_AT, TURNED),
+    )
+
+
+def _times(world: World, seed: int) -> tuple[Scene, int, int]:
+    """A scene, and the frames at which its two stretches begin."""
     scene, rng = draw_scene(world, seed)
     begin = rng.randrange(20 * world.fps)
     return scene, begin, begin + rng.randrange(LONGEST_SECONDS * world.fps)
+
+
+def _turn(world: World, seed: int) -> Turn:
+    """The scene as it turns at the latent TURN_AT of its first stretch; where none can, as it stays."""
+    scene, begin, _ = _times(world, seed)
+    frame = begin + FRAMES_PER_LATENT * (WARM_LATENTS + TURN_AT)
+    return world.turned(seed, frame, random.Random(f"turn {seed}")) or Turn(scene, scene.caption)
 
 
 def subject_cells(world: World, scene: Scene, first: int, latents: int, height: int, width: int) -> Tensor:
@@ -130,20 +167,22 @@ def encode_scenes(codec: Encoder, world: World, count: int, first_seed: int, pat
     """
     path.mkdir(parents=True, exist_ok=True)
     size = min(250, count)
-    origin = fingerprint(codec, world, size)
+    origin = fingerprint(codec, world, size, NEAR, FAR, TURNED)
     files = [path / f"{first_seed + start}.safetensors" for start in range(0, count, size)]
     for i, file in enumerate(files):
         if i % processes.world_size() != processes.rank():
             continue
         if not file.exists() or origin_of(file) != origin:
             start = i * size
-            parts: dict[str, list[Tensor]] = {"near": [], "far": []}
+            parts: dict[str, list[Tensor]] = {name: [] for name in STRETCHES}
             for seed in range(first_seed + start, first_seed + start + size, 10):
-                clips, begin, later = zip(*(_stretches(world, s) for s in range(seed, seed + 10)))
-                for name, times, latents in (("near", begin, NEAR), ("far", later, FAR)):
-                    frames = FRAMES_PER_LATENT * (WARM_LATENTS + latents)
-                    video = to_tensor([scene.render(t, frames) for scene, t in zip(clips, times)])
-                    parts[name].append(codec.encode(video)[:, WARM_LATENTS:].half())
+                drawn = [_stretches(world, s) for s in range(seed, seed + 10)]
+                for name, stretches in zip(STRETCHES, zip(*drawn)):
+                    clips = [
+                        scene.render(begin, FRAMES_PER_LATENT * (WARM_LATENTS + latents))
+                        for scene, begin, latents in stretches
+                    ]
+                    parts[name].append(codec.encode(to_tensor(clips))[:, WARM_LATENTS:].half())
             with whole_file(file) as temporary:
                 save_file(
                     {name: torch.cat(latents) for name, latents in parts.items()}, temporary, {KEY: origin}
@@ -151,5 +190,5 @@ def encode_scenes(codec: Encoder, world: World, count: int, first_seed: int, pat
             logger.info("encoded scenes %d..%d", first_seed + start, first_seed + start + size - 1)
     processes.barrier()
     shards = [load_file(file) for file in files]
-    near, far = (torch.cat([shard[k] for shard in shards])[:count] for k in ("near", "far"))
-    return LatentScenes(world, range(first_seed, first_seed + count), near, far)
+    latents = (torch.cat([shard[name] for shard in shards])[:count] for name in STRETCHES)
+    return LatentScenes(world, range(first_seed, first_seed + count), *latents)

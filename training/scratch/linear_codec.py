@@ -70,6 +70,31 @@ class LinearCodec(nn.Module):
         return F.pixel_shuffle(blocks.movedim(-1, 2), PATCH).flatten(0, 1).unflatten(0, (len(latents), -1))
 
 
+@torch.no_grad()
+def encoder_of(network: TAEHV) -> LinearCodec | None:
+    """What `write` wrote into the encoder of a network, which does the same in a tenth of the time.
+
+    It has no `paint`. Returns None for an encoder that is not linear.
+    """
+    config, layers = network.config, network.encoder
+    blocks = [layer for layer in layers if isinstance(layer, MemoryBlock)]
+    if (
+        config.patch_size != PATCH
+        or any(config.upscale)
+        or any(p.any() for b in blocks for p in b.parameters())
+    ):
+        return None
+    first, pools = layers[0], [layer.conv for layer in layers if isinstance(layer, TemporalPool)]
+    middle = (slice(None), slice(None), 1, 1)
+    space = first.weight[middle][:KEPT].contiguous()
+    mean = -space.T @ first.bias[:KEPT]  # all of it that `space` sees
+    latents = config.latent_channels
+    pair = torch.cat([part[: 2 * latents, :KEPT, 0, 0] for part in pools[0].weight.chunk(2, dim=1)], dim=1)
+    halves = [part[:latents, : 2 * latents, 0, 0] for part in pools[1].weight.chunk(2, dim=1)]
+    code = torch.cat([half @ pair for half in halves], dim=1)
+    return LinearCodec(mean, space, code, code.new_zeros(0, 0))
+
+
 def load_or_fit(world: World, clips: int, first_seed: int, latents: int, file: Path) -> LinearCodec:
     """The codec that `file` holds; it is fitted and written first where there is none."""
     if not file.exists():

@@ -18,6 +18,8 @@ from pyrf.settings import Settings
 from pyrf.training.scratch.text import small_text_encoder
 from pyrf.training.stages.networks import TextToVideo
 
+NETWORK, SETTINGS = "network.safetensors", "network.json"
+
 
 class NetworkSettings(Settings):
     """Sizes of a small text-to-video network, see `pyrf.config.ModelConfig`."""
@@ -63,11 +65,11 @@ class ScratchTextToVideo(TextToVideo):
         return self.text.encode(captions)
 
     def save(self, folder: Path) -> None:
-        """Write `network.safetensors` and `network.json`, each whole or not at all."""
-        with whole_file(folder / "network.json") as temporary:
+        """Write weights and settings, each whole or not at all."""
+        with whole_file(folder / SETTINGS) as temporary:
             temporary.write_text(self.settings.model_dump_json(indent=2))
         state: dict[str, Tensor] = {k: v.contiguous().clone() for k, v in self.state_dict().items()}
-        with whole_file(folder / "network.safetensors") as temporary:
+        with whole_file(folder / NETWORK) as temporary:
             save_file(state, temporary)
 
 
@@ -77,9 +79,9 @@ def load_network(folder: Path, vocabulary: Sequence[str]) -> ScratchTextToVideo:
     Raises:
         FileNotFoundError: naming the stage that was not run.
     """
-    if not (folder / "network.safetensors").exists():
-        raise FileNotFoundError(f"{folder} holds no network.safetensors; run the stage that makes it first")
-    settings = NetworkSettings(**json.loads((folder / "network.json").read_text()))
+    if not (folder / NETWORK).exists():
+        raise FileNotFoundError(f"{folder} holds no {NETWORK}; run the stage that makes it first")
+    settings = NetworkSettings(**json.loads((folder / SETTINGS).read_text()))
     network = ScratchTextToVideo(settings, vocabulary)
-    network.load_state_dict(load_file(folder / "network.safetensors"))
+    network.load_state_dict(load_file(folder / NETWORK))
     return network

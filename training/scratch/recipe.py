@@ -9,16 +9,21 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from pydantic import BeforeValidator, Field, model_validator
 
+from pyrf.bundle.bundle import Bundle
 from pyrf.bundle.card import MAX_GALLERY, Shown
+from pyrf.machine import available_cpus
 from pyrf.settings import Settings, known_fields
 from pyrf.training.needs import FileNeed, Needs
-from pyrf.training.recipe import Recipe, StageRecipe
+from pyrf.training.recipe import Recipe, RecipeError, StageRecipe
+from pyrf.training.runner import processes
+from pyrf.training.runner.host_state import of_a_training
 from pyrf.training.runner.origin import fingerprint
 from pyrf.training.runner.stage import Stage
 from pyrf.training.scratch.block_codec import BlockCodecSettings, BlockCodecStage
 from pyrf.training.scratch.causal import CausalForcing, CausalSettings, CausalStage
 from pyrf.training.scratch.codec import CodecSettings, CodecStage
 from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
+from pyrf.training.scratch.restore import restore
 from pyrf.training.scratch.run import Run
 from pyrf.training.scratch.ship import card_of, ship_latest
 from pyrf.training.scratch.teacher import TeacherSettings, TeacherStage
@@ -81,7 +86,7 @@ class TeacherRecipe(ScratchStage):
     def build(self, run: Run, name: str) -> Stage[Any]:
         scenes = run.scenes  # first: a new network's weights are drawn after it
         if self.network is not None:
-            network = ScratchTextToVideo(self.network, run.world.vocabulary)
+            network = ScratchTextToVideo(self.network, run.world.vocabulary).to(run.device)
         else:
             assert self.init is not None
             network = run.network_of(self.init)
@@ -115,7 +120,9 @@ class OdeRecipe(ScratchStage):
             teacher=teacher,
             student=student,
             data=scenes,
-            paths=CausalForcing(scenes, run.stream, batch, self.ode.context_noise),
+            paths=CausalForcing(
+                scenes, run.stream, batch, self.ode.context_noise, self.ode.turns, run.device
+            ),
             codec=run.codec,
             stream=run.stream,
             batch=batch,
@@ -179,10 +186,12 @@ class ScratchRecipe(Recipe):
     """A whole training from nothing: the world, and the stages in order.
 
     Attributes:
+        device: where networks are trained; codecs are trained on the CPU.
         scenes: encoded scenes that all stages after the codec share.
     """
 
     kind: Literal["scratch"] = "scratch"
+    device: Literal["cpu", "cuda"] = "cpu"
     world: RecipeWorld
     scenes: int = Field(gt=0, multiple_of=10)
     stages: dict[str, AnyStage] = Field(min_length=1)
@@ -221,13 +230,20 @@ class ScratchRecipe(Recipe):
 
     def run_in(self, folder: Path) -> Run:
         """The run of this recipe in a folder."""
-        return Run(folder, self.world, self.stream, self.scenes)
+        return Run(folder, self.world, self.stream, self.scenes, self.default_device())
 
     def default_device(self) -> torch.device:
-        """Its networks are small: the CPU."""
-        return torch.device("cpu")
+        """Where the recipe says."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise RecipeError("the recipe says device: cuda, but torch sees no GPU; say device: cpu")
+        return torch.device(self.device)
 
     def build_stage(self, name: str, folder: Path) -> Stage[Any]:
+        if self.device != "cpu":
+            if isinstance(self.stages[name], (CodecRecipe, BlockCodecRecipe)):
+                raise RecipeError(f"stage {name}: codecs are trained on the CPU; say device: cpu for it")
+            # many cores draw and encode scenes, which the one process of a GPU would wait for
+            processes.launch(available_cpus(), _encode_scenes, self, folder)
         return self.stages[name].build(self.run_in(folder), name)
 
     def needs(self, name: str, processes: int, folder: Path | None) -> Needs:
@@ -238,9 +254,21 @@ class ScratchRecipe(Recipe):
             ]
         )
 
+    def restore(self, folder: Path, bundle: Bundle, stage: str) -> None:
+        before = self.stages[stage].before.get("init")
+        if before is None or isinstance(self.stages[before], (CodecRecipe, BlockCodecRecipe)):
+            raise RecipeError(f"stage {stage} does not go on from a network, so it takes none from a bundle")
+        restore(self.run_in(folder), bundle, before, self.ship.codec)
+
     def make_bundle(self, folder: Path) -> Path | None:
         card, dtype = card_of(self.world, self.ship.gallery), getattr(torch, self.ship.dtype)
         return ship_latest(self.run_in(folder), self.ship.network, self.ship.codec, card, dtype)
+
+
+def _encode_scenes(recipe: ScratchRecipe, folder: Path) -> None:
+    """Make the scenes that are missing, in one of the processes that share this."""
+    with of_a_training(0, recipe.threads):
+        _ = Run(folder, recipe.world, recipe.stream, recipe.scenes, torch.device("cpu")).scenes
 
 
 def _no_stage(where: str, name: str, known: set[str], which: str) -> str:

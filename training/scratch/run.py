@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from pyrf.config import StreamConfig
 from pyrf.models.codecs.taehv import TAEHVCodec
-from pyrf.training.scratch.block_codec import LINEAR
 from pyrf.training.scratch.codec_files import load_codec
 from pyrf.training.scratch.latents import Encoder, LatentScenes, encode_scenes
-from pyrf.training.scratch.linear_codec import load_linear
+from pyrf.training.scratch.linear_codec import encoder_of
 from pyrf.training.scratch.networks import ScratchTextToVideo, load_network
 from pyrf.worlds.world import World
 
@@ -25,12 +26,14 @@ class Run:
 
     Attributes:
         num_scenes: encoded scenes that all stages after the codec share.
+        device: where networks and codecs are.
     """
 
     folder: Path
     world: World
     stream: StreamConfig
     num_scenes: int
+    device: torch.device
 
     @cached_property
     def codec(self) -> TAEHVCodec:
@@ -39,14 +42,14 @@ class Run:
 
     @cached_property
     def scenes(self) -> LatentScenes:
-        """The encoded scenes, which are made where they are missing."""
+        """The encoded scenes, which are made on the CPU where they are missing."""
         return encode_scenes(self.encoder, self.world, self.num_scenes, FIRST_SCENE, self.folder / "scenes")
 
     @property
     def encoder(self) -> Encoder:
-        """Of the codec; where that began as a linear one, this does the same in a tenth of the time."""
-        linear = self.folder / "codec" / LINEAR
-        return load_linear(linear) if linear.exists() else self.codec.network
+        """Of the codec; where that is linear, as a faster form of it."""
+        network = load_codec(self.folder / "codec").eval()
+        return encoder_of(network) or network
 
     def codec_of(self, stage: str) -> TAEHVCodec:
         """The codec that a stage left.
@@ -54,7 +57,7 @@ class Run:
         Raises:
             FileNotFoundError: when the stage has not been run.
         """
-        return TAEHVCodec(load_codec(self.folder / stage))
+        return TAEHVCodec(load_codec(self.folder / stage).to(self.device))
 
     def network_of(self, stage: str) -> ScratchTextToVideo:
         """The network that a stage left.
@@ -62,4 +65,4 @@ class Run:
         Raises:
             FileNotFoundError: when the stage has not been run.
         """
-        return load_network(self.folder / stage, self.world.vocabulary)
+        return load_network(self.folder / stage, self.world.vocabulary).to(self.device)

@@ -57,9 +57,10 @@ class TeacherStage(NetworkStage):
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
         generator = draw.generator
         x0, cells, captions = self.draw(generator, draw.rng)
-        sigmas = shifted_sigmas(self.batch, 1, self.settings.shift, generator).expand(-1, x0.shape[1])
+        levels = shifted_sigmas(self.batch, 1, self.settings.shift, generator).to(x0.device)
+        sigmas = levels.expand(-1, x0.shape[1])
         prompt = self.module.prompt(captions)
-        noise = gauss(x0.shape, generator)
+        noise = gauss(x0.shape, generator).to(x0.device)
         weight = subject_weights(cells, self.settings.subject_weight)
         error = flow_matching_loss(
             lambda x, t: self.module.dit(x, t[:, 0], prompt), x0, sigmas, noise, weight
@@ -70,7 +71,8 @@ class TeacherStage(NetworkStage):
         """A batch of clean latents [B, frames, C, h, w], where subjects are, and captions, some left out."""
         frames = self.settings.frames
         index = below(len(self.scenes), (self.batch,), generator).tolist()
-        near, far = self.scenes.subjects
+        near, far, _ = self.scenes.subjects
+        device = self.module.dit.device
         clips, cells = [], []
         for i in index:
             # a window of the first stretch; a single chunk may be from the later one as well
@@ -80,7 +82,7 @@ class TeacherStage(NetworkStage):
             clips.append(stretch[i, start : start + frames].float())
             cells.append(subjects[i, start : start + frames])
         captions = ["" if rng.random() < self.settings.drop else self.scenes.caption(i, rng) for i in index]
-        return torch.stack(clips), torch.stack(cells), captions
+        return torch.stack(clips).to(device), torch.stack(cells).to(device), captions
 
     def evaluate(self, folder: Path, step: int) -> dict[str, Any]:
         prompts, latents = self.sample_held_out()
@@ -99,9 +101,9 @@ class TeacherStage(NetworkStage):
         """Euler steps with classifier-free guidance: latents [B, frames, C, h, w]."""
         s, count = self.settings, len(captions)
         generator = torch.Generator("cpu").manual_seed(seed)
-        x = gauss((count, s.frames, *self.scenes.near.shape[2:]), generator)
+        x = gauss((count, s.frames, *self.scenes.near.shape[2:]), generator).to(network.dit.device)
         u = torch.linspace(1, 0, s.sampling_steps + 1, dtype=torch.float32, device="cpu")
-        sigmas = warp(u, s.shift)
+        sigmas = warp(u, s.shift).to(x.device)
         prompt = network.prompt(captions + [""] * count)
         for now, then in itertools.pairwise(sigmas):
             v, v_empty = network.dit(torch.cat([x, x]), (TIMESTEPS * now).expand(2 * count), prompt).chunk(2)
@@ -111,7 +113,7 @@ class TeacherStage(NetworkStage):
 
 def decode(latents: Tensor, codec: TAEHVCodec) -> list[Frames]:
     """Latents [B, F, C, h, w] -> a video each, uint8 [4F - 3, H, W, 3]."""
-    return [video for part in latents.split(8) for video in codec.decoder().decode(part).numpy()]
+    return [video for part in latents.split(8) for video in codec.decoder().decode(part).cpu().numpy()]
 
 
 def score(

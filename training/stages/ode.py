@@ -34,6 +34,7 @@ class OdeSettings(Settings):
         shard_batches: batches of a shard.
         steps_per_jump: Euler steps of the teacher between two levels of the few-step list.
         context_noise: largest noise level of the clean context, where paths have one.
+        turns: share of the paths whose caption changes on the way, where the data have such.
     """
 
     paths: int = Field(gt=0)
@@ -41,6 +42,7 @@ class OdeSettings(Settings):
     steps_per_jump: int = Field(default=4, gt=0)
     guidance_scale: float = 3.0
     context_noise: float = Field(default=0.15, ge=0, le=1)
+    turns: float = Field(default=0.0, ge=0, le=1)
     eval_prompts: int = Field(default=48, gt=0)
 
 

@@ -21,7 +21,7 @@ from pyrf.worlds.shapes.attributes import (
     Attributes,
 )
 from pyrf.worlds.shapes.scenes import Scene
-from pyrf.worlds.world import Frames, WorldPrompt
+from pyrf.worlds.world import Frames, Turn, WorldPrompt
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,6 +110,13 @@ class ShapesWorld:
         if attributes.motion == "still":
             attributes = replace(attributes, speed=None)
         return Scene.sample(attributes, rng)
+
+    def turned(self, seed: int, frame: int, rng: random.Random, /) -> Turn | None:
+        """Another colour."""
+        scene = self.scene(seed)
+        color = rng.choice([color for color in COLORS if color != scene.attributes.color])
+        after = replace(scene, attributes=replace(scene.attributes, color=color))
+        return Turn(after, after.caption)
 
     def changed(self, prompt: WorldPrompt, rng: random.Random, /) -> WorldPrompt | None:
         """Nothing that has a speed comes to rest, and no circle is made to spin."""

@@ -76,3 +76,14 @@ def velocity(attributes: Attributes, rng: random.Random) -> float:
         near_still, broad = OPEN_SPEEDS
         speed = rng.uniform(*(near_still if rng.random() < 0.25 else broad))
     return speed if attributes.camera == "right" else -speed
+
+
+def fitting(values: dict[str, str | None]) -> Attributes:
+    """Attributes from values drawn each by itself: what cannot go together is left out."""
+    if values["land"] not in SEASONAL:
+        values["season"] = None
+    if values["balloon"] in (None, NO_BALLOON):
+        values["balloon"] = values["path"] = None
+    if values["camera"] == "still":
+        values["speed"] = None
+    return Attributes(**values)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -58,16 +58,45 @@ class Flight:
             ridge + 0.9 * radius,
         )
 
+    def turned(self, path: str, time: float, horizon: float, rng: random.Random) -> Flight:
+        """The same balloon on another path, from where it is at a frame on.
+
+        What the new path does not change is kept well in sight.
+        """
+        flight = Flight.sample(path, horizon, rng)
+        ahead = "x" if path in ("left", "right") else "y"
+        period = WIDTH + 0.5 * self.radius if ahead == "x" else horizon + 42 + 0.9 * self.radius
+        flight = replace(flight, radius=self.radius, phase=self.phase, period=period)
+        here = self.at(time)
+        if not here:
+            return flight
+        (x, y), bob, rim = here[0], self._bob(time), 0.8 * self.radius
+        in_sight = min(max(x, rim), WIDTH - rim), min(max(y, rim), horizon - 10)
+        if path == "hover":
+            return replace(flight, x=in_sight[0] - 0.6 * bob, y=in_sight[1] - bob)
+        gone = flight.sign * flight.speed * time
+        if ahead == "x":
+            return replace(flight, x=((x + 0.25 * self.radius - gone) / period) % 1, y=in_sight[1] - bob)
+        return replace(flight, x=in_sight[0] - bob, y=((y + 0.45 * self.radius - gone) / period) % 1)
+
+    @property
+    def sign(self) -> int:
+        """Whether its place grows or shrinks with time."""
+        return 1 if self.path in ("right", "sink") else -1
+
+    def _bob(self, time: float) -> float:
+        return 1.2 * math.sin(2 * math.pi / 84 * time + self.phase)
+
     def at(self, time: float) -> list[tuple[float, float]]:
         """Middles of the envelope at a frame, pixels; the second, if any, is at the other side."""
-        bob = 1.2 * math.sin(2 * math.pi / 84 * time + self.phase)
+        bob = self._bob(time)
         if self.path in ("left", "right"):
-            way = self.x * self.period + (1 if self.path == "right" else -1) * self.speed * time
+            way = self.x * self.period + self.sign * self.speed * time
             x = way % self.period - 0.25 * self.radius
             both = [(x, self.y + bob), (x + self.period, self.y + bob), (x - self.period, self.y + bob)]
             return [place for place in both if -self.radius < place[0] < WIDTH + self.radius]
         if self.path in ("rise", "sink"):
-            way = self.y * self.period + (1 if self.path == "sink" else -1) * self.speed * time
+            way = self.y * self.period + self.sign * self.speed * time
             y = way % self.period - 0.45 * self.radius
             both = [(self.x + bob, y), (self.x + bob, y - self.period), (self.x + bob, y + self.period)]
             return [place for place in both if -_BELOW * self.radius < place[1] < self.period + self.radius]

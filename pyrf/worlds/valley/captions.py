@@ -218,13 +218,19 @@ CHOICES: dict[str, Words] = {
 """Attribute -> value -> the phrases that a person is offered for it, in the order of a prompt."""
 
 
-def caption(attributes: Attributes, rng: random.Random, *, named: float = 0.85) -> str:
+def caption(
+    attributes: Attributes, rng: random.Random, *, named: float = 0.85, saying: str | None = None
+) -> str:
     """Say a scene, or a part of it, in one of many ways.
 
     Args:
         named: chance that an attribute is said, each by itself.
+        saying: an attribute that is said for certain.
     """
-    return compose(attributes, draw_stated(attributes, rng, named=named), rng)
+    stated = draw_stated(attributes, rng, named=named)
+    if saying is not None:
+        stated |= {saying, "camera"} if saying == "speed" else {saying}
+    return compose(attributes, stated, rng)
 
 
 def draw_stated(attributes: Attributes, rng: random.Random, *, named: float = 0.85) -> frozenset[str]:

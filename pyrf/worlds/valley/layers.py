@@ -103,7 +103,7 @@ def _near_groves(kind: str, height: float, gap: float, share: float) -> tuple[Gr
 
 
 def _mountains(attributes: Attributes, horizon: float, big: float, rng: random.Random) -> list[_Row]:
-    kind, height = _wood(attributes, rng), rng.uniform(34, 44)
+    height, kind = rng.uniform(34, 44), _wood(attributes, rng)
     far = (Grove(kind, 15, 17, 0.55, 3.0), Grove(kind, 17, 23, 0.55, 5.0))
     return [
         ("peaks", 0.05, horizon + 8, 70 * big, 92, 0.60, 0.55, ()),
@@ -114,7 +114,7 @@ def _mountains(attributes: Attributes, horizon: float, big: float, rng: random.R
 
 
 def _hills(attributes: Attributes, horizon: float, big: float, rng: random.Random) -> list[_Row]:
-    kind, height = _wood(attributes, rng), rng.uniform(30, 40)
+    height, kind = rng.uniform(30, 40), _wood(attributes, rng)
     far = (Grove(kind, 15, 19, 0.4, 4.0), Grove(kind, 17, 29, 0.45, 8.0))
     return [
         ("rolling", 0.06, horizon - 2, 27 * big, 130, 0.62, 0.45, ()),

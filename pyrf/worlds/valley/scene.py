@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from copy import copy
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from pyrf.worlds.valley.attributes import HEIGHT, WIDTH, Attributes, velocity
+from pyrf.worlds.valley.attributes import HEIGHT, WIDTH, Attributes, fitting, velocity
 from pyrf.worlds.valley.balloon import Balloon, Flight
 from pyrf.worlds.valley.captions import caption
 from pyrf.worlds.valley.layers import layers_of
@@ -61,6 +62,22 @@ class Scene:
         """One of many wordings, which may leave attributes out."""
         return caption(self.attributes, rng)
 
+    def turned(self, name: str, value: str, frame: int, rng: random.Random) -> Scene:
+        """This scene as it goes on from a frame with another value of an attribute.
+
+        Camera and balloon go on from where they are at that frame. All that captions do not name stays, but
+        for the sun's height, which is the hour's, and what another land is made of.
+        """
+        scene = copy(self)
+        vars(scene).pop("_pictures", None)
+        scene.attributes = attributes = fitting({**self.attributes.facts, name: value})
+        if name in ("camera", "speed"):
+            scene.velocity = velocity(attributes, rng)
+            scene.start = self.camera(frame) - scene.velocity * frame
+        if name == "path" and self.flight is not None:
+            scene.flight = self.flight.turned(value, frame, self.horizon, rng)
+        return scene
+
     def camera(self, time: int) -> float:
         """World column of the nearest ground at the frame's left edge."""
         return self.start + self.velocity * time
@@ -71,7 +88,7 @@ class Scene:
 
     @cached_property
     def _pictures(self) -> _Pictures:
-        return _Pictures(self, random.Random(self._seed))
+        return _Pictures(self, self._seed)
 
     def draw(self, start_frame: int, frames: int, device: torch.device | str = "cpu") -> Tensor:
         """Frames start_frame..start_frame + frames - 1 as uint8 [frames, 3, HEIGHT, WIDTH] on a device."""
@@ -83,27 +100,32 @@ class Scene:
 
 
 class _Pictures:
-    """All that a scene is drawn from."""
+    """All that a scene is drawn from. Each part draws from a generator of its own, beside any others."""
 
-    def __init__(self, scene: Scene, rng: random.Random) -> None:
+    def __init__(self, scene: Scene, seed: int) -> None:
         a = self.attributes = scene.attributes
         self.scene = scene
 
-        def tint(red: float, green: float, blue: float) -> Tensor:
-            return rgb(rng.uniform(-red, red), rng.uniform(-green, green), rng.uniform(-blue, blue))
+        def rng(part: str) -> random.Random:
+            return random.Random(f"{seed} {part}")
 
-        hour = HOURS[a.time].tinted(tint(0.035, 0.03, 0.035))
-        ground = GROUNDS[a.season or a.land].tinted(tint(0.04, 0.04, 0.04))
+        def tint(part: str, red: float, green: float, blue: float) -> Tensor:
+            of = rng(part)
+            return rgb(of.uniform(-red, red), of.uniform(-green, green), of.uniform(-blue, blue))
+
+        hour = HOURS[a.time].tinted(tint("hour", 0.035, 0.03, 0.035))
+        ground = GROUNDS[a.season or a.land].tinted(tint("ground", 0.04, 0.04, 0.04))
         foggy = a.weather == "foggy"
         haze = haze_of(hour, foggy=foggy)
-        disc = Disc.sample(a.time, scene.horizon, rng)
+        disc = Disc.sample(a.time, scene.horizon, rng("disc"))
         side = 1.0 if disc.x > WIDTH / 2 else -1.0
         light = Light(hour, a.time == "night", side, haze)
-        self.sky = Sky(a, hour, haze, disc, scene.horizon, rng)
-        self.clouds = Clouds(a, hour, scene.horizon, rng) if a.weather == "cloudy" else None
-        self.fog = FogBank(haze, scene.horizon, rng) if foggy else None
-        self.sea = Sea(a, hour, haze, disc, scene.horizon, rng) if a.land == "sea" else None
-        self.layers = layers_of(a, scene.horizon, rng.uniform(0.5, 1.4), rng)
+        self.sky = Sky(a, hour, haze, disc, scene.horizon, rng("stars"))
+        self.clouds = Clouds(a, hour, scene.horizon, rng("clouds")) if a.weather == "cloudy" else None
+        self.fog = FogBank(haze, scene.horizon, rng("fog")) if foggy else None
+        self.sea = Sea(a, hour, haze, disc, scene.horizon, rng("sea")) if a.land == "sea" else None
+        roughness = rng("roughness").uniform(0.5, 1.4)
+        self.layers = layers_of(a, scene.horizon, roughness, rng("layers"))
         self.painters: list[Painter | None] = []
         hidden = HEIGHT
         for layer in reversed(self.layers):
@@ -113,11 +135,12 @@ class _Pictures:
                 continue
             woods = a.land == "hills" or (a.land == "sea" and layer.parallax < 1)
             shading = Shading(layer, ground, light, woods=woods)
-            self.painters.insert(0, Painter(layer, shading, hidden, rng, snowy=a.season == "snowy"))
+            trees = rng(f"trees {layer.parallax}")
+            self.painters.insert(0, Painter(layer, shading, hidden, trees, snowy=a.season == "snowy"))
             hidden = min(hidden, max(layer.foot, layer.top + 4))
         self.balloon = None
         if scene.flight is not None:
-            self.balloon = Balloon(a, hour, haze, side, scene.flight.radius, rng)
+            self.balloon = Balloon(a, hour, haze, side, scene.flight.radius, rng("balloon"))
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
         out = torch.empty(count, 3, HEIGHT, WIDTH, dtype=torch.uint8, device=device)

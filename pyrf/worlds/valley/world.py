@@ -26,10 +26,11 @@ from pyrf.worlds.valley.attributes import (
     WEATHERS,
     WIDTH,
     Attributes,
+    fitting,
 )
 from pyrf.worlds.valley.detector import detect
 from pyrf.worlds.valley.scene import Scene
-from pyrf.worlds.world import Frames, WorldPrompt
+from pyrf.worlds.world import Frames, Turn, WorldPrompt
 
 EVERYTHING_SAID = 0.65
 """Share of the held-out prompts that say all there is to say."""
@@ -158,7 +159,7 @@ class Valley:
         columns = world._columns(count)
         prompts = []
         for number in range(count):
-            attributes = _fitting({name: column[number] for name, column in columns.items()})
+            attributes = fitting({name: column[number] for name, column in columns.items()})
             rng = random.Random(f"held out {HELD_OUT_SEED} {number}")
             stated = captions.draw_stated(attributes, rng, named=1 if rng.random() < EVERYTHING_SAID else 0.7)
             stated = (stated | {"camera"}) - {"speed"} if open_speed else stated
@@ -191,9 +192,27 @@ class Valley:
             values = {**self.sample(rng).facts, **asked}
             values["season"] = values["season"] or rng.choice(self.seasons)
             values["path"] = values["path"] or rng.choice(self.paths)
-            attributes = _fitting(values)
+            attributes = fitting(values)
             if asked.items() <= attributes.facts.items():
                 return Scene(attributes, rng)
+
+    def turned(self, seed: int, frame: int, rng: random.Random, /) -> Turn | None:
+        """Balloons neither come nor go, and no season comes to a land without one."""
+        scene = self.scene(seed)
+        now, values = scene.attributes, self._kept | {"speed": tuple(SPEEDS)}
+        values["land"] = tuple(land for land in self.lands if now.season is not None or land not in SEASONAL)
+        values["balloon"] = self.balloons
+        options = {
+            name: [value for value in values[name] if value != getattr(now, name)]
+            for name in NAMES
+            if getattr(now, name) is not None
+        }
+        names = [name for name, others in options.items() if others]
+        if not names:
+            return None
+        name = rng.choice(names)
+        after = scene.turned(name, rng.choice(options[name]), frame, rng)
+        return Turn(after, lambda of: captions.caption(after.attributes, of, saying=name))
 
     def changed(self, prompt: WorldPrompt, rng: random.Random, /) -> WorldPrompt | None:
         """Balloons neither come nor go, what has a speed does not stop, and what has a season keeps one."""
@@ -224,14 +243,3 @@ class Valley:
         if moves and prompt.asks.get("camera") in ("right", "left"):
             verdicts["frozen"] = seen.camera == "still"
         return verdicts
-
-
-def _fitting(values: dict[str, str | None]) -> Attributes:
-    """Attributes from values drawn each by itself: what cannot go together is left out."""
-    if values["land"] not in SEASONAL:
-        values["season"] = None
-    if values["balloon"] in (None, NO_BALLOON):
-        values["balloon"] = values["path"] = None
-    if values["camera"] == "still":
-        values["speed"] = None
-    return Attributes(**values)  # type: ignore[arg-type]

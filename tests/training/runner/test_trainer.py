@@ -293,11 +293,11 @@ GOLDEN = [1.99665, 2.02987, 2.01307, 1.97865, 1.98675]
 
 def small_causal_stage() -> CausalStage:
     generator = torch.Generator().manual_seed(0)
-    near, far = (torch.randn(4, n, 16, 4, 6, generator=generator) for n in (9, 6))
+    near, far, turned = (torch.randn(4, n, 16, 4, 6, generator=generator) for n in (9, 6, 6))
     torch.manual_seed(0)
     sizes = NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2)
     codec = TAEHVCodec(TAEHV(TAEHVConfig(encoder_width=8, decoder_widths=(8, 8, 8, 8), blocks=1)))
-    scenes = LatentScenes(ShapesWorld(), range(4), near, far)
+    scenes = LatentScenes(ShapesWorld(), range(4), near, far, turned)
     stage = CausalStage(
         CausalSettings(),
         ScratchTextToVideo(sizes, vocabulary()),

@@ -1,13 +1,14 @@
 """The codec's start: a linear codec, and a network that does the same; and a step from there."""
 
 import random
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from pyrf.models.codecs.taehv import TAEHV, TAEHVConfig
+from pyrf.models.codecs.taehv import TAEHV, MemoryBlock, TAEHVConfig
 from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.block_codec import (
     CROP,
@@ -17,7 +18,7 @@ from pyrf.training.scratch.block_codec import (
     BlockCodecStage,
 )
 from pyrf.training.scratch.clips import FIRST_SEED, HELD_OUT_SEED, random_clip, subject_mask
-from pyrf.training.scratch.linear_codec import LinearCodec, fit, write
+from pyrf.training.scratch.linear_codec import LinearCodec, encoder_of, fit, write
 from pyrf.worlds.valley.world import Valley
 
 WORLD = Valley()
@@ -63,6 +64,19 @@ def test_the_network_starts_as_the_linear_codec(
     torch.testing.assert_close(latents, linear.encode(video), atol=1e-4, rtol=0)
     reached = psnr(network.decode(latents), video)
     assert abs(reached - psnr(linear.decode(latents), video)) < 0.2
+
+
+def test_the_encoder_is_read_back_from_a_network(
+    linear: LinearCodec, network: TAEHV, video: torch.Tensor
+) -> None:
+    found = encoder_of(network)
+    assert found is not None
+    torch.testing.assert_close(found.encode(video), linear.encode(video), atol=1e-4, rtol=0)
+    assert encoder_of(TAEHV()) is None
+    learned = deepcopy(network)
+    block = next(layer for layer in learned.encoder if isinstance(layer, MemoryBlock))
+    block.conv[0].get_parameter("weight").data[0, 0] = 0.1
+    assert encoder_of(learned) is None
 
 
 def test_other_networks_are_refused(linear: LinearCodec) -> None:

@@ -26,7 +26,7 @@ from tests.support.line_stage import settings
 
 BATCH = 3
 SIZES = NetworkSettings(dim=32, ffn_dim=64, num_heads=2, num_layers=2)
-SCENES = LatentScenes(ShapesWorld(), range(4), torch.zeros(4, 9, 16, 4, 6), torch.zeros(4, 6, 16, 4, 6))
+SCENES = LatentScenes(ShapesWorld(), range(4), *(torch.zeros(4, n, 16, 4, 6) for n in (9, 6, 6)))
 
 
 def network(seed: int) -> ScratchTextToVideo:

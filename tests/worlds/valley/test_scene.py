@@ -135,3 +135,62 @@ def test_a_smaller_world_draws_from_its_choices_only() -> None:
     assert {a.weather for a in seen} == {"clear", "cloudy"}
     assert {a.balloon for a in seen} == {"red", "blue"}
     assert {a.season for a in seen} == {None}
+
+
+def _same(before: Scene, after: Scene, frame: int) -> float:
+    """Share of the pixels that a turn leaves within two levels."""
+    a, b = before.draw(frame, 1).int(), after.draw(frame, 1).int()
+    return float(((a - b).abs().amax(1) <= 2).float().mean())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [("balloon", "blue", 0.95), ("camera", "left", 0.999), ("speed", "fast", 0.999), ("path", "right", 0.97)],
+)
+def test_what_a_turn_does_not_name_goes_on_from_where_it_is(name: str, value: str, kept: float) -> None:
+    before = of(
+        1,
+        land="hills",
+        season="green",
+        balloon="red",
+        path="hover",
+        camera="right",
+        speed="slow",
+        weather="clear",
+    )
+    after = before.turned(name, value, 700, random.Random(0))
+    assert getattr(after.attributes, name) == value
+    assert _same(before, after, 700) > kept
+    (x, y), *_ = before.balloons(700)
+    assert any(abs(x - a) < 0.01 and abs(y - b) < 0.01 for a, b in after.balloons(700))
+    assert after.camera(700) == pytest.approx(before.camera(700))
+
+
+@pytest.mark.parametrize(("name", "value"), [("weather", "cloudy"), ("time", "night"), ("season", "autumn")])
+def test_ridges_stay_where_they_are_when_the_sky_or_the_season_turns(name: str, value: str) -> None:
+    before = of(2, land="mountains", season="green", time="noon", weather="clear", balloon=None, path=None)
+    after = before.turned(name, value, 300, random.Random(0))
+    now, then = before.draw(300, 1)[0].float().mean(0), after.draw(300, 1)[0].float().mean(0)
+    # steps down the rows are where ridges are
+    a, b = (picture[1:150] - picture[:149] for picture in (now, then))
+    edge = a.abs() > 20
+    assert edge.sum() > 200
+    assert (b.abs()[edge] > 4).float().mean() > 0.75
+
+
+@pytest.mark.parametrize("path", ["left", "right", "rise", "sink", "hover"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_balloon_on_another_path_is_soon_in_sight_and_follows_it(path: str, seed: int) -> None:
+    for was in ("left", "right", "rise", "sink", "hover"):
+        if was == path:
+            continue
+        scene = of(seed, balloon="red", path=was)
+        turned = scene.turned("path", path, 1000, random.Random(seed))
+        here, there = turned.balloons(1000), turned.balloons(1006)
+        assert here
+        moved = [(c - a, d - b) for a, b in here for c, d in there if abs(c - a) < 12 and abs(d - b) < 12]
+        along = {"left": (-1, 0), "right": (1, 0), "rise": (0, -1), "sink": (0, 1), "hover": (0, 0)}[path]
+        assert any(
+            (dx * along[0] + dy * along[1] > 1.5) if along != (0, 0) else dx * dx + dy * dy < 4
+            for dx, dy in moved
+        )
