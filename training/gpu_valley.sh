@@ -51,8 +51,10 @@ status=0
 timeout --signal TERM --kill-after 15 "$left" \
     "$python" -m pyrf train "$run/recipe.yaml" --out "$run" --stage "$stage" "${begin[@]}" 2>&1 |
     tee "$out/train.log" || status=${PIPESTATUS[0]}
-# 124: the time was over, which is how it usually ends
-[ "$status" = 0 ] || [ "$status" = 124 ] || exit "$status"
+case $status in
+    0 | 124 | 137) ;; # done, or the time was over, which is how it usually ends
+    *) exit "$status" ;;
+esac
 [ -e "$run/$stage/network.safetensors" ] || { echo "no evaluation came in time: raise MINUTES" >&2; exit 1; }
 echo "$stage" >"$run/stage"
 tar -C "$run" -c stage codec "$stage/network.safetensors" "$stage/network.json" |
