@@ -40,7 +40,7 @@ _FAMILIES = (
     (
         r"lora_(?:down|up|A|B|unet|te\d?)\b|lora_unet_|[._]lora\.|lora_linear_layer|\.hada_w|\.lokr_|\.diff_?[bm]?$",
         "a LoRA, which changes a model and is none",
-        "merge it into the weights of its model and give these; adapters are not read",
+        "give it beside its model: adapters=[FILE], or --lora FILE",
     ),
     (r"(?:^|\.)vace_", "a VACE model, which edits videos", _TEXT_TO_VIDEO),
     (

@@ -73,8 +73,8 @@ def find_bundle(name: str | Path, *, revision: str | None = None, dit_weights: b
     return fetch(download, name, revision=revision)
 
 
-def find_student(name: str | Path) -> Path:
-    """The weights of a student: a local file or folder, or "owner/name/file.pt" or "owner/name" on the hub.
+def find_student(name: str | Path, *, what: str = "student") -> Path:
+    """The weights of a student or an adapter (`what`): a local file or folder, or "owner/name/file.pt" or "owner/name" on the hub.
 
     Raises:
         BundleError: when there is no such file, or the hub cannot be reached.
@@ -90,7 +90,7 @@ def find_student(name: str | Path) -> Path:
         or _is_local(name)
     ):
         raise BundleError(
-            f"no student {str(name)!r}: {_why_not(str(name), place, [])}give a file, a folder of diffusers, "
+            f"no {what} {str(name)!r}: {_why_not(str(name), place, [])}give a file, a folder of diffusers, "
             "or 'owner/name/file.pt' on the hub"
         )
     repo, file = match.groups()

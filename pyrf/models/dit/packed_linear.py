@@ -6,6 +6,8 @@ laid out for itself. torch's compiler uses the same two operators; eager code ha
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,13 @@ class PackedLinear(nn.Module):
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
         self._bias = linear.bias
         self._activation = ("gelu", "tanh") if gelu else ("none", "")
+
+    def load(self, name: str, value: Tensor) -> None:
+        """Take another "weight" [out_features, in_features] or "bias" [out_features], as adapters make them."""
+        if name == "weight":
+            self._weight.copy_(torch.ops.mkldnn._reorder_linear_weight(value))
+        else:
+            self._bias.copy_(value)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
@@ -56,4 +65,5 @@ def pack_linears(model: WanModel) -> None:
         assert isinstance(first, nn.Linear)
         assert isinstance(last, nn.Linear)
         if first.weight.numel() >= MIN_WEIGHTS:
-            block.ffn = nn.Sequential(PackedLinear(first, gelu=True), PackedLinear(last))
+            packed = {"0": PackedLinear(first, gelu=True), "2": PackedLinear(last)}
+            block.ffn = nn.Sequential(OrderedDict[str, nn.Module](packed))  # under the names of their weights
