@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, overload
@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from pyrf import __version__
-from pyrf.backends.choice import check_backend, check_dtype, load_backend
+from pyrf.backends.choice import check_adapter_base, check_backend, check_dtype, load_backend
+from pyrf.backends.torch.backend import TorchBackend
+from pyrf.bundle.adapters import AdapterSpec
 from pyrf.bundle.bundle import Bundle, load_bundle
 from pyrf.bundle.card import Card
 from pyrf.checks import check_device, check_whole
@@ -21,6 +23,7 @@ from pyrf.dtypes import name_of, slow_on_cpu
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.text.encoder import TextEncoder
 from pyrf.moments import format_time
+from pyrf.streaming.adapters import LiveAdapters
 from pyrf.streaming.chunk import Chunk, Timing
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.prompts import Prompt, PromptTimes
@@ -57,6 +60,8 @@ class StreamingPipeline:
         exported: str | Path | None = None,
         name: str | None = None,
         student: str | None = None,
+        shared_adapters: bool = False,
+        adapter_base: str = "device",
     ) -> None:
         self.name = bundle.path.name if name is None else _shareable(name)
         self.student = None if student is None else _shareable(student)
@@ -77,15 +82,26 @@ class StreamingPipeline:
         text_dtype = torch.bfloat16 if dtype == torch.float16 else dtype
         text_encoder = bundle.text_encoder(dtype=text_dtype, device=device)
         codec = bundle.codec(dtype=dtype, device=device)
+        loaded = load_backend(
+            backend,
+            bundle,
+            codec,
+            dtype=dtype,
+            device=device,
+            exported=exported,
+            adapter_base=adapter_base,
+        )
+        merged = loaded.merged if isinstance(loaded, TorchBackend) else None
         self.model = StreamModel(
             text_encoder,
             codec,
-            load_backend(backend, bundle, codec, dtype=dtype, device=device, exported=exported),
+            loaded,
             bundle.stream_config,
             device,
             bundle.height,
             bundle.width,
             bundle.card,
+            LiveAdapters(bundle.adapters, merged, shared=shared_adapters),
         )
 
     @classmethod
@@ -100,6 +116,9 @@ class StreamingPipeline:
         device: str | torch.device = "cpu",
         window_frames: int | None = None,
         exported: str | Path | None = None,
+        adapters: Sequence[AdapterSpec] = (),
+        shared_adapters: bool = False,
+        adapter_base: str = "device",
     ) -> Self:
         """Load a model.
 
@@ -114,14 +133,20 @@ class StreamingPipeline:
             window_frames: latent frames that a chunk sees, sink and itself included; by default the model's.
             exported: a folder that `pyrf export` wrote, for a backend that runs graphs. By default the model
                 is exported when a size is first used, and kept in $PYRF_CACHE, else ~/.cache/pyrf.
+            adapters: LoRA files that change the network: "a.safetensors", or with strength and name
+                ("a.safetensors", 0.8, "style"). The strength is 1 and the name the file's by default.
+            shared_adapters: whether a stream may change the strengths of others that run.
+            adapter_base: where torch keeps the model's own values of weights that adapters change: "device",
+                or "cpu", which saves a GPU's memory and makes a change of strength slower.
 
         Raises:
             ValueError: when something is unknown, missing or damaged, or the window is too long or does not
                 fit the chunk.
         """
         check_backend(backend, exported)
+        check_adapter_base(adapter_base)
         chosen_dtype, chosen_device = check_dtype(dtype, backend), check_device(device)
-        bundle = load_bundle(name, student=student, revision=revision)
+        bundle = load_bundle(name, student=student, revision=revision, adapters=adapters)
         if window_frames is not None:
             bundle = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=window_frames))
         return cls(
@@ -132,6 +157,8 @@ class StreamingPipeline:
             exported=exported,
             name=name,
             student=student,
+            shared_adapters=shared_adapters,
+            adapter_base=adapter_base,
         )
 
     def __repr__(self) -> str:
@@ -174,6 +201,21 @@ class StreamingPipeline:
     def limits(self) -> tuple[str, ...]:
         """What the model cannot do, in sentences for people."""
         return self.model.card.limits
+
+    @property
+    def adapters(self) -> dict[str, float]:
+        """Strengths of the adapters by name: those in force, or from the next chunk on."""
+        return self.model.adapters.strengths
+
+    def set_adapters(self, strengths: Mapping[str, float]) -> None:
+        """Change strengths of adapters for streams to come; of running ones see `Stream.set_adapters`.
+
+        Raises:
+            ValueError: as that, and when a stream runs that does not share them.
+        """
+        checked = self.model.adapters.check(strengths)
+        self.model.adapters.check_alone(None)
+        self.model.adapters.want(checked)
 
     @property
     def text_encoder(self) -> TextEncoder:
@@ -309,6 +351,8 @@ class StreamingPipeline:
             made["continues"] = True
         if self.student is not None:
             made["student"] = self.student
+        if acting := {name: strength for name, strength in self.adapters.items() if strength}:
+            made["adapters"] = acting
         return made
 
     def check_prompt(self, prompt: str) -> None:

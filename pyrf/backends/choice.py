@@ -10,9 +10,11 @@ from pyrf.backends.base import Backend
 from pyrf.bundle.bundle import Bundle
 from pyrf.dtypes import dtype_of, name_of
 from pyrf.models.codecs.codec import Codec
+from pyrf.models.dit.merging import MergedWeights
 
 BACKENDS = ("torch", "onnxruntime", "tensorrt")
 DTYPES = ("float32", "bfloat16", "float16")
+ADAPTER_BASES = ("device", "cpu")
 
 
 def check_backend(name: str, exported: str | Path | None) -> None:
@@ -32,6 +34,16 @@ def check_backend(name: str, exported: str | Path | None) -> None:
         from pyrf.export.tensorrt.library import load_tensorrt
 
         load_tensorrt()
+
+
+def check_adapter_base(place: str) -> None:
+    """Refuse a place for the base's weights that does not exist.
+
+    Raises:
+        ValueError: which one, and what there is.
+    """
+    if place not in ADAPTER_BASES:
+        raise ValueError(f"adapter_base must be one of {', '.join(ADAPTER_BASES)}, got {place!r}")
 
 
 def check_dtype(dtype: str | torch.dtype, backend: str) -> torch.dtype:
@@ -56,6 +68,7 @@ def load_backend(
     dtype: torch.dtype,
     device: torch.device,
     exported: str | Path | None,
+    adapter_base: str = "device",
 ) -> Backend:
     """Load a bundle's student for a backend.
 
@@ -64,6 +77,8 @@ def load_backend(
         codec: the bundle's, loaded.
         dtype, device: of network and cache.
         exported: a folder of graphs; None: export on demand.
+        adapter_base: one of `ADAPTER_BASES`: where torch keeps the base's values of weights that adapters
+            change.
 
     Raises:
         ValueError: when the backend lacks a package, or does not take the dtype, device or folder.
@@ -71,7 +86,13 @@ def load_backend(
     if name == "torch":
         from pyrf.backends.torch.backend import TorchBackend
 
-        return TorchBackend(bundle.transformer(dtype=dtype, device=device), codec, bundle.stream_config)
+        model = bundle.base_transformer(dtype=dtype, device=device)
+        merged = None
+        if bundle.adapters:
+            merged = MergedWeights(
+                model, bundle.adapters, keep_on=device if adapter_base == "device" else "cpu"
+            )
+        return TorchBackend(model, codec, bundle.stream_config, merged)
     if name == "tensorrt":
         from pyrf.backends.tensorrt.backend import load_tensorrt_backend
 

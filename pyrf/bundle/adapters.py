@@ -228,7 +228,7 @@ class _ModuleParts:
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
-    """The named tensors of an adapter; in a file of torch they may lie in an entry, such as generator_lora."""
+    """The named tensors of an adapter; a file of torch may hold them in an entry, such as generator_lora."""
     states = {label: tensors for label, tensors in _states(read_content(file), "", file) if tensors}
     own = {label: tensors for label, tensors in states.items() if not re.search(_OTHER_ROLES, label)}
     if len(own) > 1:

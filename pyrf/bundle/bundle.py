@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pyrf.bundle.adapters import AdapterSpec, read_adapters
 from pyrf.bundle.card import Card
 from pyrf.bundle.contents import other_model
 from pyrf.bundle.hub import find_bundle, find_student
@@ -26,6 +28,8 @@ from pyrf.bundle.weights import (
 )
 from pyrf.config import ModelConfig, StreamConfig
 from pyrf.models.codecs.codec import Codec
+from pyrf.models.dit.adapter import Adapter
+from pyrf.models.dit.merging import MergedWeights
 from pyrf.models.dit.model import WanModel
 from pyrf.models.text.encoder import TextEncoder, read_tokenizer
 
@@ -42,6 +46,7 @@ class Bundle:
         height, width: pixels of the videos it was trained on.
         student: a file of weights to use in place of the bundle's transformer.
         card: what the model knows.
+        adapters: changes of the transformer, or of the student in its place.
     """
 
     path: Path
@@ -53,6 +58,7 @@ class Bundle:
     layout: Layout
     student: Path | None = None
     card: Card = field(default_factory=Card)
+    adapters: tuple[Adapter, ...] = ()
 
     def __repr__(self) -> str:
         student = "" if self.student is None else f" with student {self.student}"
@@ -61,8 +67,8 @@ class Bundle:
     def transformer_weights(self) -> tuple[dict[str, Tensor], Path]:
         """Weights of the transformer, or of the student in its place, under official names; and their file.
 
-        Every backend, the exporter and training read the transformer's weights here and nowhere else. So
-        this is where weights may be changed before they are used, as adapters will be: merged after reading.
+        Every backend, the exporter and training read the transformer's weights here and nowhere else.
+        Adapters are not in them: `transformer` merges those.
 
         Raises:
             CheckpointError: when the file is damaged.
@@ -73,11 +79,20 @@ class Bundle:
         return renamed(tensors, dit_from_diffusers, self.student), self.student
 
     def transformer(self, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> WanModel:
-        """Load the transformer, or the student in its place. Weights are held once.
+        """Load the transformer, or the student in its place, with the adapters merged at their strengths.
 
         Raises:
             CheckpointError: when the file is damaged or made for another network.
         """
+        model = self.base_transformer(dtype, device)
+        strengths = {adapter.name: adapter.strength for adapter in self.adapters}
+        MergedWeights(model, self.adapters).merge(strengths)
+        return model
+
+    def base_transformer(
+        self, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    ) -> WanModel:
+        """`transformer` without adapters. Weights are held once."""
         tensors, source = self.transformer_weights()
         with unfilled():
             model = WanModel(self.model_config)
@@ -117,7 +132,11 @@ class Bundle:
 
 
 def load_bundle(
-    name: str | Path, *, student: str | Path | None = None, revision: str | None = None
+    name: str | Path,
+    *,
+    student: str | Path | None = None,
+    revision: str | None = None,
+    adapters: Sequence[AdapterSpec] = (),
 ) -> Bundle:
     """Find a bundle and read its configuration; weights are loaded later, by the bundle's methods.
 
@@ -127,6 +146,7 @@ def load_bundle(
         student: weights to use in place of the bundle's transformer: a local file or "owner/name/file.pt"
             on the hub; every published form of student file is read.
         revision: branch, tag or commit of a hub id.
+        adapters: changes of the transformer (LoRA): files, or files with their strengths.
 
     Raises:
         BundleError: when it is not found, or one of its files is missing or damaged.
@@ -154,7 +174,7 @@ def load_bundle(
         card=settings.card if student_path is None else settings.card.of_another_student(),
     )
     _check_transformer(bundle)
-    return bundle
+    return replace(bundle, adapters=read_adapters(adapters, bundle.model_config))
 
 
 def _check_transformer(bundle: Bundle) -> None:

@@ -74,7 +74,10 @@ def find_bundle(name: str | Path, *, revision: str | None = None, dit_weights: b
 
 
 def find_student(name: str | Path, *, what: str = "student") -> Path:
-    """The weights of a student or an adapter (`what`): a local file or folder, or "owner/name/file.pt" or "owner/name" on the hub.
+    """The weights of a student: a local file or folder, or "owner/name/file.pt" or "owner/name" on the hub.
+
+    Args:
+        what: what they are of, for a message: an adapter is found in the same way.
 
     Raises:
         BundleError: when there is no such file, or the hub cannot be reached.

@@ -15,6 +15,7 @@ from pyrf.config import LatentSize, StreamConfig
 from pyrf.models.codecs.codec import Codec, latent_size
 from pyrf.models.text.encoder import TextEncoder, clean_prompt
 from pyrf.printing import counted
+from pyrf.streaming.adapters import LiveAdapters
 from pyrf.streaming.notices import prompt_notices, size_notices, unknown_words
 
 
@@ -29,6 +30,7 @@ class StreamModel:
         device: of network, cache and codec.
         height, width: of a frame in pixels, unless a stream asks for others.
         card: what the model knows.
+        adapters: changes of the network's weights.
     """
 
     text_encoder: TextEncoder
@@ -39,6 +41,7 @@ class StreamModel:
     height: int
     width: int
     card: Card = field(default_factory=Card)
+    adapters: LiveAdapters = field(default_factory=LiveAdapters)
 
     def __repr__(self) -> str:
         return (

@@ -66,13 +66,16 @@ class StreamState:
         if first is None:
             raise ValueError("the source of prompts has none for chunk 0")
         self._in_force = first.prompts
-        self.rollout = model.backend.open(batch, latents, model.text_encoder.encode(list(first.prompts)))
-        self.loop = self.rollout.loop(seeds)
+        rows = model.text_encoder.encode(list(first.prompts))
+        with model.adapters.chunk():
+            self._weights = model.adapters.version
+            self.rollout = model.backend.open(batch, latents, rows)
+            self.loop = self.rollout.loop(seeds)
+            if start is not None:
+                self._prefill(start)
         self._prompt_s = self._denoise_s = self._clean_s = 0.0
         # Latents of the next chunk, where it was begun while the last one was decoded.
         self._ahead: Tensor | None = None
-        if start is not None:
-            self._prefill(start)
 
     def _prefill(self, frames: Frames) -> None:
         """Take frames [T, H, W, 3] as the past of every clip."""
@@ -83,19 +86,30 @@ class StreamState:
 
     def begin(self) -> None:
         """Begin the next chunk: put a new prompt in force, if there is one."""
+        weights_changed = self._follow_weights()
         if self._index == 0:  # opening the stream has done it
             self._prompt_s = self._clock.lap()
             return
         self._clock.restart()
         self._prompt_s = 0.0
         change = self.prompts.at(self._index)
-        if change is None:
+        if change is not None:
+            self._in_force = change.prompts
+            self.rollout.set_prompt(self.model.text_encoder.encode(list(change.prompts)), change.recache)
+        elif not weights_changed:
             return
-        self._in_force = change.prompts
-        self.rollout.set_prompt(self.model.text_encoder.encode(list(change.prompts)), change.recache)
         if self._ahead is not None:
             self._ahead = self.loop.redo_chunk(self.watch)
         self._prompt_s = self._clock.lap()
+
+    def _follow_weights(self) -> bool:
+        """Whether adapters have changed the weights since the last chunk; then what was kept is made anew."""
+        if self._weights == self.model.adapters.version:
+            return False
+        self._weights = self.model.adapters.version
+        if isinstance(self.rollout, TorchRollout):
+            self.rollout.weights_changed()
+        return True
 
     def watch(self, call: Call) -> None:
         """Give the chunk up when the stream is closed, and time its calls (a `pyrf.loop.sampler.Watch`)."""
@@ -166,6 +180,11 @@ def advance(states: Sequence[StreamState]) -> list[Chunk | NotFiniteError]:
     Raises:
         ClosedError: when all of the streams were closed meanwhile.
     """
+    with states[0].model.adapters.chunk():
+        return _advance(states)
+
+
+def _advance(states: Sequence[StreamState]) -> list[Chunk | NotFiniteError]:
     outcomes: dict[StreamState, Chunk | NotFiniteError] = {}
     for state in states:
         try:

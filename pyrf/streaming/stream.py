@@ -62,6 +62,7 @@ class Stream:
         # Texts that the owner of the stream was told of.
         self._told: set[str] = set()
         self._tell(*first, *(text for prompts in later.values() for text in prompts), size=(height, width))
+        model.adapters.join(self)
         forks.follow(self)
 
     def __repr__(self) -> str:
@@ -120,6 +121,25 @@ class Stream:
         self._prompts.assign(PromptChange(prompts, recache))
 
     @property
+    def adapters(self) -> dict[str, float]:
+        """Strengths of the pipeline's adapters by name: those in force, or from the next chunk on."""
+        return self.model.adapters.strengths
+
+    def set_adapters(self, strengths: Mapping[str, float]) -> None:
+        """Change strengths of adapters at the next chunk; those that are not named stay.
+
+        Streams of one pipeline share its weights, so all of them change.
+
+        Raises:
+            ValueError: when there is no such adapter, a strength is no number of -10..10, the backend cannot
+                change them, another stream would change that does not share them, or the stream is closed.
+        """
+        self._check_open()
+        checked = self.model.adapters.check(strengths)
+        self.model.adapters.check_alone(self)
+        self.model.adapters.want(checked)
+
+    @property
     def closed(self) -> bool:
         """Whether the stream has ended."""
         return self._closed.is_set()
@@ -127,6 +147,7 @@ class Stream:
     def close(self) -> None:
         """End the stream and free its memory; a chunk under way in another thread is given up."""
         self._closed.set()
+        self.model.adapters.leave(self)
         with self._lock:
             self._state = self._start = None
         self._delivery.end()
@@ -184,6 +205,7 @@ class Stream:
     def give_up(self) -> None:
         """Inside `computing`, end the stream and free its memory: it cannot go on."""
         self._closed.set()
+        self.model.adapters.leave(self)
         self._state = None
 
     def _after_fork(self) -> None:

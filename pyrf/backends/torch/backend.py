@@ -7,6 +7,7 @@ from torch import Tensor
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.models.codecs.codec import Codec, StreamingDecoder
+from pyrf.models.dit.merging import MergedWeights
 from pyrf.models.dit.model import WanModel
 from pyrf.models.dit.packed_linear import pack_linears
 
@@ -17,10 +18,13 @@ class TorchBackend:
     Args:
         model, codec: loaded, and the backend's own: the model's weights are laid out for the machine.
         stream: how it streams.
+        merged: the model's weights with adapters, which a change of their strengths writes anew.
     """
 
-    def __init__(self, model: WanModel, codec: Codec, stream: StreamConfig) -> None:
-        self.model, self.codec, self.stream = model, codec, stream
+    def __init__(
+        self, model: WanModel, codec: Codec, stream: StreamConfig, merged: MergedWeights | None = None
+    ) -> None:
+        self.model, self.codec, self.stream, self.merged = model, codec, stream, merged
         pack_linears(model)
 
     def check_size(self, size: LatentSize) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyrf.backends.base import Rollout
 from pyrf.config import LatentSize, StreamConfig
+from pyrf.loop.inference import inference
 from pyrf.loop.rope import ChunkRope
 from pyrf.models.dit.attention import CachedAttention
 from pyrf.models.dit.model import PromptCache, TimeEmbedding, WanModel
@@ -45,7 +46,17 @@ class TorchRollout(Rollout):
         self._times: dict[float, TimeEmbedding] = {}
         self.set_prompt(prompt_embeds)
 
+    @inference()
+    def weights_changed(self) -> None:
+        """Make anew, between chunks, what is kept of the network's work: its prompt and its times.
+
+        The cache stays: what was shown is what the stream remembers.
+        """
+        self._times.clear()
+        self._encode_prompt(self._prompt_embeds)
+
     def _encode_prompt(self, prompt_embeds: Tensor) -> None:
+        self._prompt_embeds = prompt_embeds
         prompt = self.model.encode_prompt(prompt_embeds)
         self.prompt = PromptCache(
             tuple(k.expand(self.batch, -1, -1, -1) for k in prompt.keys),

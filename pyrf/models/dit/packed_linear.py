@@ -32,7 +32,7 @@ class PackedLinear(nn.Module):
         self._activation = ("gelu", "tanh") if gelu else ("none", "")
 
     def load(self, name: str, value: Tensor) -> None:
-        """Take another "weight" [out_features, in_features] or "bias" [out_features], as adapters make them."""
+        """Take another "weight" [out_features, in_features] or "bias" [out_features]."""
         if name == "weight":
             self._weight.copy_(torch.ops.mkldnn._reorder_linear_weight(value))
         else:
