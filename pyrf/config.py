@@ -13,6 +13,9 @@ PATCH = (1, 2, 2)
 MAX_SEED = 2**63 - 1
 """Of a stream's noise."""
 
+MAX_STRENGTH = 10.0
+"""Of an adapter, either way; beyond it every picture is noise."""
+
 MIN_FPS, MAX_FPS = 1e-3, 1e5
 """Frames a second that a video may have."""
 

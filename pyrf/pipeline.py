@@ -14,7 +14,7 @@ import torch
 from pyrf import __version__
 from pyrf.backends.choice import check_adapter_base, check_backend, check_dtype, load_backend
 from pyrf.backends.torch.backend import TorchBackend
-from pyrf.bundle.adapters import AdapterSpec
+from pyrf.bundle.adapter_file import AdapterSpec
 from pyrf.bundle.bundle import Bundle, load_bundle
 from pyrf.bundle.card import Card
 from pyrf.checks import check_device, check_whole

@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from pyrf.bundle.adapter_file import AdapterFile, AdapterSpec
 from pyrf.bundle.adapter_names import AdapterNameError, ModuleNames, Slot
 from pyrf.bundle.hub import find_student
 from pyrf.bundle.json_file import BundleError, JsonFile
@@ -33,42 +34,6 @@ _METADATA = "lora_adapter_metadata"
 _WHOLE: tuple[Slot, ...] = ("weight", "bias", "modulation")
 _OF_LOW_RANK: tuple[Slot, ...] = ("alpha", "up bias")
 _OTHER_ROLES = r"critic|fake|real|teacher|discriminator|optimizer"
-
-
-class AdapterFile(NamedTuple):
-    """Which adapter to load, and how. A plain tuple will do in its place.
-
-    Attributes:
-        file: a local file or a folder of peft's, or "owner/name/file.safetensors" on the hub.
-        strength: that it begins with; 0 is off, 1 is what it was trained for.
-        name: by which its strength is set; by default the file's without its suffix.
-    """
-
-    file: str | Path
-    strength: float = 1.0
-    name: str | None = None
-
-
-AdapterSpec = str | Path | tuple[str | Path, float] | tuple[str | Path, float, str | None] | AdapterFile
-"""A file, a file with its strength, or an `AdapterFile`."""
-
-
-def parse_adapter(text: str) -> AdapterFile:
-    """`[NAME=]FILE[:STRENGTH]`, as the command line takes it; what is a file's name as it stands is one.
-
-    Raises:
-        ValueError: when the name, the file or the strength is missing.
-    """
-    if text and Path(text).expanduser().exists():
-        return AdapterFile(text)
-    named = re.fullmatch(r"([\w.-]+)=(.*)", text)
-    name, rest = (named[1], named[2]) if named else (None, text)
-    file, colon, number = rest.rpartition(":")
-    if not colon or not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", number):
-        file, number = rest, "1"
-    if not file:
-        raise ValueError(f"an adapter is given as [NAME=]FILE[:STRENGTH], got {text!r}")
-    return AdapterFile(file, float(number), name)
 
 
 def read_adapters(specs: Sequence[AdapterSpec], config: ModelConfig) -> tuple[Adapter, ...]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pyrf.bundle.adapters import AdapterSpec, read_adapters
+from pyrf.bundle.adapter_file import AdapterSpec
+from pyrf.bundle.adapters import read_adapters
 from pyrf.bundle.card import Card
 from pyrf.bundle.contents import other_model
 from pyrf.bundle.hub import find_bundle, find_student

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Self, TypeVar
 
@@ -19,6 +19,8 @@ from pyrf.client.http import HttpCalls, Tries, request_body
 from pyrf.client.socket import attach, attach_error
 from pyrf.protocol import (
     MESSAGE,
+    AdaptersReply,
+    AdaptersRequest,
     ClosingMessage,
     FrameFormat,
     Pace,
@@ -231,6 +233,15 @@ class AsyncSession:
         """
         body = request_body(PromptRequest, prompt=prompt, recache=recache)
         return await self._call(PromptReply, "POST", "/prompt", body, repeatable=False)
+
+    async def set_adapters(self, strengths: Mapping[str, float]) -> AdaptersReply:
+        """Change strengths of the server's adapters by name; the reply names the first chunk that has them.
+
+        Raises:
+            RefusedError: when there is no such adapter, or viewers may not change them.
+        """
+        body = request_body(AdaptersRequest, strengths=dict(strengths))
+        return await self._call(AdaptersReply, "POST", "/adapters", body)
 
     async def pause(self) -> SessionInfo:
         """Let no further chunk be made."""

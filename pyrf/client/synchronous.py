@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any, Self, TypeVar
@@ -13,7 +13,7 @@ from pyrf.client.address import Verify
 from pyrf.client.asynchronous import AsyncClient, AsyncSession
 from pyrf.client.errors import ClientError
 from pyrf.client.frames import Frame
-from pyrf.protocol import ClosingMessage, PromptReply, ServerInfo, SessionInfo
+from pyrf.protocol import AdaptersReply, ClosingMessage, PromptReply, ServerInfo, SessionInfo
 
 T = TypeVar("T")
 
@@ -147,6 +147,10 @@ class Session:
     def set_prompt(self, prompt: str, *, recache: bool = False) -> PromptReply:
         """See `AsyncSession.set_prompt`."""
         return self._client._run(self._session.set_prompt, prompt, recache=recache)
+
+    def set_adapters(self, strengths: Mapping[str, float]) -> AdaptersReply:
+        """See `AsyncSession.set_adapters`."""
+        return self._client._run(self._session.set_adapters, strengths)
 
     def pause(self) -> SessionInfo:
         """Let no further chunk be made."""

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pyrf import printing
+from pyrf.bundle.adapter_file import parse_adapter
 from pyrf.commands.options import (
     DeviceOption,
     HeightOption,
+    LoraOption,
     StudentOption,
     ThreadsOption,
     WidthOption,
@@ -41,6 +43,7 @@ def export(
     width: WidthOption = None,
     window: WindowOption = None,
     student: StudentOption = None,
+    lora: LoraOption = None,
     check: Annotated[int, typer.Option(help="Chunks to compare with torch, on this CPU; 0: none.")] = 4,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
@@ -55,6 +58,7 @@ def export(
     check_named("--out", out)
     if check < 0:
         raise ValueError(f"--check must be 0 or more, got {check}")
+    adapters = [parse_adapter(text) for text in lora or ()]
     from dataclasses import replace
 
     from pyrf.bundle.bundle import load_bundle
@@ -64,7 +68,7 @@ def export(
     out = Path(expanded(out))
     use_threads(threads)
     fit_threads()
-    bundle = load_bundle(model, student=student)
+    bundle = load_bundle(model, student=student, adapters=adapters)
     if window is not None:
         bundle = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=window))
     start = time.perf_counter()

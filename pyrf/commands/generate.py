@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from pyrf import printing
+from pyrf.bundle.adapter_file import parse_adapter
 from pyrf.commands.options import (
     DEFAULT_MODEL,
     BackendOption,
@@ -18,6 +19,7 @@ from pyrf.commands.options import (
     DtypeOption,
     ExportedOption,
     HeightOption,
+    LoraOption,
     ModelOption,
     StudentOption,
     ThreadsOption,
@@ -85,6 +87,7 @@ def generate(
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
     student: StudentOption = None,
+    lora: LoraOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
     window: WindowOption = None,
@@ -100,6 +103,7 @@ def generate(
     """Make a video from a prompt. `pyrf words` lists the words that a model knows."""
     check_seconds(seconds)
     switches = _switches(at, seconds)
+    adapters = [parse_adapter(text) for text in lora or ()]
     shown = "stdout" if output == STDOUT else output
     with _target(output) as target:
         start = time.perf_counter()
@@ -117,6 +121,7 @@ def generate(
             device=device,
             window_frames=window,
             exported=exported,
+            adapters=adapters,
         )
         num_frames = max(1, round(seconds * pipe.fps))
         timeline = place(pipe.model, switches, continues=image is not None, num_frames=num_frames)

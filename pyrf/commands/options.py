@@ -22,6 +22,14 @@ ModelOption = Annotated[
 StudentOption = Annotated[
     str | None, typer.Option("--student", help="Student weights over the model's, a file or a hub id.")
 ]
+LoraOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        help="An adapter (LoRA) over the model's weights, and its strength, 1 by default; may be repeated.",
+        metavar="[NAME=]FILE[:STRENGTH]",
+    ),
+]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or bfloat16; for tensorrt also float16.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
 BackendOption = Annotated[

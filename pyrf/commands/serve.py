@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from pyrf import printing
+from pyrf.bundle.adapter_file import parse_adapter
 from pyrf.commands.options import (
     DEFAULT_MODEL,
     BackendOption,
     DeviceOption,
     DtypeOption,
+    LoraOption,
     ModelOption,
     StudentOption,
     ThreadsOption,
@@ -87,6 +89,13 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
     model: ModelOption = DEFAULT_MODEL,
     student: StudentOption = None,
+    lora: LoraOption = None,
+    adapter_base: Annotated[
+        str,
+        typer.Option(
+            help="Where weights that adapters change are kept as they were: device, or cpu (slower)."
+        ),
+    ] = "device",
     dtype: DtypeOption = "float32",
     device: DeviceOption = "cpu",
     backend: BackendOption = "torch",
@@ -140,6 +149,8 @@ def serve(
         "dtype": dtype,
         "device": device,
         "window_frames": window,
+        "adapters": [parse_adapter(text) for text in lora or ()],
+        "adapter_base": adapter_base,
     }
     with _listening(host, port, uds) as (sock, loopback):
         if not (loopback or flags["token"] or insecure):

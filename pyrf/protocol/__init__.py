@@ -4,6 +4,7 @@ Requests refuse fields that they do not know; replies may gain fields, which cli
 says when each is sent, `docs/openapi.json` has the HTTP interface for programs.
 """
 
+from pyrf.protocol.adapters import AdaptersReply, AdaptersRequest, ServedAdapter
 from pyrf.protocol.frames import FrameFields, FrameHeader, pack_frame, unpack_frame
 from pyrf.protocol.http import (
     ERROR_CODES,
@@ -26,6 +27,8 @@ from pyrf.protocol.http import (
 from pyrf.protocol.messages import (
     CONTROL,
     MESSAGE,
+    AdaptersControl,
+    AdaptersMessage,
     AnyControl,
     AnyMessage,
     ChunkMessage,
@@ -64,6 +67,10 @@ __all__ = [
     "TOKEN_SUBPROTOCOL",
     "TOO_LARGE_CODE",
     "WARNINGS_HEADER",
+    "AdaptersControl",
+    "AdaptersMessage",
+    "AdaptersReply",
+    "AdaptersRequest",
     "Answer",
     "AnyControl",
     "AnyMessage",
@@ -89,6 +96,7 @@ __all__ = [
     "PromptReply",
     "PromptRequest",
     "ResumeControl",
+    "ServedAdapter",
     "ServerInfo",
     "SessionCreated",
     "SessionInfo",

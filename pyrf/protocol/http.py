@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pyrf.config import MAX_SEED
+from pyrf.protocol.adapters import ServedAdapter
 from pyrf.protocol.terms import Pace, Reply, Request, State
 
 MAX_SDP = 32_768
@@ -161,11 +162,17 @@ class ServerInfo(Reply):
         default={}, description="Phrases for a prompt by the name of their group, one of a group at a time."
     )
     gallery: list[ShownPrompt] = Field(default=[], description="Prompts that show well, with their seeds.")
+    adapters: list[ServedAdapter] = Field(
+        default=[], description="Of the model (LoRA), with their strengths."
+    )
+    adapters_live: bool = Field(False, description="Whether a session may change their strengths.")
     ice_servers: list[IceServer] = Field(default=[], description="For WebRTC beyond the local network.")
 
 
 ERROR_CODES = frozenset(
     {
+        "adapters_fixed",
+        "bad_adapter",
         "bad_offer",
         "bad_prompt",
         "bad_request",

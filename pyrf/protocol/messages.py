@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from pyrf.protocol.adapters import AdaptersReply, AdaptersRequest
 from pyrf.protocol.frames import FrameFields
 from pyrf.protocol.http import ErrorDetail, SessionInfo, Warnings
 from pyrf.protocol.terms import EndReason, FrameFormat, Reply, Request, State
@@ -23,6 +24,10 @@ class PromptControl(Control):
     recache: bool = False
 
 
+class AdaptersControl(Control, AdaptersRequest):
+    type: Literal["adapters"]
+
+
 class PauseControl(Control):
     type: Literal["pause"]
 
@@ -36,7 +41,7 @@ class CloseControl(Control):
 
 
 AnyControl = Annotated[
-    PromptControl | PauseControl | ResumeControl | CloseControl, Field(discriminator="type")
+    PromptControl | AdaptersControl | PauseControl | ResumeControl | CloseControl, Field(discriminator="type")
 ]
 CONTROL: TypeAdapter[AnyControl] = TypeAdapter(AnyControl)
 
@@ -62,6 +67,12 @@ class PromptMessage(Message):
     prompt_id: int
     chunk: int
     warnings: Warnings = Field(default=[])
+
+
+class AdaptersMessage(Message, AdaptersReply):
+    """As `AdaptersReply`; also when another viewer has changed what all see."""
+
+    type: Literal["adapters"] = "adapters"
 
 
 class StateMessage(Message):
@@ -94,7 +105,13 @@ class ChunkMessage(Message, FrameFields):
 
 
 AnyMessage = Annotated[
-    HelloMessage | PromptMessage | StateMessage | ErrorMessage | ClosingMessage | ChunkMessage,
+    HelloMessage
+    | PromptMessage
+    | AdaptersMessage
+    | StateMessage
+    | ErrorMessage
+    | ClosingMessage
+    | ChunkMessage,
     Field(discriminator="type"),
 ]
 MESSAGE: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)

@@ -8,6 +8,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from pyrf.protocol import (
+    AdaptersMessage,
+    AdaptersReply,
+    AdaptersRequest,
     Answer,
     ErrorBody,
     Offer,
@@ -87,6 +90,14 @@ async def set_prompt(body: PromptRequest, session: TheSession, server: TheServer
     """Switch the prompt; of several before the same chunk the last one counts."""
     reply = server.registry.set_prompt(session, body.prompt, body.recache)
     session.announce(PromptMessage(**reply.model_dump()))
+    return reply
+
+
+@router.post("/sessions/{id}/adapters", responses={**_CONTROL, **_errors(409)})
+async def set_adapters(body: AdaptersRequest, session: TheSession, server: TheServer) -> AdaptersReply:
+    """Change strengths of adapters, at the next chunk."""
+    reply = server.registry.set_adapters(session, body.strengths)
+    session.announce(AdaptersMessage(**reply.model_dump()))
     return reply
 
 

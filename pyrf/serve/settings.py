@@ -105,6 +105,10 @@ class ServeSettings:
         None, "IP address that WebRTC viewers reach this machine at, if not its own.", "--nat-address"
     )
     max_sessions: int = _setting(16, "Sessions and clips at a time.", "--max-sessions")
+    # All sessions share the model's weights.
+    shared_adapters: bool = _setting(
+        False, "Let every viewer change the adapters' strengths, for all viewers.", "--shared-adapters"
+    )
     max_batch: int = _setting(4, "Sessions computed in one call.", "--max-batch")
     max_session_s: float = _setting(3600.0, "Longest life of a session.", Flag("--max-minutes", unit=60))
     max_video_frames: int = _setting(960, "Frames of a clip.")

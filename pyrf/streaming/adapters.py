@@ -1,4 +1,4 @@
-"""Adapters whose strengths change while streams run. Streams of one pipeline share its weights, so these too."""
+"""Adapters whose strengths change while streams run; streams of a pipeline share its weights, so these too."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class LiveAdapters:
         self._merged = merged
         self._wanted = dict(self.initial)
         self._streams: WeakSet[object] = WeakSet()
-        self._chunks = 0
+        self._chunks, self._merging = 0, False
         self._turn = threading.Condition()
         forks.follow(self)
 
     def _after_fork(self) -> None:
         """Go on in the child of a fork, where no other thread is at a chunk (a `pyrf.forks.Follower`)."""
-        self._turn, self._chunks = threading.Condition(), 0
+        self._turn, self._chunks, self._merging = threading.Condition(), 0, False
 
     @property
     def strengths(self) -> dict[str, float]:
@@ -116,17 +116,33 @@ class LiveAdapters:
         if self._merged is None:
             yield
             return
-        with self._turn:
-            while self._wanted != self._merged.strengths:
-                if not self._chunks:
-                    self._merged.merge(self._wanted)
-                    self.version += 1
-                else:
-                    self._turn.wait()
-            self._chunks += 1
+        while not self._begin_chunk(self._merged):
+            pass
         try:
             yield
         finally:
             with self._turn:
                 self._chunks -= 1
                 self._turn.notify_all()
+
+    def _begin_chunk(self, merged: MergedWeights) -> bool:
+        """Count a chunk, if the weights are what is wanted; else merge them, with nobody else at a chunk.
+
+        Who asks for strengths or wants others does not wait for the merge.
+        """
+        with self._turn:
+            self._turn.wait_for(
+                lambda: not self._merging and (self._wanted == merged.strengths or not self._chunks)
+            )
+            if self._wanted == merged.strengths:
+                self._chunks += 1
+                return True
+            self._merging, strengths = True, dict(self._wanted)
+        try:
+            merged.merge(strengths)
+        finally:
+            with self._turn:
+                self._merging = False
+                self.version += 1
+                self._turn.notify_all()
+        return False

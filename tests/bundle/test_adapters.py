@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pyrf.bundle.adapters import AdapterFile, parse_adapter, read_adapter, read_adapters
+from pyrf.bundle.adapter_file import AdapterFile, parse_adapter
+from pyrf.bundle.adapters import read_adapter, read_adapters
 from pyrf.models.dit.adapter import Adapter, Added, LowRank
 from tests.support import adapters, networks
 

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-MAX_STRENGTH = 10.0
-"""Either way; beyond it every picture is noise."""
+from pyrf.config import MAX_STRENGTH
 
 
 class LowRank(NamedTuple):

@@ -8,14 +8,26 @@ import math
 import secrets
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pyrf import __version__
 from pyrf.dtypes import name_of
-from pyrf.protocol import EndReason, Limits, PromptReply, ServerInfo, SessionRequest, ShownPrompt, State
+from pyrf.protocol import (
+    AdaptersMessage,
+    AdaptersReply,
+    EndReason,
+    Limits,
+    PromptReply,
+    ServerInfo,
+    SessionRequest,
+    ShownPrompt,
+    State,
+)
 from pyrf.serve.errors import ServeError
 from pyrf.serve.ice import parse_ice_server
 from pyrf.serve.metrics import Metrics
+from pyrf.serve.sessions.adapters import ServedAdapters
 from pyrf.serve.sessions.chunks import SessionOptions
 from pyrf.serve.sessions.quotas import over_quota
 from pyrf.serve.sessions.rates import RateLimit
@@ -54,6 +66,7 @@ class SessionRegistry:
         self.pipe, self.model, self.settings, self._metrics = pipe, model, settings, metrics
         metrics.count_states = self._count_states
         self._sizes = Sizes(pipe)
+        self._adapters = ServedAdapters(pipe.model.adapters, settings)
         self.draining = False
         self._sessions: dict[str, Session] = {}
         self._ages: dict[str, asyncio.TimerHandle] = {}
@@ -119,7 +132,9 @@ class SessionRegistry:
             options,
             changed=self._scheduler.wake,
             on_end=self._on_end,
+            starting=self._adapters.start_chunk,
         )
+        self._adapters.begin_session()
         loop = asyncio.get_running_loop()
         self._sessions[session.id] = session
         self._ages[session.id] = loop.call_later(self.settings.max_session_s, session.end, "max_length")
@@ -190,6 +205,21 @@ class SessionRegistry:
         self._log("prompt changed", session, prompt, prompt_id=prompt_id, chunk=chunk)
         return PromptReply(prompt_id=prompt_id, chunk=chunk, warnings=self.notices(prompt))
 
+    def set_adapters(self, session: Session, strengths: Mapping[str, float]) -> AdaptersReply:
+        """Change strengths of adapters, for all sessions; their viewers are told.
+
+        Raises:
+            ServeError: as `check_controls` and `ServedAdapters.change` do.
+        """
+        self.check_controls(session)
+        self._adapters.change(strengths)
+        now = self._adapters.strengths
+        for other in self._sessions.values():
+            if other is not session:
+                other.announce(AdaptersMessage(strengths=now, chunk=other.chunks_started))
+        self._log("adapters changed", session, strengths=now, chunk=session.chunks_started)
+        return AdaptersReply(strengths=now, chunk=session.chunks_started)
+
     def check_controls(self, session: Session) -> None:
         """Count a control message.
 
@@ -234,6 +264,8 @@ class SessionRegistry:
             model_limits=list(pipe.card.limits),
             choices={name: list(phrases) for name, phrases in pipe.card.choices.items()},
             gallery=[ShownPrompt(prompt=one.prompt, seed=one.seed) for one in pipe.card.gallery],
+            adapters=self._adapters.shown(),
+            adapters_live=self._adapters.are_live,
             ice_servers=[parse_ice_server(text) for text in s.ice_servers],
         )
 

@@ -34,6 +34,7 @@ class Session:
     oldest chunk, any other waits for room.
 
     Args:
+        starting: called before each of its chunks is started.
         changed: called whenever the session may have become ready for a chunk.
         on_end: called once, when the session ends.
 
@@ -55,6 +56,7 @@ class Session:
         *,
         changed: Callable[[], None],
         on_end: Callable[[Session, EndReason], None],
+        starting: Callable[[], None] = lambda: None,
     ) -> None:
         self.id, self.token, self.stream, self.options = id, token, stream, options
         self.created = self._free_since = time.monotonic()
@@ -67,7 +69,7 @@ class Session:
         self.unwatched = asyncio.Event()
         self.unwatched.set()
         self._span = SessionSpan(id, options)
-        self._changed, self._on_end = changed, on_end
+        self._changed, self._on_end, self._starting = changed, on_end, starting
         # The newest prompt, whether to recache and its id, until a chunk is started. The stream gets it only
         # then: the reply named that chunk, and the model's thread may still be at the one before.
         self._pending: tuple[str, bool, int] | None = None
@@ -196,6 +198,7 @@ class Session:
 
     def start_chunk(self) -> None:
         """Begin the next chunk: a prompt that waits acts from here on."""
+        self._starting()
         if self._pending is not None:
             prompt, recache, self._prompt_id = self._pending
             self._pending = None

@@ -1,5 +1,6 @@
 // The page: what the keys and buttons do.
 
+import { Adapters } from "./adapters.js";
 import { createSession, modelInfo, Refusal, sessionInfo } from "./api.js";
 import { Chips } from "./chips.js";
 import { Figures } from "./figures.js";
@@ -22,6 +23,7 @@ const figures = new Figures();
 const player = new Player(byId("canvas"), shown);
 const recorder = new Recorder();
 const chips = new Chips(changeLive);
+const adapters = new Adapters((strengths) => connected && setAdapters(strengths));
 let stream = null;
 let attempt = 0; // counts starts, so that one that was overtaken stops trying
 let serverToken = null;
@@ -42,6 +44,7 @@ async function load() {
     showModel(model);
     fps = player.fps = model.fps;
     iceServers = model.ice_servers;
+    adapters.show(model);
     offerWebRtc(model.webrtc);
     offer(model);
   } catch (error) {
@@ -202,6 +205,7 @@ function attached(session, resumed) {
   resuming ||= resumed;
   setPaused(session.state === "paused");
   if (unsent) change();
+  setAdapters(adapters.chosen);
 }
 
 function message(reply) {
@@ -209,7 +213,8 @@ function message(reply) {
     showNotices(reply.warnings);
     figures.promptTaken(reply.prompt_id, sentAt.get(reply.ref) ?? performance.now());
     sentAt.delete(reply.ref);
-  } else if (reply.type === "state") setPaused(reply.state === "paused");
+  } else if (reply.type === "adapters") adapters.told(reply.strengths);
+  else if (reply.type === "state") setPaused(reply.state === "paused");
   else if (reply.type === "error") showProblem(reply.error.message);
   else if (reply.type === "chunk") {
     figures.chunk(reply);
@@ -278,6 +283,10 @@ function change() {
   sentAt = new Map([...sentAt].slice(-8)).set(ref, performance.now());
   stream.send({ type: "prompt", prompt, ref });
   address(prompt, stream.session.seed);
+}
+
+function setAdapters(strengths) {
+  if (Object.keys(strengths).length) stream.send({ type: "adapters", strengths });
 }
 
 const isWanted = () => stream !== null || ["connecting", "full", "lost"].includes(document.body.dataset.state);

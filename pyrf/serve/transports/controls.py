@@ -6,6 +6,8 @@ from pydantic import ValidationError
 
 from pyrf.protocol import (
     CONTROL,
+    AdaptersControl,
+    AdaptersMessage,
     CloseControl,
     ErrorDetail,
     ErrorMessage,
@@ -39,6 +41,9 @@ def answer(registry: SessionRegistry, session: Session, text: str | bytes) -> Me
         if isinstance(control, PromptControl):
             reply = registry.set_prompt(session, control.prompt, control.recache)
             return PromptMessage(ref=control.ref, **reply.model_dump())
+        if isinstance(control, AdaptersControl):
+            changed = registry.set_adapters(session, control.strengths)
+            return AdaptersMessage(ref=control.ref, **changed.model_dump())
         registry.check_controls(session)
     except ServeError as error:
         return ErrorMessage(ref=control.ref, error=error.reply)
