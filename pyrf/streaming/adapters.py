@@ -1,4 +1,4 @@
-"""Adapters whose strengths change while streams run; streams of a pipeline share its weights, so these too."""
+"""Adapters of a pipeline, whose strengths change while streams run. All streams share its weights."""
 
 from __future__ import annotations
 
