@@ -10,11 +10,12 @@ from pydantic import ValidationError
 
 from pyrf.files import expanded
 from pyrf.settings import first_problem
+from pyrf.training.lora.recipe import LoraRecipe
 from pyrf.training.recipe import Recipe, RecipeError
 from pyrf.training.scratch.recipe import ScratchRecipe
 from pyrf.training.wan.recipe import WanRecipe
 
-KINDS: dict[str, type[Recipe]] = {"scratch": ScratchRecipe, "wan": WanRecipe}
+KINDS: dict[str, type[Recipe]] = {"scratch": ScratchRecipe, "lora": LoraRecipe, "wan": WanRecipe}
 OLDER = {"shapes": "scratch"}
 """Names of kinds that older recipes give."""
 

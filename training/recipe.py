@@ -16,6 +16,9 @@ from pyrf.settings import Settings, known_fields
 from pyrf.training.needs import Needs
 from pyrf.training.runner.stage import Stage, TrainSettings
 
+StreamSettings = Annotated[StreamConfig, BeforeValidator(known_fields(StreamConfig))]
+"""How a student streams, as a recipe says it."""
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be run; the message says what to change."""
@@ -33,14 +36,12 @@ class Recipe(Settings, ABC):
     Attributes:
         processes: that share each step's work; under torchrun it is torchrun that says so.
         threads: of torch in each process.
-        stream: how the student streams.
         stages: by name, in the order in which they run. Each keeps its files in a folder of its name.
     """
 
     kind: str
     processes: int = Field(default=1, gt=0)
     threads: int = Field(default=1, gt=0)
-    stream: Annotated[StreamConfig, BeforeValidator(known_fields(StreamConfig))]
     stages: Mapping[str, StageRecipe]
 
     def check_stage(self, name: str) -> None:

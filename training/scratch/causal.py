@@ -20,16 +20,14 @@ from torch import Tensor
 
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.noise import below, gauss, uniform
-from pyrf.loop.rope import rope_table
 from pyrf.models.codecs.taehv import TAEHVCodec
-from pyrf.models.dit.attention import PartsAttention
 from pyrf.models.dit.model import PromptCache
-from pyrf.models.dit.parts import teacher_forcing_parts
 from pyrf.settings import Settings
 from pyrf.training.objectives.flow_matching import flow_matching_loss, shifted_sigmas, subject_weights
 from pyrf.training.runner.stage import Draw
 from pyrf.training.scratch.latents import NEAR, TURN_AT, LatentScenes
 from pyrf.training.stages.data import Given, PathStart
+from pyrf.training.stages.forcing import TeacherForcing
 from pyrf.training.stages.networks import NetworkStage, TextToVideo
 
 CHUNKS = 3
@@ -61,8 +59,8 @@ class _Sample(NamedTuple):
     weights: tuple[float, float, float]
 
 
-class CausalForcing:
-    """Teacher-forced forwards over [clean past; noisy] and the samples they need, on `device`."""
+class CausalForcing(TeacherForcing):
+    """Teacher-forced forwards and the samples they need, on `device`."""
 
     def __init__(
         self,
@@ -73,19 +71,15 @@ class CausalForcing:
         turns: float = 0.0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.scenes, self.stream, self.batch, self.context_noise = scenes, stream, batch, context_noise
+        super().__init__(stream, LatentSize(*scenes.near.shape[3:]))
+        self.scenes, self.batch, self.context_noise = scenes, batch, context_noise
         self.turns, self.device = turns, torch.device(device)
-        self.frames = CHUNKS * stream.chunk_frames
-        if stream.slots != CHUNKS or self.frames != NEAR:
+        frames = CHUNKS * stream.chunk_frames
+        if stream.slots != CHUNKS or frames != NEAR:
             raise ValueError(
                 f"the scenes hold {NEAR} latent frames in {CHUNKS} chunks, "
                 f"the stream's window {stream.window_frames} in {stream.slots}"
             )
-        # Nothing looks at the last clean chunk: it is left out of the sequence.
-        self.past = self.frames - stream.chunk_frames
-        self.size = LatentSize(*scenes.near.shape[3:])
-        self.parts = teacher_forcing_parts(CHUNKS, stream.chunk_frames * self.size.tokens)
-        self.positions = [*range(self.past), *range(self.frames)]
 
     def draw(
         self, generator: torch.Generator, rng: random.Random, drop: float
@@ -107,7 +101,7 @@ class CausalForcing:
 
     def _sample(self, index: int, kind: float) -> _Sample:
         """A scene's sample; `kind`, uniform in 0..1, says which of its stretches it joins."""
-        scenes, chunk = self.scenes, self.stream.chunk_frames
+        scenes, chunk = self.scenes, self.chunk_frames
         stretches = (part[index].float() for part in (scenes.near, scenes.far, scenes.turned))
         near, far, turned = zip(stretches, (part[index] for part in scenes.subjects))
         if kind < self.turns:
@@ -126,24 +120,6 @@ class CausalForcing:
         level = self.context_noise * uniform((len(clean), 1, 1, 1, 1), generator)
         return clean + (level * gauss(clean.shape, generator)).to(clean.device)
 
-    def forward(
-        self, network: TextToVideo, context: Tensor, noisy: Tensor, timesteps: Tensor, prompt: PromptCache
-    ) -> Tensor:
-        """Velocity of the noisy half, [B, 9, C, h, w]; timesteps [B, 9]."""
-        dit = network.dit
-        rope = rope_table(dit.config, self.positions, self.size, dtype=dit.dtype, device=dit.device)
-        flow = dit(
-            torch.cat([context[:, : self.past], noisy], dim=1),
-            torch.cat([torch.zeros_like(timesteps[:, : self.past]), timesteps], dim=1),
-            prompt,
-            attention=PartsAttention(rope, self.parts),
-        )
-        return flow[:, self.past :]
-
-    @property
-    def chunk_frames(self) -> int:
-        return self.stream.chunk_frames
-
     def start(self, index: int) -> PathStart:
         """Starts of teacher paths: a context of clean latents, as in training."""
         generator = torch.Generator("cpu").manual_seed(10**6 + index)
@@ -159,10 +135,6 @@ class CausalForcing:
         return self.forward(network, given["context"], x, timesteps, prompt)
 
     learn = teach
-
-    def per_frame(self, of_chunks: Tensor) -> Tensor:
-        """[B, chunks] -> [B, frames]."""
-        return of_chunks.repeat_interleave(self.stream.chunk_frames, dim=1)
 
 
 class CausalStage(NetworkStage):

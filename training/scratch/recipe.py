@@ -14,7 +14,7 @@ from pyrf.bundle.card import MAX_GALLERY, Shown
 from pyrf.machine import available_cpus
 from pyrf.settings import Settings, known_fields
 from pyrf.training.needs import FileNeed, Needs
-from pyrf.training.recipe import Recipe, RecipeError, StageRecipe
+from pyrf.training.recipe import Recipe, RecipeError, StageRecipe, StreamSettings
 from pyrf.training.runner import processes
 from pyrf.training.runner.host_state import of_a_training
 from pyrf.training.runner.origin import fingerprint
@@ -188,10 +188,12 @@ class ScratchRecipe(Recipe):
     Attributes:
         device: where networks are trained; codecs are trained on the CPU.
         scenes: encoded scenes that all stages after the codec share.
+        stream: how the student streams.
     """
 
     kind: Literal["scratch"] = "scratch"
     device: Literal["cpu", "cuda"] = "cpu"
+    stream: StreamSettings
     world: RecipeWorld
     scenes: int = Field(gt=0, multiple_of=10)
     stages: dict[str, AnyStage] = Field(min_length=1)

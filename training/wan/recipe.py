@@ -19,7 +19,7 @@ from pyrf.evaluation.scores.settings import UserPath, VideoAlignSettings, single
 from pyrf.models.codecs.codec import Codec
 from pyrf.settings import Settings
 from pyrf.training.needs import FileNeed, MemoryRow, Needs
-from pyrf.training.recipe import Recipe, RecipeError, StageRecipe
+from pyrf.training.recipe import Recipe, RecipeError, StageRecipe, StreamSettings
 from pyrf.training.runner import processes
 from pyrf.training.runner.origin import fingerprint
 from pyrf.training.runner.stage import Stage
@@ -205,6 +205,7 @@ class WanRecipe(Recipe):
         codec: bundle whose text encoder, tokenizer and VAE are used.
         height, width: pixels of a video.
         latent_frames: of a rollout.
+        stream: how the student streams.
         precision: of computation; trained weights are kept in float32.
         checkpointing: compute each block again in the backward.
     """
@@ -216,6 +217,7 @@ class WanRecipe(Recipe):
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     latent_frames: int = Field(gt=0)
+    stream: StreamSettings
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     checkpointing: bool = True
     stages: dict[str, AnyStage] = Field(min_length=1)
