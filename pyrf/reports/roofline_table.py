@@ -9,12 +9,14 @@ from pyrf.config import ModelConfig, StreamConfig
 from pyrf.kernels.instances import Instance
 from pyrf.models.wan21 import HEIGHT, LATENTS, MODELS, WIDTH
 from pyrf.reports.kernels import Resources, resources
-from pyrf.reports.roofline import Ceiling, Sizes, Work, chunk, total_floor, total_flops
+from pyrf.reports.roofline import Ceiling, Sizes, Work, chunk, merge_floor, total_floor, total_flops
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 DTYPE = "bfloat16"
+MERGED_RANK = 32
+"""Of most published adapters."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class ModelFloor:
         compute_ms: the operations alone, at the peak rate.
         frames_per_second: frames of a chunk over the floor; no decoding, no waiting.
         cache_gigabytes: keys and values of all layers.
+        merge_ms: of a change of an adapter's strength, with rank `MERGED_RANK`.
+        merge_from_cpu_ms: the same, where the base's weights are kept on the CPU.
     """
 
     model: str
@@ -62,6 +66,8 @@ class ModelFloor:
     compute_ms: float
     frames_per_second: float
     cache_gigabytes: float
+    merge_ms: float
+    merge_from_cpu_ms: float
     lines: list[Line]
 
 
@@ -114,6 +120,8 @@ def _floor(name: str, sizes: Sizes, device: Ceiling, found: dict[Instance, Resou
         compute_ms=1e3 * flops / device.flops,
         frames_per_second=LATENTS.temporal_stride * sizes.stream.chunk_frames / seconds,
         cache_gigabytes=sizes.cache_bytes / 1e9,
+        merge_ms=1e3 * merge_floor(sizes.model, MERGED_RANK, device),
+        merge_from_cpu_ms=1e3 * merge_floor(sizes.model, MERGED_RANK, device, from_cpu=True),
         lines=[_line(work, sizes, device, found) for work in works],
     )
 
@@ -194,5 +202,10 @@ def show(found: RooflineTable) -> None:
             f"{floor.tflop:.1f} TFLOP a chunk: {floor.compute_ms:.1f} ms of computing alone, "
             f"{floor.floor_ms:.1f} ms with memory, so at most {floor.frames_per_second:.1f} FPS before "
             f"decoding; the cache takes {floor.cache_gigabytes:.2f} GB",
+            soft_wrap=True,
+        )
+        console.print(
+            f"an adapter of rank {MERGED_RANK} changes its strength in {floor.merge_ms:.1f} ms, or "
+            f"{floor.merge_from_cpu_ms:.1f} ms with the base's weights on the CPU",
             soft_wrap=True,
         )

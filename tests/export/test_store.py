@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from safetensors.torch import save_file
 
 from pyrf.bundle import load_bundle
 from pyrf.export import exporter, store
@@ -11,7 +12,7 @@ from pyrf.export.errors import ExportError
 from pyrf.export.fingerprint import bundle_fingerprint
 from pyrf.export.manifest import load_manifest
 from pyrf.partial import KeptError, Partial
-from tests.support import exports
+from tests.support import adapters, exports, networks
 
 
 @pytest.fixture
@@ -139,3 +140,24 @@ def test_an_export_of_other_weights_is_refused(bundle, tmp_path):
             store.check_export(folder, other, dtype=dtype)
     alpha = replace(bundle, stream_config=replace(bundle.stream_config, sink_alpha=0.5))
     store.check_export(folder, alpha, dtype="float32")
+
+
+def test_adapters_are_part_of_an_export(bundle, made, tmp_path):
+    """By what they add: neither the file's name nor one that is switched off makes another export."""
+    file, parts = tmp_path / "ink.safetensors", adapters.factors(model=networks.dit(exports.MODEL))
+    save_file(adapters.keys("comfy", parts), file)
+    renamed = tmp_path / "renamed.safetensors"
+    shutil.copy(file, renamed)
+    other = tmp_path / "other.safetensors"
+    save_file(adapters.keys("comfy", parts, alpha=1.0), other)
+
+    def fingerprint(*specs):
+        return bundle_fingerprint(load_bundle(bundle.path, adapters=specs))
+
+    base, inked = fingerprint(), fingerprint(file)
+    assert fingerprint((file, 0.0)) == base
+    assert fingerprint(renamed) == inked
+    assert len({base, inked, fingerprint((file, 0.5)), fingerprint(other), fingerprint(file, other)}) == 5
+    with_adapter = load_bundle(bundle.path, adapters=[file])
+    assert stored(bundle) != stored(with_adapter)
+    assert len(made) == 2

@@ -177,3 +177,19 @@ def test_the_report_needs_no_torch() -> None:
     code = "import sys, pyrf.reports.roofline_table; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_change_of_strength_costs_less_than_a_chunk(name: str) -> None:
+    """With every product of the blocks adapted, at the largest rank in use, and with the base on the CPU."""
+    model, device = MODELS[name], Ceiling()
+    floor = roofline.total_floor(roofline.chunk(Sizes.of(model, StreamConfig(), 480, 832)), device)
+    assert 0 < roofline.merge_floor(model, 32, device) < 0.2 * floor
+    assert roofline.merge_floor(model, 256, device) < floor
+    assert roofline.merge_floor(model, 32, device, from_cpu=True) < floor
+    with torch.device("meta"):
+        blocks = WanModel(replace(model, num_layers=1)).blocks[0]
+    products = [p for key, p in blocks.named_parameters() if key.endswith("weight") and p.ndim == 2]
+    weights = model.num_layers * sum(product.numel() for product in products)
+    expected = 64 * weights / device.wide_flops + 20 * weights / device.bandwidth
+    assert roofline.merge_floor(model, 32, device) == pytest.approx(expected)

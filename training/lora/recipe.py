@@ -82,7 +82,7 @@ class AdapterRecipe(StageRecipe):
 class LoraRecipe(Recipe):
     """Adapters that are trained on bundles. Each stage leaves an `adapter.safetensors` in its folder."""
 
-    kind: Literal["lora"]
+    kind: Literal["lora"] = "lora"
     stages: dict[str, AdapterRecipe] = Field(min_length=1)
 
     def default_device(self) -> torch.device:

@@ -68,6 +68,7 @@ class MergedWeights:
         self.strengths = new
 
     def _merged(self, name: str, strengths: Mapping[str, float]) -> Tensor:
+        """A weight with adapters, in float32; without any, the base's own."""
         base = self._base[name].to(self._device, non_blocking=True)
         acting = [(strengths[adapter], change) for adapter, change in self._changes[name]]
         acting = [(strength, change) for strength, change in acting if strength != 0]
@@ -80,7 +81,7 @@ class MergedWeights:
                 weight.flatten(1).addmm_(change.up.float(), change.down.float(), alpha=factor)
             else:
                 weight.add_(change.values.float(), alpha=factor)
-        return weight.to(base.dtype)
+        return weight
 
     def _write(self, name: str, value: Tensor) -> None:
         module_name, _, leaf = name.rpartition(".")

@@ -1,0 +1,111 @@
+"""What the strengths of a trained adapter show, and what a change costs.
+
+    pyrf train tiny-lora --out runs/orange
+    python benchmarks/adapter_strengths.py runs/orange/orange/adapter.safetensors --threads 2
+
+Prompts of the bundled model that name the colour are streamed at each strength, after others that do not.
+"turned" is how far the shape is from its colour (0) to the adapter's (1). The detector reads the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+
+from pyrf.pipeline import StreamingPipeline
+from pyrf.threads import set_threads
+from pyrf.training.kinds import load_recipe
+from pyrf.training.lora.recipe import LoraRecipe
+from pyrf.training.lora.recolor import turned
+from pyrf.worlds.shapes.detector import detect
+from pyrf.worlds.world import Frames
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+FRAMES, SEEDS = 45, 4
+SHAPES, OTHERS = ("circle", "square", "triangle"), ("red", "green", "yellow", "purple", "white")
+MOTION = "right"
+
+
+def prompt(color: str, shape: str) -> str:
+    return f"a large {color} {shape} moves right on a grey background"
+
+
+def videos(pipe: StreamingPipeline, colors: tuple[str, ...]) -> list[tuple[str, str, Frames]]:
+    """Colour, shape and video of every prompt and seed."""
+    return [
+        (color, shape, pipe(prompt(color, shape), FRAMES, seed=seed).frames)
+        for color in colors
+        for shape in SHAPES
+        for seed in range(SEEDS)
+    ]
+
+
+def chunk_times(pipe: StreamingPipeline, chunks: int) -> list[float]:
+    with pipe.stream("a blue square moves right") as stream:
+        return [next(stream).timing.total for _ in range(chunks)][2:]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("adapter")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    set_threads(arguments.threads)
+    recipe = load_recipe("tiny-lora")
+    assert isinstance(recipe, LoraRecipe)
+    change = recipe.stages["orange"].recolor
+    base = StreamingPipeline.from_pretrained("tiny")
+    pipe = StreamingPipeline.from_pretrained("tiny", adapters=[(arguments.adapter, 1.0, "orange")])
+    expected = videos(base, (change.color,))
+
+    print("strength  turned (min..max)      shape  motion  others keep their colour")
+    for strength in STRENGTHS:
+        pipe.set_adapters({"orange": strength})
+        named, others = videos(pipe, (change.color,)), videos(pipe, OTHERS)
+        how_far = [turned(frames, change.color, change.becomes) for _, _, frames in named]
+        # The detector knows no orange: the motion and the shape are read with the colour put back.
+        seen = [(shape, detect(restored(frames, change))) for _, shape, frames in named]
+        shapes = np.mean([found.shape == shape for shape, found in seen])
+        motions = np.mean([found.motion == MOTION for _, found in seen])
+        kept = np.mean([detect(frames).color == color for color, _, frames in others])
+        print(
+            f"{strength:8.2f}  {np.mean(how_far):.2f} ({min(how_far):.2f}..{max(how_far):.2f})  "
+            f"{shapes:10.2f}  {motions:6.2f}  {kept:10.2f}"
+        )
+        if strength == 0:
+            same = all(np.array_equal(a, b) for (_, _, a), (_, _, b) in zip(named, expected))
+            print(f"          strength 0 gives the base's bytes: {same}")
+
+    times: dict[str, list[float]] = {"without": [], "merged": []}
+    for _ in range(arguments.rounds):
+        times["without"] += chunk_times(base, 12)
+        times["merged"] += chunk_times(pipe, 12)
+    medians = {name: 1e3 * statistics.median(found) for name, found in times.items()}
+    print(f"a chunk, ms, alternating medians: {medians}")
+    spent = []
+    for i in range(20):
+        pipe.set_adapters({"orange": i % 2})
+        start = time.perf_counter()
+        with pipe.model.adapters.chunk():
+            spent.append(time.perf_counter() - start)
+    print(f"a change of strength, ms: {1e3 * statistics.median(spent):.2f}")
+
+
+def restored(frames: Frames, change: object) -> Frames:
+    """A clip with the adapter's colour put back to the world's: hue by hue, by the share of it in a pixel."""
+    from pyrf.worlds.shapes.attributes import COLORS
+
+    old = np.array(COLORS[change.color], np.float32)  # type: ignore[attr-defined]
+    pixels = frames.astype(np.float32)
+    distance = np.linalg.norm(pixels - np.median(pixels.reshape(-1, 3), axis=0), axis=-1, keepdims=True)
+    share = np.clip(distance / np.quantile(distance, 0.99), 0, 1)
+    ground = np.median(pixels.reshape(-1, 3), axis=0)
+    return (ground + share * (old - ground) + 0.5).clip(0, 255).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    main()
