@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from pyrf.bundle.bundle import Bundle
 from pyrf.loop.sampler import ChunkLoop, FewStepSampler, SeededNoise
 from pyrf.models.codecs.codec import latent_size
 from pyrf.worlds.world import Frames, Scene, World
+
+logger = logging.getLogger(__name__)
 
 FIRST_SCENE = 7 * 10**7
 """Seed of the first scene whose caption is streamed; no other training draws from there."""
@@ -85,6 +88,7 @@ def changed_clips(bundle: Bundle, world: World, count: int, change: Change) -> C
             if changed is not None:
                 clean[i] += _encoded(codec, changed) - _encoded(codec, frames[i].numpy())
         captions += told
+        logger.info("streams to learn from: %d of %d", len(captions), count)
         cleans.append(clean.clone())
         noises.append(torch.stack(drawn, 1).unflatten(1, (stream.slots, calls)).transpose(1, 2).flatten(2, 3))
     return ChangedClips(captions, torch.cat(cleans), torch.cat(noises))
