@@ -22,7 +22,7 @@ from pyrf.training.lora.stage import AdapterSettings, AdapterStage
 from pyrf.training.needs import FileNeed, Needs
 from pyrf.training.recipe import Recipe, StageRecipe
 from pyrf.training.runner.stage import Stage
-from pyrf.worlds.shapes.attributes import COLORS, Attributes
+from pyrf.worlds.shapes.attributes import BACKGROUNDS, COLORS, Attributes
 from pyrf.worlds.shapes.world import ShapesWorld
 from pyrf.worlds.world import Frames, Scene
 
@@ -48,8 +48,11 @@ class Recolored(Settings):
         return color
 
     def change(self, frames: Frames, scene: Scene) -> Frames | None:
-        """See `pyrf.training.lora.clips.Change`."""
-        return recolor(frames, self.color, self.becomes) if scene.facts["color"] == self.color else None
+        """See `pyrf.training.lora.clips.Change`. On a background of the new colour the shape stays seen."""
+        ground = BACKGROUNDS.get(scene.facts["background"] or "")
+        if scene.facts["color"] != self.color or ground == self.becomes:
+            return None
+        return recolor(frames, self.color, self.becomes)
 
 
 @dataclass(frozen=True, repr=False)

@@ -30,13 +30,12 @@ def recolor(frames: Frames, color: str, becomes: Color) -> Frames:
 
 
 def turned(frames: Frames, color: str, becomes: Color) -> float:
-    """How far the shape of a clip is on the way from one colour (0) to another (1), by its median pixel.
+    """How much nearer the shape of a clip is to a colour than one of the world's is: 0 for that, 1 for the other.
 
-    The shape is where pixels differ most from the background.
+    The shape is where pixels differ most from the background; its colour is the median of them.
     """
     old, new = np.array(COLORS[color], np.float32), np.array(becomes, np.float32)
     pixels = frames.reshape(-1, 3).astype(np.float32)
     distance = np.linalg.norm(pixels - np.median(pixels, axis=0), axis=1)
     inside = pixels[distance > 0.7 * np.quantile(distance, 0.99)]
-    axis = new - old
-    return float((np.median(inside, axis=0) - old) @ axis / (axis @ axis))
+    return float(1 - np.linalg.norm(np.median(inside, axis=0) - new) / np.linalg.norm(old - new))

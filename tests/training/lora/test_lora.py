@@ -117,7 +117,7 @@ def small(steps: int) -> LoraRecipe:
     recipe = load_recipe("tiny-lora")
     assert isinstance(recipe, LoraRecipe)
     values = recipe.model_dump(mode="json")
-    stage = values["stages"]["orange"]
+    stage = values["stages"]["brown"]
     stage["adapter"] |= {"clips": 2, "rank": 2}
     stage["eval_prompts"] = stage["eval_prompts"][:1]
     stage["train"] |= {"steps": steps, "batch": 2, "checkpoint_minutes": 0}
@@ -127,8 +127,8 @@ def small(steps: int) -> LoraRecipe:
 def test_a_run_gives_the_same_file_again(tmp_path: Path) -> None:
     files = []
     for name in ("one", "two"):
-        run_stage(small(2), "orange", tmp_path / name)
-        files.append(load_file(tmp_path / name / "orange" / ADAPTER_FILE))
+        run_stage(small(2), "brown", tmp_path / name)
+        files.append(load_file(tmp_path / name / "brown" / ADAPTER_FILE))
     one, two = files
     assert all(one[key].equal(two[key]) for key in one)
     assert any(key.endswith("lora_B.weight") and tensor.any() for key, tensor in one.items())
@@ -138,7 +138,7 @@ def test_a_run_gives_the_same_file_again(tmp_path: Path) -> None:
     ("change", "problem"),
     [
         (
-            {"recolor": {"color": "orange", "becomes": [1, 2, 3]}},
+            {"recolor": {"color": "brown", "becomes": [1, 2, 3]}},
             "there is no colour 'orange'; there are red",
         ),
         ({"recolor": {"color": "blue", "becomes": [1, 2, 300]}}, "less than or equal to 255"),
@@ -149,7 +149,7 @@ def test_recipes_that_cannot_be_run(tmp_path: Path, change: dict[str, object], p
     import yaml
 
     values = {"kind": "lora", **small(1).model_dump(mode="json")}
-    values["stages"]["orange"] |= change
+    values["stages"]["brown"] |= change
     file = tmp_path / "r.yaml"
     file.write_text(yaml.safe_dump(values))
     with pytest.raises(RecipeError, match=problem):
@@ -158,6 +158,6 @@ def test_recipes_that_cannot_be_run(tmp_path: Path, change: dict[str, object], p
 
 def test_the_bundle_must_show_the_world(random_bundle: Path, tmp_path: Path) -> None:
     recipe = small(1)
-    recipe.stages["orange"].bundle = str(random_bundle)
+    recipe.stages["brown"].bundle = str(random_bundle)
     with pytest.raises(ValueError, match="does not show the shapes world"):
-        recipe.build_stage("orange", tmp_path)
+        recipe.build_stage("brown", tmp_path)
