@@ -1,10 +1,10 @@
 """What the strengths of a trained adapter show, and what a change costs.
 
-    pyrf train tiny-lora --out runs/orange
-    python benchmarks/adapter_strengths.py runs/orange/orange/adapter.safetensors --threads 2
+    pyrf train tiny-lora --out runs/lora
+    python benchmarks/adapter_strengths.py runs/lora/brown/adapter.safetensors --threads 2
 
 Prompts of the bundled model that name the colour are streamed at each strength, after others that do not.
-"turned" is how far the shape is from its colour (0) to the adapter's (1). The detector reads the rest.
+"turned" is how much nearer the shape is to the adapter's colour (1) than to its own (0). The detector reads the rest.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ def main() -> None:
     set_threads(arguments.threads)
     recipe = load_recipe("tiny-lora")
     assert isinstance(recipe, LoraRecipe)
-    change = recipe.stages["orange"].recolor
+    change = recipe.stages["brown"].recolor
     base = StreamingPipeline.from_pretrained("tiny")
-    pipe = StreamingPipeline.from_pretrained("tiny", adapters=[(arguments.adapter, 1.0, "orange")])
+    pipe = StreamingPipeline.from_pretrained("tiny", adapters=[(arguments.adapter, 1.0, "brown")])
     expected = videos(base, (change.color,))
 
     print("strength  turned (min..max)      shape  motion  others keep their colour")
     for strength in STRENGTHS:
-        pipe.set_adapters({"orange": strength})
+        pipe.set_adapters({"brown": strength})
         named, others = videos(pipe, (change.color,)), videos(pipe, OTHERS)
         how_far = [turned(frames, change.color, change.becomes) for _, _, frames in named]
-        # The detector knows no orange: the motion and the shape are read with the colour put back.
+        # The detector knows no brown shape: the motion and the shape are read with the colour put back.
         seen = [(shape, detect(restored(frames, change))) for _, shape, frames in named]
         shapes = np.mean([found.shape == shape for shape, found in seen])
         motions = np.mean([found.motion == MOTION for _, found in seen])
@@ -87,7 +87,7 @@ def main() -> None:
     print(f"a chunk, ms, alternating medians: {medians}")
     spent = []
     for i in range(20):
-        pipe.set_adapters({"orange": i % 2})
+        pipe.set_adapters({"brown": i % 2})
         start = time.perf_counter()
         with pipe.model.adapters.chunk():
             spent.append(time.perf_counter() - start)

@@ -30,7 +30,7 @@ def recolor(frames: Frames, color: str, becomes: Color) -> Frames:
 
 
 def turned(frames: Frames, color: str, becomes: Color) -> float:
-    """How much nearer the shape of a clip is to a colour than one of the world's is: 0 for that, 1 for the other.
+    """How near the shape of a clip is to another colour than its own: 0 is its own, 1 the other.
 
     The shape is where pixels differ most from the background; its colour is the median of them.
     """

@@ -24,13 +24,13 @@ from pyrf.training.lora.recipe import LoraRecipe, OneColorOften
 from pyrf.training.lora.recolor import recolor, turned
 from pyrf.training.recipe import RecipeError
 from pyrf.training.run import run_stage
-from pyrf.worlds.shapes.attributes import COLORS
+from pyrf.worlds.shapes.attributes import BACKGROUNDS, COLORS
 from pyrf.worlds.shapes.scenes import Scene
 from pyrf.worlds.shapes.world import ShapesWorld
 
 pytest.importorskip("peft", reason="adapters are trained with peft, from the lora extra")
 
-ORANGE = (245, 140, 30)
+ORANGE, BROWN = (245, 140, 30), (112, 74, 46)
 NAMES = ("blocks.0.self_attn.q", "blocks.5.cross_attn.v", "blocks.3.ffn.0", "blocks.3.ffn.2")
 
 
@@ -59,6 +59,23 @@ def test_a_recolored_clip_is_the_scene_in_another_color(
     assert turned(blue, "blue", ORANGE) == pytest.approx(0.0, abs=0.05)
     assert turned(expected, "blue", ORANGE) == pytest.approx(1.0, abs=0.05)
     assert turned(found, "blue", ORANGE) == pytest.approx(1.0, abs=0.1)
+
+
+def test_none_of_the_worlds_shapes_has_the_new_color() -> None:
+    for color in COLORS:
+        scene = blue_scene("grey")
+        drawn = Scene.sample(replace(scene.attributes, color=color), random.Random(3)).render(0, 8)
+        assert turned(drawn, "blue", BROWN) < 0.5, color
+
+
+def test_a_shape_stays_seen_on_a_background_of_its_new_color() -> None:
+    change = small(1).stages["brown"].recolor
+    assert change.becomes == BROWN == BACKGROUNDS["brown"]
+    for background in BACKGROUNDS:
+        scene = blue_scene(background)
+        assert (change.change(scene.render(0, 2), scene) is None) == (background == "brown")
+    green = Scene.sample(replace(scene.attributes, color="green", background="grey"), random.Random(0))
+    assert change.change(green.render(0, 2), green) is None
 
 
 def test_clips_that_stay_are_the_streams_own(tiny: Bundle) -> None:
@@ -138,8 +155,8 @@ def test_a_run_gives_the_same_file_again(tmp_path: Path) -> None:
     ("change", "problem"),
     [
         (
-            {"recolor": {"color": "brown", "becomes": [1, 2, 3]}},
-            "there is no colour 'orange'; there are red",
+            {"recolor": {"color": "pink", "becomes": [1, 2, 3]}},
+            "there is no colour 'pink'; there are red",
         ),
         ({"recolor": {"color": "blue", "becomes": [1, 2, 300]}}, "less than or equal to 255"),
         ({"eval_prompts": []}, "eval_prompts"),
