@@ -4,7 +4,7 @@
     python benchmarks/adapter_strengths.py runs/lora/brown/adapter.safetensors --threads 2
 
 Prompts of the bundled model that name the colour are streamed at each strength, after others that do not.
-"turned" is how much nearer the shape is to the adapter's colour (1) than to its own (0). The detector reads the rest.
+"turned" is how near the shape is to the colour of the adapter: 0 is its own. The detector reads the rest.
 """
 
 from __future__ import annotations
