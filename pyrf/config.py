@@ -12,6 +12,10 @@ PATCH = (1, 2, 2)
 
 MAX_SEED = 2**63 - 1
 """Of a stream's noise."""
+MAX_TEXTS = 8
+"""Texts of one weighted prompt; each of them is encoded."""
+MAX_OVER_S = 3600.0
+"""Seconds of a transition from one prompt to another."""
 
 MIN_FPS, MAX_FPS = 1e-3, 1e5
 """Frames a second that a video may have."""

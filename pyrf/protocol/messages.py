@@ -8,6 +8,7 @@ from pydantic import Field, TypeAdapter
 
 from pyrf.protocol.frames import FrameFields
 from pyrf.protocol.http import ErrorDetail, SessionInfo, Warnings
+from pyrf.protocol.prompts import Over, WirePrompt
 from pyrf.protocol.terms import EndReason, FrameFormat, Reply, Request, State
 
 
@@ -19,8 +20,9 @@ class Control(Request):
 
 class PromptControl(Control):
     type: Literal["prompt"]
-    prompt: str
+    prompt: WirePrompt
     recache: bool = False
+    over: Over = 0.0
 
 
 class PauseControl(Control):
@@ -61,6 +63,9 @@ class PromptMessage(Message):
     type: Literal["prompt"] = "prompt"
     prompt_id: int
     chunk: int
+    at_s: float | None = None
+    full_chunk: int | None = None
+    full_s: float | None = None
     warnings: Warnings = Field(default=[])
 
 

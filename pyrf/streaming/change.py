@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pyrf.checks import is_number
+from pyrf.config import MAX_OVER_S
 from pyrf.streaming.mix import GivenPrompt
 
-MAX_OVER_S = 3600.0
-"""Seconds of a transition."""
 MAX_ADAPTERS = 64
 MAX_STRENGTH = 100.0
 """Of an adapter, with either sign."""

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import TypeGuard
 
-MAX_TEXTS = 8
-"""Texts of one weighted prompt; each of them is encoded."""
+from pyrf.config import MAX_TEXTS
 
 Mix = tuple[tuple[str, float], ...]
 """Texts with weights above 0, whose sum is 1."""
