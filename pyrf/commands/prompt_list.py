@@ -108,7 +108,7 @@ def _checked_name(name: object) -> str:
     stem = name.removesuffix(".mp4") if isinstance(name, str) else ""
     if not _NAME.fullmatch(stem) or len(stem) > MAX_NAME or _RESERVED.fullmatch(stem):
         raise ValueError(
-            f"name must be up to {MAX_NAME} of A-Z a-z 0-9 _ - . and spaces, without a folder, got {name!r:.120}"
+            f"name must be up to {MAX_NAME} of A-Z a-z 0-9 _ - . and spaces, no folder, got {name!r:.120}"
         )
     return f"{stem}.mp4"
 
@@ -134,8 +134,8 @@ def _json_lines(text: str, path: str) -> Lines:
         given = {"prompt": value} if isinstance(value, str) else value
         if not isinstance(given, dict) or "prompt" not in given or not set(given) <= set(FIELDS):
             raise ValueError(
-                f'{path}, line {number}: a line must be a text, or an object with "prompt" and perhaps "seed" '
-                f'and "name", got {line.strip():.80}'
+                f'{path}, line {number}: a line must be a text, or an object with "prompt" and perhaps '
+                f'"seed" and "name", got {line.strip():.80}'
             )
         yield number, given
 
@@ -146,7 +146,8 @@ def _csv(text: str, path: str) -> Lines:
         header = [name.strip() for name in next(rows, [])]
         if "prompt" not in header or not set(header) <= set(FIELDS) or len(set(header)) < len(header):
             raise ValueError(
-                f"{path}, line 1: the columns must be prompt and perhaps seed and name, got {', '.join(header):.80}"
+                f"{path}, line 1: the columns must be prompt and perhaps seed and name, "
+                f"got {', '.join(header):.80}"
             )
         for row in rows:
             if not any(row):

@@ -30,7 +30,7 @@ def check(
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
 ) -> None:
-    """Check a story and print when each of its changes will be seen. No video is made, no weights are loaded."""
+    """Check a story and print when each of its changes will be seen. No weights are loaded."""
     story = told(None, None, None, script, None, seconds)
     times = times_of(model)
     placed = check_places(story, times, continues=False)

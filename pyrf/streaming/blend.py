@@ -1,8 +1,8 @@
 """Text rows of weighted prompts and of transitions, chunk by chunk.
 
-Rows are blended one by one, in float32. A row is a point on a sphere round the origin, and its norm is mixed apart
-from its direction, so that a blend is as long as what it was made of. A prompt of fewer tokens ends in rows of zeros,
-which have no direction: beside such a row the other one keeps its direction and is scaled by its weight.
+Rows are blended one by one, in float32: their directions on the sphere, their norms linearly, so that a blend is
+as long as what it is made of. A prompt of fewer tokens ends in rows of zeros, which have no direction. Beside
+such a row the other one keeps its direction and is scaled by its weight.
 """
 
 from __future__ import annotations

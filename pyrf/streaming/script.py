@@ -67,9 +67,9 @@ class Script:
         """Read a story.
 
         Args:
-            path: of a YAML file with a list `story`, and perhaps `seed` and `seconds`. An entry has `at` (seconds,
-                or [hh:]mm:ss; the first entry has none), `prompt` (a text, or weights by text), and perhaps `over`,
-                `recache` and `adapters`.
+            path: of a YAML file with a list `story`, and perhaps `seed` and `seconds`. An entry has `at`
+                (seconds, or [hh:]mm:ss; the first has none), `prompt` (a text, or weights by text), and
+                perhaps `over`, `recache` and `adapters`.
 
         Raises:
             ScriptError: for anything else, naming the line.
@@ -97,7 +97,7 @@ def _compose(text: str, name: str) -> Node:
     depth = 0
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            where = f"{name}, line {event.start_mark.line + 1}"
+            where = f"{name}, line {event.start_mark.line + 1 if event.start_mark else 1}"
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
                 raise ScriptError(f"{where}: a story has no anchors and aliases (& and *); write it out")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

@@ -69,7 +69,7 @@ class Session:
         self.unwatched.set()
         self._span = SessionSpan(id, options)
         self._changed, self._on_end = changed, on_end
-        # The newest prompt, whether to recache, over how long and its id, until a chunk is started. The stream gets it only
+        # The newest prompt, how to change to it and its id, until a chunk is started. The stream gets it only
         # then: the reply named that chunk, and the model's thread may still be at the one before.
         self._pending: tuple[ClipPrompt, bool, float, int] | None = None
         self._paused = False
