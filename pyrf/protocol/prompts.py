@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from pyrf.config import MAX_OVER_S, MAX_TEXTS
 from pyrf.protocol.terms import Request
@@ -13,8 +13,20 @@ MAX_CHANGES = 256
 """Of a clip."""
 
 Weight = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+
+
+def _kind(prompt: object) -> str | None:
+    return "text" if isinstance(prompt, str) else "weights" if isinstance(prompt, dict) else None
+
+
 WirePrompt = Annotated[
-    str | Annotated[dict[str, Weight], Field(min_length=1, max_length=MAX_TEXTS)],
+    Annotated[str, Tag("text")]
+    | Annotated[dict[str, Weight], Field(min_length=1, max_length=MAX_TEXTS), Tag("weights")],
+    Discriminator(
+        _kind,
+        custom_error_type="prompt_type",
+        custom_error_message="Input should be a valid string, or an object of weights by text",
+    ),
     Field(description="A text, or an object of weights by text, which are blended."),
 ]
 Over = Annotated[
