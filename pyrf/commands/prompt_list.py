@@ -163,7 +163,8 @@ def _csv(text: str, path: str) -> Lines:
             if "seed" in given:
                 if not re.fullmatch(r"[0-9]{1,20}", given["seed"].strip()):
                     raise ValueError(
-                        f"{path}, line {rows.line_num}: seed must be a whole number, got {given['seed']!r:.80}"
+                        f"{path}, line {rows.line_num}: seed must be a whole number, "
+                        f"got {given['seed']!r:.80}"
                     )
                 given["seed"] = int(given["seed"])
             yield rows.line_num, given

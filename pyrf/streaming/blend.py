@@ -1,6 +1,6 @@
 """Text rows of weighted prompts and of transitions, chunk by chunk.
 
-Rows are blended one by one, in float32: their directions on the sphere, their norms linearly, so that a blend is
+Rows are blended one by one, in float32: their directions on the sphere, their norms linearly. So a blend is
 as long as what it is made of. A prompt of fewer tokens ends in rows of zeros, which have no direction. Beside
 such a row the other one keeps its direction and is scaled by its weight.
 """

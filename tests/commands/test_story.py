@@ -46,7 +46,7 @@ def test_check_prints_the_timetable(
         ["3", "0:02.062", "25 % a blue square + 75 % a red star, recached"],
     ]
     assert cli.run(["script", "check", str(story), "--model", str(random_bundle), "--seconds", "2"]) == 2
-    assert "story.yaml, line 7 (at 0:02) lies outside the video" in capsys.readouterr().err
+    assert "story.yaml, line 8 (at 0:02) lies outside the video" in capsys.readouterr().err
 
 
 def test_generate_shows_a_story(story: Path, tmp_path: Path, random_bundle: Path) -> None:
@@ -76,7 +76,7 @@ def test_over_turns_the_prompts_of_at(tmp_path: Path, random_bundle: Path) -> No
     [
         (["a", "--script", "{story}"], "--script has the prompts and their times; leave out PROMPT"),
         (["--script", "{story}", "--at", "1:b"], "--script has the prompts"),
-        (["--script", "{story}", "--seconds", "2"], "line 7 (at 0:02) lies outside the video"),
+        (["--script", "{story}", "--seconds", "2"], "line 8 (at 0:02) lies outside the video"),
         (["--script", "{story}", "--over", "1"], "--script has the prompts"),
         ([], "give a prompt, --script FILE or --prompts FILE"),
         (["a", "--over", "-1", "--at", "1:b"], "over must be a number of seconds from 0"),

@@ -15,7 +15,7 @@ from pyrf.client import AsyncClient, BadArgumentError, Client
 from pyrf.pipeline import StreamingPipeline
 from pyrf.streaming.change import Change
 from pyrf.streaming.script import Script
-from tests.support.running import BLUE, OTHER, PROMPT, TIMEOUT, Running, read, read_frames, read_until
+from tests.support.running import BLUE, OTHER, PROMPT, TIMEOUT, Running, read, read_frames
 
 MIX = {PROMPT: 0.75, BLUE: 0.25}
 
@@ -35,31 +35,33 @@ def test_a_transition_says_when_it_shows_and_is_complete(
     server: Running, pipe: StreamingPipeline, over_http: bool
 ) -> None:
     created = server.create(seed=5, pace="max")
+    change = {"prompt": MIX, "over": 2.0}
+    frames: list[Any] = []
     with server.attach(created) as viewer:
         read(viewer)
-        with server.model_held():
-            if over_http:
-                reply = server.post(created, "/prompt", prompt=MIX, over=2.0).json()
+        if over_http:
+            server.post(created, "/prompt", **change)
+        else:
+            viewer.send(json.dumps({"type": "prompt", "ref": 1, **change}))
+        reply = None
+        while reply is None or frames[-1][0].chunk < reply.chunk + 4:
+            message = read(viewer)
+            if isinstance(message, tuple):
+                frames.append((message[0], bytes(message[1])))
             else:
-                control = {"type": "prompt", "prompt": MIX, "over": 2.0, "ref": 1}
-                viewer.send(json.dumps(control))
-                server.wait_until(lambda: server.session(created).newest_prompt_id == 1)
-        if not over_http:
-            reply = read_until(viewer, "prompt").model_dump()
-        first = reply["chunk"]
-        frames = read_frames(viewer, pipe.num_frames_of(first + 4))
+                reply = message
     server.delete(created)
-    times = pipe.model.times
-    assert reply["full_chunk"] == first + 2
-    assert reply["at_s"] == times.start_of_chunk(first) / pipe.fps
-    assert reply["full_s"] == times.start_of_chunk(first + 2) / pipe.fps
+    first, times = reply.chunk, pipe.model.times
+    assert reply.full_chunk == first + 2
+    assert reply.at_s == times.start_of_chunk(first) / pipe.fps
+    assert reply.full_s == times.start_of_chunk(first + 2) / pipe.fps
     told = chunks_of(frames)
-    assert [told[first + i] for i in range(-1, 4)] == [(0, 1), (1, 1 / 3), (1, 2 / 3), (1, 1), (1, 1)]
-    assert {h.pts_s for h, _ in frames if h.chunk == first} >= {reply["at_s"]}
-    timeline = {first: Change(MIX, over=2.0)}
-    with pipe.stream(PROMPT, seed=5, timeline=timeline) as stream:
-        expected = np.concatenate([next(stream).frames for _ in range(first + 4)])
-    assert np.array_equal(pixels(frames, pipe), expected)
+    assert [told[first + i] for i in range(4)] == [(1, 1 / 3), (1, 2 / 3), (1, 1), (1, 1)]
+    assert all(told[chunk] == (0, 1) for chunk in range(first))
+    assert min(h.pts_s for h, _ in frames if h.chunk == first) == reply.at_s
+    with pipe.stream(PROMPT, seed=5, timeline={first: Change(MIX, over=2.0)}) as stream:
+        expected = np.concatenate([next(stream).frames for _ in range(first + 5)])
+    assert np.array_equal(pixels(frames, pipe), expected[: len(frames)])
 
 
 def test_a_session_begins_with_a_blend(server: Running, pipe: StreamingPipeline) -> None:
