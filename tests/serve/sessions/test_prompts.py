@@ -44,7 +44,7 @@ def test_a_transition_says_when_it_shows_and_is_complete(
         else:
             viewer.send(json.dumps({"type": "prompt", "ref": 1, **change}))
         reply = None
-        while reply is None or frames[-1][0].chunk < reply.chunk + 4:
+        while reply is None or not frames or frames[-1][0].chunk < reply.chunk + 4:
             message = read(viewer)
             if isinstance(message, tuple):
                 frames.append((message[0], bytes(message[1])))
