@@ -36,11 +36,11 @@ def test_a_text_of_weight_0_is_left_out() -> None:
 
 
 def test_one_prompt_and_a_list_of_them_are_told_apart() -> None:
-    pairs = [("a", 0.75), ("b", 0.25)]
+    pairs: Any = [("a", 0.75), ("b", 0.25)]
     mix = (("a", 0.75), ("b", 0.25))
     assert (
         as_prompts(pairs) == (mix,) == as_prompts(dict(pairs)) == as_prompts([list(pair) for pair in pairs])
-    )  # type: ignore[arg-type]
+    )
     assert as_prompts([pairs, "c"]) == (mix, "c")
     assert as_prompts(["a", "b"]) == ("a", "b")
     assert is_one(pairs)
