@@ -12,7 +12,7 @@ from pyrf.config import MAX_OVER_S
 from pyrf.streaming.mix import GivenPrompt
 
 MAX_ADAPTERS = 64
-MAX_STRENGTH = 100.0
+MAX_STRENGTH = 10.0
 """Of an adapter, with either sign."""
 
 Prompt = GivenPrompt | Sequence[GivenPrompt]
