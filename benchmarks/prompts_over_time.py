@@ -17,6 +17,7 @@ from pyrf.worlds.shapes.detector import detect
 
 RED = "a large red circle moves right slowly on a grey background"
 BLUE = "a large blue circle moves right slowly on a grey background"
+SQUARE = "a large red square moves right slowly on a grey background"
 SHARES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 BEFORE, AFTER = 4, 10
 """Chunks of a stream until its prompt changes, and from there on."""
@@ -41,9 +42,10 @@ def main() -> None:
     options = parser.parse_args()
     set_threads(options.threads)
     pipe, seeds = StreamingPipeline.from_pretrained("tiny"), range(options.seeds)
-    for share in SHARES:
-        mix = [(RED, 1 - share), (BLUE, share)]
-        tell(f"{share:g} blue", [read(pipe(mix, num_frames=45, seed=seed).frames) for seed in seeds])
+    for name, other in (("blue", BLUE), ("square", SQUARE)):
+        for share in SHARES:
+            mix = [(RED, 1 - share), (other, share)]
+            tell(f"{share:g} {name}", [read(pipe(mix, num_frames=45, seed=seed).frames) for seed in seeds])
     for over, recache in ((0.0, False), (0.0, True), (2.0, False), (2.0, True), (4.0, False)):
         streams = []
         for seed in seeds:

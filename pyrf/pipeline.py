@@ -21,11 +21,11 @@ from pyrf.dtypes import name_of, slow_on_cpu
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.text.encoder import TextEncoder
 from pyrf.moments import format_time
-from pyrf.streaming.change import Change, Prompt
+from pyrf.streaming.change import Prompt
 from pyrf.streaming.chunk import Chunk, Timing
-from pyrf.streaming.mix import ClipPrompt, GivenPrompt, as_json, as_mix, is_one
+from pyrf.streaming.mix import GivenPrompt, as_json, as_mix, is_one
 from pyrf.streaming.model import StreamModel
-from pyrf.streaming.prompts import PromptTimes, as_prompts
+from pyrf.streaming.prompts import PromptTimes, as_prompts, change_as_json, of_clip
 from pyrf.streaming.source import whole_chunks
 from pyrf.streaming.stream import Stream, as_seeds
 from pyrf.streaming.timeline import place, switches_of
@@ -247,7 +247,7 @@ class StreamingPipeline:
             return Video(frames, self.fps, self.metadata(prompt, seeds[0], later, continues))
         videos = []
         for i, (one, number) in enumerate(zip(as_prompts(prompt), seeds)):
-            own = {chunk: _of_clip(change, i) for chunk, change in later.items()}
+            own = {chunk: of_clip(change, i) for chunk, change in later.items()}
             videos.append(Video(frames[i], self.fps, self.metadata(one, number, own, continues)))
         return videos
 
@@ -303,7 +303,9 @@ class StreamingPipeline:
         """
         placed = place(self.model, switches_of(timeline or {}), continues=continues)
         later = {
-            format_time(self.model.start_of_chunk(chunk, continues=continues) / self.fps): _json_of(change)
+            format_time(self.model.start_of_chunk(chunk, continues=continues) / self.fps): change_as_json(
+                change
+            )
             for chunk, change in sorted(placed.items())
         }
         made: dict[str, Any] = {
@@ -343,22 +345,6 @@ class StreamingPipeline:
     def num_chunks_of(self, num_frames: int) -> int:
         """Chunks that a stream needs for its first `num_frames` frames."""
         return self.model.num_chunks_of(num_frames)
-
-
-def _of_clip(change: Change, index: int) -> Change:
-    """A change of all clips, as it is for one of them."""
-    if change.prompt is None or is_one(change.prompt):
-        return change
-    return replace(change, prompt=as_prompts(change.prompt)[index])
-
-
-def _json_of(change: Change) -> Any:
-    """A change as files hold it: the prompt, or an object where there is more to say."""
-    prompt: ClipPrompt | None = None if change.prompt is None else as_mix(change.prompt)
-    more = {"over": change.over, "recache": change.recache, "adapters": dict(change.adapters)}
-    told = {name: value for name, value in more.items() if value}
-    shown = None if prompt is None else as_json(prompt)
-    return shown if not told else told if prompt is None else {"prompt": shown, **told}
 
 
 def _shareable(name: str) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from pyrf.streaming.change import Change, Prompt
-from pyrf.streaming.mix import ClipPrompt, as_mix, is_one
+from pyrf.streaming.mix import ClipPrompt, as_json, as_mix, is_one
 
 PromptTimes = (
     Mapping[int, Prompt | Change] | Mapping[str, Prompt | Change] | Mapping[int | str, Prompt | Change]
@@ -31,6 +31,22 @@ def as_prompts(prompt: Prompt) -> tuple[ClipPrompt, ...]:
     if not prompt:
         raise ValueError("the list of prompts is empty; give at least one")
     return tuple(as_mix(item) for item in prompt)
+
+
+def of_clip(change: Change, index: int) -> Change:
+    """A change of all clips, as it is for one of them."""
+    if change.prompt is None or is_one(change.prompt):
+        return change
+    return replace(change, prompt=as_prompts(change.prompt)[index])
+
+
+def change_as_json(change: Change) -> Any:
+    """A change as files hold it: the prompt, or an object where there is more to say."""
+    prompt: ClipPrompt | None = None if change.prompt is None else as_mix(change.prompt)
+    more = {"over": change.over, "recache": change.recache, "adapters": dict(change.adapters)}
+    told = {name: value for name, value in more.items() if value}
+    shown = None if prompt is None else as_json(prompt)
+    return shown if not told else told if prompt is None else {"prompt": shown, **told}
 
 
 @dataclass(frozen=True)
