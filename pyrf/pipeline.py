@@ -303,10 +303,8 @@ class StreamingPipeline:
         """
         placed = place(self.model, switches_of(timeline or {}), continues=continues)
         later = {
-            format_time(self.model.start_of_chunk(chunk, continues=continues) / self.fps): change_as_json(
-                change
-            )
-            for chunk, change in sorted(placed.items())
+            format_time(self.model.start_of_chunk(chunk, continues=continues) / self.fps): change_as_json(one)
+            for chunk, one in sorted(placed.items())
         }
         made: dict[str, Any] = {
             "prompt": as_json(as_mix(prompt)),
