@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from pyrf.streaming.change import Change, Prompt
+from pyrf.streaming.change import Change
+from pyrf.streaming.change import Prompt as Prompt
 from pyrf.streaming.mix import ClipPrompt, as_json, as_mix, is_one
 
 PromptTimes = (

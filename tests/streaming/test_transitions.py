@@ -10,6 +10,7 @@ import pytest
 from pyrf.pipeline import StreamingPipeline
 from pyrf.streaming.change import Change, Scheduled
 from pyrf.streaming.lockstep import next_chunks
+from pyrf.streaming.mix import GivenPrompt
 from pyrf.streaming.stream import Stream
 from tests.support.overlapped import overlap_decoders
 from tests.support.taking import BLUE, RED, frames_of, take
@@ -27,14 +28,15 @@ def test_a_blend_is_neither_of_its_texts_and_at_its_ends_each(pipe: StreamingPip
 
 
 def test_each_clip_of_a_batch_has_its_own_blend(pipe: StreamingPipeline) -> None:
-    mixed, plain = pipe([list(MIX), BLUE], num_frames=9, seed=[3, 4])
+    prompts: list[GivenPrompt] = [list(MIX), BLUE]
+    mixed, plain = pipe(prompts, num_frames=9, seed=[3, 4])
     assert np.abs(mixed.frames.astype(int) - pipe(list(MIX), num_frames=9, seed=3).frames).max() <= 1
     assert np.abs(plain.frames.astype(int) - pipe(BLUE, num_frames=9, seed=4).frames).max() <= 1
 
 
 def test_a_stream_tells_the_blend_that_it_shows(pipe: StreamingPipeline) -> None:
     with pipe.stream(RED) as stream:
-        stream.prompt = list(MIX)  # type: ignore[assignment]  # a property takes what it gives
+        stream.prompt = list(MIX)
         assert stream.prompt == MIX
         chunk = next(stream)
     assert chunk.prompt == MIX

@@ -123,7 +123,7 @@ def test_a_clip_follows_its_timeline(server: Running, pipe: StreamingPipeline) -
     with Client(server.url) as client:
         clip = b"".join(client.video(script.prompt, 45, seed=3, timeline=timeline))
     expected = pipe(PROMPT, num_frames=45, seed=3, timeline=timeline)
-    with av.open(io.BytesIO(clip)) as container:
+    with av.open(io.BytesIO(clip), "r") as container:
         made = json.loads(container.metadata["comment"])
         shown = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     assert made["timeline"] == expected.metadata["timeline"]
