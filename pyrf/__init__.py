@@ -12,17 +12,23 @@ if TYPE_CHECKING:
     from pyrf.config import ModelConfig as ModelConfig
     from pyrf.config import StreamConfig as StreamConfig
     from pyrf.pipeline import StreamingPipeline as StreamingPipeline
+    from pyrf.streaming.change import Change as Change
+    from pyrf.streaming.change import Scheduled as Scheduled
     from pyrf.streaming.chunk import Chunk as Chunk
     from pyrf.streaming.chunk import Timing as Timing
     from pyrf.streaming.notices import PromptWarning as PromptWarning
+    from pyrf.streaming.script import Script as Script
     from pyrf.streaming.stream import Stream as Stream
     from pyrf.video.files import Video as Video
 
 # Public name -> the module that holds it; imported at first use, so that `import pyrf` needs no torch.
 _HOMES = {
+    "Change": "pyrf.streaming.change",
     "Chunk": "pyrf.streaming.chunk",
     "ModelConfig": "pyrf.config",
     "PromptWarning": "pyrf.streaming.notices",
+    "Scheduled": "pyrf.streaming.change",
+    "Script": "pyrf.streaming.script",
     "Stream": "pyrf.streaming.stream",
     "StreamConfig": "pyrf.config",
     "StreamingPipeline": "pyrf.pipeline",

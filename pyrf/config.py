@@ -12,7 +12,13 @@ PATCH = (1, 2, 2)
 
 MAX_SEED = 2**63 - 1
 """Of a stream's noise."""
+MAX_TEXTS = 8
+"""Texts of one weighted prompt; each of them is encoded."""
+MAX_OVER_S = 3600.0
+"""Seconds of a transition from one prompt to another."""
 
+MAX_ADAPTERS = 64
+"""Whose strengths are named at once."""
 MAX_STRENGTH = 10.0
 """Of an adapter, either way; beyond it every picture is noise."""
 

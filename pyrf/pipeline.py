@@ -24,9 +24,11 @@ from pyrf.models.codecs.codec import Codec
 from pyrf.models.text.encoder import TextEncoder
 from pyrf.moments import format_time
 from pyrf.streaming.adapters import LiveAdapters
+from pyrf.streaming.change import Prompt
 from pyrf.streaming.chunk import Chunk, Timing
+from pyrf.streaming.mix import GivenPrompt, as_json, as_mix, is_one
 from pyrf.streaming.model import StreamModel
-from pyrf.streaming.prompts import Prompt, PromptTimes
+from pyrf.streaming.prompts import PromptTimes, as_prompts, change_as_json, of_clip
 from pyrf.streaming.source import whole_chunks
 from pyrf.streaming.stream import Stream, as_seeds
 from pyrf.streaming.timeline import place, switches_of
@@ -230,7 +232,7 @@ class StreamingPipeline:
     @overload
     def __call__(
         self,
-        prompt: str,
+        prompt: str | Mapping[str, float] | list[tuple[str, float]],
         num_frames: int = 81,
         seed: int = 0,
         *,
@@ -244,7 +246,7 @@ class StreamingPipeline:
     @overload
     def __call__(
         self,
-        prompt: list[str] | tuple[str, ...],
+        prompt: list[str] | tuple[str, ...] | list[GivenPrompt] | list[list[tuple[str, float]]],
         num_frames: int = 81,
         seed: int | Sequence[int] = 0,
         *,
@@ -282,12 +284,13 @@ class StreamingPipeline:
             while sum(part.shape[-4] for part in parts) < num_frames:
                 parts.append(next(stream).frames)
         frames = np.concatenate(parts, axis=-4)[..., :num_frames, :, :, :]
-        if isinstance(prompt, str):
-            return Video(frames, self.fps, self.metadata(prompt, as_seeds(seed, prompt)[0], later, continues))
+        seeds = as_seeds(seed, prompt)
+        if is_one(prompt):
+            return Video(frames, self.fps, self.metadata(prompt, seeds[0], later, continues))
         videos = []
-        for i, (text, number) in enumerate(zip(prompt, as_seeds(seed, prompt))):
-            own = {chunk: told if isinstance(told, str) else told[i] for chunk, told in later.items()}
-            videos.append(Video(frames[i], self.fps, self.metadata(text, number, own, continues)))
+        for i, (one, number) in enumerate(zip(as_prompts(prompt), seeds)):
+            own = {chunk: of_clip(change, i) for chunk, change in later.items()}
+            videos.append(Video(frames[i], self.fps, self.metadata(one, number, own, continues)))
         return videos
 
     def stream(
@@ -304,15 +307,16 @@ class StreamingPipeline:
         """Start an endless stream of chunks; nothing is computed before the first is asked for.
 
         Args:
-            prompt: what to show; a list of B prompts gives B clips side by side.
+            prompt: what to show; a list of B prompts gives B clips side by side. In place of a text there
+                may be up to 8 (text, weight) pairs, or a mapping of these, which are blended.
             seed: the same prompts and seeds give the same frames. For B prompts B seeds, or one from which
                 they count up. Element b of a batch shows what its prompt and seed show alone.
             height, width: of a frame in pixels; by default the model's.
             image: [H, W, 3] to continue from, as if it had stood still until now: uint8, uint16, or floats
                 of 0..1.
             video: [T, H, W, 3] of the same kinds to continue from; whole chunks of its end are used.
-            timeline: prompts that take effect later: by the chunk's index, or by a time such as "1:30.5",
-                then at the first chunk that starts there or later.
+            timeline: prompts, or `Change`s, that take effect later: by the chunk's index, or by a time such
+                as "1:30.5", then at the first chunk that starts there or later.
 
         Words that the model has not learned, and a size that it was not trained on, give a `PromptWarning`,
         once per prompt.
@@ -328,7 +332,7 @@ class StreamingPipeline:
 
     def metadata(
         self,
-        prompt: str,
+        prompt: GivenPrompt,
         seed: int = 0,
         timeline: PromptTimes | None = None,
         continues: bool = False,
@@ -341,10 +345,15 @@ class StreamingPipeline:
         """
         placed = place(self.model, switches_of(timeline or {}), continues=continues)
         later = {
-            format_time(self.model.start_of_chunk(chunk, continues=continues) / self.fps): told
-            for chunk, told in sorted(placed.items())
+            format_time(self.model.start_of_chunk(chunk, continues=continues) / self.fps): change_as_json(one)
+            for chunk, one in sorted(placed.items())
         }
-        made: dict[str, Any] = {"prompt": prompt, "seed": seed, "model": self.name, "pyrf": __version__}
+        made: dict[str, Any] = {
+            "prompt": as_json(as_mix(prompt)),
+            "seed": seed,
+            "model": self.name,
+            "pyrf": __version__,
+        }
         if later:
             made["timeline"] = later
         if continues:

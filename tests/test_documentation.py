@@ -21,7 +21,8 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PLAIN = (
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
     *("docs/api.md", "docs/benchmarks.md", "docs/design.md", "docs/export.md", "docs/glossary.md"),
-    *("docs/adapters.md", "docs/deploy.md", "docs/generate.md", "docs/security.md", "docs/tensorrt.md"),
+    *("docs/adapters.md", "docs/deploy.md", "docs/generate.md", "docs/prompts.md", "docs/security.md"),
+    "docs/tensorrt.md",
 )
 """Pages in plain English: short sentences, and tables of values. The others join as they are rewritten."""
 MOST_WORDS, MOST_IN_A_CELL = 25, 60
@@ -208,3 +209,21 @@ def test_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             continue
     assert (tmp_path / "out.mp4").stat().st_size > 0
     assert [len(frames) for frames in shown] == [9, 12, 12]
+
+
+def test_prompts_over_time_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The blocks of docs/prompts.md as one session; the one that needs a server is only compiled."""
+    monkeypatch.chdir(tmp_path)
+    session: dict[str, object] = {}
+    for kind, block in BLOCKS.findall((ROOT / "docs/prompts.md").read_text()):
+        if kind == "yaml":
+            (tmp_path / "story.yaml").write_text(block)
+            assert CliRunner().invoke(app, ["script", "check", "story.yaml"]).exit_code == 0
+        elif kind == "python":
+            code = compile(block, "prompts.md", "exec")
+            if "Client(" not in block:
+                exec(code, session)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2:] == ["1 0.5625 3 2.0625", f"{1 / 3}"]

@@ -16,6 +16,7 @@ from pyrf.client.address import Verify, parse_address
 from pyrf.client.errors import BadReplyError, ClientError, RefusedError, SessionLostError, UnreachableError
 from pyrf.client.frames import Frame, decode_frame
 from pyrf.client.http import HttpCalls, Tries, request_body
+from pyrf.client.prompts import wire_prompt, wire_timeline
 from pyrf.client.socket import attach, attach_error
 from pyrf.protocol import (
     MESSAGE,
@@ -32,6 +33,8 @@ from pyrf.protocol import (
     SessionRequest,
     VideoRequest,
 )
+from pyrf.streaming.change import Change
+from pyrf.streaming.mix import GivenPrompt
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -86,7 +89,7 @@ class AsyncClient:
 
     async def create_session(
         self,
-        prompt: str,
+        prompt: GivenPrompt,
         *,
         seed: int = 0,
         height: int | None = None,
@@ -101,7 +104,13 @@ class AsyncClient:
             RefusedError: when the server is full, or cannot make what was asked for.
         """
         body = request_body(
-            SessionRequest, prompt=prompt, seed=seed, height=height, width=width, pace=pace, grace_s=grace_s
+            SessionRequest,
+            prompt=wire_prompt(prompt),
+            seed=seed,
+            height=height,
+            width=width,
+            pace=pace,
+            grace_s=grace_s,
         )
         created = await self._calls.call(SessionCreated, "POST", "/v1/sessions", body)
         if not _ID.fullmatch(created.id) or not _TOKEN.fullmatch(
@@ -114,24 +123,32 @@ class AsyncClient:
 
     async def video(
         self,
-        prompt: str,
+        prompt: GivenPrompt,
         num_frames: int = 81,
         *,
         seed: int = 0,
         height: int | None = None,
         width: int | None = None,
+        timeline: Mapping[str, GivenPrompt | Change] | None = None,
         on_warnings: Callable[[list[str]], None] | None = None,
     ) -> AsyncGenerator[bytes]:
         """A clip as pieces of an MP4, while it is made.
 
         Args:
+            timeline: later prompts by their times, as of `Script.timeline`; those of `Change`s too.
             on_warnings: called with what the model has not learned of prompt and size, if there is any.
 
         Raises:
             RefusedError: as `create_session` does.
         """
         body = request_body(
-            VideoRequest, prompt=prompt, num_frames=num_frames, seed=seed, height=height, width=width
+            VideoRequest,
+            prompt=wire_prompt(prompt),
+            num_frames=num_frames,
+            seed=seed,
+            height=height,
+            width=width,
+            timeline=wire_timeline(timeline),
         )
         async with aclosing(self._calls.pieces("POST", "/v1/videos", body, on_warnings)) as pieces:
             async for piece in pieces:
@@ -225,13 +242,18 @@ class AsyncSession:
             if isinstance(message, ClosingMessage):
                 self.closing = message
 
-    async def set_prompt(self, prompt: str, *, recache: bool = False) -> PromptReply:
-        """Switch the prompt; the reply names the first chunk that shows it, and what the model lacks.
+    async def set_prompt(
+        self, prompt: GivenPrompt, *, recache: bool = False, over: float = 0.0
+    ) -> PromptReply:
+        """Change the prompt; the reply says at which chunk and second it shows, and what the model lacks.
+
+        Args:
+            prompt, recache, over: as of `pyrf.Stream.set_prompt`.
 
         Raises:
             RefusedError: for a bad prompt, or too many of them.
         """
-        body = request_body(PromptRequest, prompt=prompt, recache=recache)
+        body = request_body(PromptRequest, prompt=wire_prompt(prompt), recache=recache, over=over)
         return await self._call(PromptReply, "POST", "/prompt", body, repeatable=False)
 
     async def set_adapters(self, strengths: Mapping[str, float]) -> AdaptersReply:

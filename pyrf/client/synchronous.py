@@ -14,6 +14,7 @@ from pyrf.client.asynchronous import AsyncClient, AsyncSession
 from pyrf.client.errors import ClientError
 from pyrf.client.frames import Frame
 from pyrf.protocol import AdaptersReply, ClosingMessage, PromptReply, ServerInfo, SessionInfo
+from pyrf.streaming.mix import GivenPrompt
 
 T = TypeVar("T")
 
@@ -95,11 +96,11 @@ class Client:
         """What is served."""
         return self._run(self._client.server_info)
 
-    def create_session(self, prompt: str, **options: Any) -> Session:
+    def create_session(self, prompt: GivenPrompt, **options: Any) -> Session:
         """See `AsyncClient.create_session`."""
         return Session(self, self._run(self._client.create_session, prompt, **options))
 
-    def video(self, prompt: str, num_frames: int = 81, **options: Any) -> Iterator[bytes]:
+    def video(self, prompt: GivenPrompt, num_frames: int = 81, **options: Any) -> Iterator[bytes]:
         """See `AsyncClient.video`."""
         pieces = self._client.video(prompt, num_frames, **options)
         try:
@@ -144,9 +145,9 @@ class Session:
     async def _next(self) -> Frame | None:
         return await anext(self._session, None)
 
-    def set_prompt(self, prompt: str, *, recache: bool = False) -> PromptReply:
+    def set_prompt(self, prompt: GivenPrompt, *, recache: bool = False, over: float = 0.0) -> PromptReply:
         """See `AsyncSession.set_prompt`."""
-        return self._client._run(self._session.set_prompt, prompt, recache=recache)
+        return self._client._run(self._session.set_prompt, prompt, recache=recache, over=over)
 
     def set_adapters(self, strengths: Mapping[str, float]) -> AdaptersReply:
         """See `AsyncSession.set_adapters`."""

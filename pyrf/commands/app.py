@@ -12,6 +12,7 @@ from pyrf.commands.doctor import doctor
 from pyrf.commands.eval import app as evaluation
 from pyrf.commands.export import export
 from pyrf.commands.generate import generate
+from pyrf.commands.script import app as script
 from pyrf.commands.serve import serve
 from pyrf.commands.train import train
 from pyrf.commands.words import words
@@ -30,6 +31,7 @@ app.command()(train)
 app.command()(export)
 app.command()(words)
 app.add_typer(evaluation, name="eval")
+app.add_typer(script, name="script")
 
 
 def _version(wanted: bool) -> None:

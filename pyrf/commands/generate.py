@@ -12,6 +12,7 @@ import typer
 
 from pyrf import printing
 from pyrf.bundle.adapter_file import parse_adapter
+from pyrf.commands.batch import check_folder, make_batch
 from pyrf.commands.options import (
     DEFAULT_MODEL,
     BackendOption,
@@ -30,9 +31,12 @@ from pyrf.commands.options import (
     use_threads,
 )
 from pyrf.commands.progress import ProgressLines
-from pyrf.moments import parse_time, split_time
+from pyrf.commands.prompt_list import read_jobs
+from pyrf.commands.story import DEFAULT_SECONDS, check_places, times_of, told
 from pyrf.stops import Stopped, held
-from pyrf.streaming.timeline import Switch, place
+from pyrf.streaming.mix import texts_of
+from pyrf.streaming.prompts import as_prompts
+from pyrf.streaming.timeline import place
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
@@ -43,28 +47,7 @@ if TYPE_CHECKING:
 STDOUT = "-"
 
 
-def _switches(given: list[str] | None, end: float) -> list[Switch]:
-    """`2.5:a blue square` -> Switch("--at 2.5", 2.5, "a blue square").
-
-    Raises:
-        ValueError: when a text has another form, or the time does not come before the end.
-    """
-    switches = []
-    for text in given or ():
-        try:
-            moment, prompt = split_time(text)
-            start = parse_time(moment)
-        except ValueError as error:
-            raise ValueError(f"--at: {error}") from None
-        if start >= end:
-            length = printing.counted(end, "second")
-            raise ValueError(f"--at {moment} lies outside the video, which lasts {length}")
-        switches.append(Switch(f"--at {moment}", start, prompt))
-    return switches
-
-
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to show.")],
     output: Annotated[
         str,
         typer.Option(
@@ -73,14 +56,35 @@ def generate(
             help="x.mp4, x.gif, x.webp, x.png (contact sheet), x/ (a folder of PNGs), or - (stdout).",
         ),
     ],
-    seconds: Annotated[float, seconds_option("Length of the video: seconds, or [hh:]mm:ss.")] = 5.0,
-    seed: Annotated[int, typer.Option(help="The same seed and prompts give the same frames.")] = 0,
+    prompt: Annotated[str | None, typer.Argument(help="What to show.")] = None,
+    script: Annotated[
+        str | None, typer.Option(help="Show a story, a YAML file; see pyrf script check.", metavar="FILE")
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            help="Make an MP4 of each prompt of a .txt, .jsonl or .csv file, in the folder -o; what is "
+            "there already is not made again.",
+            metavar="FILE",
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        seconds_option("Length of the video: seconds, or [hh:]mm:ss; by default the story's, else 5."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="The same seed and prompts give the same frames; by default the story's, else 0."),
+    ] = None,
     at: Annotated[
         list[str] | None,
         typer.Option(
             help="Switch the prompt where the next chunk starts; may be repeated; times as for --seconds.",
             metavar="TIME:PROMPT",
         ),
+    ] = None,
+    over: Annotated[
+        float | None, typer.Option(help="Seconds in which a prompt of --at takes the place of the last one.")
     ] = None,
     image: Annotated[
         str | None, typer.Option(help="Continue from this image, or from the end of this video.")
@@ -101,19 +105,13 @@ def generate(
     threads: ThreadsOption = None,
 ) -> None:
     """Make a video from a prompt. `pyrf words` lists the words that a model knows."""
-    check_seconds(seconds)
-    switches = _switches(at, seconds)
     adapters = [parse_adapter(text) for text in lora or ()]
-    shown = "stdout" if output == STDOUT else output
-    with _target(output) as target:
-        start = time.perf_counter()
+
+    def load() -> StreamingPipeline:
         use_threads(threads)
         from pyrf.pipeline import StreamingPipeline
-        from pyrf.streaming.notices import told_elsewhere
-        from pyrf.streaming.prompts import as_prompts
-        from pyrf.video.files import open_writer
 
-        pipe = StreamingPipeline.from_pretrained(
+        return StreamingPipeline.from_pretrained(
             model,
             student=student,
             backend=backend,
@@ -123,20 +121,43 @@ def generate(
             exported=exported,
             adapters=adapters,
         )
-        num_frames = max(1, round(seconds * pipe.fps))
-        timeline = place(pipe.model, switches, continues=image is not None, num_frames=num_frames)
+
+    if prompts is not None:
+        if any(value is not None for value in (prompt, script, at, over, image)) or keep_partial:
+            others = "PROMPT, --script, --at, --over, --image and --keep-partial"
+            raise ValueError(f"--prompts has the prompts of a batch; leave out {others}")
+        length = DEFAULT_SECONDS if seconds is None else seconds
+        check_seconds(length)
+        jobs, folder = read_jobs(prompts, seed or 0), check_folder(output)
+        make_batch(load(), jobs, folder, length, (height, width), _fill)
+        return
+    story = told(prompt, at, over, script, seed, seconds)
+    if story.switches:
+        check_places(story, times_of(model), continues=image is not None)
+    shown = "stdout" if output == STDOUT else output
+    with _target(output) as target:
+        start = time.perf_counter()
+        pipe = load()
+        from pyrf.streaming.notices import told_elsewhere
+        from pyrf.video.files import open_writer
+
+        num_frames = max(1, round(story.seconds * pipe.fps))
+        timeline = place(pipe.model, story.switches, continues=image is not None, num_frames=num_frames)
         opening = None if image is None else _read_opening(pipe, image, height, width)
         load_s = time.perf_counter() - start
-        prompts = [text for one in (prompt, *timeline.values()) for text in as_prompts(one)]
-        for notice in pipe.model.notices(*prompts, height=height, width=width):
+        later = [change.prompt for change in timeline.values() if change.prompt is not None]
+        texts = [
+            text for one in (story.prompt, *later) for clip in as_prompts(one) for text in texts_of(clip)
+        ]
+        for notice in pipe.model.notices(*texts, height=height, width=width):
             printing.tell(f"warning: {notice}; see pyrf words")
 
         start = time.perf_counter()
         with told_elsewhere():
             stream = pipe.stream(
-                prompt, seed=seed, height=height, width=width, video=opening, timeline=timeline
+                story.prompt, seed=story.seed, height=height, width=width, video=opening, timeline=timeline
             )
-        metadata = pipe.metadata(prompt, seed, timeline, continues=opening is not None)
+        metadata = pipe.metadata(story.prompt, story.seed, timeline, continues=opening is not None)
         writer = open_writer(target, pipe.fps, metadata=metadata, keep_partial=keep_partial)
         try:
             first_s = _fill(writer, stream, num_frames, start)

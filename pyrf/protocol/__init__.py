@@ -43,6 +43,7 @@ from pyrf.protocol.messages import (
     ResumeControl,
     StateMessage,
 )
+from pyrf.protocol.prompts import MAX_CHANGES, TimelineEntry
 from pyrf.protocol.terms import (
     CLOSE_CODES,
     NO_SESSION_CODE,
@@ -60,6 +61,7 @@ __all__ = [
     "CLOSE_CODES",
     "CONTROL",
     "ERROR_CODES",
+    "MAX_CHANGES",
     "MAX_SDP",
     "MESSAGE",
     "NO_SESSION_CODE",
@@ -104,6 +106,7 @@ __all__ = [
     "ShownPrompt",
     "State",
     "StateMessage",
+    "TimelineEntry",
     "VideoRequest",
     "pack_frame",
     "unpack_frame",

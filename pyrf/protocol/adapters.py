@@ -6,11 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pyrf.config import MAX_STRENGTH
+from pyrf.config import MAX_ADAPTERS, MAX_STRENGTH
 from pyrf.protocol.terms import Reply, Request
-
-MAX_ADAPTERS = 64
-"""In a request; a server has fewer."""
 
 Strengths = Annotated[
     dict[

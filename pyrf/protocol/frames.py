@@ -19,7 +19,8 @@ class FrameFields(Reply):
         chunk, frame: indices in the stream, from 0. Frames that were dropped leave a gap.
         pts_s: seconds from the stream's first frame to this one, frame / fps.
         frames_in_chunk: frames of this chunk; `chunk_frames` on the wire.
-        prompt_id: of the prompt that the frame shows.
+        prompt_id: of the prompt that the frame shows, or turns to.
+        prompt_progress: how far it has turned to that prompt, 1 being wholly.
         made_at: when the chunk was finished, seconds of Unix time.
         compute_ms: what the chunk took the model.
         dropped: frames of the session dropped so far.
@@ -33,6 +34,7 @@ class FrameFields(Reply):
     made_at: float
     compute_ms: float
     dropped: int
+    prompt_progress: float = 1.0
 
 
 class FrameHeader(FrameFields):

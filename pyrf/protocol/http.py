@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pyrf.config import MAX_SEED
 from pyrf.protocol.adapters import ServedAdapter
+from pyrf.protocol.prompts import MAX_CHANGES, Over, TimelineEntry, WirePrompt
 from pyrf.protocol.terms import Pace, Reply, Request, State
 
 MAX_SDP = 32_768
@@ -17,7 +18,7 @@ MAX_SDP = 32_768
 class SessionRequest(Request):
     """Body of `POST /v1/sessions`."""
 
-    prompt: str
+    prompt: WirePrompt
     seed: int = Field(0, ge=0, le=MAX_SEED)
     height: int | None = Field(None, description="Of a frame in pixels; by default the model's.")
     width: int | None = Field(None, description="Of a frame in pixels; by default the model's.")
@@ -36,18 +37,22 @@ class SessionRequest(Request):
 class PromptRequest(Request):
     """Body of `POST /v1/sessions/{id}/prompt`."""
 
-    prompt: str
+    prompt: WirePrompt
     recache: bool = Field(False, description="Re-run the window under the new prompt too.")
+    over: Over = 0.0
 
 
 class VideoRequest(Request):
     """Body of `POST /v1/videos`."""
 
-    prompt: str
+    prompt: WirePrompt
     seed: int = Field(0, ge=0, le=MAX_SEED)
     num_frames: int = Field(81, ge=1)
     height: int | None = Field(None, description="Of a frame in pixels; by default the model's.")
     width: int | None = Field(None, description="Of a frame in pixels; by default the model's.")
+    timeline: list[TimelineEntry] = Field(
+        default=[], max_length=MAX_CHANGES, description="Prompts that begin later, in any order."
+    )
 
 
 class Offer(Request):
@@ -70,10 +75,18 @@ Warnings = Annotated[
 
 
 class PromptReply(Reply):
-    """A prompt was taken: from `chunk` on the stream shows it, unless a later prompt comes before."""
+    """A prompt was taken: from `chunk` on the stream shows it, unless a later prompt comes before.
+
+    Attributes:
+        at_s: when that chunk begins, in seconds of the stream; None from older servers.
+        full_chunk, full_s: the same of the first chunk that shows it wholly, after a transition.
+    """
 
     prompt_id: int
     chunk: int
+    at_s: float | None = None
+    full_chunk: int | None = None
+    full_s: float | None = None
     warnings: Warnings = Field(default=[])
 
 
@@ -177,6 +190,7 @@ ERROR_CODES = frozenset(
         "bad_prompt",
         "bad_request",
         "bad_size",
+        "bad_timeline",
         "busy",
         "error",
         "forbidden",

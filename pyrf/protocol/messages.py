@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter
 from pyrf.protocol.adapters import AdaptersReply, AdaptersRequest
 from pyrf.protocol.frames import FrameFields
 from pyrf.protocol.http import ErrorDetail, SessionInfo, Warnings
+from pyrf.protocol.prompts import Over, WirePrompt
 from pyrf.protocol.terms import EndReason, FrameFormat, Reply, Request, State
 
 
@@ -20,8 +21,9 @@ class Control(Request):
 
 class PromptControl(Control):
     type: Literal["prompt"]
-    prompt: str
+    prompt: WirePrompt
     recache: bool = False
+    over: Over = 0.0
 
 
 class AdaptersControl(Control, AdaptersRequest):
@@ -66,6 +68,9 @@ class PromptMessage(Message):
     type: Literal["prompt"] = "prompt"
     prompt_id: int
     chunk: int
+    at_s: float | None = None
+    full_chunk: int | None = None
+    full_s: float | None = None
     warnings: Warnings = Field(default=[])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -28,6 +29,7 @@ from pyrf.serve.address import client_address
 from pyrf.serve.errors import ServeError
 from pyrf.serve.security import Bearer, find_session, require_metrics_token, require_token
 from pyrf.serve.sessions.session import Session
+from pyrf.serve.sessions.timelines import MAX_NOTICES, placed_timeline, timeline_notices
 from pyrf.serve.state import TheServer
 from pyrf.serve.transports.clips import ClipResponse, stream_clip
 
@@ -88,7 +90,7 @@ async def close_session(session: TheSession) -> None:
 @router.post("/sessions/{id}/prompt", responses=_CONTROL)
 async def set_prompt(body: PromptRequest, session: TheSession, server: TheServer) -> PromptReply:
     """Switch the prompt; of several before the same chunk the last one counts."""
-    reply = server.registry.set_prompt(session, body.prompt, body.recache)
+    reply = server.registry.set_prompt(session, body.prompt, body.recache, body.over)
     session.announce(PromptMessage(**reply.model_dump()))
     return reply
 
@@ -142,14 +144,21 @@ async def create_video(body: VideoRequest, request: Request, server: TheServer) 
     if body.num_frames > server.settings.max_video_frames:
         limit = server.settings.max_video_frames
         raise ServeError(422, "too_long", f"a clip may have {limit} frames, got {body.num_frames}")
-    options = body.model_dump(exclude={"num_frames"})
-    session = server.registry.create(
-        SessionRequest(**options, pace="max", grace_s=0.0), client_address(request.scope), is_clip=True
+    registry = server.registry
+    timeline = placed_timeline(registry, body)
+    options = body.model_dump(exclude={"num_frames", "timeline"})
+    session = registry.create(
+        SessionRequest(**options, pace="max", grace_s=0.0),
+        client_address(request.scope),
+        is_clip=True,
+        timeline=timeline,
     )
-    made = server.registry.pipe.metadata(body.prompt, body.seed)
+    made = registry.pipe.metadata(body.prompt, body.seed, timeline)
     pieces = stream_clip(session, body.num_frames, server.encoder.executor, made)
-    notices = server.registry.notices(body.prompt, session.size)
-    return ClipResponse(await anext(pieces), pieces, notices)
+    notices = registry.notices(body.prompt, session.size)
+    if body.timeline:
+        notices += await asyncio.to_thread(timeline_notices, registry, body)
+    return ClipResponse(await anext(pieces), pieces, list(dict.fromkeys(notices))[:MAX_NOTICES])
 
 
 @operations.get("/health/live")

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pyrf.streaming.mix import ClipPrompt, as_mix, is_one, told
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -39,14 +41,16 @@ class Chunk:
     Attributes:
         frames: uint8 [T, H, W, 3], or [B, T, H, W, 3] for a list of prompts.
         index: 0, 1, ... in its stream.
-        prompt: the prompt in force, or the tuple of them.
+        prompt: the prompt in force, or that the stream turns to, or the tuple of them.
         timing: the seconds it took.
+        progress: how far the stream has turned to the prompt, 1 being wholly.
     """
 
     frames: NDArray[np.uint8]
     index: int
-    prompt: str | tuple[str, ...]
+    prompt: ClipPrompt | tuple[ClipPrompt, ...]
     timing: Timing
+    progress: float = 1.0
 
     def __repr__(self) -> str:
         return (
@@ -55,10 +59,11 @@ class Chunk:
         )
 
 
-def shown(prompt: str | tuple[str, ...]) -> str:
+def shown(prompt: ClipPrompt | tuple[ClipPrompt, ...]) -> str:
     """A prompt, or several, shortly and in one line, for a `repr`."""
-    if isinstance(prompt, str):
-        return repr(prompt if len(prompt) <= 60 else f"{prompt[:57]}...")
+    if is_one(prompt):
+        text = told(as_mix(prompt))
+        return repr(text if len(text) <= 60 else f"{text[:57]}...")
     return f"{len(prompt)} prompts"
 
 

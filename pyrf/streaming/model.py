@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +16,7 @@ from pyrf.models.text.encoder import TextEncoder, clean_prompt
 from pyrf.printing import counted
 from pyrf.streaming.adapters import LiveAdapters
 from pyrf.streaming.notices import prompt_notices, size_notices, unknown_words
+from pyrf.streaming.times import ChunkTimes
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,14 @@ class StreamModel:
         """
         return latent_size(height, width, self.codec)
 
+    @property
+    def times(self) -> ChunkTimes:
+        """When chunks start."""
+        return ChunkTimes(self.fps, self.stream_config.chunk_frames, self.codec.temporal_stride)
+
     def num_frames_of(self, chunks: int) -> int:
         """Frames that the first `chunks` chunks of a stream have."""
-        latent_frames = chunks * self.stream_config.chunk_frames
-        return 1 + self.codec.temporal_stride * (latent_frames - 1)
+        return self.times.num_frames_of(chunks)
 
     def num_chunks_of(self, num_frames: int) -> int:
         """Chunks that a stream needs for its first `num_frames` frames."""
@@ -122,22 +126,12 @@ class StreamModel:
     @property
     def frames_in_chunk(self) -> int:
         """Frames of every chunk but the first of a stream that continues nothing, which is shorter."""
-        return self.codec.temporal_stride * self.stream_config.chunk_frames
+        return self.times.frames_in_chunk
 
     def start_of_chunk(self, chunk: int, *, continues: bool = False) -> int:
-        """The frame at which a chunk starts.
-
-        Args:
-            continues: whether the stream goes on from an image or a video.
-        """
-        if chunk == 0:
-            return 0
-        first = self.frames_in_chunk if continues else self.num_frames_of(1)
-        return first + (chunk - 1) * self.frames_in_chunk
+        """The frame at which a chunk starts, see `ChunkTimes.start_of_chunk`."""
+        return self.times.start_of_chunk(chunk, continues=continues)
 
     def chunk_of_frame(self, frame: float, *, continues: bool = False) -> int:
-        """The first chunk that starts at a frame or later; `continues` as in `start_of_chunk`."""
-        if frame <= 0:
-            return 0
-        later = frame - self.start_of_chunk(1, continues=continues)
-        return 1 + max(0, math.ceil(later / self.frames_in_chunk))
+        """The first chunk that starts at a frame or later, see `ChunkTimes.chunk_of_frame`."""
+        return self.times.chunk_of_frame(frame, continues=continues)

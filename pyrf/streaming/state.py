@@ -14,6 +14,7 @@ from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.loop.finite import NotFiniteError
 from pyrf.loop.inference import inference
 from pyrf.loop.sampler import Call, ChunkLoop
+from pyrf.streaming.blend import PromptRows
 from pyrf.streaming.chunk import Chunk, Clock, Timing
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.prompts import PromptSource
@@ -65,11 +66,10 @@ class StreamState:
         first = prompts.at(0)
         if first is None:
             raise ValueError("the source of prompts has none for chunk 0")
-        self._in_force = first.prompts
-        rows = model.text_encoder.encode(list(first.prompts))
+        self._text = PromptRows(model.text_encoder.encode, first)
         with model.adapters.chunk():
             self._weights = model.adapters.version
-            self.rollout = model.backend.open(batch, latents, rows)
+            self.rollout = model.backend.open(batch, latents, self._text.rows)
             self.loop = self.rollout.loop(seeds)
             if start is not None:
                 self._prefill(start)
@@ -85,17 +85,16 @@ class StreamState:
         self._decoder.decode(latents)  # only for its memory: the caller has these frames
 
     def begin(self) -> None:
-        """Begin the next chunk: put a new prompt in force, if there is one."""
+        """Begin the next chunk: put a new prompt in force, or the next step towards it, if there is one."""
         weights_changed = self._follow_weights()
         if self._index == 0:  # opening the stream has done it
             self._prompt_s = self._clock.lap()
             return
         self._clock.restart()
         self._prompt_s = 0.0
-        change = self.prompts.at(self._index)
-        if change is not None:
-            self._in_force = change.prompts
-            self.rollout.set_prompt(self.model.text_encoder.encode(list(change.prompts)), change.recache)
+        step = self._text.advance(self.prompts.at(self._index))
+        if step is not None:
+            self.rollout.set_prompt(step.rows, step.recache)
         elif not weights_changed:
             return
         if self._ahead is not None:
@@ -153,8 +152,9 @@ class StreamState:
         chunk = Chunk(
             frames=frames[0] if self._single else frames,
             index=self._index,
-            prompt=self._in_force[0] if self._single else self._in_force,
+            prompt=self._text.prompts[0] if self._single else self._text.prompts,
             timing=timing,
+            progress=self._text.progress,
         )
         self._index += 1
         return chunk

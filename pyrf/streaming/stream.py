@@ -13,11 +13,13 @@ from pyrf.checks import check_whole
 from pyrf.config import MAX_SEED
 from pyrf.loop.finite import NotFiniteError
 from pyrf.printing import counted
+from pyrf.streaming.change import Change, Prompt, Scheduled, check_over, schedule, steps_of
 from pyrf.streaming.chunk import Chunk, shown
 from pyrf.streaming.delivery import Delivery
+from pyrf.streaming.mix import ClipPrompt, is_one, texts_of
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.notices import is_told_elsewhere, warn
-from pyrf.streaming.prompts import Prompt, PromptChange, Timeline, as_prompts
+from pyrf.streaming.prompts import PromptChange, Timeline, as_prompts
 from pyrf.streaming.state import ClosedError, StreamState, advance
 from pyrf.video.writer import Frames
 
@@ -43,17 +45,28 @@ class Stream:
         height: int,
         width: int,
         start: Frames | None,
-        timeline: Mapping[int, Prompt],
+        timeline: Mapping[int, Change],
     ) -> None:
         self.model = model
         self.size = height, width
-        self._single = isinstance(prompt, str)
-        self._count = 1 if isinstance(prompt, str) else len(as_prompts(prompt))
+        self._single = is_one(prompt)
+        self._count = len(as_prompts(prompt))
         self._seeds = as_seeds(seed, prompt)
         first = self._checked(prompt)
-        later = {chunk: self._checked(prompts) for chunk, prompts in timeline.items()}
+        later = {
+            chunk: PromptChange(
+                self._checked(change.prompt), change.recache, steps_of(model.times, change.over)
+            )
+            for chunk, change in timeline.items()
+            if change.prompt is not None
+        }
         self._prompts = Timeline(first, later)
-        self._start = start
+        self._strengths = {chunk: change.adapters for chunk, change in timeline.items() if change.adapters}
+        for strengths in self._strengths.values():
+            model.adapters.check(strengths)
+        if self._strengths:
+            model.adapters.check_alone(self)
+        self._start, self._continues = start, start is not None
         self._closed = threading.Event()
         self._state: StreamState | None = None
         self._lock = threading.Lock()
@@ -61,7 +74,7 @@ class Stream:
         self._lost: str | None = None
         # Texts that the owner of the stream was told of.
         self._told: set[str] = set()
-        self._tell(*first, *(text for prompts in later.values() for text in prompts), size=(height, width))
+        self._tell(*first, *(p for change in later.values() for p in change.prompts), size=(height, width))
         model.adapters.join(self)
         forks.follow(self)
 
@@ -70,23 +83,24 @@ class Stream:
         height, width = self.size
         return f"<Stream of {shown(self.prompt)}: {height} x {width}, {state}>"
 
-    def _checked(self, prompt: Prompt) -> tuple[str, ...]:
+    def _checked(self, prompt: Prompt) -> tuple[ClipPrompt, ...]:
         """A prompt for each clip, all of them good."""
         prompts = as_prompts(prompt)
-        if isinstance(prompt, str):
+        if is_one(prompt):
             prompts *= self._count
         if len(prompts) != self._count:
             raise ValueError(
                 f"the stream has {counted(self._count, 'prompt')}, got {len(prompts)}; "
                 "give as many, or one for all"
             )
-        for text in prompts:
-            self.model.check_prompt(text)
+        for one in prompts:
+            for text in texts_of(one):
+                self.model.check_prompt(text)
         return prompts
 
-    def _tell(self, *prompts: str, size: tuple[int, int] | tuple[None, None] = (None, None)) -> None:
-        """Warn of what the model has not learned, once per prompt, unless the owner hears of it elsewhere."""
-        fresh = [text for text in prompts if text not in self._told]
+    def _tell(self, *prompts: ClipPrompt, size: tuple[int, int] | tuple[None, None] = (None, None)) -> None:
+        """Warn of what the model has not learned, once per text, unless the owner hears of it elsewhere."""
+        fresh = [text for one in prompts for text in texts_of(one) if text not in self._told]
         if len(self._told) > MOST_TOLD:
             self._told.clear()
         self._told.update(fresh)
@@ -94,8 +108,11 @@ class Stream:
             warn(self.model.notices(*fresh, height=size[0], width=size[1]))
 
     @property
-    def prompt(self) -> str | tuple[str, ...]:
-        """The newest prompt, or the tuple of them; assign to switch at the next chunk."""
+    def prompt(self) -> ClipPrompt | tuple[ClipPrompt, ...]:
+        """The newest prompt, or the tuple of them; assign to switch at the next chunk.
+
+        Of a weighted prompt it is a tuple of (text, weight) pairs, the weights with a sum of 1.
+        """
         prompts = self._prompts.newest
         return prompts[0] if self._single else prompts
 
@@ -103,22 +120,33 @@ class Stream:
     def prompt(self, prompt: Prompt) -> None:
         self.set_prompt(prompt)
 
-    def set_prompt(self, prompt: Prompt, *, recache: bool = False) -> None:
-        """Switch the prompt at the next chunk; of several assignments before it the last one counts.
+    def set_prompt(self, prompt: Prompt, *, recache: bool = False, over: float = 0.0) -> Scheduled:
+        """Change the prompt at the next chunk; of several changes before it the last one counts.
 
         Args:
-            prompt: a string for all clips of the stream, or a list of as many as it has.
+            prompt: for all clips of the stream, or a list of as many as it has: a text each, or up to 8
+                (text, weight) pairs. Two texts are blended by slerp of their rows, more by a mean.
             recache: also re-run the window under the new prompt (LongLive's KV recache), so that motion
-                follows it sooner.
+                follows it sooner. With `over` it is done once, at the chunk that shows the prompt wholly.
+            over: seconds in which the prompt in force turns into the new one, a step per chunk; on the way
+                of an earlier change it begins where that has come to. Before the first chunk there is
+                nothing to turn from, and the prompt is in force at once.
+
+        Returns:
+            The chunk and the second at which the change will be seen, and at which it is complete. A prompt
+            of the stream's timeline for that chunk goes before.
 
         Raises:
-            ValueError: when a prompt is no string, empty or too long, or their number is wrong, or the stream
-                is closed.
+            ValueError: when a text is empty or too long, a weight or `over` is out of range, the number of
+                prompts is wrong, or the stream is closed.
         """
         self._check_open()
+        check_over(over)
         prompts = self._checked(prompt)
         self._tell(*prompts)
-        self._prompts.assign(PromptChange(prompts, recache))
+        times = self.model.times
+        chunk = self._prompts.assign(PromptChange(prompts, recache, steps_of(times, over)))
+        return schedule(times, chunk, over, continues=self._continues)
 
     @property
     def adapters(self) -> dict[str, float]:
@@ -190,6 +218,9 @@ class Stream:
 
         Yields None when the stream is closed. An error closes it; `ClosedError` goes no further.
         """
+        if not self.closed:
+            for chunk in sorted(chunk for chunk in self._strengths if chunk <= self._prompts.next_chunk):
+                self.set_adapters(self._strengths.pop(chunk))
         with self._lock:
             if self._lost is not None:
                 raise RuntimeError(self._lost)
@@ -256,8 +287,8 @@ def as_seeds(seed: int | Sequence[int], prompt: Prompt) -> list[int]:
     Raises:
         ValueError: when a seed is no whole number of 0..MAX_SEED, or their number is wrong.
     """
-    count = 1 if isinstance(prompt, str) else len(prompt)
-    if isinstance(seed, Sequence) and not isinstance(seed, str) and not isinstance(prompt, str):
+    count = len(as_prompts(prompt))
+    if isinstance(seed, Sequence) and not isinstance(seed, str) and not is_one(prompt):
         if len(seed) != count:
             raise ValueError(
                 f"seed must be one number, or one for each of {counted(count, 'prompt')}, got {len(seed)}"

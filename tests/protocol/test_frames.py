@@ -22,15 +22,16 @@ headers = st.fixed_dictionaries(
         "made_at": seconds,
         "compute_ms": seconds,
         "dropped": counts,
+        "prompt_progress": st.floats(0, 1),
         "width": counts,
         "height": counts,
         "format": st.sampled_from(["jpeg", "raw"]),
     }
 )
 GOLDEN = (
-    b"\x00\x00\x00\xa2"
+    b"\x00\x00\x00\xb8"
     b'{"chunk":3,"frame":33,"pts_s":2.0625,"chunk_frames":12,"prompt_id":1,"made_at":1795653033.5,'
-    b'"compute_ms":57.25,"dropped":0,"width":96,"height":64,"format":"jpeg"}'
+    b'"compute_ms":57.25,"dropped":0,"prompt_progress":0.5,"width":96,"height":64,"format":"jpeg"}'
     b"pixels"
 )
 
@@ -40,6 +41,11 @@ def test_the_bytes_of_a_frame() -> None:
     assert bytes(pixels) == b"pixels"
     assert (header.chunk, header.frame, header.pts_s, header.format) == (3, 33, 2.0625, "jpeg")
     assert pack_frame(header, b"pixels") == GOLDEN
+
+
+def test_a_server_that_knows_no_transitions_shows_prompts_wholly() -> None:
+    old = GOLDEN.replace(b'"prompt_progress":0.5,', b"").replace(b"\xb8", b"\xa2")
+    assert unpack_frame(old)[0].prompt_progress == 1
 
 
 @given(headers, st.binary(max_size=100))

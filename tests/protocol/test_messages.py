@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from pyrf.protocol import CLOSE_CODES, CONTROL, MESSAGE
 
 CONTROLS = [
-    '{"ref":1,"type":"prompt","prompt":"a blue square","recache":true}',
+    '{"ref":1,"type":"prompt","prompt":"a blue square","recache":true,"over":0.0}',
+    '{"type":"prompt","prompt":{"a blue square":0.25,"a star":3.0},"recache":false,"over":2.5}',
     '{"ref":"x","type":"pause"}',
     '{"type":"resume"}',
     '{"type":"close"}',
@@ -26,12 +27,13 @@ MESSAGES = [
     f'{{"type":"hello","session":{SESSION},"format":"jpeg"}}',
     f'{{"type":"hello","session":{SESSION},"format":"video"}}',
     '{"ref":1,"type":"prompt","prompt_id":2,"chunk":4,"warnings":[]}',
+    '{"type":"prompt","prompt_id":2,"chunk":4,"at_s":2.5,"full_chunk":6,"full_s":4.0,"warnings":[]}',
     '{"ref":"x","type":"state","state":"paused","chunk":4}',
     '{"ref":1,"type":"error","error":{"code":"rate_limited","message":"wait","retry_after":0.5}}',
     '{"type":"error","error":{"code":"invalid","message":"no"}}',
     '{"type":"closing","reason":"max_length","message":"the session reached its longest length"}',
     '{"chunk":3,"frame":33,"pts_s":2.0625,"chunk_frames":12,"prompt_id":1,"made_at":1795653033.5,'
-    '"compute_ms":57.25,"dropped":0,"type":"chunk"}',
+    '"compute_ms":57.25,"dropped":0,"prompt_progress":0.5,"type":"chunk"}',
 ]
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from pyrf.models.dit import packed_linear
 from pyrf.pipeline import StreamingPipeline
+from pyrf.streaming.change import Change
 from pyrf.streaming.lockstep import next_chunks
 from tests.support import adapters
 
@@ -161,3 +162,22 @@ def test_a_files_metadata_says_the_strengths(random_bundle: Path, files: list[Pa
     assert pipe.metadata(PROMPT)["adapters"] == {"ink": 1.0}
     pipe.set_adapters({"ink": 0.0})
     assert "adapters" not in pipe.metadata(PROMPT)
+
+
+def test_a_timeline_sets_strengths_at_its_chunks(load: Load, files: list[Path]) -> None:
+    pipe = load(adapters=[(files[0], 0.5), (files[1], 0.0)])
+    with pipe.stream(PROMPT, 1) as stream:
+        expected = [next(stream).frames]
+        stream.set_adapters({"ink": 0.1, "snow": 0.3})
+        expected += [next(stream).frames, next(stream).frames]
+    pipe.set_adapters({"ink": 0.0, "snow": 0.0})
+    timeline = {0: Change(adapters={"ink": 0.5}), 1: Change(adapters={"ink": 0.1, "snow": 0.3})}
+    with pipe.stream(PROMPT, 1, timeline=timeline) as stream:
+        for frames_then in expected:
+            assert np.array_equal(next(stream).frames, frames_then)
+
+
+def test_a_timeline_may_not_change_what_another_stream_shows(load: Load, files: list[Path]) -> None:
+    pipe = load(adapters=files)
+    with pipe.stream(PROMPT, 1), pytest.raises(ValueError, match="1 more would change"):
+        pipe.stream(PROMPT, 2, timeline={1: Change(adapters={"ink": 0.1})})

@@ -25,7 +25,7 @@ def test_the_last_assignment_counts_and_is_handed_out_once() -> None:
 
 
 def test_a_timeline_changes_prompts_at_its_chunks_whatever_was_assigned() -> None:
-    source = Timeline(("a",), {0: ("b",), 3: ("d",)})
+    source = Timeline(("a",), {0: PromptChange(("b",)), 3: PromptChange(("d",))})
     assert source.at(0) == PromptChange(("b",))
     source.assign(PromptChange(("c",)))
     assert [source.at(i) for i in (1, 2)] == [PromptChange(("c",)), None]

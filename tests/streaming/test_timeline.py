@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pyrf.moments import format_time
 from pyrf.pipeline import StreamingPipeline
+from pyrf.streaming.change import Change
 from pyrf.streaming.prompts import Prompt
 from pyrf.streaming.timeline import place, switches_of
 from tests.support.taking import BLUE, RED
@@ -32,7 +33,7 @@ def test_a_time_at_which_a_chunk_starts_is_that_chunk(
     monkeypatch.setattr(pipe.codec, "fps", fps)
     for chunk in range(1, 200):
         seconds = format_time(pipe.model.start_of_chunk(chunk) / fps)
-        assert place(pipe.model, switches_of({seconds: RED}), continues=False) == {chunk: RED}
+        assert place(pipe.model, switches_of({seconds: RED}), continues=False) == {chunk: Change(RED)}
 
 
 @settings(deadline=None)
@@ -81,4 +82,7 @@ def test_what_would_be_lost_or_misread_is_refused(
 
 def test_a_stream_has_no_end_to_come_too_late_for(pipe: StreamingPipeline) -> None:
     timeline: dict[int | str, Prompt] = {"1:00:00": RED, 10**6: BLUE}
-    assert place(pipe.model, switches_of(timeline), continues=False) == {4801: RED, 10**6: BLUE}
+    assert place(pipe.model, switches_of(timeline), continues=False) == {
+        4801: Change(RED),
+        10**6: Change(BLUE),
+    }

@@ -72,4 +72,5 @@ class MadeChunk:
             made_at=self.made_at,
             compute_ms=1e3 * self.chunk.timing.total,
             dropped=dropped,
+            prompt_progress=self.chunk.progress,
         )

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from pyrf import __version__
@@ -36,7 +37,9 @@ from pyrf.serve.sessions.session import Session
 from pyrf.serve.sessions.sizes import Sizes
 from pyrf.serve.sessions.viewer import FAREWELL_S
 from pyrf.serve.settings import ServeSettings
+from pyrf.streaming.change import Change, schedule
 from pyrf.streaming.lockstep import can_join
+from pyrf.streaming.mix import ClipPrompt, as_json, as_mix, texts_of
 from pyrf.streaming.notices import told_elsewhere
 
 if TYPE_CHECKING:
@@ -87,15 +90,22 @@ class SessionRegistry:
 
         await self._scheduler.run(job)
 
-    def create(self, request: SessionRequest, address: str, *, is_clip: bool = False) -> Session:
-        """Admit a session.
+    def create(
+        self,
+        request: SessionRequest,
+        address: str,
+        *,
+        is_clip: bool = False,
+        timeline: Mapping[int, Change] | None = None,
+    ) -> Session:
+        """Admit a session; `timeline` has its later prompts, which are known to be good.
 
         Raises:
             ServeError: 422 for what the model cannot make, 429 for an address that asks too often or holds
                 its share already, 503 when the server is full or shuts down.
         """
         height, width = self._check_size(request.height, request.width)
-        self.check_prompt(request.prompt)
+        prompt = self.check_prompt(request.prompt)
         if self.draining:
             raise ServeError(503, "shutting_down", "the server shuts down; try again", BUSY_RETRY_S)
         self._sizes.check(height, width)
@@ -124,7 +134,7 @@ class SessionRegistry:
             is_clip=is_clip,
         )
         with told_elsewhere():
-            stream = self.pipe.stream(request.prompt, request.seed, height=height, width=width)
+            stream = self.pipe.stream(prompt, request.seed, height=height, width=width, timeline=timeline)
         session = Session(
             self.settings.id_prefix + secrets.token_hex(8),
             secrets.token_urlsafe(32),
@@ -140,7 +150,7 @@ class SessionRegistry:
         self._ages[session.id] = loop.call_later(self.settings.max_session_s, session.end, "max_length")
         self._scheduler.add(session)
         self._metrics.started.inc()
-        self._log("session created", session, request.prompt, pace=request.pace, address=address)
+        self._log("session created", session, prompt, pace=request.pace, address=address)
         return session
 
     def _check_size(self, height: int | None, width: int | None) -> tuple[int, int]:
@@ -157,24 +167,28 @@ class SessionRegistry:
     def max_pixels(self) -> int:
         return self.settings.max_pixels or self.pipe.height * self.pipe.width
 
-    def check_prompt(self, prompt: str) -> None:
-        """Refuse a prompt that the model would not read whole.
+    def check_prompt(self, prompt: str | dict[str, float]) -> ClipPrompt:
+        """A prompt as streams take it, all of whose texts the model would read whole.
 
         Raises:
             ServeError: 422.
         """
-        if len(prompt) > self.settings.max_prompt_chars:
-            message = f"a prompt may have {self.settings.max_prompt_chars} characters, got {len(prompt)}"
+        chars = sum(map(len, [prompt] if isinstance(prompt, str) else prompt))
+        if chars > self.settings.max_prompt_chars:
+            message = f"a prompt may have {self.settings.max_prompt_chars} characters, got {chars}"
             raise ServeError(422, "bad_prompt", f"{message}; shorten it")
         try:
-            self.pipe.check_prompt(prompt)
+            mix = as_mix(prompt)
+            for text in texts_of(mix):
+                self.pipe.check_prompt(text)
         except ValueError as error:
             raise ServeError(422, "bad_prompt", str(error)) from None
+        return mix
 
-    def notices(self, prompt: str, size: tuple[int, int] | None = None) -> list[str]:
+    def notices(self, prompt: str | dict[str, float], size: tuple[int, int] | None = None) -> list[str]:
         """What a viewer should be told of a prompt that is good, and of a size of frames."""
         height, width = size or (None, None)
-        return self.pipe.model.notices(prompt, height=height, width=width)
+        return self.pipe.model.notices(*texts_of(as_mix(prompt)), height=height, width=width)
 
     def find(self, id: str, token: str | None) -> Session:
         """The live session of this id, for who holds its token.
@@ -193,17 +207,20 @@ class SessionRegistry:
         """Whether there is a live session of this id."""
         return id in self._sessions
 
-    def set_prompt(self, session: Session, prompt: str, recache: bool) -> PromptReply:
-        """Switch a session's prompt.
+    def set_prompt(
+        self, session: Session, prompt: str | dict[str, float], recache: bool, over: float
+    ) -> PromptReply:
+        """Change a session's prompt.
 
         Raises:
             ServeError: as `check_controls` does, and 422 for a bad prompt.
         """
         self.check_controls(session)
-        self.check_prompt(prompt)
-        prompt_id, chunk = session.set_prompt(prompt, recache)
-        self._log("prompt changed", session, prompt, prompt_id=prompt_id, chunk=chunk)
-        return PromptReply(prompt_id=prompt_id, chunk=chunk, warnings=self.notices(prompt))
+        mix = self.check_prompt(prompt)
+        prompt_id, chunk = session.set_prompt(mix, recache, over)
+        self._log("prompt changed", session, mix, prompt_id=prompt_id, chunk=chunk)
+        planned = schedule(self.pipe.model.times, chunk, over)
+        return PromptReply(prompt_id=prompt_id, warnings=self.notices(prompt), **asdict(planned))
 
     def set_adapters(self, session: Session, strengths: Mapping[str, float]) -> AdaptersReply:
         """Change strengths of adapters, for all sessions; their viewers are told.
@@ -313,11 +330,11 @@ class SessionRegistry:
         await self.drain()
         await asyncio.gather(*self._freeing, return_exceptions=True)
 
-    def _log(self, event: str, session: Session, prompt: str | None = None, **extra: object) -> None:
+    def _log(self, event: str, session: Session, prompt: ClipPrompt | None = None, **extra: object) -> None:
         if prompt is not None:
-            extra["prompt_chars"] = len(prompt)
+            extra["prompt_chars"] = sum(map(len, texts_of(prompt)))
             if self.settings.log_prompts:
-                extra["prompt"] = prompt
+                extra["prompt"] = as_json(prompt)
         logger.info(event, extra={"session": session.id, **extra})
 
 

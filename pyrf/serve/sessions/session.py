@@ -20,6 +20,7 @@ from pyrf.streaming.notices import told_elsewhere
 
 if TYPE_CHECKING:
     from pyrf.streaming.chunk import Chunk
+    from pyrf.streaming.mix import ClipPrompt
     from pyrf.streaming.stream import Stream
 
 FIRST_GRACE_S = 10.0
@@ -70,9 +71,9 @@ class Session:
         self.unwatched.set()
         self._span = SessionSpan(id, options)
         self._changed, self._on_end, self._starting = changed, on_end, starting
-        # The newest prompt, whether to recache and its id, until a chunk is started. The stream gets it only
+        # The newest prompt, how to change to it and its id, until a chunk is started. The stream gets it only
         # then: the reply named that chunk, and the model's thread may still be at the one before.
-        self._pending: tuple[str, bool, int] | None = None
+        self._pending: tuple[ClipPrompt, bool, float, int] | None = None
         self._paused = False
         self._under_way = False
         self._buffer: deque[MadeChunk] = deque()
@@ -116,10 +117,10 @@ class Session:
             frames_dropped=self.frames_dropped,
         )
 
-    def set_prompt(self, prompt: str, recache: bool) -> tuple[int, int]:
+    def set_prompt(self, prompt: ClipPrompt, recache: bool, over: float = 0.0) -> tuple[int, int]:
         """Switch to a prompt that is known to be good: its id, and the chunk that shows it first."""
         self.newest_prompt_id += 1
-        self._pending = prompt, recache, self.newest_prompt_id
+        self._pending = prompt, recache, over, self.newest_prompt_id
         return self.newest_prompt_id, self.chunks_started
 
     def pause(self) -> None:
@@ -200,10 +201,10 @@ class Session:
         """Begin the next chunk: a prompt that waits acts from here on."""
         self._starting()
         if self._pending is not None:
-            prompt, recache, self._prompt_id = self._pending
+            prompt, recache, over, self._prompt_id = self._pending
             self._pending = None
             with told_elsewhere():
-                self.stream.set_prompt(prompt, recache=recache)
+                self.stream.set_prompt(prompt, recache=recache, over=over)
         self.chunks_started += 1
         self._under_way = True
 

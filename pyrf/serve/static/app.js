@@ -2,6 +2,8 @@
 
 import { Adapters } from "./adapters.js";
 import { createSession, modelInfo, Refusal, sessionInfo } from "./api.js";
+import { Blend } from "./blend.js";
+import { Change } from "./change.js";
 import { Chips } from "./chips.js";
 import { Figures } from "./figures.js";
 import { linkOf, readLink } from "./link.js";
@@ -24,6 +26,8 @@ const player = new Player(byId("canvas"), shown);
 const recorder = new Recorder();
 const chips = new Chips(changeLive);
 const adapters = new Adapters((strengths) => connected && setAdapters(strengths));
+const blend = new Blend(changeLive);
+const asked = new Change();
 let stream = null;
 let attempt = 0; // counts starts, so that one that was overtaken stops trying
 let serverToken = null;
@@ -100,7 +104,7 @@ async function start() {
   const current = ++attempt;
   const isCurrent = () => current === attempt;
   leave();
-  const request = { prompt: byId("prompt").value.trim(), seed: byId("seed").valueAsNumber || 0 };
+  const request = { prompt: blend.prompt(), seed: byId("seed").valueAsNumber || 0 };
   while (isCurrent()) {
     showState("connecting");
     figures.begin(performance.now());
@@ -110,7 +114,7 @@ async function start() {
       resuming = false;
       showNotices(session.warnings);
       attach(session);
-      address(request.prompt, request.seed);
+      address(byId("prompt").value.trim(), request.seed);
       return;
     } catch (error) {
       if (isCurrent()) await refused(error, isCurrent);
@@ -135,6 +139,7 @@ async function refused(error, isCurrent) {
 function attach(session) {
   sessionStorage.setItem(KEPT, JSON.stringify({ id: session.id, token: session.token }));
   figures.session(session);
+  asked.clear();
   player.reset();
   player.paused = paused = false;
   const webRtc = byId("transport").value === "webrtc";
@@ -211,6 +216,7 @@ function attached(session, resumed) {
 function message(reply) {
   if (reply.type === "prompt") {
     showNotices(reply.warnings);
+    asked.taken(reply);
     figures.promptTaken(reply.prompt_id, sentAt.get(reply.ref) ?? performance.now());
     sentAt.delete(reply.ref);
   } else if (reply.type === "adapters") adapters.told(reply.strengths);
@@ -241,6 +247,7 @@ function shown(header) {
 
 function picture(header) {
   figures.frame(header, performance.now());
+  asked.frame(header);
   byId("canvas").dataset.frame = header.frame;
   byId("canvas").dataset.prompt = header.prompt_id;
   if (!stream || !connected || paused || ["live", "resumed"].includes(document.body.dataset.state)) return;
@@ -270,7 +277,7 @@ function submit(event) {
     serverToken = byId("token").value;
     return load();
   }
-  if (!byId("prompt").value.trim()) return showProblem("Write what you want to see.");
+  if (!blend.prompt()) return showProblem("Write what you want to see.");
   return stream ? change() : start();
 }
 
@@ -278,11 +285,10 @@ function submit(event) {
 function change() {
   unsent = !connected;
   if (unsent) return;
-  const prompt = byId("prompt").value.trim();
   const ref = (refs += 1);
   sentAt = new Map([...sentAt].slice(-8)).set(ref, performance.now());
-  stream.send({ type: "prompt", prompt, ref });
-  address(prompt, stream.session.seed);
+  stream.send({ type: "prompt", prompt: blend.prompt(), over: blend.over(), ref });
+  address(byId("prompt").value.trim(), stream.session.seed);
 }
 
 function setAdapters(strengths) {
@@ -294,7 +300,7 @@ const isWanted = () => stream !== null || ["connecting", "full", "lost"].include
 // A chip was pressed: a stream that runs, or is on its way, follows at once.
 function changeLive() {
   showProblem("");
-  if (isWanted() && byId("prompt").value.trim()) change();
+  if (isWanted() && blend.prompt()) change();
 }
 
 // A stream has one seed: while it runs, a surprise changes its prompt alone.
@@ -358,6 +364,12 @@ function showRecording() {
   byId("record").textContent = recorder.on ? "Save" : "Record";
 }
 
+function sendOnEnter(event) {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  byId("form").requestSubmit();
+}
+
 function onKey(event) {
   const typing = event.target.closest?.("textarea, input, select, button, a");
   if (event.key === "Escape") event.target.blur();
@@ -368,11 +380,7 @@ function onKey(event) {
 }
 
 byId("form").addEventListener("submit", submit);
-byId("prompt").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  byId("form").requestSubmit();
-});
+for (const id of ["prompt", "second"]) byId(id).addEventListener("keydown", sendOnEnter);
 byId("surprise").addEventListener("click", surprise);
 byId("share").addEventListener("click", share);
 byId("pause").addEventListener("click", togglePause);

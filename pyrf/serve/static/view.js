@@ -56,7 +56,7 @@ function showKnown({ vocabulary = [], model_limits: limits = [] }) {
 export function showModel({ model, backend, device, dtype, width, height, fps, limits, ...card }) {
   showKnown(card);
   byId("served").textContent = `${model} · ${backend} on ${device}, ${dtype} · ${width} × ${height} at ${fps} fps`;
-  byId("prompt").maxLength = limits.max_prompt_chars;
+  byId("prompt").maxLength = byId("second").maxLength = limits.max_prompt_chars;
   Object.assign(byId("canvas"), { width, height });
   byId("stage").style.setProperty("--ratio", width / height);
   byId("stage").classList.toggle("small", width <= SMALL);

@@ -39,7 +39,7 @@ def answer(registry: SessionRegistry, session: Session, text: str | bytes) -> Me
         return ErrorMessage(error=detail)
     try:
         if isinstance(control, PromptControl):
-            reply = registry.set_prompt(session, control.prompt, control.recache)
+            reply = registry.set_prompt(session, control.prompt, control.recache, control.over)
             return PromptMessage(ref=control.ref, **reply.model_dump())
         if isinstance(control, AdaptersControl):
             changed = registry.set_adapters(session, control.strengths)
