@@ -81,7 +81,7 @@ def test_over_turns_the_prompts_of_at(tmp_path: Path, random_bundle: Path) -> No
         ([], "give a prompt, --script FILE or --prompts FILE"),
         (["a", "--over", "-1", "--at", "1:b"], "over must be a number of seconds from 0"),
         (["--script", "{bad}"], "bad.yaml, line 3: unknown name 'promt' in an entry"),
-        (["--script", "{adapters}"], "the timeline changes adapters (style)"),
+        (["--script", "{adapters}"], "no adapter 'style'"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_made(

@@ -11,7 +11,6 @@ from pyrf.pipeline import StreamingPipeline
 from pyrf.streaming.change import Change, Scheduled
 from pyrf.streaming.lockstep import next_chunks
 from pyrf.streaming.mix import GivenPrompt
-from pyrf.streaming.stream import Stream
 from tests.support.overlapped import overlap_decoders
 from tests.support.taking import BLUE, RED, frames_of, take
 
