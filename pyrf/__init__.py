@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyrf.streaming.chunk import Chunk as Chunk
     from pyrf.streaming.chunk import Timing as Timing
     from pyrf.streaming.notices import PromptWarning as PromptWarning
+    from pyrf.streaming.restyle import Source as Source
     from pyrf.streaming.stream import Stream as Stream
     from pyrf.video.files import Video as Video
 
@@ -23,6 +24,7 @@ _HOMES = {
     "Chunk": "pyrf.streaming.chunk",
     "ModelConfig": "pyrf.config",
     "PromptWarning": "pyrf.streaming.notices",
+    "Source": "pyrf.streaming.restyle",
     "Stream": "pyrf.streaming.stream",
     "StreamConfig": "pyrf.config",
     "StreamingPipeline": "pyrf.pipeline",

@@ -23,6 +23,7 @@ class Timing:
         clean: the call that writes the finished chunk to the cache.
         decode: latents to uint8 frames on the host.
         total: from asking for the chunk to its frames on the host.
+        source: waiting for the frames of a source, and encoding them.
     """
 
     prompt: float
@@ -30,6 +31,7 @@ class Timing:
     clean: float | None
     decode: float | None
     total: float
+    source: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +43,14 @@ class Chunk:
         index: 0, 1, ... in its stream.
         prompt: the prompt in force, or the tuple of them.
         timing: the seconds it took.
+        strength: noise level that the frames of its source were brought to; None: it shows the prompt alone.
     """
 
     frames: NDArray[np.uint8]
     index: int
     prompt: str | tuple[str, ...]
     timing: Timing
+    strength: float | None = None
 
     def __repr__(self) -> str:
         return (

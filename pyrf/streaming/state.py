@@ -13,10 +13,12 @@ from pyrf.backends.torch.joint import JointRollout
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.loop.finite import NotFiniteError
 from pyrf.loop.inference import inference
-from pyrf.loop.sampler import Call, ChunkLoop
+from pyrf.loop.sampler import Call, ChunkLoop, Draw
 from pyrf.streaming.chunk import Chunk, Clock, Timing
+from pyrf.streaming.feeds import FeedClosedError
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.prompts import PromptSource
+from pyrf.streaming.restyle import SourceControl, SourceEndedError, SourceStart
 from pyrf.video.writer import Frames
 
 
@@ -36,6 +38,7 @@ class StreamState:
         prompts: where prompts come from.
         single: whether chunks have one clip alone, without an axis of clips.
         start: frames [T, H, W, 3] that every clip continues.
+        source: what is said of frames that every clip restyles.
         closed: set when the stream is closed.
 
     Attributes:
@@ -53,6 +56,7 @@ class StreamState:
         *,
         single: bool,
         start: Frames | None,
+        source: SourceControl,
         closed: Event,
     ) -> None:
         self.model, self.prompts, self.closed = model, prompts, closed
@@ -67,8 +71,9 @@ class StreamState:
             raise ValueError("the source of prompts has none for chunk 0")
         self._in_force = first.prompts
         self.rollout = model.backend.open(batch, latents, model.text_encoder.encode(list(first.prompts)))
-        self.loop = self.rollout.loop(seeds)
-        self._prompt_s = self._denoise_s = self._clean_s = 0.0
+        self._source = SourceStart(model, source, self.rollout.device, begins=start is None)
+        self.loop = self.rollout.loop(seeds, self._source)
+        self._prompt_s = self._source_s = self._denoise_s = self._clean_s = 0.0
         # Latents of the next chunk, where it was begun while the last one was decoded.
         self._ahead: Tensor | None = None
         if start is not None:
@@ -82,7 +87,17 @@ class StreamState:
         self._decoder.decode(latents)  # only for its memory: the caller has these frames
 
     def begin(self) -> None:
-        """Begin the next chunk: put a new prompt in force, if there is one."""
+        """Begin the next chunk: put a new prompt in force, if there is one, and take the source's frames.
+
+        Raises:
+            SourceEndedError, FeedClosedError: when there is no further chunk.
+        """
+        self._set_prompt()
+        if self._ahead is None:
+            self.loop.begin()
+        self._source_s = self._clock.lap()
+
+    def _set_prompt(self) -> None:
         if self._index == 0:  # opening the stream has done it
             self._prompt_s = self._clock.lap()
             return
@@ -125,6 +140,7 @@ class StreamState:
         """
         self._clock.lap()  # others that were computed with it have been decoded meanwhile
         is_finite = latents.isfinite().all()  # read when the frames are there: a GPU is not waited for twice
+        strength = self._source.strength  # before the next chunk begins
         frames = self._decode(latents).cpu().numpy()
         if not is_finite:
             raise NotFiniteError(
@@ -133,21 +149,26 @@ class StreamState:
             )
         decode_s, total_s = self._clock.lap(), self._clock.total()
         if self._overlapped:
-            timing = Timing(self._prompt_s, None, None, None, total_s)
+            timing = Timing(self._prompt_s, None, None, None, total_s, self._source_s)
         else:
-            timing = Timing(self._prompt_s, self._denoise_s, self._clean_s, decode_s, total_s)
+            own = self._denoise_s, self._clean_s, decode_s
+            timing = Timing(self._prompt_s, *own, total_s, self._source_s)
         chunk = Chunk(
             frames=frames[0] if self._single else frames,
             index=self._index,
             prompt=self._in_force[0] if self._single else self._in_force,
             timing=timing,
+            strength=strength,
         )
         self._index += 1
         return chunk
 
     def _decode(self, latents: Tensor) -> Tensor:
-        """Latents to frames; where the decoder can, the next chunk is begun meanwhile."""
-        if not isinstance(self._decoder, OverlappedDecoder):
+        """Latents to frames; where the decoder can, the next chunk is begun meanwhile.
+
+        Not with a source: its next frames may still have to come.
+        """
+        if not isinstance(self._decoder, OverlappedDecoder) or self._source.has_source:
             return self._decoder.decode(latents)
         frames = self._decoder.begin(latents)
         self._ahead = self.loop.next_chunk(self.watch)
@@ -155,10 +176,11 @@ class StreamState:
 
 
 @inference()
-def advance(states: Sequence[StreamState]) -> list[Chunk | NotFiniteError]:
+def advance(states: Sequence[StreamState]) -> list[Chunk | NotFiniteError | None]:
     """The next chunk of each stream, the network's calls of all of them in one batch.
 
-    A stream whose latents are not finite has an error in the place of its chunk, and cannot go on.
+    A stream whose latents are not finite has an error in the place of its chunk, and cannot go on. One that
+    has ended with its source has None.
 
     Args:
         states: of one model, with frames of one size; several of them on the torch backend.
@@ -166,12 +188,14 @@ def advance(states: Sequence[StreamState]) -> list[Chunk | NotFiniteError]:
     Raises:
         ClosedError: when all of the streams were closed meanwhile.
     """
-    outcomes: dict[StreamState, Chunk | NotFiniteError] = {}
+    outcomes: dict[StreamState, Chunk | NotFiniteError | None] = {}
     for state in states:
         try:
             state.begin()
         except NotFiniteError as error:
             outcomes[state] = error
+        except (SourceEndedError, FeedClosedError):
+            outcomes[state] = None
     running = [state for state in states if state not in outcomes]
     if running:
         latents = _next_latents(running)
@@ -187,9 +211,11 @@ def advance(states: Sequence[StreamState]) -> list[Chunk | NotFiniteError]:
 
 def _next_latents(states: Sequence[StreamState]) -> dict[StreamState, Tensor]:
     """The latents of streams' next chunks; those that take other steps are computed apart."""
+    if len(states) == 1:
+        return {states[0]: states[0].next_latents()}
     alike: dict[tuple[float, ...], list[StreamState]] = {}
     for state in states:
-        alike.setdefault(tuple(state.loop.sampler(state.loop.chunks).timesteps), []).append(state)
+        alike.setdefault(tuple(state.loop.begin().sampler.timesteps), []).append(state)
     latents: dict[StreamState, Tensor] = {}
     for group in alike.values():
         if len(group) == 1:
@@ -202,6 +228,10 @@ def _next_latents(states: Sequence[StreamState]) -> dict[StreamState, Tensor]:
 def _joint_latents(states: Sequence[StreamState]) -> list[Tensor]:
     """`_next_latents` of several streams whose chunks take the same steps."""
     rollouts = [state.rollout for state in states if isinstance(state.rollout, TorchRollout)]
+    started = [state.loop.begin() for state in states]
+
+    def start(_: Draw) -> tuple[Tensor, float]:
+        return torch.cat([one.latents for one in started]), started[0].level
 
     def draw() -> Tensor:
         return torch.cat([state.loop.draw() for state in states])
@@ -213,8 +243,8 @@ def _joint_latents(states: Sequence[StreamState]) -> list[Tensor]:
             state.reach(call)
 
     past = states[0].loop.chunks
-    loop = ChunkLoop(JointRollout(rollouts), states[0].model.stream_config, draw, past=past)
+    loop = ChunkLoop(JointRollout(rollouts), states[0].model.stream_config, draw, start, past)
     latents = loop.next_chunk(watch).split([rollout.batch for rollout in rollouts])
     for state in states:
-        state.loop.chunks += 1
+        state.loop.pass_on()
     return list(latents)

@@ -15,9 +15,11 @@ from pyrf.loop.finite import NotFiniteError
 from pyrf.printing import counted
 from pyrf.streaming.chunk import Chunk, shown
 from pyrf.streaming.delivery import Delivery
+from pyrf.streaming.feeds import Feed
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.notices import is_told_elsewhere, warn
 from pyrf.streaming.prompts import Prompt, PromptChange, Timeline, as_prompts
+from pyrf.streaming.restyle import Source, SourceControl, check_strength
 from pyrf.streaming.state import ClosedError, StreamState, advance
 from pyrf.video.writer import Frames
 
@@ -44,6 +46,7 @@ class Stream:
         width: int,
         start: Frames | None,
         timeline: Mapping[int, Prompt],
+        source: SourceControl,
     ) -> None:
         self.model = model
         self.size = height, width
@@ -53,7 +56,7 @@ class Stream:
         first = self._checked(prompt)
         later = {chunk: self._checked(prompts) for chunk, prompts in timeline.items()}
         self._prompts = Timeline(first, later)
-        self._start = start
+        self._start, self._source = start, source
         self._closed = threading.Event()
         self._state: StreamState | None = None
         self._lock = threading.Lock()
@@ -120,6 +123,31 @@ class Stream:
         self._prompts.assign(PromptChange(prompts, recache))
 
     @property
+    def strength(self) -> float:
+        """How far the prompt changes the source's frames, 0..1; assign to change it at the next chunk."""
+        return self._source.strength
+
+    @strength.setter
+    def strength(self, strength: float) -> None:
+        self._check_open()
+        self._source.strength = check_strength(strength)
+
+    def set_source(self, source: Source | Feed | None) -> None:
+        """Restyle the frames of a source from the next chunk on, in place of those of another.
+
+        Args:
+            source: see `StreamingPipeline.stream`; None: go on from the prompt alone.
+
+        Raises:
+            ValueError: when the stream is closed.
+        """
+        self._check_open()
+        if isinstance(source, Source):
+            self._source.set(source.open(self.model, *self.size), source.at_end)
+        else:
+            self._source.set(source)
+
+    @property
     def closed(self) -> bool:
         """Whether the stream has ended."""
         return self._closed.is_set()
@@ -127,6 +155,7 @@ class Stream:
     def close(self) -> None:
         """End the stream and free its memory; a chunk under way in another thread is given up."""
         self._closed.set()
+        self._source.set(None)  # ends a wait for its frames
         with self._lock:
             self._state = self._start = None
         self._delivery.end()
@@ -184,6 +213,7 @@ class Stream:
     def give_up(self) -> None:
         """Inside `computing`, end the stream and free its memory: it cannot go on."""
         self._closed.set()
+        self._source.set(None)
         self._state = None
 
     def _after_fork(self) -> None:
@@ -191,7 +221,9 @@ class Stream:
         idle = self._delivery.after_fork() and not self._lock.locked()
         self._lock = threading.Lock()
         self._prompts.after_fork()
-        if not idle or (self._state is not None and not self.model.survives_fork):
+        self._source.after_fork()
+        has_source = self._source.current[0] is not None  # its thread is the parent's
+        if not idle or (self._state is not None and (has_source or not self.model.survives_fork)):
             self._state = None
             self._lost = (
                 "this stream is the parent's: it had begun when the process was forked, and cannot go on in "
@@ -213,6 +245,7 @@ class Stream:
                 self._prompts,
                 single=self._single,
                 start=start,
+                source=self._source,
                 closed=self._closed,
             )
         return self._state
@@ -224,6 +257,8 @@ class Stream:
                 (chunk,) = advance([state])
                 if isinstance(chunk, NotFiniteError):
                     raise chunk
+                if chunk is None:
+                    self.give_up()
                 return chunk
         return None
 

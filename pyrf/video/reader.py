@@ -51,7 +51,7 @@ def read_frames(path: PathLike, *, height: int, width: int, fps: float, limit: i
     frames: deque[Frames] = deque()
     with _refusals(path), _opened(place, fps) as video:
         for frame, count in _last(_at_rate(video.shown, fps), limit):
-            fitted = _fit(*video.picture(frame), height, width)
+            fitted = fit(*video.picture(frame), height, width)
             frames.extend([fitted] * count)
     if not frames:
         raise ValueError(f"cannot read {path}: it holds no frames")
@@ -130,7 +130,7 @@ def _last(frames: Iterator[tuple[Any, int]], limit: int | None) -> Iterator[tupl
     yield from kept
 
 
-def _fit(picture: Image.Image, pixel_aspect: float, height: int, width: int) -> Frames:
+def fit(picture: Image.Image, pixel_aspect: float, height: int, width: int) -> Frames:
     """Scale a picture to cover a size, and crop it evenly, in one step."""
     from PIL import Image
 
