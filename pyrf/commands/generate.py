@@ -28,6 +28,14 @@ from pyrf.commands.options import (
     use_threads,
 )
 from pyrf.commands.progress import ProgressLines
+from pyrf.commands.sources import (
+    FollowMotionOption,
+    SourceEndOption,
+    SourceOption,
+    StrengthOption,
+    check_source,
+    open_source,
+)
 from pyrf.moments import parse_time, split_time
 from pyrf.stops import Stopped, held
 from pyrf.streaming.timeline import Switch, place
@@ -92,6 +100,10 @@ def generate(
     device: DeviceOption = "cpu",
     backend: BackendOption = "torch",
     exported: ExportedOption = None,
+    source: SourceOption = None,
+    strength: StrengthOption = None,
+    follow_motion: FollowMotionOption = False,
+    source_end: SourceEndOption = "stop",
     keep_partial: Annotated[
         bool, typer.Option("--keep-partial", help="When stopped, keep the frames that are there.")
     ] = False,
@@ -99,6 +111,7 @@ def generate(
 ) -> None:
     """Make a video from a prompt. `pyrf words` lists the words that a model knows."""
     check_seconds(seconds)
+    check_source(source, strength, follow_motion=follow_motion, source_end=source_end, image=image)
     switches = _switches(at, seconds)
     shown = "stdout" if output == STDOUT else output
     with _target(output) as target:
@@ -107,6 +120,7 @@ def generate(
         from pyrf.pipeline import StreamingPipeline
         from pyrf.streaming.notices import told_elsewhere
         from pyrf.streaming.prompts import as_prompts
+        from pyrf.streaming.restyle import DEFAULT_STRENGTH
         from pyrf.video.files import open_writer
 
         pipe = StreamingPipeline.from_pretrained(
@@ -129,7 +143,15 @@ def generate(
         start = time.perf_counter()
         with told_elsewhere():
             stream = pipe.stream(
-                prompt, seed=seed, height=height, width=width, video=opening, timeline=timeline
+                prompt,
+                seed=seed,
+                height=height,
+                width=width,
+                video=opening,
+                timeline=timeline,
+                source=None if source is None else open_source(pipe, source, source_end, height, width),
+                strength=DEFAULT_STRENGTH if strength is None else strength,
+                follow_motion=follow_motion,
             )
         metadata = pipe.metadata(prompt, seed, timeline, continues=opening is not None)
         writer = open_writer(target, pipe.fps, metadata=metadata, keep_partial=keep_partial)
@@ -145,6 +167,7 @@ def generate(
                 stopped.add_note(f"{so_far}; --keep-partial would keep them")
             raise
         total_s = time.perf_counter() - start
+        num_frames = writer.num_frames
         made = f"{printing.counted(num_frames, 'frame')}, {num_frames / pipe.fps:.2f} s of video"
         printing.say(
             f"{shown}: {made}; "
@@ -176,8 +199,8 @@ def _fill(writer: Sink, stream: Stream, num_frames: int, start: float) -> float:
 
     first_s = math.nan
     with _Progress(num_frames) as progress, stream, writer:
-        while writer.num_frames < num_frames:
-            frames = next(stream).frames[: num_frames - writer.num_frames]
+        while writer.num_frames < num_frames and (chunk := next(stream, None)) is not None:
+            frames = chunk.frames[: num_frames - writer.num_frames]
             if not writer.num_frames:
                 first_s = time.perf_counter() - start
             is_last = writer.num_frames + len(frames) == num_frames
@@ -187,6 +210,8 @@ def _fill(writer: Sink, stream: Stream, num_frames: int, start: float) -> float:
                 if is_last:
                     writer.close()
             progress.advance(len(frames))
+        if not writer.num_frames:
+            raise ValueError("the source holds no frames")
     return first_s
 
 

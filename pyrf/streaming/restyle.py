@@ -56,7 +56,7 @@ class Source:
         if not (hasattr(frames, "__iter__") or hasattr(frames, "__aiter__")) or isinstance(frames, str):
             raise ValueError(
                 f"source must be an iterator of frames, sync or async, got {type(frames).__name__}; "
-                "pyrf.video.open_source reads files and cameras"
+                "pyrf.video.iter_frames and iter_camera give them"
             )
         if self.fps is not None and not (is_number(self.fps) and 0 < self.fps <= 1000):
             raise ValueError(f"fps of the source must lie above 0 and up to 1000, got {self.fps!r}")
