@@ -214,7 +214,7 @@ class Newest:
         moments = [max(begin, now - (count - 1 - i) / self._fps) for i in range(count)]
         shown, place = [], 0
         for moment in moments:
-            while place + 1 < len(self._kept) and self._kept[place + 1][0] <= moment:
+            while place + 1 < len(self._kept) and self._kept[place + 1][0] <= moment + 1e-6:
                 place += 1
             shown.append(self._kept[place][1])
         while len(self._kept) > 1:  # the last one stays to be seen
