@@ -38,6 +38,8 @@ from pyrf.protocol.messages import (
     PromptControl,
     PromptMessage,
     ResumeControl,
+    SourceControl,
+    SourceMessage,
     StateMessage,
 )
 from pyrf.protocol.terms import (
@@ -94,6 +96,8 @@ __all__ = [
     "SessionInfo",
     "SessionRequest",
     "ShownPrompt",
+    "SourceControl",
+    "SourceMessage",
     "State",
     "StateMessage",
     "VideoRequest",

@@ -35,8 +35,15 @@ class CloseControl(Control):
     type: Literal["close"]
 
 
+class SourceControl(Control):
+    """The viewer's own video is restyled, or its strength changes; null: the prompt alone is shown again."""
+
+    type: Literal["source"]
+    strength: float | None = Field(ge=0, le=1)
+
+
 AnyControl = Annotated[
-    PromptControl | PauseControl | ResumeControl | CloseControl, Field(discriminator="type")
+    PromptControl | PauseControl | ResumeControl | CloseControl | SourceControl, Field(discriminator="type")
 ]
 CONTROL: TypeAdapter[AnyControl] = TypeAdapter(AnyControl)
 
@@ -62,6 +69,14 @@ class PromptMessage(Message):
     prompt_id: int
     chunk: int
     warnings: Warnings = Field(default=[])
+
+
+class SourceMessage(Message):
+    """The source was taken: it shows from `chunk` on, once a frame of it has come; null: it is let go."""
+
+    type: Literal["source"] = "source"
+    strength: float | None = None
+    chunk: int
 
 
 class StateMessage(Message):
@@ -94,7 +109,13 @@ class ChunkMessage(Message, FrameFields):
 
 
 AnyMessage = Annotated[
-    HelloMessage | PromptMessage | StateMessage | ErrorMessage | ClosingMessage | ChunkMessage,
+    HelloMessage
+    | PromptMessage
+    | SourceMessage
+    | StateMessage
+    | ErrorMessage
+    | ClosingMessage
+    | ChunkMessage,
     Field(discriminator="type"),
 ]
 MESSAGE: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)

@@ -8,14 +8,26 @@ import math
 import secrets
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from pyrf import __version__
 from pyrf.dtypes import name_of
-from pyrf.protocol import EndReason, Limits, PromptReply, ServerInfo, SessionRequest, ShownPrompt, State
+from pyrf.protocol import (
+    EndReason,
+    ErrorDetail,
+    ErrorMessage,
+    Limits,
+    PromptReply,
+    ServerInfo,
+    SessionRequest,
+    ShownPrompt,
+    State,
+)
 from pyrf.serve.errors import ServeError
 from pyrf.serve.ice import parse_ice_server
 from pyrf.serve.metrics import Metrics
+from pyrf.serve.sessions.camera import Camera
 from pyrf.serve.sessions.chunks import SessionOptions
 from pyrf.serve.sessions.quotas import over_quota
 from pyrf.serve.sessions.rates import RateLimit
@@ -60,6 +72,9 @@ class SessionRegistry:
         self._freeing: set[asyncio.Task[None]] = set()
         self._creates = RateLimit(settings.creates_per_minute / 60, settings.creates_per_minute)
         self._controls = RateLimit(settings.controls_per_second, 10 * settings.controls_per_second)
+        rate = settings.source_frames_per_second
+        self._source_frames = RateLimit(rate, 2 * rate)
+        self._source_decoder = ThreadPoolExecutor(1, thread_name_prefix="pyrf-source")
         self._scheduler = Scheduler(
             metrics, settings.max_batch if can_join(pipe.model) else 1, settings.lead_s
         )
@@ -190,6 +205,48 @@ class SessionRegistry:
         self._log("prompt changed", session, prompt, prompt_id=prompt_id, chunk=chunk)
         return PromptReply(prompt_id=prompt_id, chunk=chunk, warnings=self.notices(prompt))
 
+    def set_source(self, session: Session, strength: float | None) -> int:
+        """Restyle what the session's viewer sends, or change how far; None: show the prompt alone again.
+
+        Returns:
+            The chunk that shows it first.
+
+        Raises:
+            ServeError: as `check_controls` does.
+        """
+        self.check_controls(session)
+        if strength is not None and session.camera is None:
+            session.camera = Camera(
+                session.size,
+                session.options.fps,
+                self.pipe.model.frames_in_chunk,
+                self.settings.max_source_pixels,
+                self._source_decoder,
+                lambda problem: session.announce(
+                    ErrorMessage(error=ErrorDetail(code="bad_frame", message=problem))
+                ),
+            )
+        return session.set_strength(strength)
+
+    def show_source(self, session: Session, jpeg: bytes) -> bool:
+        """Take a frame of the viewer's own video; what is wrong in it the viewer will hear.
+
+        Returns:
+            Whether it was taken: False when frames come too fast.
+
+        Raises:
+            ServeError: when no `source` came before it, or it has too many bytes.
+        """
+        if self._source_frames.wait_for(session.id):
+            return False
+        if session.camera is None:
+            raise ServeError(409, "bad_frame", "a `source` message comes before frames; send it first")
+        if len(jpeg) > (limit := self.settings.max_source_bytes):
+            message = f"a source frame may have {limit} bytes, got {len(jpeg)}; shrink it"
+            raise ServeError(413, "bad_frame", message)
+        session.camera.show(jpeg)
+        return True
+
     def check_controls(self, session: Session) -> None:
         """Count a control message.
 
@@ -226,6 +283,8 @@ class SessionRegistry:
                 max_prompt_chars=s.max_prompt_chars,
                 max_pixels=self.max_pixels,
                 grace_s=s.grace_s,
+                max_source_bytes=s.max_source_bytes,
+                source_frames_per_second=s.source_frames_per_second,
             ),
             webrtc=s.webrtc,
             vocabulary=list(pipe.card.vocabulary),
@@ -280,6 +339,7 @@ class SessionRegistry:
         """Drain, and free everything."""
         await self.drain()
         await asyncio.gather(*self._freeing, return_exceptions=True)
+        self._source_decoder.shutdown(wait=False)
 
     def _log(self, event: str, session: Session, prompt: str | None = None, **extra: object) -> None:
         if prompt is not None:

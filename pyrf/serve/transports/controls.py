@@ -13,6 +13,8 @@ from pyrf.protocol import (
     PauseControl,
     PromptControl,
     PromptMessage,
+    SourceControl,
+    SourceMessage,
     StateMessage,
 )
 from pyrf.serve.errors import ServeError, first_problem
@@ -39,6 +41,9 @@ def answer(registry: SessionRegistry, session: Session, text: str | bytes) -> Me
         if isinstance(control, PromptControl):
             reply = registry.set_prompt(session, control.prompt, control.recache)
             return PromptMessage(ref=control.ref, **reply.model_dump())
+        if isinstance(control, SourceControl):
+            chunk = registry.set_source(session, control.strength)
+            return SourceMessage(ref=control.ref, strength=control.strength, chunk=chunk)
         registry.check_controls(session)
     except ServeError as error:
         return ErrorMessage(ref=control.ref, error=error.reply)
