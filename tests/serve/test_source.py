@@ -96,19 +96,19 @@ def test_frames_come_after_a_source_message(server: Running) -> None:
 
 
 def huge() -> bytes:
-    """A header of 60,000 x 60,000 pixels, and no pixel."""
+    """A header of 5,000 x 5,000 pixels, and few of them."""
     data = bytearray(jpeg())
     at = data.index(b"\xff\xc0") + 5
-    data[at : at + 4] = (60_000).to_bytes(2, "big") * 2
+    data[at : at + 4] = (5000).to_bytes(2, "big") * 2
     return bytes(data)
 
 
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "no picture": (lambda: b"nothing of the kind", "must be a whole JPEG"),
     "cut short": (lambda: jpeg(picture(height=200, width=300))[:1200], "must be a whole JPEG"),
-    "a bomb": (huge, "may have 2100000 pixels, got 60000 x 60000"),
+    "a bomb": (huge, "may have 2100000 pixels, got 5000 x 5000"),
     "PNG": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(99), "must be a whole JPEG"),
-    "progressive": (lambda: jpeg(progressive=True), "progressive"),
+    "progressive": (lambda: jpeg(progressive=True), "baseline"),
     "many scans": (lambda: jpeg() + b"\xff\xda" * 9, "8 scans"),
 }
 

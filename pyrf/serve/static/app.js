@@ -1,6 +1,7 @@
 // The page: what the keys and buttons do.
 
 import { createSession, modelInfo, Refusal, sessionInfo } from "./api.js";
+import { Camera } from "./camera.js";
 import { Chips } from "./chips.js";
 import { Figures } from "./figures.js";
 import { linkOf, readLink } from "./link.js";
@@ -23,6 +24,12 @@ const player = new Player(byId("canvas"), shown);
 const recorder = new Recorder();
 const chips = new Chips(changeLive);
 let stream = null;
+const camera = new Camera({
+  send: (message) => stream?.send(message),
+  sendFrame: (blob) => stream?.sendFrame(blob),
+  useTrack: (track) => stream?.useTrack(track) ?? false,
+  problem: showProblem,
+});
 let attempt = 0; // counts starts, so that one that was overtaken stops trying
 let serverToken = null;
 let fps = 16;
@@ -43,6 +50,7 @@ async function load() {
     fps = player.fps = model.fps;
     iceServers = model.ice_servers;
     offerWebRtc(model.webrtc);
+    camera.limit(model.fps, model.limits);
     offer(model);
   } catch (error) {
     if (error.status === 401) {
@@ -201,6 +209,7 @@ function attached(session, resumed) {
   connected = true;
   resuming ||= resumed;
   setPaused(session.state === "paused");
+  camera.attached();
   if (unsent) change();
 }
 
@@ -209,7 +218,8 @@ function message(reply) {
     showNotices(reply.warnings);
     figures.promptTaken(reply.prompt_id, sentAt.get(reply.ref) ?? performance.now());
     sentAt.delete(reply.ref);
-  } else if (reply.type === "state") setPaused(reply.state === "paused");
+  } else if (reply.type === "source") camera.taken(reply);
+  else if (reply.type === "state") setPaused(reply.state === "paused");
   else if (reply.type === "error") showProblem(reply.error.message);
   else if (reply.type === "chunk") {
     figures.chunk(reply);
