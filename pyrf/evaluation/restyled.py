@@ -89,10 +89,13 @@ def restyle(
         for strength in strengths:
             with pipe.stream([t.text for t in targets], number, source=clip, strength=strength) as stream:
                 made = np.concatenate([next(stream).frames for _ in range(CHUNKS)], axis=1)
-            yield strength, [
-                judged(world, clip, result, target, name)
-                for result, target, name in zip(made, targets, CHANGED)
-            ]
+            yield (
+                strength,
+                [
+                    judged(world, clip, result, target, name)
+                    for result, target, name in zip(made, targets, CHANGED)
+                ],
+            )
 
 
 def judged(world: ShapesWorld, clip: Frames, result: Frames, target: WorldPrompt, name: str) -> Restyled:

@@ -59,11 +59,13 @@ def set_strength(visit: Visit, percent: int) -> None:
     expect(shown).to_have_attribute("data-taken", f"{percent / 100:g}", timeout=1000 * TIMEOUT_S)
 
 
-@pytest.mark.parametrize("transport", ["websocket"])
+@pytest.mark.parametrize("transport", ["websocket", "webrtc"])
 def test_the_camera_is_restyled_beside_itself(server: Running, visit: Visit, transport: str) -> None:
     session = begin(server, visit, transport)
     assert is_fake_camera(session)
-    own, made = (visit.page.locator(name).bounding_box() for name in ("#own", "#canvas, #video:visible"))
+    own, made = (
+        visit.page.locator(name).bounding_box() for name in ("#own", "#canvas:visible, #video:visible")
+    )
     assert own is not None
     assert made is not None
     assert own["x"] + own["width"] <= made["x"] + 1

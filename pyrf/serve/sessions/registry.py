@@ -228,6 +228,11 @@ class SessionRegistry:
             )
         return session.set_strength(strength)
 
+    @property
+    def source_decoder(self) -> ThreadPoolExecutor:
+        """The thread that decodes what viewers send."""
+        return self._source_decoder
+
     def show_source(self, session: Session, jpeg: bytes) -> bool:
         """Take a frame of the viewer's own video; what is wrong in it the viewer will hear.
 
