@@ -1,4 +1,4 @@
-"""Frames that a running stream restyles: fitted to its size and rate, in order or the newest, within bounds."""
+"""Frames that a running stream restyles, fitted to its size and rate: in order, or the newest."""
 
 from __future__ import annotations
 

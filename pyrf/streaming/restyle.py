@@ -135,14 +135,14 @@ class SourceStart:
 
     A source's latents x0 are mixed as ``strength * noise + (1 - strength) * x0`` (flow matching), which is
     what the student takes at timestep ``1000 * strength``. With `SourceControl.follows_motion` a chunk of
-    motion m has the strength ``.9 (s - .1 m) + .1 l``, where s is the one that was asked for and l that of the
-    chunk before (StreamDiffusionV2's noise scale).
+    motion m has the strength ``.9 (s - .1 m) + .1 l``, where s is the one that was asked for and l that of
+    the chunk before (StreamDiffusionV2's noise scale).
 
     Args:
         model: whose codec encodes.
         control: what the owner says.
         device: of latents.
-        begins: whether the stream continues nothing, so that its first chunk is a frame shorter at its begin.
+        begins: whether the stream continues nothing, so that its first chunk is the shorter one.
 
     Attributes:
         strength: of the chunk under way; None: it starts from noise alone.

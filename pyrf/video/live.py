@@ -39,7 +39,7 @@ def iter_frames(path: PathLike, *, height: int, width: int, fps: float) -> Itera
 
 
 def iter_pipe(pipe: BinaryIO, *, height: int, width: int, fps: float) -> Iterator[Frames]:
-    """`iter_frames` of a container that comes through a pipe and cannot be read twice, as Matroska or MPEG-TS.
+    """`iter_frames` of a container that comes through a pipe, such as Matroska or MPEG-TS.
 
     Raises:
         ValueError: when it is none, or one whose index comes at its end.

@@ -72,7 +72,6 @@ def test_the_camera_is_restyled_beside_itself(server: Running, visit: Visit, tra
     assert abs(own["y"] - made["y"]) < 2
     set_strength(visit, 25)
     assert session.stream.strength == 0.25 or session._strength == 0.25
-    visit.picture(f"camera-{transport}")
     visit.page.click("#camera")
     server.wait_until(lambda: session.camera is None and not session._shows_camera)
     expect(visit.page.locator("#own")).to_be_hidden()

@@ -1,10 +1,13 @@
-"""A viewer's own video, sent as JPEGs over the WebSocket, is restyled; what a stranger may send is bounded."""
+"""A viewer's own video, sent as JPEGs over the WebSocket, is restyled; what it may send is bounded."""
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from PIL import Image
 from websockets.sync.client import ClientConnection
 
 from pyrf.client import Client
-from pyrf.serve.sessions.camera import decode_jpeg
+from pyrf.serve.sessions.camera import Camera, decode_jpeg
 from pyrf.video.writer import Frames
 from tests.support.random_bundle import HEIGHT, WIDTH
 from tests.support.running import Running, read_frames, read_until
@@ -174,3 +177,26 @@ def test_the_python_client_sends_frames(server: Running) -> None:
             session.set_source(3)
         with pytest.raises(ValueError, match="a frame must be uint8"):
             session.send_frame(np.zeros((3, 3), np.uint8))
+
+
+def test_of_pictures_that_wait_only_the_newest_is_decoded() -> None:
+    """While one is decoded, in the thread that all sessions share."""
+
+    async def run() -> list[int]:
+        refused: list[str] = []
+        release = threading.Event()
+        with ThreadPoolExecutor(1) as decoder:
+            decoder.submit(release.wait)  # another session's picture
+            camera = Camera((HEIGHT, WIDTH), 16.0, 12, 10**6, decoder, refused.append)
+            camera.show(jpeg(picture(10)))
+            await asyncio.sleep(0)
+            for level in (60, 120, 180, 250):
+                camera.show(jpeg(picture(level)))
+            release.set()
+            assert camera._decoding is not None
+            await camera._decoding
+        assert refused == []
+        return [int(frame[HEIGHT // 2, 2, 0]) for _, frame in camera.feed._kept]
+
+    first, newest = asyncio.run(run())
+    assert (abs(first - 10) < 6, abs(newest - 250) < 6) == (True, True)

@@ -1,6 +1,7 @@
 """What a live source shows: the newest frames since the last chunk, within bounds, by a clock of its own."""
 
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_a_fast_camera_is_thinned_and_memory_bounded() -> None:
         assert len(feed._kept) <= 2 * LONGEST
     found = levels(feed.take(4))
     assert found[-1] == 199
-    assert all(5 <= b - a <= 15 for a, b in zip(found, found[1:]))
+    assert all(5 <= b - a <= 15 for a, b in pairwise(found))
 
 
 def test_a_wait_lasts_as_long_as_the_chunk_does() -> None:

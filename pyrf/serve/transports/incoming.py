@@ -1,4 +1,4 @@
-"""A viewer's own video over WebRTC: decoded only while it is restyled, within bounds that aiortc does not have."""
+"""A viewer's own video over WebRTC: decoded only while it is restyled, within bounds of our own."""
 
 from __future__ import annotations
 
