@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +30,7 @@ class SourceEndedError(Exception):
     """The source has ended, and the stream is to end with it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """Frames that a stream restyles.
 
@@ -46,7 +46,7 @@ class Source:
         ValueError: when a value is of another kind.
     """
 
-    frames: AnyFrames
+    frames: AnyFrames = field(repr=False)
     fps: float | None = None
     live: bool = False
     at_end: AtEnd = "text"
