@@ -230,7 +230,7 @@ def _joint_latents(states: Sequence[StreamState]) -> list[Tensor]:
     rollouts = [state.rollout for state in states if isinstance(state.rollout, TorchRollout)]
     started = [state.loop.begin() for state in states]
 
-    def start(_: Draw) -> tuple[Tensor, float]:
+    def start(draw: Draw) -> tuple[Tensor, float]:
         return torch.cat([one.latents for one in started]), started[0].level
 
     def draw() -> Tensor:

@@ -106,7 +106,7 @@ async def _receive(websocket: WebSocket, registry: SessionRegistry, session: Ses
             return
         text = message.get("text")
         if text is None:
-            reply = await _take_frame(registry, session, message.get("bytes") or b"")
+            reply: Message | None = await _take_frame(registry, session, message.get("bytes") or b"")
         elif len(text.encode()) > limit:
             raise _TooLargeError(f"a message may have {limit} bytes; send less")
         else:
