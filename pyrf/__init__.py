@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pyrf.streaming.chunk import Chunk as Chunk
     from pyrf.streaming.chunk import Timing as Timing
     from pyrf.streaming.notices import PromptWarning as PromptWarning
+    from pyrf.streaming.restyle import Source as Source
     from pyrf.streaming.script import Script as Script
     from pyrf.streaming.stream import Stream as Stream
     from pyrf.video.files import Video as Video
@@ -29,6 +30,7 @@ _HOMES = {
     "PromptWarning": "pyrf.streaming.notices",
     "Scheduled": "pyrf.streaming.change",
     "Script": "pyrf.streaming.script",
+    "Source": "pyrf.streaming.restyle",
     "Stream": "pyrf.streaming.stream",
     "StreamConfig": "pyrf.config",
     "StreamingPipeline": "pyrf.pipeline",

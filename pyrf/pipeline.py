@@ -26,9 +26,11 @@ from pyrf.moments import format_time
 from pyrf.streaming.adapters import LiveAdapters
 from pyrf.streaming.change import Prompt
 from pyrf.streaming.chunk import Chunk, Timing
+from pyrf.streaming.feeds import AnyFrames
 from pyrf.streaming.mix import GivenPrompt, as_json, as_mix, is_one
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.prompts import PromptTimes, as_prompts, change_as_json, of_clip
+from pyrf.streaming.restyle import DEFAULT_STRENGTH, Source, SourceControl
 from pyrf.streaming.source import whole_chunks
 from pyrf.streaming.stream import Stream, as_seeds
 from pyrf.streaming.timeline import place, switches_of
@@ -303,6 +305,9 @@ class StreamingPipeline:
         image: Frames | None = None,
         video: Frames | None = None,
         timeline: PromptTimes | None = None,
+        source: Source | AnyFrames | None = None,
+        strength: float = DEFAULT_STRENGTH,
+        follow_motion: bool = False,
     ) -> Stream:
         """Start an endless stream of chunks; nothing is computed before the first is asked for.
 
@@ -317,6 +322,11 @@ class StreamingPipeline:
             video: [T, H, W, 3] of the same kinds to continue from; whole chunks of its end are used.
             timeline: prompts, or `Change`s, that take effect later: by the chunk's index, or by a time such
                 as "1:30.5", then at the first chunk that starts there or later.
+            source: frames to restyle, a `Source`, or an iterator of frames at the model's rate, of which
+                every one is waited for. All clips restyle the same frames.
+            strength: how far the prompt changes them: 0 shows what the codec makes of them, 1 the prompt
+                alone. Assign `Stream.strength` to change it later.
+            follow_motion: lower the strength where the source moves.
 
         Words that the model has not learned, and a size that it was not trained on, give a `PromptWarning`,
         once per prompt.
@@ -328,7 +338,11 @@ class StreamingPipeline:
         height, width = self.check_size(height, width)
         start = whole_chunks(self.model, image, video, height, width)
         placed = place(self.model, switches_of(timeline or {}), continues=start is not None)
-        return Stream(self.model, prompt, seed, height, width, start, placed)
+        control = SourceControl(strength, follow_motion)
+        given = source if source is None or isinstance(source, Source) else Source(source)
+        stream = Stream(self.model, prompt, seed, height, width, start, placed, control)
+        stream.set_source(given)
+        return stream
 
     def metadata(
         self,

@@ -31,6 +31,7 @@ def objects(bundle: Path, folder: Path) -> Iterator[tuple[str, object]]:
     yield "Chunk", chunk
     yield "Timing", chunk.timing
     yield "Video", pyrf.Video(np.zeros((81, 64, 96, 3), np.uint8), 16)
+    yield "Source", pyrf.Source(chunk.frames, live=True)
     yield "ModelConfig", pipe.model_config
     yield "StreamConfig", pipe.stream_config
     yield "Bundle", load_bundle(str(bundle))

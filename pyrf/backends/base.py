@@ -14,7 +14,7 @@ from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.finite import check_finite
 from pyrf.loop.inference import inference
-from pyrf.loop.sampler import ChunkLoop, SeededNoise
+from pyrf.loop.sampler import ChunkLoop, ChunkStart, SeededNoise, from_noise
 from pyrf.models.codecs.codec import StreamingDecoder
 
 
@@ -51,15 +51,18 @@ class Rollout(ABC):
         self.cache = SinkRingCache(model, stream, batch=batch, size=size, dtype=dtype, device=device)
         self._recent: deque[Tensor] = deque(maxlen=stream.slots)
 
-    def loop(self, seeds: Sequence[int]) -> ChunkLoop:
-        """The stream's chunks, from noise of these seeds, one per video.
+    def loop(self, seeds: Sequence[int], start: ChunkStart = from_noise) -> ChunkLoop:
+        """The stream's chunks, with noise of these seeds, one per video.
+
+        Args:
+            start: what a chunk starts from.
 
         Raises:
             ValueError: when the number of seeds is not the batch's.
         """
         if len(seeds) != self.batch:
             raise ValueError(f"seeds must be {self.batch}, one per video, got {len(seeds)}")
-        return ChunkLoop(self, self.stream, SeededNoise(seeds, self.shape, self.device))
+        return ChunkLoop(self, self.stream, SeededNoise(seeds, self.shape, self.device), start)
 
     @inference()
     def set_prompt(self, prompt_embeds: Tensor, recache: bool = False) -> None:

@@ -8,13 +8,22 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Self, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from pyrf.client.address import Verify, parse_address
-from pyrf.client.errors import BadReplyError, ClientError, RefusedError, SessionLostError, UnreachableError
-from pyrf.client.frames import Frame, decode_frame
+from pyrf.client.errors import (
+    BadArgumentError,
+    BadReplyError,
+    ClientError,
+    RefusedError,
+    SessionLostError,
+    UnreachableError,
+)
+from pyrf.client.frames import Frame, decode_frame, encode_jpeg
 from pyrf.client.http import HttpCalls, Tries, request_body
 from pyrf.client.prompts import wire_prompt, wire_timeline
 from pyrf.client.socket import attach, attach_error
@@ -31,6 +40,7 @@ from pyrf.protocol import (
     SessionCreated,
     SessionInfo,
     SessionRequest,
+    SourceControl,
     VideoRequest,
 )
 from pyrf.streaming.change import Change
@@ -264,6 +274,45 @@ class AsyncSession:
         """
         body = request_body(AdaptersRequest, strengths=dict(strengths))
         return await self._call(AdaptersReply, "POST", "/adapters", body)
+
+    async def set_source(self, strength: float | None) -> None:
+        """Let the stream restyle the frames of `send_frame`, or change how far; None: show the prompt alone.
+
+        It holds for the connection that is there or is made now; say it again after a lost one.
+
+        Args:
+            strength: 0 shows the frames, 1 the prompt alone.
+
+        Raises:
+            BadArgumentError: when it does not lie in 0..1.
+            UnreachableError: when there is no connection.
+        """
+        if strength is not None and not 0 <= strength <= 1:
+            raise BadArgumentError(f"strength must lie in 0..1, got {strength}")
+        control = SourceControl(type="source", strength=strength)
+        await self._send(control.model_dump_json(exclude_none=strength is not None))
+
+    async def send_frame(self, frame: NDArray[np.uint8] | bytes) -> None:
+        """Send a frame to be restyled: uint8 [H, W, 3], or the bytes of a baseline JPEG.
+
+        The newest frames are shown. Send them in the stream's size (`created`), and no faster than the
+        server takes them (`ServerInfo.limits`).
+
+        Raises:
+            BadArgumentError: when it is no picture.
+            UnreachableError: when there is no connection.
+        """
+        await self._send(frame if isinstance(frame, bytes) else encode_jpeg(frame))
+
+    async def _send(self, message: str | bytes) -> None:
+        client = self._client
+        if self._socket is None:
+            client._calls.check_open()
+            self._socket = await attach(client._address, self.created, self._format, client._timeout)
+        try:
+            await self._socket.send(message)
+        except ConnectionClosed as error:
+            raise attach_error(error) from error
 
     async def pause(self) -> SessionInfo:
         """Let no further chunk be made."""

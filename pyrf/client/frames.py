@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pyrf.client.errors import BadReplyError
+from pyrf.client.errors import BadArgumentError, BadReplyError
 from pyrf.protocol import FrameHeader, unpack_frame
 
 
@@ -27,6 +27,19 @@ class Frame:
 
     def __repr__(self) -> str:
         return f"<Frame {self.header.frame}: {self.pixels.dtype} {list(self.pixels.shape)}>"
+
+
+def encode_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """A frame [H, W, 3] as a baseline JPEG.
+
+    Raises:
+        BadArgumentError: when it is no picture.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise BadArgumentError(f"a frame must be uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}")
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90, subsampling=0)
+    return file.getvalue()
 
 
 def decode_frame(message: bytes) -> Frame:

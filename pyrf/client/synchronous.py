@@ -9,6 +9,9 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any, Self, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pyrf.client.address import Verify
 from pyrf.client.asynchronous import AsyncClient, AsyncSession
 from pyrf.client.errors import ClientError
@@ -152,6 +155,14 @@ class Session:
     def set_adapters(self, strengths: Mapping[str, float]) -> AdaptersReply:
         """See `AsyncSession.set_adapters`."""
         return self._client._run(self._session.set_adapters, strengths)
+
+    def set_source(self, strength: float | None) -> None:
+        """See `AsyncSession.set_source`."""
+        self._client._run(self._session.set_source, strength)
+
+    def send_frame(self, frame: NDArray[np.uint8] | bytes) -> None:
+        """See `AsyncSession.send_frame`."""
+        self._client._run(self._session.send_frame, frame)
 
     def pause(self) -> SessionInfo:
         """Let no further chunk be made."""

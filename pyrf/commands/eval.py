@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
+STRENGTHS = (0.0, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 1.0)
+"""That `pyrf eval source` measures."""
+
 
 @app.callback(invoke_without_command=True)
 def evaluate(
@@ -107,6 +110,32 @@ def measure_world(
     report = measure(model, _world(world, recipe), out, only, prompts)
     printing.say(table(report.measures))
     printing.say(f"written to {out}")
+
+
+@app.command("source")
+def measure_source(
+    model: ModelOption = DEFAULT_MODEL,
+    clips: Annotated[int, typer.Option(help="Clips that the shapes world draws.", min=1)] = 16,
+    strength: Annotated[
+        list[float] | None, typer.Option(help="A strength, 0..1; may be repeated. By default several.")
+    ] = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Measure live video in: clips of the shapes world are restyled by prompts that change one attribute."""
+    use_threads(threads)
+    from pyrf.evaluation.restyled import restyle, rows, table
+    from pyrf.pipeline import StreamingPipeline
+    from pyrf.streaming.restyle import check_strength
+    from pyrf.worlds.shapes.world import ShapesWorld
+
+    strengths = [check_strength(value) for value in strength or STRENGTHS]
+    pipe = StreamingPipeline.from_pretrained(model)
+    results = []
+    for number, result in enumerate(restyle(pipe, ShapesWorld(), clips, strengths), start=1):
+        results.append(result)
+        if number % len(strengths) == 0:
+            printing.tell(f"{number // len(strengths)} of {printing.counted(clips, 'clip')}")
+    printing.deliver(table(rows(results)))
 
 
 @app.command()

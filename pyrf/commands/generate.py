@@ -32,6 +32,14 @@ from pyrf.commands.options import (
 )
 from pyrf.commands.progress import ProgressLines
 from pyrf.commands.prompt_list import read_jobs
+from pyrf.commands.sources import (
+    FollowMotionOption,
+    SourceEndOption,
+    SourceOption,
+    StrengthOption,
+    check_source,
+    open_source,
+)
 from pyrf.commands.story import DEFAULT_SECONDS, check_places, times_of, told
 from pyrf.stops import Stopped, held
 from pyrf.streaming.mix import texts_of
@@ -99,6 +107,10 @@ def generate(
     device: DeviceOption = "cpu",
     backend: BackendOption = "torch",
     exported: ExportedOption = None,
+    source: SourceOption = None,
+    strength: StrengthOption = None,
+    follow_motion: FollowMotionOption = False,
+    source_end: SourceEndOption = "stop",
     keep_partial: Annotated[
         bool, typer.Option("--keep-partial", help="When stopped, keep the frames that are there.")
     ] = False,
@@ -106,6 +118,7 @@ def generate(
 ) -> None:
     """Make a video from a prompt. `pyrf words` lists the words that a model knows."""
     adapters = [parse_adapter(text) for text in lora or ()]
+    check_source(source, strength, follow_motion=follow_motion, source_end=source_end, image=image)
 
     def load() -> StreamingPipeline:
         use_threads(threads)
@@ -155,7 +168,15 @@ def generate(
         start = time.perf_counter()
         with told_elsewhere():
             stream = pipe.stream(
-                story.prompt, seed=story.seed, height=height, width=width, video=opening, timeline=timeline
+                story.prompt,
+                seed=story.seed,
+                height=height,
+                width=width,
+                video=opening,
+                timeline=timeline,
+                source=None if source is None else open_source(pipe, source, source_end, height, width),
+                strength=DEFAULT_STRENGTH if strength is None else strength,
+                follow_motion=follow_motion,
             )
         metadata = pipe.metadata(story.prompt, story.seed, timeline, continues=opening is not None)
         writer = open_writer(target, pipe.fps, metadata=metadata, keep_partial=keep_partial)
@@ -171,6 +192,7 @@ def generate(
                 stopped.add_note(f"{so_far}; --keep-partial would keep them")
             raise
         total_s = time.perf_counter() - start
+        num_frames = writer.num_frames
         made = f"{printing.counted(num_frames, 'frame')}, {num_frames / pipe.fps:.2f} s of video"
         printing.say(
             f"{shown}: {made}; "
@@ -202,8 +224,8 @@ def _fill(writer: Sink, stream: Stream, num_frames: int, start: float) -> float:
 
     first_s = math.nan
     with _Progress(num_frames) as progress, stream, writer:
-        while writer.num_frames < num_frames:
-            frames = next(stream).frames[: num_frames - writer.num_frames]
+        while writer.num_frames < num_frames and (chunk := next(stream, None)) is not None:
+            frames = chunk.frames[: num_frames - writer.num_frames]
             if not writer.num_frames:
                 first_s = time.perf_counter() - start
             is_last = writer.num_frames + len(frames) == num_frames
@@ -213,6 +235,8 @@ def _fill(writer: Sink, stream: Stream, num_frames: int, start: float) -> float:
                 if is_last:
                     writer.close()
             progress.advance(len(frames))
+        if not writer.num_frames:
+            raise ValueError("the source holds no frames")
     return first_s
 
 

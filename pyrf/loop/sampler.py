@@ -7,6 +7,7 @@ The clean call, at timestep 0, then writes the keys and values that later chunks
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from pyrf.config import StreamConfig
 from pyrf.loop.finite import check_finite
 from pyrf.loop.noise import gauss
-from pyrf.loop.schedule import FlowSchedule, add_noise, to_x0
+from pyrf.loop.schedule import TIMESTEPS, FlowSchedule, add_noise, to_x0
 
 Predict = Callable[[Tensor, float], Tensor]
 """Noisy latents [B, F, C, H, W] and a timestep to the flow."""
@@ -33,27 +34,32 @@ class FewStepSampler:
     Args:
         stream: its denoising steps and shift.
         first: it is a stream's first chunk, which may have steps of its own.
+        level: noise level of the latents that it starts from. Below the first step's it is that of the first
+            call, and those steps follow that are below it: nothing is made noisier than it came. Latents of
+            level 0 are clean and need no call.
 
     Attributes:
         timesteps: of the calls, warped, falling.
     """
 
-    def __init__(self, stream: StreamConfig, *, first: bool = False) -> None:
+    def __init__(self, stream: StreamConfig, *, first: bool = False, level: float = 1.0) -> None:
         schedule = FlowSchedule(stream.shift)
         warped = schedule.listed((first and stream.first_chunk_steps) or stream.denoising_steps)
+        sigmas = schedule.sigma(warped)
+        start = torch.tensor([level], dtype=sigmas.dtype, device="cpu")
+        if start < sigmas[0]:
+            own, below = start[start > 0], sigmas < start
+            warped, sigmas = torch.cat([own * TIMESTEPS, warped[below]]), torch.cat([own, sigmas[below]])
         self.timesteps: list[float] = warped.tolist()
-        self.sigmas = schedule.sigma(warped)
+        self.sigmas = sigmas
 
-    def noisy(self, predict: Predict, latents: Tensor, draw: Draw, step: int, first: int = 0) -> Tensor:
-        """Run the calls ``first`` .. ``step - 1``.
-
-        Args:
-            latents: as noisy as call ``first`` takes them; call 0 takes pure noise.
+    def noisy(self, predict: Predict, latents: Tensor, draw: Draw, step: int) -> Tensor:
+        """Run the calls before ``step`` on latents as noisy as call 0 takes them.
 
         Returns:
             The latents that call ``step`` takes.
         """
-        for i in range(first, step):
+        for i in range(step):
             latents = add_noise(self.x0(predict, latents, i), draw(), self.sigmas[i + 1])
         return latents
 
@@ -61,10 +67,10 @@ class FewStepSampler:
         """Call ``step``: noisy latents to predicted clean ones."""
         return to_x0(latents, predict(latents, self.timesteps[step]), self.sigmas[step])
 
-    def sample(self, predict: Predict, latents: Tensor, draw: Draw, first: int = 0) -> Tensor:
-        """All calls from ``first`` on: latents as noisy as that call takes them to clean ones."""
+    def sample(self, predict: Predict, latents: Tensor, draw: Draw) -> Tensor:
+        """All calls: latents as noisy as call 0 takes them to clean ones."""
         last = len(self.timesteps) - 1
-        return self.x0(predict, self.noisy(predict, latents, draw, last, first), last)
+        return self.x0(predict, self.noisy(predict, latents, draw, last), last) if self.timesteps else latents
 
 
 class SeededNoise:
@@ -91,23 +97,32 @@ class SeededNoise:
 
 
 class ChunkStart(Protocol):
-    """What a chunk starts from. `from_noise` is text to video; given frames would make video to video."""
+    """What a chunk starts from. `from_noise` is text to video; given frames make video to video."""
 
-    def __call__(self, draw: Draw) -> tuple[Tensor, int]:
+    def __call__(self, draw: Draw) -> tuple[Tensor, float]:
         """Start the next chunk.
 
         Args:
             draw: the stream's noise.
 
         Returns:
-            Latents [B, F, C, H, W], and the denoise call that takes latents as noisy as these.
+            Latents [B, F, C, H, W], and their noise level: 1 for noise alone.
         """
         ...
 
 
-def from_noise(draw: Draw) -> tuple[Tensor, int]:
-    """Start from noise alone, at the first call (a `ChunkStart`)."""
-    return draw(), 0
+def from_noise(draw: Draw) -> tuple[Tensor, float]:
+    """Start from noise alone (a `ChunkStart`)."""
+    return draw(), 1.0
+
+
+@dataclass(frozen=True)
+class Started:
+    """What a chunk starts from, [B, F, C, H, W], its noise level, and the calls that follow."""
+
+    latents: Tensor
+    level: float
+    sampler: FewStepSampler
 
 
 class ChunkCalls(Protocol):
@@ -158,19 +173,34 @@ class ChunkLoop:
     ) -> None:
         self.calls, self.stream, self.draw, self.start, self.chunks = calls, stream, draw, start, past
         self._first, self._later = FewStepSampler(stream, first=True), FewStepSampler(stream)
-        self._started: tuple[Tensor, int] | None = None
+        self._next: Started | None = None
+        self._started: Started | None = None
         self._drawn: list[Tensor] = []
 
-    def sampler(self, chunk: int) -> FewStepSampler:
-        """Of the chunk of this number, from 0."""
+    def sampler(self, chunk: int, level: float = 1.0) -> FewStepSampler:
+        """Of the chunk of this number, from 0, that starts from latents of a noise level."""
+        if level < 1:
+            return FewStepSampler(self.stream, first=not chunk, level=level)
         return self._later if chunk else self._first
+
+    def begin(self) -> Started:
+        """What the next chunk starts from. It is asked for once, here or in `next_chunk`."""
+        if self._next is None:
+            latents, level = self.start(self.draw)
+            self._next = Started(latents, level, self.sampler(self.chunks, level))
+        return self._next
 
     def next_chunk(self, watch: Watch = _unwatched) -> Tensor:
         """Make the next chunk: clean latents [B, F, C, H, W] float32."""
+        self._started, self._drawn = self.begin(), []
         self.calls.begin_chunk()
+        self.pass_on()
+        return self._compute(self._started, self._fresh, watch)
+
+    def pass_on(self) -> None:
+        """The chunk that `begin` told of is under way, here or in a loop of several streams."""
+        self._next = None
         self.chunks += 1
-        self._started, self._drawn = self.start(self.draw), []
-        return self._compute(*self._started, self._fresh, watch)
 
     def redo_chunk(self, watch: Watch = _unwatched) -> Tensor:
         """Make the last chunk again from the same start and noise: the prompt has changed since.
@@ -181,14 +211,14 @@ class ChunkLoop:
         self.calls.reopen_chunk()
         if self._started is None:
             raise RuntimeError("redo_chunk() comes after next_chunk()")
-        return self._compute(*self._started, iter(self._drawn).__next__, watch)
+        return self._compute(self._started, iter(self._drawn).__next__, watch)
 
-    def _compute(self, latents: Tensor, first: int, draw: Draw, watch: Watch) -> Tensor:
+    def _compute(self, started: Started, draw: Draw, watch: Watch) -> Tensor:
         def predict(noisy: Tensor, timestep: float) -> Tensor:
             watch("denoise")
             return self.calls.denoise(noisy, timestep)
 
-        clean = self.sampler(self.chunks - 1).sample(predict, latents, draw, first)
+        clean = started.sampler.sample(predict, started.latents, draw)
         watch("clean")
         self.calls.clean(clean)
         return clean

@@ -41,6 +41,8 @@ from pyrf.protocol.messages import (
     PromptControl,
     PromptMessage,
     ResumeControl,
+    SourceControl,
+    SourceMessage,
     StateMessage,
 )
 from pyrf.protocol.prompts import MAX_CHANGES, TimelineEntry
@@ -104,6 +106,8 @@ __all__ = [
     "SessionInfo",
     "SessionRequest",
     "ShownPrompt",
+    "SourceControl",
+    "SourceMessage",
     "State",
     "StateMessage",
     "TimelineEntry",

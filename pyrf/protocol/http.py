@@ -111,6 +111,7 @@ class SessionInfo(Reply):
     grace_s: float
     frames_made: int
     frames_dropped: int
+    strength: float | None = Field(None, description="Of the viewer's own video; null: there is none.")
 
 
 class SessionCreated(SessionInfo):
@@ -127,6 +128,8 @@ class Limits(Reply):
     max_prompt_chars: int
     max_pixels: int
     grace_s: float
+    max_source_bytes: int = Field(262_144, description="Of a JPEG of the viewer's own video.")
+    source_frames_per_second: float = Field(30.0, description="Of the viewer's own video; others are lost.")
 
 
 class IceServer(Reply):
@@ -186,6 +189,7 @@ ERROR_CODES = frozenset(
     {
         "adapters_fixed",
         "bad_adapter",
+        "bad_frame",
         "bad_offer",
         "bad_prompt",
         "bad_request",

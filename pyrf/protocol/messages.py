@@ -42,8 +42,16 @@ class CloseControl(Control):
     type: Literal["close"]
 
 
+class SourceControl(Control):
+    """The viewer's own video is restyled, or its strength changes; null: the prompt alone is shown again."""
+
+    type: Literal["source"]
+    strength: float | None = Field(ge=0, le=1)
+
+
 AnyControl = Annotated[
-    PromptControl | AdaptersControl | PauseControl | ResumeControl | CloseControl, Field(discriminator="type")
+    PromptControl | AdaptersControl | PauseControl | ResumeControl | CloseControl | SourceControl,
+    Field(discriminator="type"),
 ]
 CONTROL: TypeAdapter[AnyControl] = TypeAdapter(AnyControl)
 
@@ -80,6 +88,14 @@ class AdaptersMessage(Message, AdaptersReply):
     type: Literal["adapters"] = "adapters"
 
 
+class SourceMessage(Message):
+    """The source was taken: it shows from `chunk` on, once a frame of it has come; null: it is let go."""
+
+    type: Literal["source"] = "source"
+    strength: float | None = None
+    chunk: int
+
+
 class StateMessage(Message):
     """The session was paused or resumed; `chunk` is the next to be started."""
 
@@ -113,6 +129,7 @@ AnyMessage = Annotated[
     HelloMessage
     | PromptMessage
     | AdaptersMessage
+    | SourceMessage
     | StateMessage
     | ErrorMessage
     | ClosingMessage

@@ -90,7 +90,7 @@ class Server(uvicorn.Server):
                 proxy_headers=False,  # it would believe whoever speaks from this machine; see address.py
                 log_config=log_config,
                 server_header=False,
-                ws_max_size=settings.max_body_bytes,
+                ws_max_size=max(settings.max_body_bytes, settings.max_source_bytes),
                 ws_per_message_deflate=False,  # JPEG does not shrink, and raw frames cost more than they save
             )
         )

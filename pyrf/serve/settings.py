@@ -120,6 +120,10 @@ class ServeSettings:
     creates_per_minute: float = _setting(60.0, "Sessions one address may begin.", "--creates-per-minute")
     # Ten seconds' worth may come at once, and at least one.
     controls_per_second: float = _setting(5.0, "Control messages that a session takes.")
+    max_source_bytes: int = _setting(262_144, "Bytes of a JPEG that a viewer sends to be restyled.")
+    max_source_pixels: int = _setting(2_100_000, "Pixels of such a JPEG.")
+    # Two seconds' worth may come at once.
+    source_frames_per_second: float = _setting(30.0, "JPEGs that a session takes; others are lost.")
     max_sessions_per_address: int | None = _setting(
         None,
         "Of those, what one address may hold; by default three quarters.",

@@ -25,6 +25,7 @@ class Timing:
         clean: the call that writes the finished chunk to the cache.
         decode: latents to uint8 frames on the host.
         total: from asking for the chunk to its frames on the host.
+        source: waiting for the frames of a source, and encoding them.
     """
 
     prompt: float
@@ -32,6 +33,7 @@ class Timing:
     clean: float | None
     decode: float | None
     total: float
+    source: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,7 @@ class Chunk:
         prompt: the prompt in force, or that the stream turns to, or the tuple of them.
         timing: the seconds it took.
         progress: how far the stream has turned to the prompt, 1 being wholly.
+        strength: noise level that the frames of its source were brought to; None: it shows the prompt alone.
     """
 
     frames: NDArray[np.uint8]
@@ -51,6 +54,7 @@ class Chunk:
     prompt: ClipPrompt | tuple[ClipPrompt, ...]
     timing: Timing
     progress: float = 1.0
+    strength: float | None = None
 
     def __repr__(self) -> str:
         return (

@@ -40,7 +40,7 @@ def next_chunks(streams: Sequence[Stream]) -> list[Chunk | NotFiniteError | None
         raise ValueError("streams that are computed together must have one pipeline and one frame size")
     if len(streams) == 1 or not can_join(streams[0].model):
         return [_next(stream) for stream in streams]
-    chunks: dict[Stream, Chunk | NotFiniteError] = {}
+    chunks: dict[Stream, Chunk | NotFiniteError | None] = {}
     with ExitStack() as stack:
         running: dict[Stream, StreamState] = {}
         for stream in sorted(streams, key=id):  # one order for all, lest two callers wait for each other
@@ -51,7 +51,7 @@ def next_chunks(streams: Sequence[Stream]) -> list[Chunk | NotFiniteError | None
         if living:
             chunks = dict(zip(living, advance([running[stream] for stream in living])))
             for stream, chunk in chunks.items():
-                if isinstance(chunk, NotFiniteError):
+                if chunk is None or isinstance(chunk, NotFiniteError):
                     stream.give_up()
     found = [chunks.get(stream) for stream in streams]
     return [chunk if _counts(stream, chunk) else None for stream, chunk in zip(streams, found)]

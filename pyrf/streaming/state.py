@@ -13,11 +13,13 @@ from pyrf.backends.torch.joint import JointRollout
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.loop.finite import NotFiniteError
 from pyrf.loop.inference import inference
-from pyrf.loop.sampler import Call, ChunkLoop
+from pyrf.loop.sampler import Call, ChunkLoop, Draw
 from pyrf.streaming.blend import PromptRows
 from pyrf.streaming.chunk import Chunk, Clock, Timing
+from pyrf.streaming.feeds import FeedClosedError
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.prompts import PromptSource
+from pyrf.streaming.restyle import SourceControl, SourceEndedError, SourceStart
 from pyrf.video.writer import Frames
 
 
@@ -37,6 +39,7 @@ class StreamState:
         prompts: where prompts come from.
         single: whether chunks have one clip alone, without an axis of clips.
         start: frames [T, H, W, 3] that every clip continues.
+        source: what is said of frames that every clip restyles.
         closed: set when the stream is closed.
 
     Attributes:
@@ -54,6 +57,7 @@ class StreamState:
         *,
         single: bool,
         start: Frames | None,
+        source: SourceControl,
         closed: Event,
     ) -> None:
         self.model, self.prompts, self.closed = model, prompts, closed
@@ -70,10 +74,11 @@ class StreamState:
         with model.adapters.chunk():
             self._weights = model.adapters.version
             self.rollout = model.backend.open(batch, latents, self._text.rows)
-            self.loop = self.rollout.loop(seeds)
+            self._source = SourceStart(model, source, self.rollout.device, begins=start is None)
+            self.loop = self.rollout.loop(seeds, self._source)
             if start is not None:
                 self._prefill(start)
-        self._prompt_s = self._denoise_s = self._clean_s = 0.0
+        self._prompt_s = self._source_s = self._denoise_s = self._clean_s = 0.0
         # Latents of the next chunk, where it was begun while the last one was decoded.
         self._ahead: Tensor | None = None
 
@@ -85,13 +90,25 @@ class StreamState:
         self._decoder.decode(latents)  # only for its memory: the caller has these frames
 
     def begin(self) -> None:
-        """Begin the next chunk: put a new prompt in force, or the next step towards it, if there is one."""
-        weights_changed = self._follow_weights()
-        if self._index == 0:  # opening the stream has done it
+        """Begin the next chunk with the source's frames, which may have to be waited for.
+
+        Raises:
+            SourceEndedError, FeedClosedError: when there is no further chunk.
+        """
+        if self._index:
+            self._clock.restart()
+            self._prompt_s = 0.0
+        else:  # since the stream was opened
             self._prompt_s = self._clock.lap()
+        if self._ahead is None:
+            self.loop.begin()
+        self._source_s = self._clock.lap()
+
+    def put_in_force(self) -> None:
+        """Let the next chunk see weights that have changed, and a new prompt or the next step towards it."""
+        weights_changed = self._follow_weights()
+        if self._index == 0:  # opening the stream has put its first prompt in force
             return
-        self._clock.restart()
-        self._prompt_s = 0.0
         step = self._text.advance(self.prompts.at(self._index))
         if step is not None:
             self.rollout.set_prompt(step.rows, step.recache)
@@ -138,6 +155,7 @@ class StreamState:
         """
         self._clock.lap()  # others that were computed with it have been decoded meanwhile
         is_finite = latents.isfinite().all()  # read when the frames are there: a GPU is not waited for twice
+        strength = self._source.strength  # before the next chunk begins
         frames = self._decode(latents).cpu().numpy()
         if not is_finite:
             raise NotFiniteError(
@@ -146,22 +164,27 @@ class StreamState:
             )
         decode_s, total_s = self._clock.lap(), self._clock.total()
         if self._overlapped:
-            timing = Timing(self._prompt_s, None, None, None, total_s)
+            timing = Timing(self._prompt_s, None, None, None, total_s, self._source_s)
         else:
-            timing = Timing(self._prompt_s, self._denoise_s, self._clean_s, decode_s, total_s)
+            own = self._denoise_s, self._clean_s, decode_s
+            timing = Timing(self._prompt_s, *own, total_s, self._source_s)
         chunk = Chunk(
             frames=frames[0] if self._single else frames,
             index=self._index,
             prompt=self._text.prompts[0] if self._single else self._text.prompts,
             timing=timing,
             progress=self._text.progress,
+            strength=strength,
         )
         self._index += 1
         return chunk
 
     def _decode(self, latents: Tensor) -> Tensor:
-        """Latents to frames; where the decoder can, the next chunk is begun meanwhile."""
-        if not isinstance(self._decoder, OverlappedDecoder):
+        """Latents to frames; where the decoder can, the next chunk is begun meanwhile.
+
+        Not with a source: its next frames may still have to come.
+        """
+        if not isinstance(self._decoder, OverlappedDecoder) or self._source.has_source:
             return self._decoder.decode(latents)
         frames = self._decoder.begin(latents)
         self._ahead = self.loop.next_chunk(self.watch)
@@ -169,10 +192,11 @@ class StreamState:
 
 
 @inference()
-def advance(states: Sequence[StreamState]) -> list[Chunk | NotFiniteError]:
+def advance(states: Sequence[StreamState]) -> list[Chunk | NotFiniteError | None]:
     """The next chunk of each stream, the network's calls of all of them in one batch.
 
-    A stream whose latents are not finite has an error in the place of its chunk, and cannot go on.
+    A stream whose latents are not finite has an error in the place of its chunk, and cannot go on. One that
+    has ended with its source has None.
 
     Args:
         states: of one model, with frames of one size; several of them on the torch backend.
@@ -180,15 +204,25 @@ def advance(states: Sequence[StreamState]) -> list[Chunk | NotFiniteError]:
     Raises:
         ClosedError: when all of the streams were closed meanwhile.
     """
-    with states[0].model.adapters.chunk():
-        return _advance(states)
-
-
-def _advance(states: Sequence[StreamState]) -> list[Chunk | NotFiniteError]:
-    outcomes: dict[StreamState, Chunk | NotFiniteError] = {}
+    outcomes: dict[StreamState, Chunk | NotFiniteError | None] = {}
     for state in states:
         try:
             state.begin()
+        except (SourceEndedError, FeedClosedError):
+            outcomes[state] = None
+    running = [state for state in states if state not in outcomes]
+    if running:
+        with states[0].model.adapters.chunk():
+            outcomes |= _advance(running)
+    return [outcomes[state] for state in states]
+
+
+def _advance(states: Sequence[StreamState]) -> dict[StreamState, Chunk | NotFiniteError]:
+    """`advance` of streams whose chunks have begun, with weights that stay."""
+    outcomes: dict[StreamState, Chunk | NotFiniteError] = {}
+    for state in states:
+        try:
+            state.put_in_force()
         except NotFiniteError as error:
             outcomes[state] = error
     running = [state for state in states if state not in outcomes]
@@ -201,14 +235,16 @@ def _advance(states: Sequence[StreamState]) -> list[Chunk | NotFiniteError]:
                 outcomes[state] = state.end(latents[state])
             except NotFiniteError as error:
                 outcomes[state] = error
-    return [outcomes[state] for state in states]
+    return outcomes
 
 
 def _next_latents(states: Sequence[StreamState]) -> dict[StreamState, Tensor]:
     """The latents of streams' next chunks; those that take other steps are computed apart."""
+    if len(states) == 1:
+        return {states[0]: states[0].next_latents()}
     alike: dict[tuple[float, ...], list[StreamState]] = {}
     for state in states:
-        alike.setdefault(tuple(state.loop.sampler(state.loop.chunks).timesteps), []).append(state)
+        alike.setdefault(tuple(state.loop.begin().sampler.timesteps), []).append(state)
     latents: dict[StreamState, Tensor] = {}
     for group in alike.values():
         if len(group) == 1:
@@ -221,6 +257,10 @@ def _next_latents(states: Sequence[StreamState]) -> dict[StreamState, Tensor]:
 def _joint_latents(states: Sequence[StreamState]) -> list[Tensor]:
     """`_next_latents` of several streams whose chunks take the same steps."""
     rollouts = [state.rollout for state in states if isinstance(state.rollout, TorchRollout)]
+    started = [state.loop.begin() for state in states]
+
+    def start(draw: Draw) -> tuple[Tensor, float]:
+        return torch.cat([one.latents for one in started]), started[0].level
 
     def draw() -> Tensor:
         return torch.cat([state.loop.draw() for state in states])
@@ -232,8 +272,8 @@ def _joint_latents(states: Sequence[StreamState]) -> list[Tensor]:
             state.reach(call)
 
     past = states[0].loop.chunks
-    loop = ChunkLoop(JointRollout(rollouts), states[0].model.stream_config, draw, past=past)
+    loop = ChunkLoop(JointRollout(rollouts), states[0].model.stream_config, draw, start, past)
     latents = loop.next_chunk(watch).split([rollout.batch for rollout in rollouts])
     for state in states:
-        state.loop.chunks += 1
+        state.loop.pass_on()
     return list(latents)

@@ -16,10 +16,12 @@ from pyrf.printing import counted
 from pyrf.streaming.change import Change, Prompt, Scheduled, check_over, schedule, steps_of
 from pyrf.streaming.chunk import Chunk, shown
 from pyrf.streaming.delivery import Delivery
+from pyrf.streaming.feeds import Feed
 from pyrf.streaming.mix import ClipPrompt, is_one, texts_of
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.notices import is_told_elsewhere, warn
 from pyrf.streaming.prompts import PromptChange, Timeline, as_prompts
+from pyrf.streaming.restyle import Source, SourceControl, check_strength
 from pyrf.streaming.state import ClosedError, StreamState, advance
 from pyrf.video.writer import Frames
 
@@ -46,6 +48,7 @@ class Stream:
         width: int,
         start: Frames | None,
         timeline: Mapping[int, Change],
+        source: SourceControl,
     ) -> None:
         self.model = model
         self.size = height, width
@@ -66,7 +69,7 @@ class Stream:
             model.adapters.check(strengths)
         if self._strengths:
             model.adapters.check_alone(self)
-        self._start, self._continues = start, start is not None
+        self._start, self._continues, self._source = start, start is not None, source
         self._closed = threading.Event()
         self._state: StreamState | None = None
         self._lock = threading.Lock()
@@ -168,6 +171,31 @@ class Stream:
         self.model.adapters.want(checked)
 
     @property
+    def strength(self) -> float:
+        """How far the prompt changes the source's frames, 0..1; assign to change it at the next chunk."""
+        return self._source.strength
+
+    @strength.setter
+    def strength(self, strength: float) -> None:
+        self._check_open()
+        self._source.strength = check_strength(strength)
+
+    def set_source(self, source: Source | Feed | None) -> None:
+        """Restyle the frames of a source from the next chunk on, in place of those of another.
+
+        Args:
+            source: see `StreamingPipeline.stream`; None: go on from the prompt alone.
+
+        Raises:
+            ValueError: when the stream is closed.
+        """
+        self._check_open()
+        if isinstance(source, Source):
+            self._source.set(source.open(self.model, *self.size), source.at_end)
+        else:
+            self._source.set(source)
+
+    @property
     def closed(self) -> bool:
         """Whether the stream has ended."""
         return self._closed.is_set()
@@ -176,6 +204,7 @@ class Stream:
         """End the stream and free its memory; a chunk under way in another thread is given up."""
         self._closed.set()
         self.model.adapters.leave(self)
+        self._source.set(None)  # ends a wait for its frames
         with self._lock:
             self._state = self._start = None
         self._delivery.end()
@@ -237,6 +266,7 @@ class Stream:
         """Inside `computing`, end the stream and free its memory: it cannot go on."""
         self._closed.set()
         self.model.adapters.leave(self)
+        self._source.set(None)
         self._state = None
 
     def _after_fork(self) -> None:
@@ -244,7 +274,9 @@ class Stream:
         idle = self._delivery.after_fork() and not self._lock.locked()
         self._lock = threading.Lock()
         self._prompts.after_fork()
-        if not idle or (self._state is not None and not self.model.survives_fork):
+        self._source.after_fork()
+        has_source = self._source.current[0] is not None  # its thread is the parent's
+        if not idle or (self._state is not None and (has_source or not self.model.survives_fork)):
             self._state = None
             self._lost = (
                 "this stream is the parent's: it had begun when the process was forked, and cannot go on in "
@@ -266,6 +298,7 @@ class Stream:
                 self._prompts,
                 single=self._single,
                 start=start,
+                source=self._source,
                 closed=self._closed,
             )
         return self._state
@@ -277,6 +310,8 @@ class Stream:
                 (chunk,) = advance([state])
                 if isinstance(chunk, NotFiniteError):
                     raise chunk
+                if chunk is None:
+                    self.give_up()
                 return chunk
         return None
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pyrf.video.files import Video as Video
     from pyrf.video.files import check_output as check_output
     from pyrf.video.files import open_writer as open_writer
+    from pyrf.video.live import iter_camera as iter_camera
+    from pyrf.video.live import iter_frames as iter_frames
     from pyrf.video.reader import read_frames as read_frames
 
 # Public name -> the module that holds it.
@@ -18,6 +20,8 @@ _HOMES = {
     "Video": "pyrf.video.files",
     "open_writer": "pyrf.video.files",
     "check_output": "pyrf.video.files",
+    "iter_camera": "pyrf.video.live",
+    "iter_frames": "pyrf.video.live",
     "read_frames": "pyrf.video.reader",
 }
 

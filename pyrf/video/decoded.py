@@ -32,26 +32,27 @@ class DecodedVideo:
     """The frames of a video file.
 
     Args:
-        path: the file.
+        path: the file, or what to call it where `container` is given.
         fps: frames per second of a video that does not say its own.
+        container: opened by PyAV, where it is no file; it is closed with this.
 
     Raises:
         ValueError: when there is no video stream, or it is one that would be shown wrongly.
         av.error.FFmpegError: when it cannot be decoded.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path | str, fps: float, container: Any = None) -> None:
         import av
 
         self._path = path
-        self._container: Any = av.open(str(path))
+        self._container: Any = av.open(str(path)) if container is None else container
         videos = self._container.streams.video
         if not videos:
             self.close()
             raise ValueError("it has no video stream")
         self._stream = videos[0]
         codec = self._stream.codec_context
-        if _is_heif(path):
+        if isinstance(path, Path) and _is_heif(path):
             self.close()
             raise ValueError("it is a HEIC or HEIF picture; save it as JPEG or PNG")
         self._check_size(codec.width, codec.height)

@@ -47,11 +47,11 @@ def read_frames(path: PathLike, *, height: int, width: int, fps: float, limit: i
         ValueError: when the file is missing, holds no picture that can be decoded, or numbers whose meaning
             nothing tells.
     """
-    place = _existing(path)
+    place = existing(path)
     frames: deque[Frames] = deque()
-    with _refusals(path), _opened(place, fps) as video:
-        for frame, count in _last(_at_rate(video.shown, fps), limit):
-            fitted = _fit(*video.picture(frame), height, width)
+    with refusals(path), opened(place, fps) as video:
+        for frame, count in _last(at_rate(video.shown, fps), limit):
+            fitted = fit(*video.picture(frame), height, width)
             frames.extend([fitted] * count)
     if not frames:
         raise ValueError(f"cannot read {path}: it holds no frames")
@@ -66,7 +66,7 @@ class _Opened(NamedTuple):
 
 
 @contextmanager
-def _opened(path: Path, fps: float) -> Iterator[_Opened]:
+def opened(path: Path, fps: float) -> Iterator[_Opened]:
     from PIL import Image, UnidentifiedImageError
 
     from pyrf.video.decoded import DecodedVideo, Shown
@@ -91,7 +91,7 @@ def _opened(path: Path, fps: float) -> Iterator[_Opened]:
             yield _Opened([Shown(image, 0.0, 1 / fps)], picture)
 
 
-def _at_rate(shown: Iterable[Shown], fps: float) -> Iterator[tuple[Any, int]]:
+def at_rate(shown: Iterable[Shown], fps: float) -> Iterator[tuple[Any, int]]:
     """Frames that are seen at moments 0, 1 / fps, ..., each with the number of moments.
 
     Raises:
@@ -130,7 +130,7 @@ def _last(frames: Iterator[tuple[Any, int]], limit: int | None) -> Iterator[tupl
     yield from kept
 
 
-def _fit(picture: Image.Image, pixel_aspect: float, height: int, width: int) -> Frames:
+def fit(picture: Image.Image, pixel_aspect: float, height: int, width: int) -> Frames:
     """Scale a picture to cover a size, and crop it evenly, in one step."""
     from PIL import Image
 
@@ -145,7 +145,7 @@ def _fit(picture: Image.Image, pixel_aspect: float, height: int, width: int) -> 
     return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS, box=box))
 
 
-def _existing(path: PathLike) -> Path:
+def existing(path: PathLike) -> Path:
     """A file's path.
 
     Raises:
@@ -162,7 +162,7 @@ def _existing(path: PathLike) -> Path:
 
 
 @contextmanager
-def _refusals(path: PathLike) -> Iterator[None]:
+def refusals(path: PathLike) -> Iterator[None]:
     """All that decoders raise on damaged files, as a ValueError of one line."""
     import av
     from PIL import Image

@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -123,9 +124,43 @@ def test_a_chunk_that_starts_at_a_step_is_the_tail_of_one_from_noise(
     noise = SeededNoise([0], (2, 1, 2, 2))
     draws = [noise() for _ in stream.denoising_steps]
     expected = sampler.sample(whole.denoise, draws[0], iter(draws[1:]).__next__)
-    found = sampler.sample(tail.denoise, whole.inputs[first], iter(draws[first + 1 :]).__next__, first)
-    assert torch.equal(found, expected)
-    assert tail.timesteps == whole.timesteps[first:]
+    later = FewStepSampler(stream, level=float(sampler.sigmas[first]))
+    found = later.sample(tail.denoise, whole.inputs[first], iter(draws[first + 1 :]).__next__)
+    assert torch.equal(later.sigmas, sampler.sigmas[first:])
+    assert tail.timesteps == pytest.approx(whole.timesteps[first:])
+    torch.testing.assert_close(found, expected)
+
+
+@given(stream=STREAMS, level=st.floats(0, 1, width=32), first=st.booleans())
+def test_nothing_is_made_noisier_than_it_came(stream: StreamConfig, level: float, first: bool) -> None:
+    """Calls begin at the level of what is given, and go on with the student's own steps below it."""
+    own = FewStepSampler(stream, first=first)
+    sampler, calls = FewStepSampler(stream, first=first, level=level), Calls()
+    draws = SeededNoise([0], (2, 1, 2, 2))
+    given = draws()
+    made = sampler.sample(calls.denoise, given, draws)
+    if level >= own.sigmas[0]:
+        assert calls.timesteps == own.timesteps
+    elif np.float32(level) == 0:
+        assert made is given
+        assert calls.timesteps == []
+    else:
+        assert calls.timesteps[0] == pytest.approx(1000 * level)
+        assert calls.timesteps[1:] == [t for t, s in zip(own.timesteps, own.sigmas) if s < np.float32(level)]
+        assert torch.equal(sampler.sigmas[1:], own.sigmas[len(own.sigmas) - len(sampler.sigmas) + 1 :])
+
+
+def test_an_end_of_the_source_leaves_the_loop_as_it_was() -> None:
+    calls = Calls()
+
+    def ended(draw):
+        raise EOFError
+
+    loop = ChunkLoop(calls, STREAM, SeededNoise([0], SHAPE), ended)
+    with pytest.raises(EOFError):
+        loop.next_chunk()
+    assert loop.chunks == 0
+    assert not hasattr(calls, "ended")  # no chunk is under way
 
 
 def test_a_loop_starts_its_chunks_where_it_is_told() -> None:
@@ -134,11 +169,11 @@ def test_a_loop_starts_its_chunks_where_it_is_told() -> None:
 
     def start(draw):
         started.append(0.5 * draw())
-        return started[-1], 2
+        return started[-1], 0.9
 
     loop = ChunkLoop(calls, STREAM, SeededNoise([0], SHAPE), start)
     made = loop.next_chunk()
-    assert calls.timesteps == loop.sampler(0).timesteps[2:]
+    assert calls.timesteps == [pytest.approx(900), *loop.sampler(0).timesteps[2:]]
     assert torch.equal(loop.redo_chunk(), made)
     assert len(started) == 1
     assert not torch.equal(loop.next_chunk(), made)

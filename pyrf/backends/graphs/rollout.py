@@ -20,6 +20,7 @@ from pyrf.export.errors import ExportError
 from pyrf.export.manifest import Manifest
 from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.rope import rope_table
+from pyrf.loop.timesteps import PerTimestep
 from pyrf.models.dit.model import sinusoid
 
 
@@ -65,7 +66,7 @@ class GraphRollout(Rollout):
         dtype = dtype_of(manifest.dtype)
         super().__init__(manifest.model, manifest.stream, batch, size, dtype=dtype, device=device)
         self._size = size
-        self._modulations: dict[float, Tensor] = {}
+        self._modulations = PerTimestep[Tensor]()
         self._rope: tuple[range, Tensor] | None = None
 
     @abstractmethod
@@ -87,12 +88,11 @@ class GraphRollout(Rollout):
 
     def _modulation(self, timestep: float) -> Tensor:
         """The modulations of a timestep, made once per stream."""
-        if timestep not in self._modulations:
-            row = sinusoid(
-                torch.tensor([[timestep]], dtype=torch.float64, device="cpu"), self.model_config.freq_dim
-            )
-            self._modulations[timestep] = self._modulate(row.float())
-        return self._modulations[timestep]
+        return self._modulations.get(timestep, self._modulation_of)
+
+    def _modulation_of(self, timestep: float) -> Tensor:
+        timesteps = torch.tensor([[timestep]], dtype=torch.float64, device="cpu")
+        return self._modulate(sinusoid(timesteps, self.model_config.freq_dim).float())
 
     def _rope_now(self) -> Tensor:
         """The rotations of the chunk under way, kept for its other calls."""

@@ -9,6 +9,7 @@ from pyrf.backends.base import Rollout
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.inference import inference
 from pyrf.loop.rope import ChunkRope
+from pyrf.loop.timesteps import PerTimestep
 from pyrf.models.dit.attention import CachedAttention
 from pyrf.models.dit.model import PromptCache, TimeEmbedding, WanModel
 
@@ -43,7 +44,7 @@ class TorchRollout(Rollout):
         self.model = model
         self.rope = ChunkRope(model.config, size, dtype=model.dtype, device=model.device)
         self.attention = CachedAttention(self.cache, self.rope)
-        self._times: dict[float, TimeEmbedding] = {}
+        self._times = PerTimestep[TimeEmbedding]()
         self.set_prompt(prompt_embeds)
 
     @inference()
@@ -65,10 +66,11 @@ class TorchRollout(Rollout):
 
     def time(self, timestep: float) -> TimeEmbedding:
         """The embedding of a timestep, made once per stream and shared by all videos, frames and chunks."""
-        if timestep not in self._times:
-            timesteps = torch.full((1,), timestep, dtype=torch.float64, device=self.device)
-            self._times[timestep] = self.model.modulate(self.model.embed_timesteps(timesteps))
-        return self._times[timestep]
+        return self._times.get(timestep, self._embed)
+
+    def _embed(self, timestep: float) -> TimeEmbedding:
+        timesteps = torch.full((1,), timestep, dtype=torch.float64, device=self.device)
+        return self.model.modulate(self.model.embed_timesteps(timesteps))
 
     def _predict(self, latents: Tensor, timestep: float) -> Tensor:
         return self.model(latents, self.time(timestep), self.prompt, attention=self.attention)

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from pyrf.protocol import (
     AdaptersMessage,
     AdaptersReply,
     EndReason,
+    ErrorDetail,
+    ErrorMessage,
     Limits,
     PromptReply,
     ServerInfo,
@@ -29,6 +32,7 @@ from pyrf.serve.errors import ServeError
 from pyrf.serve.ice import parse_ice_server
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.sessions.adapters import ServedAdapters
+from pyrf.serve.sessions.camera import Camera
 from pyrf.serve.sessions.chunks import SessionOptions
 from pyrf.serve.sessions.quotas import over_quota
 from pyrf.serve.sessions.rates import RateLimit
@@ -76,6 +80,9 @@ class SessionRegistry:
         self._freeing: set[asyncio.Task[None]] = set()
         self._creates = RateLimit(settings.creates_per_minute / 60, settings.creates_per_minute)
         self._controls = RateLimit(settings.controls_per_second, 10 * settings.controls_per_second)
+        rate = settings.source_frames_per_second
+        self._source_frames = RateLimit(rate, 2 * rate)
+        self._source_decoder = ThreadPoolExecutor(1, thread_name_prefix="pyrf-source")
         self._scheduler = Scheduler(
             metrics, settings.max_batch if can_join(pipe.model) else 1, settings.lead_s
         )
@@ -237,6 +244,53 @@ class SessionRegistry:
         self._log("adapters changed", session, strengths=now, chunk=session.chunks_started)
         return AdaptersReply(strengths=now, chunk=session.chunks_started)
 
+    def set_source(self, session: Session, strength: float | None) -> int:
+        """Restyle what the session's viewer sends, or change how far; None: show the prompt alone again.
+
+        Returns:
+            The chunk that shows it first.
+
+        Raises:
+            ServeError: as `check_controls` does.
+        """
+        self.check_controls(session)
+        if strength is not None and session.camera is None:
+            session.camera = Camera(
+                session.size,
+                session.options.fps,
+                self.pipe.model.frames_in_chunk,
+                self.settings.max_source_pixels,
+                self._source_decoder,
+                lambda problem: session.announce(
+                    ErrorMessage(error=ErrorDetail(code="bad_frame", message=problem))
+                ),
+            )
+        return session.set_strength(strength)
+
+    @property
+    def source_decoder(self) -> ThreadPoolExecutor:
+        """The thread that decodes what viewers send."""
+        return self._source_decoder
+
+    def show_source(self, session: Session, jpeg: bytes) -> bool:
+        """Take a frame of the viewer's own video; what is wrong in it the viewer will hear.
+
+        Returns:
+            Whether it was taken: False when frames come too fast.
+
+        Raises:
+            ServeError: when no `source` came before it, or it has too many bytes.
+        """
+        if self._source_frames.wait_for(session.id):
+            return False
+        if session.camera is None:
+            raise ServeError(409, "bad_frame", "a `source` message comes before frames; send it first")
+        if len(jpeg) > (limit := self.settings.max_source_bytes):
+            message = f"a source frame may have {limit} bytes, got {len(jpeg)}; shrink it"
+            raise ServeError(413, "bad_frame", message)
+        session.camera.show(jpeg)
+        return True
+
     def check_controls(self, session: Session) -> None:
         """Count a control message.
 
@@ -273,6 +327,8 @@ class SessionRegistry:
                 max_prompt_chars=s.max_prompt_chars,
                 max_pixels=self.max_pixels,
                 grace_s=s.grace_s,
+                max_source_bytes=s.max_source_bytes,
+                source_frames_per_second=s.source_frames_per_second,
             ),
             webrtc=s.webrtc,
             vocabulary=list(pipe.card.vocabulary),
@@ -329,6 +385,7 @@ class SessionRegistry:
         """Drain, and free everything."""
         await self.drain()
         await asyncio.gather(*self._freeing, return_exceptions=True)
+        self._source_decoder.shutdown(wait=False)
 
     def _log(self, event: str, session: Session, prompt: ClipPrompt | None = None, **extra: object) -> None:
         if prompt is not None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pyrf.protocol import EndReason, Message, SessionInfo, State
+from pyrf.serve.sessions.camera import Camera
 from pyrf.serve.sessions.chunks import MadeChunk, SessionOptions
 from pyrf.serve.sessions.tracing import SessionSpan
 from pyrf.serve.sessions.viewer import Viewer
@@ -44,6 +45,7 @@ class Session:
         deadline: when the viewer will have played all that was made, on the monotonic clock.
         chunks_started: also the index of the next chunk.
         newest_prompt_id: of the prompt that was set last.
+        camera: what its viewer sends to be restyled, if anything.
         ending: why the session has ended, once it has.
         unwatched: set as long as there is no viewer.
     """
@@ -74,6 +76,9 @@ class Session:
         # The newest prompt, how to change to it and its id, until a chunk is started. The stream gets it only
         # then: the reply named that chunk, and the model's thread may still be at the one before.
         self._pending: tuple[ClipPrompt, bool, float, int] | None = None
+        self.camera: Camera | None = None
+        self._shows_camera = False
+        self._strength: float | None = None
         self._paused = False
         self._under_way = False
         self._buffer: deque[MadeChunk] = deque()
@@ -115,6 +120,7 @@ class Session:
             grace_s=o.grace_s,
             frames_made=self.frames_made,
             frames_dropped=self.frames_dropped,
+            strength=self._strength,
         )
 
     def set_prompt(self, prompt: ClipPrompt, recache: bool, over: float = 0.0) -> tuple[int, int]:
@@ -122,6 +128,13 @@ class Session:
         self.newest_prompt_id += 1
         self._pending = prompt, recache, over, self.newest_prompt_id
         return self.newest_prompt_id, self.chunks_started
+
+    def set_strength(self, strength: float | None) -> int:
+        """Restyle the camera's pictures with a strength, None: let the camera go. The chunk that shows it."""
+        self._strength = strength
+        if strength is None:
+            self.camera = None
+        return self.chunks_started
 
     def pause(self) -> None:
         """Make no further chunk; what is finished is still sent."""
@@ -156,6 +169,7 @@ class Session:
         """
         if self.viewer is not None:
             self.viewer.end("replaced")
+            self.set_strength(None)
         if self._expiry is not None:
             self._expiry.cancel()
         self.viewer = Viewer(kind, self.take)
@@ -171,6 +185,7 @@ class Session:
         """The viewer is gone: keep the session for its grace period, unless another took it over."""
         if viewer is self.viewer:
             self.viewer = None
+            self.set_strength(None)  # what it sent is not to be seen by the next one
             self.unwatched.set()
             if self.ending is None:
                 self._await_viewer(self.options.grace_s)
@@ -205,8 +220,23 @@ class Session:
             self._pending = None
             with told_elsewhere():
                 self.stream.set_prompt(prompt, recache=recache, over=over)
+        self._set_source()
         self.chunks_started += 1
         self._under_way = True
+
+    def _set_source(self) -> None:
+        """The stream follows the camera, once there is a picture: the model's thread waits for none."""
+        if (self._strength is None and not self._shows_camera) or self.stream.closed:
+            return
+        if self._strength is not None:
+            self.stream.strength = self._strength
+        if self.camera is None:
+            if self._shows_camera:
+                self.stream.set_source(None)
+            self._shows_camera = False
+        elif not self._shows_camera and self.camera.feed.ready:
+            self.stream.set_source(self.camera.feed)
+            self._shows_camera = True
 
     def finish_chunk(self, chunk: Chunk | None, batch: int, began: int, ended: int) -> int | None:
         """Take the chunk that was started.

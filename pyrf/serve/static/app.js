@@ -4,6 +4,7 @@ import { Adapters } from "./adapters.js";
 import { createSession, modelInfo, Refusal, sessionInfo } from "./api.js";
 import { Blend } from "./blend.js";
 import { Change } from "./change.js";
+import { Camera } from "./camera.js";
 import { Chips } from "./chips.js";
 import { Figures } from "./figures.js";
 import { linkOf, readLink } from "./link.js";
@@ -29,6 +30,12 @@ const adapters = new Adapters((strengths) => connected && setAdapters(strengths)
 const blend = new Blend(changeLive);
 const asked = new Change();
 let stream = null;
+const camera = new Camera({
+  send: (message) => stream?.send(message),
+  sendFrame: (blob) => stream?.sendFrame(blob),
+  useTrack: (track) => stream?.useTrack(track) ?? false,
+  problem: showProblem,
+});
 let attempt = 0; // counts starts, so that one that was overtaken stops trying
 let serverToken = null;
 let fps = 16;
@@ -50,6 +57,7 @@ async function load() {
     iceServers = model.ice_servers;
     adapters.show(model);
     offerWebRtc(model.webrtc);
+    camera.limit(model.fps, model.limits);
     offer(model);
   } catch (error) {
     if (error.status === 401) {
@@ -209,6 +217,7 @@ function attached(session, resumed) {
   connected = true;
   resuming ||= resumed;
   setPaused(session.state === "paused");
+  camera.attached();
   if (unsent) change();
   setAdapters(adapters.chosen);
 }
@@ -220,6 +229,7 @@ function message(reply) {
     figures.promptTaken(reply.prompt_id, sentAt.get(reply.ref) ?? performance.now());
     sentAt.delete(reply.ref);
   } else if (reply.type === "adapters") adapters.told(reply.strengths);
+  else if (reply.type === "source") camera.taken(reply);
   else if (reply.type === "state") setPaused(reply.state === "paused");
   else if (reply.type === "error") showProblem(reply.error.message);
   else if (reply.type === "chunk") {

@@ -67,6 +67,14 @@ export class Stream {
     this.#connection?.send(message);
   }
 
+  sendFrame(blob) {
+    this.#connection?.sendFrame(blob);
+  }
+
+  useTrack(track) {
+    return this.#connection?.useTrack(track) ?? false;
+  }
+
   // End the session.
   stop() {
     this.send({ type: "close" });

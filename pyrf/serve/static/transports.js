@@ -3,13 +3,15 @@
 //   on.frame(header, blob)    for a JPEG frame (WebSocket),
 //   on.media(stream)          for a video track (WebRTC),
 //   on.close(gone)            once, at the end; gone: there is no such session any more.
-// and returns { send(message), close() }.
+// and returns { send(message), sendFrame(blob), useTrack(track), close() }: a JPEG or a video track of the
+// viewer's own. useTrack says whether the connection carries tracks.
 
 import { answerOffer, openSocket, Refusal } from "./api.js";
 
 const NO_SESSION = 4404;
 const CONNECT_MS = 10_000;
 const ICE_MS = 3_000;
+const MOST_WAITING = 262_144; // bytes; a picture that has to wait behind more of them would come too late
 
 export function overWebSocket(session, on) {
   const socket = openSocket(session);
@@ -23,6 +25,10 @@ export function overWebSocket(session, on) {
     send: (message) => {
       if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
     },
+    sendFrame: (blob) => {
+      if (socket.readyState === WebSocket.OPEN && socket.bufferedAmount < MOST_WAITING) socket.send(blob);
+    },
+    useTrack: () => false,
     close: () => {
       socket.onmessage = null; // what is still on its way is not wanted
       socket.close();
@@ -61,12 +67,17 @@ export function overWebRtc(session, on, iceServers) {
     send: (message) => {
       if (channel.readyState === "open") channel.send(JSON.stringify(message));
     },
+    sendFrame: () => {},
+    useTrack: (track) => {
+      peer.getSenders()[0].replaceTrack(track).catch(() => {}); // the connection has just been closed
+      return true;
+    },
     close: () => close(),
   };
 }
 
 async function offer(peer, session) {
-  peer.addTransceiver("video", { direction: "recvonly" });
+  peer.addTransceiver("video", { direction: "sendrecv" });
   await peer.setLocalDescription();
   await candidatesGathered(peer);
   await peer.setRemoteDescription(await answerOffer(session, peer.localDescription));

@@ -15,6 +15,8 @@ from pyrf.protocol import (
     PauseControl,
     PromptControl,
     PromptMessage,
+    SourceControl,
+    SourceMessage,
     StateMessage,
 )
 from pyrf.serve.errors import ServeError, first_problem
@@ -44,6 +46,9 @@ def answer(registry: SessionRegistry, session: Session, text: str | bytes) -> Me
         if isinstance(control, AdaptersControl):
             changed = registry.set_adapters(session, control.strengths)
             return AdaptersMessage(ref=control.ref, **changed.model_dump())
+        if isinstance(control, SourceControl):
+            chunk = registry.set_source(session, control.strength)
+            return SourceMessage(ref=control.ref, strength=control.strength, chunk=chunk)
         registry.check_controls(session)
     except ServeError as error:
         return ErrorMessage(ref=control.ref, error=error.reply)

@@ -70,12 +70,14 @@ class ReadOffer:
         codec: that the video is to be sent in.
         named: candidates that the offer named.
         used: those of them that packets may be sent to.
+        sends: whether the viewer may send a video of its own.
     """
 
     sdp: str
     codec: VideoCodec
     named: int
     used: int
+    sends: bool
 
 
 def as_address(text: str) -> Address | None:
@@ -120,7 +122,8 @@ def read_offer(text: str, allowed: Collection[Address]) -> ReadOffer:
     written.append("a=msid-semantic: WMS *")
     for i, medium in enumerate(media):
         if medium.kind == "video":
-            written += [f"m=video 9 UDP/TLS/RTP/SAVPF {payload}", "c=IN IP4 0.0.0.0", "a=recvonly", *lines]
+            written += [f"m=video 9 UDP/TLS/RTP/SAVPF {payload}", "c=IN IP4 0.0.0.0"]
+            written += [f"a={medium.direction}", *lines]
             written += ["a=rtcp-mux"]
         else:
             written += ["m=application 9 UDP/DTLS/SCTP webrtc-datachannel", "c=IN IP4 0.0.0.0"]
@@ -130,7 +133,8 @@ def read_offer(text: str, allowed: Collection[Address]) -> ReadOffer:
             written.append(f"a={name}:{medium.attributes[name]}")
         if i == 0:
             written += [f"a=candidate:{candidate}" for candidate in used]
-    return ReadOffer("\r\n".join(written) + "\r\n", codec, len(named), len(used))
+    sends = videos[0].direction == "sendrecv"
+    return ReadOffer("\r\n".join(written) + "\r\n", codec, len(named), len(used), sends)
 
 
 def _listed(kinds: list[str]) -> str:

@@ -26,6 +26,7 @@ from pyrf.serve.transports.channel import ControlChannel
 from pyrf.serve.transports.controls import answer
 from pyrf.serve.transports.encoding import TrackEncoder
 from pyrf.serve.transports.ice import GuardedConnection, Network
+from pyrf.serve.transports.incoming import IncomingVideo
 from pyrf.serve.transports.offers import Address, ReadOffer, as_address, read_offer
 from pyrf.serve.transports.track import KIND, SessionTrack
 
@@ -145,6 +146,11 @@ class _Peer:
             self._abused,
         )
         self._track = SessionTrack(session, self._channel.send, self._close_soon)
+        self._incoming = IncomingVideo(
+            lambda: None if session.camera is None else session.camera.feed,
+            registry.settings.max_source_pixels,
+            registry.source_decoder,
+        )
 
     async def accept(self, offer: ReadOffer, network: Network) -> str:
         """The answer to an offer, as SDP.
@@ -154,8 +160,12 @@ class _Peer:
         """
         await self.connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
         for transceiver in self.connection.getTransceivers():
-            transceiver.direction = "inactive"  # what a viewer sends would be decoded and kept for nobody
+            transceiver.direction = "inactive"
         sender = self.connection.addTrack(self._track)
+        for transceiver in self.connection.getTransceivers():
+            if offer.sends and transceiver.sender is sender:
+                transceiver.direction = "sendrecv"
+                self._incoming.guard(transceiver.receiver)
         options = self.session.options
         encoder = TrackEncoder(offer.codec, options.height, options.width, options.fps)
         setattr(sender, "_RTCRtpSender__encoder", encoder)  # noqa: B010  # it would make one of its own

@@ -94,7 +94,7 @@ async def _send(
 
 
 async def _receive(websocket: WebSocket, registry: SessionRegistry, session: Session) -> None:
-    """Answer control messages until the socket closes; of a bad one only the viewer hears.
+    """Answer control messages and take frames until the socket closes; of bad ones only the viewer hears.
 
     Raises:
         _TooLargeError: for a message that not every server below this app would have refused.
@@ -105,15 +105,28 @@ async def _receive(websocket: WebSocket, registry: SessionRegistry, session: Ses
         if message["type"] == "websocket.disconnect":
             return
         text = message.get("text")
-        data: bytes = message.get("bytes") or b"" if text is None else text.encode()
-        if len(data) > limit:
+        if text is None:
+            reply: Message | None = await _take_frame(registry, session, message.get("bytes") or b"")
+        elif len(text.encode()) > limit:
             raise _TooLargeError(f"a message may have {limit} bytes; send less")
-        reply = answer(registry, session, data)
+        else:
+            reply = answer(registry, session, text)
         if reply is not None:
             with suppress(RuntimeError):  # the other side of this socket may have closed it just now
                 await _send_message(websocket, reply)
         if isinstance(reply, ErrorMessage) and reply.error.code == "rate_limited":
             await asyncio.sleep(FLOOD_S)
+
+
+async def _take_frame(registry: SessionRegistry, session: Session, jpeg: bytes) -> ErrorMessage | None:
+    """Take a frame of the viewer's own video; one that comes too soon is lost without a word."""
+    try:
+        if not registry.show_source(session, jpeg):
+            await asyncio.sleep(FLOOD_S)
+    except ServeError as error:
+        await asyncio.sleep(FLOOD_S)
+        return ErrorMessage(error=error.reply)
+    return None
 
 
 async def _send_message(websocket: WebSocket, message: Message) -> None:

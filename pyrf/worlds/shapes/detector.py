@@ -96,6 +96,17 @@ def detect(frames: NDArray[np.uint8]) -> Detection:
     )
 
 
+def path(frames: NDArray[np.uint8]) -> Array:
+    """Centre of the object of a clip's commonest colour in each frame, [T, 2] of x and y in pixels.
+
+    It leaves the frame where the object does, and comes back on no other side.
+    """
+    labels = _nearest_color(frames)
+    color_index = int(np.argmax([(labels == i).sum() for i in range(len(COLORS))]))
+    x, y = _track(labels == color_index)
+    return np.stack([np.unwrap(x, period=WIDTH), np.unwrap(y, period=HEIGHT)], axis=1)
+
+
 @lru_cache(maxsize=1)
 def _color_table() -> NDArray[np.uint8]:
     """Label of the nearest reference colour for RGB cut to 5 bits a channel, [2**15].

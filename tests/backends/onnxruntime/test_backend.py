@@ -191,3 +191,10 @@ def test_the_commands_take_an_export(saved: str, exported: Path, tmp_path: Path,
     assert (tmp_path / "out.mp4").is_file()
     assert cli.run(["bench", "--chunks", "2", "--repeats", "1", "--warm-up", "1", "--json", *common]) == 0
     assert '"backend": "onnxruntime"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.7])
+def test_a_source_is_restyled_as_by_torch(pipes, strength: float) -> None:
+    """The encoder is torch's; levels are others than the student's own."""
+    clip = frames(pipes[0], BLUE, seed=5)
+    assert_same(pipes, [RED, BLUE], seed=2, source=clip, strength=strength, follow_motion=True)

@@ -164,3 +164,25 @@ def test_engines_are_built_for_the_gpu_they_run_on(monkeypatch):
     assert asked[0].runtime == "tensorrt 10.16.1"
     assert asked[0].compute_capability == "9.0"
     assert asked[0].dtype == "float16"
+
+
+def test_a_source_that_comes_while_chunks_overlap_is_restyled_as_by_torch(pipes):
+    """The chunk under way when it comes was begun from noise; later ones wait for their frames."""
+    clip = np.random.default_rng(0).integers(0, 255, (60, 32, 48, 3), dtype=np.uint8)
+    streams = [pipe.stream("a red circle", seed=0, strength=0.7) for pipe in pipes]
+    first = [next(stream) for stream in streams]
+    assert differ(*(chunk.frames for chunk in first)) <= 1
+    for stream in streams:
+        stream.set_source(pyrf.Source(clip))
+    begun = next(streams[0])
+    assert begun.strength is None
+    assert next(streams[0]).strength == 0.7
+    for stream in streams:
+        stream.close()
+    made = [pipe.stream("a red circle", seed=0, source=clip, strength=0.7) for pipe in pipes]
+    for _ in range(4):
+        chunks = [next(stream) for stream in made]
+        assert differ(*(chunk.frames for chunk in chunks)) <= 1
+        assert chunks[0].strength == 0.7
+    for stream in made:
+        stream.close()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
 from aiortc.mediastreams import MediaStreamError
+from av import VideoFrame
 
 from pyrf.pipeline import Chunk, StreamingPipeline
 from pyrf.protocol import MESSAGE, EndReason
@@ -152,14 +153,42 @@ def test_an_offer_that_receives_no_video(server: Running, directions: list[str])
     server.delete(created)
 
 
-def test_a_peer_that_sends_video_too_is_not_listened_to(server: Running) -> None:
+class Lime(VideoStreamTrack):
+    """A video of one colour."""
+
+    def __init__(self, height: int = 240, width: int = 320) -> None:
+        super().__init__()
+        self.pixels = np.full((height, width, 3), (60, 200, 60), np.uint8)
+
+    async def recv(self) -> VideoFrame:
+        pts, time_base = await self.next_timestamp()
+        frame = VideoFrame.from_ndarray(self.pixels, format="rgb24")
+        frame.pts, frame.time_base = pts, time_base
+        return frame
+
+
+def test_a_peer_that_sends_video_is_restyled_once_it_says_so(server: Running) -> None:
+    """Before, nothing of it is decoded; what is decoded is bounded."""
     created = server.create()
+    session = server.session(created)
 
     async def watch() -> None:
-        peer = Peer(VideoStreamTrack())
+        peer = Peer(Lime())
         await peer.offer(server, created)
-        assert [t.currentDirection for t in peer.connection.getTransceivers()] == ["recvonly"]
-        await (await peer.track).recv()
+        assert [t.currentDirection for t in peer.connection.getTransceivers()] == ["sendrecv"]
+        track = await peer.track
+        for _ in range(3):
+            await track.recv()
+        incoming = next(iter(server.state.peers._peers))._incoming
+        assert incoming._context is None
+        peer.channel.send(json.dumps({"type": "source", "strength": 0.3}))
+        assert (await peer.message("source")).strength == 0.3
+        while not session._shows_camera:
+            await track.recv()
+        shown = session.camera.feed._kept[-1][1]
+        assert np.abs(shown.astype(int).mean((0, 1)) - (60, 200, 60)).max() < 20
+        peer.channel.send(json.dumps({"type": "source", "strength": None}))
+        assert (await peer.message("source")).strength is None
         await peer.connection.close()
 
     run(watch())
