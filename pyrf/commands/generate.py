@@ -152,6 +152,7 @@ def generate(
         start = time.perf_counter()
         pipe = load()
         from pyrf.streaming.notices import told_elsewhere
+        from pyrf.streaming.restyle import DEFAULT_STRENGTH
         from pyrf.video.files import open_writer
 
         num_frames = max(1, round(story.seconds * pipe.fps))
