@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pyrf import printing
+from pyrf.bundle.stream_choice import stream_choice
 from pyrf.commands.options import (
     DEFAULT_MODEL,
     BackendOption,
@@ -17,6 +18,7 @@ from pyrf.commands.options import (
     DtypeOption,
     ExportedOption,
     ModelOption,
+    StreamOption,
     StudentOption,
     ThreadsOption,
     check_seconds,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 def bench(
     model: ModelOption = DEFAULT_MODEL,
     student: StudentOption = None,
+    stream: StreamOption = None,
     chunks: Annotated[
         int | None, typer.Option(help="Chunks per stream; by default 5 seconds of them.")
     ] = None,
@@ -66,6 +69,7 @@ def bench(
     if seconds is not None:
         check_seconds(seconds)
     check_threads(threads)
+    choice = stream_choice(stream or ())
     from pyrf.reports import bench as bench_module
 
     bench_module.check_counts(chunks=chunks, repeats=repeats, warm_up=warm_up)
@@ -74,7 +78,13 @@ def bench(
 
     use_threads(threads)
     pipe = StreamingPipeline.from_pretrained(
-        model, student=student, backend=backend, dtype=dtype, device=device, exported=exported
+        model,
+        student=student,
+        backend=backend,
+        dtype=dtype,
+        device=device,
+        stream=choice,
+        exported=exported,
     )
     load_s = time.perf_counter() - start
     if chunks is None:

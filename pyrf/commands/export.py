@@ -12,10 +12,10 @@ from pyrf import printing
 from pyrf.commands.options import (
     DeviceOption,
     HeightOption,
+    StreamOption,
     StudentOption,
     ThreadsOption,
     WidthOption,
-    WindowOption,
     check_named,
     use_threads,
 )
@@ -39,8 +39,8 @@ def export(
     ] = "float32",
     height: HeightOption = None,
     width: WidthOption = None,
-    window: WindowOption = None,
     student: StudentOption = None,
+    stream: StreamOption = None,
     check: Annotated[int, typer.Option(help="Chunks to compare with torch, on this CPU; 0: none.")] = 4,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
@@ -55,8 +55,6 @@ def export(
     check_named("--out", out)
     if check < 0:
         raise ValueError(f"--check must be 0 or more, got {check}")
-    from dataclasses import replace
-
     from pyrf.bundle.bundle import load_bundle
     from pyrf.checks import check_device
     from pyrf.threads import fit_threads
@@ -64,9 +62,7 @@ def export(
     out = Path(expanded(out))
     use_threads(threads)
     fit_threads()
-    bundle = load_bundle(model, student=student)
-    if window is not None:
-        bundle = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=window))
+    bundle = load_bundle(model, student=student, stream=stream or ())
     start = time.perf_counter()
 
     def report(stage: str) -> None:

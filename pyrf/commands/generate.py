@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from pyrf import printing
+from pyrf.bundle.stream_choice import stream_choice
 from pyrf.commands.options import (
     DEFAULT_MODEL,
     BackendOption,
@@ -19,10 +20,10 @@ from pyrf.commands.options import (
     ExportedOption,
     HeightOption,
     ModelOption,
+    StreamOption,
     StudentOption,
     ThreadsOption,
     WidthOption,
-    WindowOption,
     check_seconds,
     seconds_option,
     use_threads,
@@ -85,9 +86,9 @@ def generate(
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
     student: StudentOption = None,
+    stream: StreamOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
-    window: WindowOption = None,
     dtype: DtypeOption = "float32",
     device: DeviceOption = "cpu",
     backend: BackendOption = "torch",
@@ -99,7 +100,7 @@ def generate(
 ) -> None:
     """Make a video from a prompt. `pyrf words` lists the words that a model knows."""
     check_seconds(seconds)
-    switches = _switches(at, seconds)
+    switches, choice = _switches(at, seconds), stream_choice(stream or ())
     shown = "stdout" if output == STDOUT else output
     with _target(output) as target:
         start = time.perf_counter()
@@ -115,7 +116,7 @@ def generate(
             backend=backend,
             dtype=dtype,
             device=device,
-            window_frames=window,
+            stream=choice,
             exported=exported,
         )
         num_frames = max(1, round(seconds * pipe.fps))
@@ -128,13 +129,13 @@ def generate(
 
         start = time.perf_counter()
         with told_elsewhere():
-            stream = pipe.stream(
+            begun = pipe.stream(
                 prompt, seed=seed, height=height, width=width, video=opening, timeline=timeline
             )
         metadata = pipe.metadata(prompt, seed, timeline, continues=opening is not None)
         writer = open_writer(target, pipe.fps, metadata=metadata, keep_partial=keep_partial)
         try:
-            first_s = _fill(writer, stream, num_frames, start)
+            first_s = _fill(writer, begun, num_frames, start)
         except Stopped as stopped:
             so_far = f"after {writer.num_frames} of {printing.counted(num_frames, 'frame')}"
             if writer.num_frames == num_frames:

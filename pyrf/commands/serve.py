@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from pyrf import printing
+from pyrf.bundle.stream_choice import stream_choice
 from pyrf.commands.options import (
     DEFAULT_MODEL,
     BackendOption,
     DeviceOption,
     DtypeOption,
     ModelOption,
+    StreamOption,
     StudentOption,
     ThreadsOption,
-    WindowOption,
     check_threads,
     use_threads,
 )
@@ -87,10 +88,10 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
     model: ModelOption = DEFAULT_MODEL,
     student: StudentOption = None,
+    stream: StreamOption = None,
     dtype: DtypeOption = "float32",
     device: DeviceOption = "cpu",
     backend: BackendOption = "torch",
-    window: WindowOption = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let other machines in without a token.")
     ] = False,
@@ -139,7 +140,7 @@ def serve(
         "backend": backend,
         "dtype": dtype,
         "device": device,
-        "window_frames": window,
+        "stream": stream_choice(stream or ()),
     }
     with _listening(host, port, uds) as (sock, loopback):
         if not (loopback or flags["token"] or insecure):

@@ -1,6 +1,7 @@
 """The chunk loop: a few denoise calls and one clean call per chunk; the same for every backend.
 
-A denoise call predicts clean latents; between calls fresh noise is added at the next, lower level.
+A denoise call predicts clean latents; between calls fresh noise is added at the next, lower level, or
+UniPC goes there without.
 The clean call, at timestep 0, then writes the keys and values that later chunks will see.
 """
 
@@ -16,6 +17,7 @@ from pyrf.config import StreamConfig
 from pyrf.loop.finite import check_finite
 from pyrf.loop.noise import gauss
 from pyrf.loop.schedule import FlowSchedule, add_noise, to_x0
+from pyrf.loop.unipc import HIGHEST_SIGMA, UniPC
 
 Predict = Callable[[Tensor, float], Tensor]
 """Noisy latents [B, F, C, H, W] and a timestep to the flow."""
@@ -31,11 +33,15 @@ class FewStepSampler:
     """The denoise calls of one chunk.
 
     Args:
-        stream: its denoising steps and shift.
+        stream: its denoising steps, shift and sampler.
         first: it is a stream's first chunk, which may have steps of its own.
 
     Attributes:
         timesteps: of the calls, warped, falling.
+        sigmas: their noise levels.
+
+    Raises:
+        ValueError: when the shift leaves UniPC no room between the steps.
     """
 
     def __init__(self, stream: StreamConfig, *, first: bool = False) -> None:
@@ -43,6 +49,11 @@ class FewStepSampler:
         warped = schedule.listed((first and stream.first_chunk_steps) or stream.denoising_steps)
         self.timesteps: list[float] = warped.tolist()
         self.sigmas = schedule.sigma(warped)
+        self._deterministic = stream.sampler == "unipc"
+        if self._deterministic:
+            self.sigmas = self.sigmas.clamp(max=HIGHEST_SIGMA)
+            if bool((self.sigmas.diff() >= 0).any()):
+                raise ValueError(f"shift {stream.shift:g} leaves unipc no room between the steps; lower it")
 
     def noisy(self, predict: Predict, latents: Tensor, draw: Draw, step: int, first: int = 0) -> Tensor:
         """Run the calls ``first`` .. ``step - 1``.
@@ -53,8 +64,13 @@ class FewStepSampler:
         Returns:
             The latents that call ``step`` takes.
         """
+        solver = UniPC(self.sigmas.tolist()) if self._deterministic else None
         for i in range(first, step):
-            latents = add_noise(self.x0(predict, latents, i), draw(), self.sigmas[i + 1])
+            x0 = self.x0(predict, latents, i)
+            if solver is None:
+                latents = add_noise(x0, draw(), self.sigmas[i + 1])
+            else:
+                latents = solver.step(i, latents, x0)
         return latents
 
     def x0(self, predict: Predict, latents: Tensor, step: int) -> Tensor:

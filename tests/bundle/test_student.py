@@ -78,9 +78,15 @@ def test_a_distributed_checkpoint(saved: Path, tmp_path: Path) -> None:
     ("said", "expected"),
     [
         ({}, {}),
-        ({"num_frames_per_block": 2}, {}),
-        ({"num_frames_per_block": 1}, {"chunk_frames": 1, "window_frames": 3, "sink_frames": 1}),
-        ({"num_frame_per_block": 4}, {"chunk_frames": 4, "window_frames": 12, "sink_frames": 4}),
+        # Without a window they see what they saw in training, 21 latent frames, in whole chunks.
+        ({"num_frames_per_block": 2}, {"window_frames": 22, "sink_frames": 0}),
+        ({"num_frames_per_block": 1}, {"chunk_frames": 1, "window_frames": 21, "sink_frames": 0}),
+        ({"num_frame_per_block": 4}, {"chunk_frames": 4, "window_frames": 24, "sink_frames": 0}),
+        (
+            {"num_frames_per_block": 3, "local_attn_size": -1, "sink_size": 0},
+            {"chunk_frames": 3, "window_frames": 21, "sink_frames": 0},
+        ),
+        ({"local_attn_size": -1}, {}),
         (
             {"num_frames_per_block": 1, "local_attn_size": 7, "sink_size": 0},
             {"chunk_frames": 1, "window_frames": 7, "sink_frames": 0},
@@ -94,8 +100,6 @@ def test_a_folder_says_how_its_student_streams(
     """The bundle's own chunk has 2 latent frames, its window 6."""
     edit(folder / "transformer" / "config.json", **said)
     found = load_bundle(saved, student=folder).stream_config
-    if said == {"num_frames_per_block": 2}:
-        expected = {"chunk_frames": 2, "window_frames": 6, "sink_frames": 2}
     assert found == StreamConfig(**{**vars(networks.STREAM), **expected})
 
 

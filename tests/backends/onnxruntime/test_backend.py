@@ -101,7 +101,7 @@ def test_a_video_to_continue_from(pipes) -> None:
 def test_other_windows_have_exports_of_their_own(saved: str, cache: Path, monkeypatch) -> None:
     monkeypatch.setenv("PYRF_CACHE", str(cache))
     pipes = [
-        StreamingPipeline.from_pretrained(saved, backend=name, window_frames=4)
+        StreamingPipeline.from_pretrained(saved, backend=name, stream="window=4")
         for name in ("torch", "onnxruntime")
     ]
     assert_same(pipes, RED, 1)
