@@ -151,7 +151,7 @@ def stream_choice(asked: StreamAsked) -> StreamChoice:
             own |= _settings(_read(path), str(path))
         elif "=" in part:
             key, _, value = part.partition("=")
-            own |= _settings({key.strip(): _parsed(value)}, "stream")
+            own |= _settings({key.strip(): value}, "stream")
         elif preset is not None and part != preset:
             raise ValueError(f"stream has two names, {preset} and {part}; give one")
         else:
@@ -215,8 +215,8 @@ def _settings(given: Mapping[Any, Any], where: str) -> dict[str, Any]:
             raise ValueError(f"{where}: no setting {key!r}; {hint}")
         if name in found:
             raise ValueError(f"{where}: {name} is there twice")
-        if value == "none":
-            value = None
+        if isinstance(value, str):  # PyYAML leaves 1e-06 one, too
+            value = None if value.strip() == "none" else _parsed(value)
         if value is None and name not in _NONE:
             raise ValueError(f"{where}: {key} must have a value")
         if name in _LISTS and value is not None:
@@ -230,7 +230,7 @@ def _settings(given: Mapping[Any, Any], where: str) -> dict[str, Any]:
 
 
 def _parsed(text: str) -> Any:
-    """The value of "key=value": a number, several of them with commas, or a word."""
+    """What a text stands for: a number, several of them with commas, or a word."""
     if "," in text:
         return [_parsed(part) for part in text.split(",")]
     text = text.strip()

@@ -144,7 +144,7 @@ def test_what_is_unknown_is_refused(asked: Any, message: str) -> None:
         ("shift=nan", "shift must be a positive number, got nan"),
         ("sampler=euler", "sampler must be renoise or unipc, got 'euler'"),
         ({"chunk_frames": 0, "window": None}, "chunk_frames must be at least 1, got 0"),
-        ({"chunk_frames": "3", "window": None}, "chunk_frames must be a whole number, got '3'"),
+        ({"chunk_frames": [3], "window": None}, "chunk_frames must be a whole number, got [3]"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(saved: Path, asked: Any, message: str) -> None:
