@@ -21,6 +21,7 @@ from pyrf.protocol.http import (
     SessionInfo,
     SessionRequest,
     ShownPrompt,
+    StreamInfo,
     VideoRequest,
 )
 from pyrf.protocol.messages import (
@@ -94,6 +95,7 @@ __all__ = [
     "SessionInfo",
     "SessionRequest",
     "ShownPrompt",
+    "StreamInfo",
     "State",
     "StateMessage",
     "VideoRequest",

@@ -22,6 +22,7 @@ from pyrf.serve.sessions.rates import RateLimit
 from pyrf.serve.sessions.scheduler import Scheduler
 from pyrf.serve.sessions.session import Session
 from pyrf.serve.sessions.sizes import Sizes
+from pyrf.serve.sessions.told import stream_info
 from pyrf.serve.sessions.viewer import FAREWELL_S
 from pyrf.serve.settings import ServeSettings
 from pyrf.streaming.lockstep import can_join
@@ -227,6 +228,7 @@ class SessionRegistry:
                 max_pixels=self.max_pixels,
                 grace_s=s.grace_s,
             ),
+            stream=stream_info(pipe.choice.preset, pipe.stream_config),
             webrtc=s.webrtc,
             vocabulary=list(pipe.card.vocabulary),
             unlearned=list(pipe.card.unlearned),
