@@ -191,3 +191,23 @@ def test_the_commands_take_an_export(saved: str, exported: Path, tmp_path: Path,
     assert (tmp_path / "out.mp4").is_file()
     assert cli.run(["bench", "--chunks", "2", "--repeats", "1", "--warm-up", "1", "--json", *common]) == 0
     assert '"backend": "onnxruntime"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["chunk_frames=1", "window=3", "sink=1", "steps=1000,500", "sampler=unipc"],
+        ["chunk_frames=8", "window=16", "sink=0", "first_chunk_steps=1000"],
+    ],
+    ids=["one", "eight"],
+)
+def test_chunks_of_other_lengths(
+    saved: str, cache: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    monkeypatch.setenv("PYRF_CACHE", str(cache))
+    pipes = [
+        StreamingPipeline.from_pretrained(saved, stream=asked, backend=name)
+        for name in ("torch", "onnxruntime")
+    ]
+    chunk = pipes[0].stream_config.chunk_frames
+    assert len(assert_same(pipes, RED, seed=3, switch=BLUE)) == 4 * chunk * CHUNKS - 3
