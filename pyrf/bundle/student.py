@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrf.bundle.json_file import BundleError, JsonFile, naming
+from pyrf.bundle.sniff import form_of
 from pyrf.bundle.stream_choice import whole_window
 from pyrf.bundle.weights import find_weights
 from pyrf.config import StreamConfig
@@ -34,16 +35,32 @@ def student_file(path: Path) -> Path:
     if config is not None:
         config.require("_class_name", *DIT_CLASSES, *WAN_CLASSES, default=WAN_CLASSES[0])
         return find_weights(config.path.parent, "diffusion_pytorch_model", "model")
-    if (path / ".metadata").is_file():
-        raise BundleError(
-            f"{path}: a distributed checkpoint of torch; join it: "
-            f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} student.pt"
-        )
+    refuse_distributed(path)
     files = sorted(file for file in path.iterdir() if file.suffix in STUDENT_SUFFIXES and file.is_file())
     if len(files) == 1:
         return files[0]
+    for file in sorted(path.glob("*.gguf")) if not files else ():
+        raise BundleError(f"{file}: {form_of(file)}")
     names = ", ".join(file.name for file in files[:5]) or "none"
     raise BundleError(f"{path}: no folder of one student; give its file. Files of weights there: {names}")
+
+
+def refuse_distributed(path: Path) -> None:
+    """Refuse a folder that torch's distributed checkpoint wrote, or that holds one.
+
+    Raises:
+        BundleError: saying how it is joined.
+    """
+    for folder in (path, *sorted(path.glob("*/"))):
+        if (folder / ".metadata").is_file():
+            raise BundleError(
+                f"{folder}: a distributed checkpoint of torch; join it: "
+                f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} student.pt"
+            )
+        if any(folder.glob("*.distcp")):
+            raise BundleError(
+                f"{folder}: parts of a distributed checkpoint of torch without its .metadata; fetch that, too"
+            )
 
 
 def student_stream(path: Path, stream: StreamConfig) -> StreamConfig:

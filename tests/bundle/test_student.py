@@ -70,8 +70,33 @@ def test_a_folder_of_one_file(saved: Path, tmp_path: Path) -> None:
 def test_a_distributed_checkpoint(saved: Path, tmp_path: Path) -> None:
     import torch.distributed.checkpoint as dcp
 
+    folder = tmp_path / "step" / "dcp"
+    dcp.save({"generator": STATE}, checkpoint_id=str(folder))
+    join = f"{folder}: a distributed checkpoint of torch; join it: python -m"
+    assert refused(saved, student=folder).startswith(join)
+    assert refused(saved, student=folder.parent).startswith(join)
+    assert refused(folder).startswith(join)  # given as the model itself
+    (folder / ".metadata").unlink()
+    assert refused(saved, student=folder) == (
+        f"{folder}: parts of a distributed checkpoint of torch without its .metadata; fetch that, too"
+    )
+
+
+def test_a_folder_of_gguf_files(saved: Path, tmp_path: Path) -> None:
+    for name in ("wan-Q4.gguf", "wan-Q8.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF\x03\0\0\0" + bytes(64))
+    assert refused(saved, student=tmp_path).startswith(f"{tmp_path / 'wan-Q4.gguf'}: a GGUF file, quantised")
+    assert "GGUF files are not read; give a file" in refused(saved, student="owner/name/wan-Q4.gguf")
+
+
+def test_what_the_joined_checkpoint_holds_is_read(saved: Path, tmp_path: Path) -> None:
+    """The refusal's own advice."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
     dcp.save({"generator": STATE}, checkpoint_id=str(tmp_path / "dcp"))
-    assert "a distributed checkpoint of torch; join it: python -m" in refused(saved, student=tmp_path / "dcp")
+    dcp_to_torch_save(tmp_path / "dcp", tmp_path / "student.pt")
+    assert same(load_bundle(saved, student=tmp_path / "student.pt").transformer().state_dict(), STATE)
 
 
 @pytest.mark.parametrize(

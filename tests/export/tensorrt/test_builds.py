@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.export.exporter import ExportWriter
@@ -211,8 +212,8 @@ def test_chunks_of_one_latent_frame(tmp_path):
     """Of the graphs, those of a Wan VAE differ: what it keeps of a first frame is filled up with zeros."""
     size, stream = LatentSize(4, 6), StreamConfig(chunk_frames=1, window_frames=3, sink_frames=1)
     writer = ExportWriter(tmp_path)
-    writer.add(decoder_graphs(wan_vae(), 1, size), "decoder.weights")
-    writer.finish(dtype="float32", fp8=False, model=exports.MODEL, stream=stream, size=size, weights="")
+    writer.add(decoder_graphs(wan_vae(torch.float16), 1, size), "decoder.weights")
+    writer.finish(dtype="float16", fp8=False, model=exports.MODEL, stream=stream, size=size, weights="")
     engines = EngineFolder(tmp_path, load_manifest(tmp_path), TARGET, OPTIONS)
     for name in ("decoder_first", "decoder_next"):
         engines.engine(name)
