@@ -117,7 +117,7 @@ class StreamChoice:
     def to_dict(self) -> dict[str, Any]:
         """For a file that says how a video was made: JSON."""
         named = {} if self.preset is None else {"preset": self.preset}
-        return named | dict(self.own)
+        return named | {n: list(v) if isinstance(v, tuple) else v for n, v in self.own.items()}
 
 
 StreamAsked: TypeAlias = StreamChoice | StreamConfig | str | Mapping[str, Any] | Sequence[Any]

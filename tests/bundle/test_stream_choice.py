@@ -243,7 +243,7 @@ def test_what_was_asked_for_is_in_the_metadata(saved: Path) -> None:
     assert pipe.metadata("a red circle")["stream"] == {
         "window_frames": 4,
         "fps": 20,
-        "denoising_steps": (1000, 500),
+        "denoising_steps": [1000, 500],
     }
     assert stream_choice("self-forcing").to_dict() == {"preset": "self-forcing"}
     assert "stream" not in StreamingPipeline.from_pretrained(str(saved)).metadata("a red circle")

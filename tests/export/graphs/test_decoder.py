@@ -20,9 +20,9 @@ def codec(request):
     return networks.codec() if request.param == "taehv" else wan_vae()
 
 
-def wan_vae(dtype: torch.dtype = torch.float32) -> WanVAE:
+def wan_vae(dtype: torch.dtype = torch.float32, width: int = 8) -> WanVAE:
     """Every kind of layer that Wan's has, few of each: tracing takes its time."""
-    network = build_network({"base_dim": 8, "z_dim": 16, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1})
+    network = build_network({"base_dim": width, "z_dim": 16, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1})
     return WanVAE(networks.randomise(network), decoder_dtype=dtype)
 
 
