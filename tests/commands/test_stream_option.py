@@ -10,10 +10,13 @@ import pytest
 from PIL import Image
 
 from pyrf import cli
+from pyrf.bundle import Bundle
 from pyrf.bundle.stream_choice import StreamChoice
+from pyrf.config import StreamConfig
 from pyrf.evaluation import held_out
 from pyrf.evaluation.report import run as report
 from pyrf.export.manifest import load_manifest
+from pyrf.export.targets import TARGETS
 
 PROMPT = "a red circle moves right"
 ONE = ["--stream", "chunk_frames=1", "--stream", "window=3", "--stream", "sink=1", "--stream", "steps=1000"]
@@ -49,6 +52,7 @@ def test_bench(random_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (method["preset"], method["sampler"], method["window_frames"]) == ("self-forcing", "renoise", 21)
 
 
+@pytest.mark.slow
 def test_export(
     tmp_path: Path, random_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +67,19 @@ def test_export(
     capsys.readouterr()
     assert cli.run(order) == 2
     assert "was exported from another stream" in capsys.readouterr().err
+
+
+def test_export_as_asked(tmp_path: Path, random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the minutes of the test above: what is given to whoever exports."""
+    exported: list[Bundle] = []
+
+    def write(bundle: Bundle, *_: Any) -> list[str]:
+        exported.append(bundle)
+        return []
+
+    monkeypatch.setitem(TARGETS, "onnx", write)
+    assert cli.run(["export", str(random_bundle), "--out", str(tmp_path / "export"), "--check=0", *ONE]) == 0
+    assert exported[0].stream_config == StreamConfig(1, 3, 1, denoising_steps=(1000,))
 
 
 def test_eval(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -197,7 +197,10 @@ def test_the_commands_take_an_export(saved: str, exported: Path, tmp_path: Path,
     "asked",
     [
         ["chunk_frames=1", "window=3", "sink=1", "steps=1000,500", "sampler=unipc"],
-        ["chunk_frames=8", "window=16", "sink=0", "first_chunk_steps=1000"],
+        pytest.param(
+            ["chunk_frames=8", "window=16", "sink=0", "first_chunk_steps=1000"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["one", "eight"],
 )
