@@ -26,6 +26,7 @@ from pyrf.commands.options import (
     seconds_option,
     use_threads,
 )
+from pyrf.config import StreamConfig
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
@@ -55,10 +56,11 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Time a model here, and say how it was timed."""
+    choice = stream_choice(stream or ())
     if roofline:
         from pyrf.reports import roofline_table
 
-        floors = roofline_table.report()
+        floors = roofline_table.report(stream=choice.applied(StreamConfig()))
         if as_json:
             printing.deliver(json.dumps(floors.to_dict()))
         else:
@@ -69,7 +71,6 @@ def bench(
     if seconds is not None:
         check_seconds(seconds)
     check_threads(threads)
-    choice = stream_choice(stream or ())
     from pyrf.reports import bench as bench_module
 
     bench_module.check_counts(chunks=chunks, repeats=repeats, warm_up=warm_up)

@@ -52,6 +52,16 @@ def test_bench(random_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (method["preset"], method["sampler"], method["window_frames"]) == ("self-forcing", "renoise", 21)
 
 
+def test_roofline(capsys: pytest.CaptureFixture[str]) -> None:
+    """A chunk of one latent frame has a third of the tokens; the cache is as large as the window."""
+    found = []
+    for name in ("reward-forcing", "causal-forcing-framewise"):
+        assert cli.run(["bench", "--roofline", "--json", "--stream", name]) == 0
+        found.append(json.loads(capsys.readouterr().out)["models"][0])
+    assert [floor["tokens"] for floor in found] == [4680, 1560]
+    assert [floor["window_tokens"] for floor in found] == [9 * 1560, 21 * 1560]
+
+
 @pytest.mark.slow
 def test_export(
     tmp_path: Path, random_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
