@@ -118,4 +118,5 @@ def _cut(stream: StreamConfig) -> StreamConfig:
         denoising_steps=defaults.denoising_steps,
         first_chunk_steps=defaults.first_chunk_steps,
         shift=defaults.shift,
+        sampler=defaults.sampler,
     )

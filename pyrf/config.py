@@ -25,6 +25,9 @@ MAX_STRENGTH = 10.0
 MIN_FPS, MAX_FPS = 1e-3, 1e5
 """Frames a second that a video may have."""
 
+SAMPLERS = ("renoise", "unipc")
+"""What happens between the denoise calls of a chunk: fresh noise is added, or a step of `pyrf.loop.unipc`."""
+
 MAX_WINDOW_FRAMES = 4096
 """Latent frames that a chunk may see; 17 minutes at Wan's rate, far more than any cache holds."""
 
@@ -125,6 +128,7 @@ class StreamConfig:
     Attributes:
         denoising_steps: timesteps of a chunk's denoise calls before the shift, falling.
         first_chunk_steps: those of a stream's first chunk, which has no past to hold on to; None: the same.
+        sampler: one of `SAMPLERS`.
 
     Raises:
         ValueError: when the geometry is one the cache cannot hold.
@@ -137,6 +141,7 @@ class StreamConfig:
     denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)
     shift: float = 5.0
     first_chunk_steps: tuple[int, ...] | None = None
+    sampler: str = "renoise"
 
     def __post_init__(self) -> None:
         chunk, window, sink = self.chunk_frames, self.window_frames, self.sink_frames
@@ -156,6 +161,8 @@ class StreamConfig:
         if self.first_chunk_steps is not None:
             _check_steps("first_chunk_steps", self.first_chunk_steps)
         check_positive("shift", self.shift)
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be {' or '.join(SAMPLERS)}, got {self.sampler!r}")
 
     @property
     def slots(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -15,8 +14,9 @@ from pyrf import __version__
 from pyrf.backends.choice import check_adapter_base, check_backend, check_dtype, load_backend
 from pyrf.backends.torch.backend import TorchBackend
 from pyrf.bundle.adapter_file import AdapterSpec
-from pyrf.bundle.bundle import Bundle, load_bundle
+from pyrf.bundle.bundle import UNDISTILLED, Bundle, load_bundle
 from pyrf.bundle.card import Card
+from pyrf.bundle.stream_choice import StreamAsked
 from pyrf.checks import check_device, check_whole
 from pyrf.config import StreamConfig
 from pyrf.dtypes import name_of, slow_on_cpu
@@ -50,6 +50,7 @@ class StreamingPipeline:
     Attributes:
         name: of the model, without the folder of a local one.
         student: of the weights that replace the model's, in the same way.
+        choice: how it was asked to stream.
         backend: the name of who computes.
         model: what its streams share.
     """
@@ -69,6 +70,9 @@ class StreamingPipeline:
     ) -> None:
         self.name = bundle.path.name if name is None else _shareable(name)
         self.student = None if student is None else _shareable(student)
+        self.choice = bundle.choice
+        if bundle.undistilled:
+            warnings.warn(f"{self.name}: {UNDISTILLED}", RuntimeWarning, stacklevel=3)
         if device.type == "cpu":
             fit_threads()
             reason = slow_on_cpu(dtype)
@@ -118,7 +122,7 @@ class StreamingPipeline:
         backend: str = "torch",
         dtype: str | torch.dtype = "float32",
         device: str | torch.device = "cpu",
-        window_frames: int | None = None,
+        stream: StreamAsked = (),
         exported: str | Path | None = None,
         adapters: Sequence[AdapterSpec] = (),
         shared_adapters: bool = False,
@@ -134,7 +138,8 @@ class StreamingPipeline:
                 bfloat16 or float16).
             dtype: "float32" or "bfloat16", of the network and the cache; for tensorrt also "float16".
             device: "cpu", "cuda", "cuda:1", ...
-            window_frames: latent frames that a chunk sees, sink and itself included; by default the model's.
+            stream: how it streams, where not as the model says: the name of a published student, such as
+                "self-forcing", a .yaml file, "key=value", a mapping, or several of them in a list.
             exported: a folder that `pyrf export` wrote, for a backend that runs graphs. By default the model
                 is exported when a size is first used, and kept in $PYRF_CACHE, else ~/.cache/pyrf.
             adapters: LoRA files that change the network: "a.safetensors", or with strength and name
@@ -144,15 +149,13 @@ class StreamingPipeline:
                 or "cpu", which saves a GPU's memory and makes a change of strength slower.
 
         Raises:
-            ValueError: when something is unknown, missing or damaged, or the window is too long or does not
-                fit the chunk.
+            ValueError: when something is unknown, missing or damaged, when the stream is of other weights, or
+                its settings cannot be together.
         """
         check_backend(backend, exported)
         check_adapter_base(adapter_base)
         chosen_dtype, chosen_device = check_dtype(dtype, backend), check_device(device)
-        bundle = load_bundle(name, student=student, revision=revision, adapters=adapters)
-        if window_frames is not None:
-            bundle = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=window_frames))
+        bundle = load_bundle(name, student=student, revision=revision, adapters=adapters, stream=stream)
         return cls(
             bundle,
             backend=backend,
@@ -376,6 +379,8 @@ class StreamingPipeline:
             made["student"] = self.student
         if acting := {name: strength for name, strength in self.adapters.items() if strength}:
             made["adapters"] = acting
+        if asked := self.choice.to_dict():
+            made["stream"] = asked
         return made
 
     def check_prompt(self, prompt: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyrf.config import LatentSize
 from pyrf.dtypes import dtype_of
-from pyrf.export.errors import ExportError
 from pyrf.export.graphs.trace import TracedGraph, graph_spec, trace
 from pyrf.models.codecs import taehv
 from pyrf.models.codecs.codec import Codec
@@ -43,20 +45,30 @@ class _WanVAEStep(nn.Module):
         self._new_cache, self._raw_frames, self._finish = new_cache, raw_frames, finish_frames
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             cache = new_cache(self.model.decoder)
-            finish_frames(raw_frames(codec, latents, cache, True))
-        if any(isinstance(entry, str) for entry in cache):
-            raise ExportError(
-                "a Wan VAE's decoder can be exported for chunks of 2 latent frames or more, got 1"
-            )
+            for first in (True, False):
+                finish_frames(raw_frames(codec, latents, cache, first))
         # Some convolutions that are counted keep nothing.
         self.places = [i for i, entry in enumerate(cache) if isinstance(entry, Tensor)]
+        self.shapes = [tuple(cache[place].shape) for place in self.places]
 
     def forward(self, latents: Tensor, memory: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
         cache = self._new_cache(self.model.decoder)
         for place, tensor in zip(self.places, memory or ()):
             cache[place] = tensor
         frames = self._finish(self._raw_frames(self.codec, latents, cache, memory is None))
-        return frames, [cache[place] for place in self.places]
+        return frames, [self._whole(cache[place], shape) for place, shape in zip(self.places, self.shapes)]
+
+    def _whole(self, entry: Any, shape: tuple[int, ...]) -> Tensor:
+        """What a convolution must know, with the zeros that it sees before the stream.
+
+        After a first chunk of one latent frame it knows less than later, or, as a word says, nothing.
+        """
+        if isinstance(entry, str):
+            weight = self.model.post_quant_conv.weight
+            return torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        known: Tensor = entry
+        missing = shape[2] - known.shape[2]
+        return F.pad(known, (0, 0, 0, 0, missing, 0)) if missing else known
 
 
 def decoder_graphs(codec: Codec, chunk_frames: int, size: LatentSize) -> dict[str, TracedGraph]:
@@ -69,9 +81,6 @@ def decoder_graphs(codec: Codec, chunk_frames: int, size: LatentSize) -> dict[st
 
     Returns:
         "decoder_first" and "decoder_next".
-
-    Raises:
-        ExportError: for a Wan VAE with chunks of one latent frame.
     """
     latents = torch.zeros(1, chunk_frames, codec.latent_channels, *size, dtype=torch.float32, device="cpu")
     step = _TAEHVStep(codec) if isinstance(codec, TAEHVCodec) else _WanVAEStep(codec, latents)

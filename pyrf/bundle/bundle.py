@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,14 +13,15 @@ from torch import Tensor
 from pyrf.bundle.adapter_file import AdapterSpec
 from pyrf.bundle.adapters import read_adapters
 from pyrf.bundle.card import Card
-from pyrf.bundle.contents import other_model
+from pyrf.bundle.contents import other_model, published_name
 from pyrf.bundle.hub import find_bundle, find_student
 from pyrf.bundle.json_file import BundleError
 from pyrf.bundle.layout import Layout, find_layout
 from pyrf.bundle.names import dit_from_diffusers
 from pyrf.bundle.settings import BundleSettings
 from pyrf.bundle.states import peek_part, read_part, renamed
-from pyrf.bundle.student import student_file, student_stream
+from pyrf.bundle.stream_choice import StreamAsked, StreamChoice, stream_choice
+from pyrf.bundle.student import student_file, student_settings, student_stream
 from pyrf.bundle.weights import (
     CheckpointError,
     Placement,
@@ -33,6 +35,12 @@ from pyrf.models.dit.adapter import Adapter
 from pyrf.models.dit.merging import MergedWeights
 from pyrf.models.dit.model import WanModel
 from pyrf.models.text.encoder import TextEncoder, read_tokenizer
+
+UNDISTILLED = (
+    "nothing in its files says that it was trained to stream; a plain Wan model shows noise in a few steps; "
+    "give the weights of a student"
+)
+"""What people are told of such a model."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,9 @@ class Bundle:
         student: a file of weights to use in place of the bundle's transformer.
         card: what the model knows.
         adapters: changes of the transformer, or of the student in its place.
+        choice: how it was asked to stream.
+        trained: what its files, or the student's, say of how the weights stream: fields of `StreamConfig`,
+            and `fps`; empty where they say nothing.
     """
 
     path: Path
@@ -60,10 +71,17 @@ class Bundle:
     student: Path | None = None
     card: Card = field(default_factory=Card)
     adapters: tuple[Adapter, ...] = ()
+    choice: StreamChoice = field(default_factory=StreamChoice)
+    trained: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __repr__(self) -> str:
         student = "" if self.student is None else f" with student {self.student}"
         return f"<Bundle {self.path}{student}: {self.height} x {self.width} at {self.fps:g} fps>"
+
+    @property
+    def undistilled(self) -> bool:
+        """Whether these are a plain model's own weights, as far as its files say."""
+        return self.student is None and not self.trained.keys() - {"fps"}
 
     def transformer_weights(self) -> tuple[dict[str, Tensor], Path]:
         """Weights of the transformer, or of the student in its place, under official names; and their file.
@@ -138,6 +156,7 @@ def load_bundle(
     student: str | Path | None = None,
     revision: str | None = None,
     adapters: Sequence[AdapterSpec] = (),
+    stream: StreamAsked = (),
 ) -> Bundle:
     """Find a bundle and read its configuration; weights are loaded later, by the bundle's methods.
 
@@ -148,32 +167,49 @@ def load_bundle(
             on the hub; every published form of student file is read.
         revision: branch, tag or commit of a hub id.
         adapters: changes of the transformer (LoRA): files, or files with their strengths.
+        stream: how it streams, where not as its files say: see `pyrf.bundle.stream_choice`.
 
     Raises:
-        BundleError: when it is not found, or one of its files is missing or damaged.
+        BundleError: when it is not found, one of its files is missing or damaged, or `stream` is of other
+            weights.
         CheckpointError: when a file of weights is missing.
+        ValueError: when `stream` is unknown, or its settings cannot be together.
     """
+    choice = stream_choice(stream)
     # Absolute, as graphs may be exported from it later, and the host program may have moved by then.
     student_path = None if student is None else find_student(student).absolute()
     weights = None if student_path is None else student_file(student_path)
     path = find_bundle(name, revision=revision, dit_weights=student is None).absolute()
     layout = find_layout(path)
     layout.check(dit_weights=student is None)
-    settings = BundleSettings.from_dict(layout.settings(), path / "model_index.json")
-    stream = settings.stream
+    said = layout.settings()
+    settings = BundleSettings.from_dict(said, path / "model_index.json")
+    config, card = settings.stream, settings.card
     if student_path is not None:
-        stream = student_stream(student_path, stream)
+        config, said, card = (
+            student_stream(student_path, config),
+            student_settings(student_path),
+            card.of_another_student(),
+        )
+    names = {f.name for f in fields(StreamConfig)} & said.keys()
+    trained = {name: getattr(config, name) for name in names} | {n: v for n, v in said.items() if n == "fps"}
+    model_config = layout.model_config(text_len=settings.text_len, rope_theta=settings.rope_theta)
+    choice.check(published_name(model_config.dim, model_config.num_layers), trained, student_path or path)
     bundle = Bundle(
         path=path,
-        model_config=layout.model_config(text_len=settings.text_len, rope_theta=settings.rope_theta),
-        stream_config=stream,
-        fps=float(settings.fps),
+        model_config=model_config,
+        stream_config=choice.applied(config),
+        fps=float(choice.fps or settings.fps),
         height=settings.height,
         width=settings.width,
         layout=layout,
         student=weights,
-        card=settings.card if student_path is None else settings.card.of_another_student(),
+        card=card,
+        choice=choice,
+        trained=trained,
     )
+    if bundle.undistilled:
+        bundle = replace(bundle, card=replace(card, limits=(*card.limits, UNDISTILLED)))
     _check_transformer(bundle)
     return replace(bundle, adapters=read_adapters(adapters, bundle.model_config))
 

@@ -114,11 +114,16 @@ def _sizes(sides: Iterable[int]) -> str:
     return " x ".join(map(str, sides))
 
 
-def _model(dim: int, layers: int) -> str:
+def published_name(dim: int, layers: int) -> str | None:
+    """The name of a published transformer of these sizes; None where there is none."""
     known = {(config.dim, config.num_layers): name for name, config in MODELS.items()}
     known[3072, 30] = "Wan2.2-TI2V-5B"
-    sizes = f"{layers} layers of dim {dim}"
-    return f"{known[dim, layers]} ({sizes})" if (dim, layers) in known else f"of {sizes}"
+    return known.get((dim, layers))
+
+
+def _model(dim: int, layers: int) -> str:
+    name, sizes = published_name(dim, layers), f"{layers} layers of dim {dim}"
+    return f"of {sizes}" if name is None else f"{name} ({sizes})"
 
 
 def _transformer(tensors: Mapping[str, Tensor]) -> Contents:

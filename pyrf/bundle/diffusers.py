@@ -12,7 +12,7 @@ from pyrf.bundle.contents import Part
 from pyrf.bundle.json_file import BundleError, JsonFile, naming, require_json
 from pyrf.bundle.names import dit_from_diffusers
 from pyrf.bundle.states import peek_part, read_part, renamed
-from pyrf.bundle.student import DIT_CLASSES, refuse_other_pipelines, stream_settings
+from pyrf.bundle.student import DIT_CLASSES, refuse_other_pipelines, said_settings, stream_settings
 from pyrf.bundle.text import load_text
 from pyrf.bundle.weights import Placement, find_weights, weight_files
 from pyrf.config import PATCH, ModelConfig
@@ -66,14 +66,14 @@ class DiffusersLayout:
         if not isinstance(settings, dict):
             raise BundleError(f"{index.path}: pyrf must be an object, found {settings!r}")
         config = JsonFile(self.path / "transformer" / "config.json")
-        own = stream_settings(config)
+        own = said_settings(config)
         for name in sorted(own.keys() & settings.keys()):
             if own[name] != settings[name]:
                 raise BundleError(
                     f"{config.path}: says {name} {own[name]!r}, and pyrf in model_index.json says "
                     f"{settings[name]!r}; make them agree"
                 )
-        return {**own, **settings}
+        return {**stream_settings(config), **settings}
 
     def model_config(self, *, text_len: int, rope_theta: float) -> ModelConfig:
         file = JsonFile(self.path / "transformer" / "config.json")

@@ -121,6 +121,8 @@ def _why_not(name: str, place: Path, bundled: list[str]) -> str:
         return f"an address; its name on the hub is {repo}{f'/{file}' if file else ''}; "
     if re.match(r"[a-z][a-z0-9+.-]*://", name):
         return "an address; fetch what is there first; "
+    if name.endswith(".gguf"):
+        return "GGUF files are not read; "
     if place.is_file():
         return "it is a file; one with weights is given as student; "
     if not name:

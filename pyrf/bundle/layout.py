@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyrf.bundle.diffusers import DiffusersLayout
 from pyrf.bundle.json_file import BundleError, JsonFile
-from pyrf.bundle.student import DIT_CLASSES
+from pyrf.bundle.student import DIT_CLASSES, refuse_distributed
 from pyrf.bundle.wan import WanLayout
 from pyrf.bundle.weights import Placement
 from pyrf.config import ModelConfig
@@ -78,6 +78,7 @@ def find_layout(path: Path) -> Layout:
     ]
     if inside:
         raise BundleError(f"{path}: not a bundle, but {inside[0]} is one")
+    refuse_distributed(path)
     raise BundleError(
         f"{path}: not a bundle; it has neither model_index.json (diffusers layout) nor Wan's config.json"
     )

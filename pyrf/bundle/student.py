@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pyrf.bundle.json_file import BundleError, JsonFile, naming
+from pyrf.bundle.sniff import form_of
+from pyrf.bundle.stream_choice import whole_window
 from pyrf.bundle.weights import find_weights
 from pyrf.config import StreamConfig
 
@@ -33,16 +35,32 @@ def student_file(path: Path) -> Path:
     if config is not None:
         config.require("_class_name", *DIT_CLASSES, *WAN_CLASSES, default=WAN_CLASSES[0])
         return find_weights(config.path.parent, "diffusion_pytorch_model", "model")
-    if (path / ".metadata").is_file():
-        raise BundleError(
-            f"{path}: a distributed checkpoint of torch; join it: "
-            f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} student.pt"
-        )
+    refuse_distributed(path)
     files = sorted(file for file in path.iterdir() if file.suffix in STUDENT_SUFFIXES and file.is_file())
     if len(files) == 1:
         return files[0]
+    for file in sorted(path.glob("*.gguf")) if not files else ():
+        raise BundleError(f"{file}: {form_of(file)}")
     names = ", ".join(file.name for file in files[:5]) or "none"
     raise BundleError(f"{path}: no folder of one student; give its file. Files of weights there: {names}")
+
+
+def refuse_distributed(path: Path) -> None:
+    """Refuse a folder that torch's distributed checkpoint wrote, or that holds one.
+
+    Raises:
+        BundleError: saying how it is joined.
+    """
+    for folder in (path, *sorted(path.glob("*/"))):
+        if (folder / ".metadata").is_file():
+            raise BundleError(
+                f"{folder}: a distributed checkpoint of torch; join it: "
+                f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} student.pt"
+            )
+        if any(folder.glob("*.distcp")):
+            raise BundleError(
+                f"{folder}: parts of a distributed checkpoint of torch without its .metadata; fetch that, too"
+            )
 
 
 def student_stream(path: Path, stream: StreamConfig) -> StreamConfig:
@@ -51,19 +69,39 @@ def student_stream(path: Path, stream: StreamConfig) -> StreamConfig:
     Raises:
         BundleError: when the folder asks for what no stream has.
     """
-    config = _config(path) if path.is_dir() else None
-    if config is None:
-        return stream
-    settings = stream_settings(config)
-    with naming(config.path):
+    config, settings = _config(path), student_settings(path)
+    with naming(path if config is None else config.path):
         return replace(stream, **settings)
 
 
-def stream_settings(config: JsonFile) -> dict[str, Any]:
-    """What a transformer's config.json says of streaming, as fields of `StreamConfig`.
+def student_settings(path: Path) -> dict[str, Any]:
+    """What a student's own folder says of streaming, see `stream_settings`; of a file nothing is known.
 
-    A student of FastVideo or Self Forcing says it there, in latent frames. One that looks back at everything
-    (`local_attn_size` -1) gets a window here: a sink, a past and a current chunk.
+    Raises:
+        BundleError: when a value is none of these numbers.
+    """
+    config = _config(path)
+    return {} if config is None else stream_settings(config)
+
+
+def stream_settings(config: JsonFile) -> dict[str, Any]:
+    """What follows from a transformer's config.json for streaming, as fields of `StreamConfig`.
+
+    A causal student that says nothing of a window, or `local_attn_size` -1, looks back at everything: its
+    window is as `whole_window` says.
+
+    Raises:
+        BundleError: when a value is no such number.
+    """
+    settings = said_settings(config)
+    if "chunk_frames" in settings and "window_frames" not in settings:
+        settings |= {"window_frames": whole_window(settings["chunk_frames"]), "sink_frames": 0}
+    return settings
+
+
+def said_settings(config: JsonFile) -> dict[str, Any]:
+    """What a transformer's config.json says itself: a student of FastVideo or Self Forcing does so, in
+    latent frames.
 
     Raises:
         BundleError: when a value is no such number.
@@ -72,9 +110,7 @@ def stream_settings(config: JsonFile) -> dict[str, Any]:
     names = [name for name in ("num_frames_per_block", "num_frame_per_block") if values.get(name) is not None]
     settings: dict[str, Any] = {}
     if names:
-        settings["chunk_frames"] = chunk = config.whole(names[0])
-        if chunk != StreamConfig.chunk_frames:
-            settings |= {"window_frames": 3 * chunk, "sink_frames": chunk}
+        settings["chunk_frames"] = config.whole(names[0])
     if values.get("local_attn_size") not in (None, -1):
         settings |= {
             "window_frames": config.whole("local_attn_size"),

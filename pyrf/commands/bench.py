@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pyrf import printing
+from pyrf.bundle.stream_choice import stream_choice
 from pyrf.commands.options import (
     DEFAULT_MODEL,
     BackendOption,
@@ -17,6 +18,7 @@ from pyrf.commands.options import (
     DtypeOption,
     ExportedOption,
     ModelOption,
+    StreamOption,
     StudentOption,
     ThreadsOption,
     check_seconds,
@@ -24,6 +26,7 @@ from pyrf.commands.options import (
     seconds_option,
     use_threads,
 )
+from pyrf.config import StreamConfig
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 def bench(
     model: ModelOption = DEFAULT_MODEL,
     student: StudentOption = None,
+    stream: StreamOption = None,
     chunks: Annotated[
         int | None, typer.Option(help="Chunks per stream; by default 5 seconds of them.")
     ] = None,
@@ -52,10 +56,11 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Time a model here, and say how it was timed."""
+    choice = stream_choice(stream or ())
     if roofline:
         from pyrf.reports import roofline_table
 
-        floors = roofline_table.report()
+        floors = roofline_table.report(stream=choice.applied(StreamConfig()))
         if as_json:
             printing.deliver(json.dumps(floors.to_dict()))
         else:
@@ -74,7 +79,13 @@ def bench(
 
     use_threads(threads)
     pipe = StreamingPipeline.from_pretrained(
-        model, student=student, backend=backend, dtype=dtype, device=device, exported=exported
+        model,
+        student=student,
+        backend=backend,
+        dtype=dtype,
+        device=device,
+        stream=choice,
+        exported=exported,
     )
     load_s = time.perf_counter() - start
     if chunks is None:

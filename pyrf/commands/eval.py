@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pyrf import printing
+from pyrf.bundle.stream_choice import stream_choice
 from pyrf.commands.options import (
     DEFAULT_MODEL,
     ModelOption,
+    StreamOption,
     ThreadsOption,
     check_named,
     seconds_option,
@@ -34,6 +36,7 @@ STRENGTHS = (0.0, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 1.0)
 def evaluate(
     context: typer.Context,
     model: ModelOption = DEFAULT_MODEL,
+    stream: StreamOption = None,
     world: Annotated[str, typer.Option(help="The world that the prompts are from.")] = "shapes",
     recipe: Annotated[
         str | None, typer.Option(help="The recipe whose world the prompts are from, in place of --world.")
@@ -57,7 +60,9 @@ def evaluate(
     sheet = Path(expanded(sheet))
     check_output(str(sheet))
     use_threads(threads)
-    scores, shown = held_out.evaluate(model, _world(world, recipe), prompts, seconds, sheet)
+    scores, shown = held_out.evaluate(
+        model, _world(world, recipe), prompts, seconds, sheet, stream_choice(stream or ())
+    )
     if as_json:
         text = json.dumps(scores)
     else:
@@ -85,6 +90,7 @@ def _world(name: str, recipe: str | None) -> World:
 def measure_world(
     out: Annotated[Path, typer.Option(help="Folder of the report and its pictures.")],
     model: ModelOption = DEFAULT_MODEL,
+    stream: StreamOption = None,
     world: Annotated[str, typer.Option(help="The world that the model is to show.")] = "shapes",
     recipe: Annotated[
         str | None, typer.Option(help="The recipe whose world the model is to show, in place of --world.")
@@ -107,7 +113,7 @@ def measure_world(
     use_threads(threads)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     out = Path(expanded(out))
-    report = measure(model, _world(world, recipe), out, only, prompts)
+    report = measure(model, _world(world, recipe), out, only, prompts, stream_choice(stream or ()))
     printing.say(table(report.measures))
     printing.say(f"written to {out}")
 

@@ -14,10 +14,10 @@ from pyrf.commands.options import (
     DeviceOption,
     HeightOption,
     LoraOption,
+    StreamOption,
     StudentOption,
     ThreadsOption,
     WidthOption,
-    WindowOption,
     check_named,
     use_threads,
 )
@@ -41,9 +41,9 @@ def export(
     ] = "float32",
     height: HeightOption = None,
     width: WidthOption = None,
-    window: WindowOption = None,
     student: StudentOption = None,
     lora: LoraOption = None,
+    stream: StreamOption = None,
     check: Annotated[int, typer.Option(help="Chunks to compare with torch, on this CPU; 0: none.")] = 4,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
@@ -59,8 +59,6 @@ def export(
     if check < 0:
         raise ValueError(f"--check must be 0 or more, got {check}")
     adapters = [parse_adapter(text) for text in lora or ()]
-    from dataclasses import replace
-
     from pyrf.bundle.bundle import load_bundle
     from pyrf.checks import check_device
     from pyrf.threads import fit_threads
@@ -68,9 +66,7 @@ def export(
     out = Path(expanded(out))
     use_threads(threads)
     fit_threads()
-    bundle = load_bundle(model, student=student, adapters=adapters)
-    if window is not None:
-        bundle = replace(bundle, stream_config=replace(bundle.stream_config, window_frames=window))
+    bundle = load_bundle(model, student=student, adapters=adapters, stream=stream or ())
     start = time.perf_counter()
 
     def report(stage: str) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from pyrf import printing
 from pyrf.bundle.adapter_file import parse_adapter
+from pyrf.bundle.stream_choice import stream_choice
 from pyrf.commands.batch import check_folder, make_batch
 from pyrf.commands.options import (
     DEFAULT_MODEL,
@@ -22,10 +23,10 @@ from pyrf.commands.options import (
     HeightOption,
     LoraOption,
     ModelOption,
+    StreamOption,
     StudentOption,
     ThreadsOption,
     WidthOption,
-    WindowOption,
     check_seconds,
     seconds_option,
     use_threads,
@@ -100,9 +101,9 @@ def generate(
     model: ModelOption = DEFAULT_MODEL,
     student: StudentOption = None,
     lora: LoraOption = None,
+    stream: StreamOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
-    window: WindowOption = None,
     dtype: DtypeOption = "float32",
     device: DeviceOption = "cpu",
     backend: BackendOption = "torch",
@@ -117,7 +118,7 @@ def generate(
     threads: ThreadsOption = None,
 ) -> None:
     """Make a video from a prompt. `pyrf words` lists the words that a model knows."""
-    adapters = [parse_adapter(text) for text in lora or ()]
+    adapters, choice = [parse_adapter(text) for text in lora or ()], stream_choice(stream or ())
     check_source(source, strength, follow_motion=follow_motion, source_end=source_end, image=image)
 
     def load() -> StreamingPipeline:
@@ -130,7 +131,7 @@ def generate(
             backend=backend,
             dtype=dtype,
             device=device,
-            window_frames=window,
+            stream=choice,
             exported=exported,
             adapters=adapters,
         )
@@ -168,7 +169,7 @@ def generate(
 
         start = time.perf_counter()
         with told_elsewhere():
-            stream = pipe.stream(
+            begun = pipe.stream(
                 story.prompt,
                 seed=story.seed,
                 height=height,
@@ -182,7 +183,7 @@ def generate(
         metadata = pipe.metadata(story.prompt, story.seed, timeline, continues=opening is not None)
         writer = open_writer(target, pipe.fps, metadata=metadata, keep_partial=keep_partial)
         try:
-            first_s = _fill(writer, stream, num_frames, start)
+            first_s = _fill(writer, begun, num_frames, start)
         except Stopped as stopped:
             so_far = f"after {writer.num_frames} of {printing.counted(num_frames, 'frame')}"
             if writer.num_frames == num_frames:

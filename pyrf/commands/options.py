@@ -45,9 +45,13 @@ ExportedOption = Annotated[
 ]
 HeightOption = Annotated[int | None, typer.Option(help="Of a frame, in pixels; by default the model's.")]
 WidthOption = Annotated[int | None, typer.Option(help="Of a frame, in pixels; by default the model's.")]
-WindowOption = Annotated[
-    int | None,
-    typer.Option(help="Latent frames that a chunk sees, itself included; by default the model's."),
+StreamOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stream",
+        help="How it streams: a published student's name, a .yaml file, or KEY=VALUE; may be repeated.",
+        metavar="NAME|FILE|KEY=VALUE",
+    ),
 ]
 
 

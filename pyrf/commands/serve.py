@@ -15,6 +15,7 @@ import typer
 
 from pyrf import printing
 from pyrf.bundle.adapter_file import parse_adapter
+from pyrf.bundle.stream_choice import stream_choice
 from pyrf.commands.options import (
     DEFAULT_MODEL,
     BackendOption,
@@ -22,9 +23,9 @@ from pyrf.commands.options import (
     DtypeOption,
     LoraOption,
     ModelOption,
+    StreamOption,
     StudentOption,
     ThreadsOption,
-    WindowOption,
     check_threads,
     use_threads,
 )
@@ -96,10 +97,10 @@ def serve(
             help="Where weights that adapters change are kept as they were: device, or cpu (slower)."
         ),
     ] = "device",
+    stream: StreamOption = None,
     dtype: DtypeOption = "float32",
     device: DeviceOption = "cpu",
     backend: BackendOption = "torch",
-    window: WindowOption = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let other machines in without a token.")
     ] = False,
@@ -148,7 +149,7 @@ def serve(
         "backend": backend,
         "dtype": dtype,
         "device": device,
-        "window_frames": window,
+        "stream": stream_choice(stream or ()),
         "adapters": [parse_adapter(text) for text in lora or ()],
         "adapter_base": adapter_base,
     }

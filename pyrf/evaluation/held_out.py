@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pyrf.bundle.bundle import Bundle, load_bundle
+from pyrf.bundle.stream_choice import StreamAsked
 from pyrf.evaluation.streams import Student, batches, make_videos
 from pyrf.worlds.world import Frames, World, WorldPrompt
 
@@ -55,13 +56,13 @@ def score_streams(
     return grade(world, ends, prompts), rows[:SHOWN]
 
 
-def bundle_for(model: str, world: World) -> Bundle:
+def bundle_for(model: str, world: World, stream: StreamAsked = ()) -> Bundle:
     """The bundle of a name or directory, whose videos have the size and the rate of a world.
 
     Raises:
         ValueError: when they have not, or the bundle is not found or damaged.
     """
-    bundle = load_bundle(model)
+    bundle = load_bundle(model, stream=stream)
     if (bundle.height, bundle.width) != (world.height, world.width):
         raise ValueError(
             f"{model} does not show the {world.name} world: it makes {bundle.width}x{bundle.height} video"
@@ -75,13 +76,14 @@ def bundle_for(model: str, world: World) -> Bundle:
 
 
 def evaluate(
-    model: str, world: World, prompts: int, seconds: float, sheet: Path
+    model: str, world: World, prompts: int, seconds: float, sheet: Path, stream: StreamAsked = ()
 ) -> tuple[dict[str, float], list[TitledVideo]]:
     """Scores of a bundle's last five seconds on held-out prompts of a world, and its first streams.
 
     Args:
         model: name or directory of a bundle.
         sheet: where the caller will put a contact sheet of these streams; its name is looked at.
+        stream: how it streams, where not as the bundle says.
 
     Raises:
         ValueError: when the bundle is not one for this world, or the stream is too short to judge.
@@ -93,7 +95,7 @@ def evaluate(
             f"evaluation needs a prompt and {FEWEST_FRAMES / world.fps:.2g} seconds at least, "
             f"got {prompts} and {seconds}"
         )
-    bundle = bundle_for(model, world)
+    bundle = bundle_for(model, world, stream)
     text = bundle.text_encoder()
     student = Student(bundle.transformer(), text.encode, bundle.codec(), bundle.stream_config)
     return score_streams(student, world, prompts, seconds)

@@ -1,6 +1,7 @@
 """The chunk loop: a few denoise calls and one clean call per chunk; the same for every backend.
 
-A denoise call predicts clean latents; between calls fresh noise is added at the next, lower level.
+A denoise call predicts clean latents; between calls fresh noise is added at the next, lower level, or
+UniPC goes there without.
 The clean call, at timestep 0, then writes the keys and values that later chunks will see.
 """
 
@@ -17,6 +18,7 @@ from pyrf.config import StreamConfig
 from pyrf.loop.finite import check_finite
 from pyrf.loop.noise import gauss
 from pyrf.loop.schedule import TIMESTEPS, FlowSchedule, add_noise, to_x0
+from pyrf.loop.unipc import HIGHEST_SIGMA, UniPC
 
 Predict = Callable[[Tensor, float], Tensor]
 """Noisy latents [B, F, C, H, W] and a timestep to the flow."""
@@ -32,7 +34,7 @@ class FewStepSampler:
     """The denoise calls of one chunk.
 
     Args:
-        stream: its denoising steps and shift.
+        stream: its denoising steps, shift and sampler.
         first: it is a stream's first chunk, which may have steps of its own.
         level: noise level of the latents that it starts from. Below the first step's it is that of the first
             call, and those steps follow that are below it: nothing is made noisier than it came. Latents of
@@ -40,6 +42,10 @@ class FewStepSampler:
 
     Attributes:
         timesteps: of the calls, warped, falling.
+        sigmas: their noise levels.
+
+    Raises:
+        ValueError: when the shift leaves UniPC no room between the steps.
     """
 
     def __init__(self, stream: StreamConfig, *, first: bool = False, level: float = 1.0) -> None:
@@ -51,6 +57,11 @@ class FewStepSampler:
             own, below = start[start > 0], sigmas < start
             warped, sigmas = torch.cat([own * TIMESTEPS, warped[below]]), torch.cat([own, sigmas[below]])
         self.timesteps: list[float] = warped.tolist()
+        self._deterministic = stream.sampler == "unipc"
+        if self._deterministic:
+            sigmas = sigmas.clamp(max=HIGHEST_SIGMA)
+            if bool((sigmas.diff() >= 0).any()):
+                raise ValueError(f"shift {stream.shift:g} leaves unipc no room between the steps; lower it")
         self.sigmas = sigmas
 
     def noisy(self, predict: Predict, latents: Tensor, draw: Draw, step: int) -> Tensor:
@@ -59,8 +70,13 @@ class FewStepSampler:
         Returns:
             The latents that call ``step`` takes.
         """
+        solver = UniPC(self.sigmas.tolist()) if self._deterministic else None
         for i in range(step):
-            latents = add_noise(self.x0(predict, latents, i), draw(), self.sigmas[i + 1])
+            x0 = self.x0(predict, latents, i)
+            if solver is None:
+                latents = add_noise(x0, draw(), self.sigmas[i + 1])
+            else:
+                latents = solver.step(i, latents, x0)
         return latents
 
     def x0(self, predict: Predict, latents: Tensor, step: int) -> Tensor:

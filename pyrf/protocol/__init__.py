@@ -22,6 +22,7 @@ from pyrf.protocol.http import (
     SessionInfo,
     SessionRequest,
     ShownPrompt,
+    StreamInfo,
     VideoRequest,
 )
 from pyrf.protocol.messages import (
@@ -110,6 +111,7 @@ __all__ = [
     "SourceMessage",
     "State",
     "StateMessage",
+    "StreamInfo",
     "TimelineEntry",
     "VideoRequest",
     "pack_frame",

@@ -147,6 +147,20 @@ class ShownPrompt(Reply):
     seed: int
 
 
+class StreamInfo(Reply):
+    """How all streams of a server are made; a session cannot change it. Lengths are in latent frames."""
+
+    preset: str | None = Field(None, description="The published student that was named at the start, if any.")
+    latent_frames: int = Field(description="Of a chunk.")
+    window_frames: int = Field(description="That a chunk sees, the sink and itself included.")
+    sink_frames: int
+    sink_alpha: float = Field(description="Share of the sink that stays when a chunk leaves the window.")
+    steps: list[int] = Field(description="The denoise calls of a chunk: timesteps before the shift.")
+    first_chunk_steps: list[int] | None = Field(None, description="Those of the first chunk, if others.")
+    shift: float
+    sampler: str = Field(description="What happens between calls: renoise or unipc.")
+
+
 class ServerInfo(Reply):
     """What is served, from `GET /v1/model`."""
 
@@ -163,6 +177,7 @@ class ServerInfo(Reply):
     ]
     sessions: int
     limits: Limits
+    stream: StreamInfo | None = Field(None, description="How streams are made; older servers do not say.")
     webrtc: bool = Field(True, description="Whether video goes over WebRTC too.")
     vocabulary: list[str] = Field(
         default=[], description="Words that the model has learned; empty: it does not say."

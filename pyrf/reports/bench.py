@@ -35,6 +35,8 @@ class Method:
     chunk_frames: int
     window_frames: int
     network_calls_per_chunk: int
+    sampler: str
+    preset: str | None
     codec: str
     warm_up_chunks: int
     chunks: int
@@ -170,6 +172,8 @@ def _method(
         chunk_frames=pipe.stream_config.chunk_frames,
         window_frames=pipe.stream_config.window_frames,
         network_calls_per_chunk=len(pipe.stream_config.denoising_steps) + 1,
+        sampler=pipe.stream_config.sampler,
+        preset=pipe.choice.preset,
         codec=type(pipe.codec).__name__,
         warm_up_chunks=warm_up,
         chunks=chunks,
@@ -187,13 +191,14 @@ def table(result: Result) -> str:
     """The result as lines of text, the method first."""
     m = result.method
     student = "" if m.student is None else f" with student {m.student}"
+    student += "" if m.preset is None else f" as {m.preset}"
     exported = "" if m.exported is None else f" on {m.exported}"
     lines = [
         f"model {m.model}{student}, {m.dtype}, {m.frame_size} at {m.fps:g} fps, codec {m.codec}",
         f"device {m.device}; {m.threads} threads, torch {m.torch}, backend {m.backend}{exported}",
         f"native module {m.native}",
         f"chunk {m.chunk_frames} latent frames, window {m.window_frames}, "
-        f"{m.network_calls_per_chunk} network calls per chunk, batch 1",
+        f"{m.network_calls_per_chunk} network calls per chunk, {m.sampler}, batch 1",
         f"warm-up {counted(m.warm_up_chunks, 'chunk')}, then {counted(m.repeats, 'stream')} of "
         f"{counted(m.chunks, 'chunk')}; medians",
         "",

@@ -70,17 +70,48 @@ def test_a_folder_of_one_file(saved: Path, tmp_path: Path) -> None:
 def test_a_distributed_checkpoint(saved: Path, tmp_path: Path) -> None:
     import torch.distributed.checkpoint as dcp
 
+    folder = tmp_path / "step" / "dcp"
+    dcp.save({"generator": STATE}, checkpoint_id=str(folder))
+    join = f"{folder}: a distributed checkpoint of torch; join it: python -m"
+    assert refused(saved, student=folder).startswith(join)
+    assert refused(saved, student=folder.parent).startswith(join)
+    assert refused(folder).startswith(join)  # given as the model itself
+    (folder / ".metadata").unlink()
+    assert refused(saved, student=folder) == (
+        f"{folder}: parts of a distributed checkpoint of torch without its .metadata; fetch that, too"
+    )
+
+
+def test_a_folder_of_gguf_files(saved: Path, tmp_path: Path) -> None:
+    for name in ("wan-Q4.gguf", "wan-Q8.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF\x03\0\0\0" + bytes(64))
+    assert refused(saved, student=tmp_path).startswith(f"{tmp_path / 'wan-Q4.gguf'}: a GGUF file, quantised")
+    assert "GGUF files are not read; give a file" in refused(saved, student="owner/name/wan-Q4.gguf")
+
+
+def test_what_the_joined_checkpoint_holds_is_read(saved: Path, tmp_path: Path) -> None:
+    """The refusal's own advice."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
     dcp.save({"generator": STATE}, checkpoint_id=str(tmp_path / "dcp"))
-    assert "a distributed checkpoint of torch; join it: python -m" in refused(saved, student=tmp_path / "dcp")
+    dcp_to_torch_save(tmp_path / "dcp", tmp_path / "student.pt")
+    assert same(load_bundle(saved, student=tmp_path / "student.pt").transformer().state_dict(), STATE)
 
 
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
         ({}, {}),
-        ({"num_frames_per_block": 2}, {}),
-        ({"num_frames_per_block": 1}, {"chunk_frames": 1, "window_frames": 3, "sink_frames": 1}),
-        ({"num_frame_per_block": 4}, {"chunk_frames": 4, "window_frames": 12, "sink_frames": 4}),
+        # Without a window they see what they saw in training, 21 latent frames, in whole chunks.
+        ({"num_frames_per_block": 2}, {"window_frames": 22, "sink_frames": 0}),
+        ({"num_frames_per_block": 1}, {"chunk_frames": 1, "window_frames": 21, "sink_frames": 0}),
+        ({"num_frame_per_block": 4}, {"chunk_frames": 4, "window_frames": 24, "sink_frames": 0}),
+        (
+            {"num_frames_per_block": 3, "local_attn_size": -1, "sink_size": 0},
+            {"chunk_frames": 3, "window_frames": 21, "sink_frames": 0},
+        ),
+        ({"local_attn_size": -1}, {}),
         (
             {"num_frames_per_block": 1, "local_attn_size": 7, "sink_size": 0},
             {"chunk_frames": 1, "window_frames": 7, "sink_frames": 0},
@@ -94,8 +125,6 @@ def test_a_folder_says_how_its_student_streams(
     """The bundle's own chunk has 2 latent frames, its window 6."""
     edit(folder / "transformer" / "config.json", **said)
     found = load_bundle(saved, student=folder).stream_config
-    if said == {"num_frames_per_block": 2}:
-        expected = {"chunk_frames": 2, "window_frames": 6, "sink_frames": 2}
     assert found == StreamConfig(**{**vars(networks.STREAM), **expected})
 
 

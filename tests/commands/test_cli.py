@@ -167,7 +167,9 @@ def test_generate_continues_images_and_videos(
 
 
 def test_generate_takes_size_and_window(tmp_path: Path, random_bundle: Path) -> None:
-    frames = generate(tmp_path, random_bundle, "--seconds=0.1", "--height=16", "--width=64", "--window=12")
+    frames = generate(
+        tmp_path, random_bundle, "--seconds=0.1", "--height=16", "--width=64", "--stream=window=12"
+    )
     assert frames.shape == (2, 16, 64, 3)
 
 
@@ -212,10 +214,10 @@ BAD = {
     "huge height": (["a", "-o", "{out}.mp4", "--height", str(2**74)], "height must be at most 16384 pixels"),
     "huge width": (["a", "-o", "{out}.mp4", "--width", str(2**62)], "width must be at most 16384 pixels"),
     "huge window": (
-        ["a", "-o", "{out}.mp4", "--window", str(3 * 10**30)],
+        ["a", "-o", "{out}.mp4", "--stream", f"window={3 * 10**30}"],
         "window_frames must be at most 4096",
     ),
-    "illegal window": (["a", "-o", "{out}.mp4", "--window", "5"], "window_frames must be a multiple"),
+    "illegal window": (["a", "-o", "{out}.mp4", "--stream", "window=5"], "window_frames must be a multiple"),
     "bad dtype": (["a", "-o", "{out}.mp4", "--dtype", "int4"], "dtype must be one of"),
     "bad device": (["a", "-o", "{out}.mp4", "--device", "cuda:9"], "torch sees"),
     "bad backend": (["a", "-o", "{out}.mp4", "--backend", "abacus"], "backend must be one of"),

@@ -22,6 +22,7 @@ SHAPES = {
     "an odd number of pairs": (Sizes(batch=3, heads=5, head_dim=128, tokens=2), 1, 21),
     "several blocks of threads": (Sizes(batch=1, heads=2, tokens=37), 2, 12),
     "the sink itself": (Sizes(slots=2), 0, 12),
+    "21 chunks of a latent frame": (Sizes(batch=1, slots=21, tokens=6), 20, 12),
 }
 
 

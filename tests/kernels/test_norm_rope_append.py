@@ -20,6 +20,7 @@ SHAPES = {
     "whole warps": Sizes(heads=12, head_dim=128, tokens=2),
     "40 heads, the widest": Sizes(batch=1, heads=40, head_dim=128, slots=2, tokens=1),
     "80 heads, the widest": Sizes(batch=1, heads=80, slots=2, tokens=1),
+    "21 chunks of a latent frame": Sizes(batch=1, slots=21, tokens=6),
 }
 
 

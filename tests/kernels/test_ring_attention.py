@@ -22,6 +22,7 @@ SHAPES = {
     "whole tiles": (Sizes(batch=1, heads=1, slots=3, tokens=64), 128, 192),
     "one key in the last tile": (Sizes(batch=1, heads=3, slots=13, tokens=10), 10, 129),
     "one query in the last tile": (Sizes(batch=1, slots=2, tokens=129), 129, 129),
+    "21 chunks of a latent frame": (Sizes(batch=1, heads=1, slots=21, tokens=6), 6, 126),
 }
 
 
@@ -37,9 +38,10 @@ def test_float64(emulated: Emulator, name: str, head_dim: int, dtype: str) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ELEMENTS)
-def test_the_window_of_wan(emulated: Emulator, dtype: str) -> None:
-    """A head of a 480x832 stream: three slots of 4680 keys."""
-    sizes = Sizes(batch=1, heads=1, slots=3, tokens=4680, head_dim=128, dtype=dtype)
+@pytest.mark.parametrize("slots", [3, 9])
+def test_the_window_of_wan(emulated: Emulator, slots: int, dtype: str) -> None:
+    """A head of a 480x832 stream: 14040 keys, in chunks of three latent frames or of one."""
+    sizes = Sizes(batch=1, heads=1, slots=slots, tokens=14040 // slots, head_dim=128, dtype=dtype)
     error = check_ring_attention(emulated, sizes, queries=128, length=14040)
     print(f"rel L2 {error:.2e}")
 

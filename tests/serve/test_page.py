@@ -99,6 +99,9 @@ def test_types_a_prompt_and_sees_the_video_change(port: int, visit: Callable[...
     v = visit(port)
     v.await_state("idle")
     expect(v.page.locator("#served")).to_contain_text("tiny · torch on cpu")
+    expect(v.page.locator("#streams")).to_have_text(
+        "3 latent frames a chunk, 9 seen, sink 3, 4 steps, renoise"
+    )
     v.picture("idle")
     v.start(RED)
     shows(v, "red", "circle")

@@ -127,7 +127,7 @@ def test_of_a_long_video_only_what_the_window_holds_is_encoded(
 
 def test_own_size_and_window(random_bundle: Path, pipe: StreamingPipeline) -> None:
     assert pipe(RED, num_frames=9, height=16, width=64).frames.shape == (9, 16, 64, 3)
-    wide = StreamingPipeline.from_pretrained(str(random_bundle), window_frames=12)
+    wide = StreamingPipeline.from_pretrained(str(random_bundle), stream="window=12")
     assert wide.stream_config == StreamConfig(window_frames=12)
     ours, theirs = (p(RED, num_frames=57, seed=5).frames for p in (wide, pipe))
     assert np.array_equal(ours[:33], theirs[:33])  # the third chunk is the last that sees all in both

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from pyrf.bundle.stream_choice import StreamAsked
 from pyrf.evaluation.held_out import bundle_for
 from pyrf.evaluation.report.attributes import attributes
 from pyrf.evaluation.report.changes import changes
@@ -51,7 +52,12 @@ PARTS = {
 
 
 def measure(
-    model: str, world: World, out: Path, only: Sequence[str] | None = None, prompts: int | None = None
+    model: str,
+    world: World,
+    out: Path,
+    only: Sequence[str] | None = None,
+    prompts: int | None = None,
+    stream: StreamAsked = (),
 ) -> ReportFolder:
     """Measure what the report in a folder does not have yet, on the CPU.
 
@@ -59,6 +65,7 @@ def measure(
         model: name or directory of a bundle.
         only: names of parts; by default all.
         prompts: for each of them; by default its own number.
+        stream: how it streams, where not as the bundle says.
 
     Raises:
         ValueError: when a part is unknown, there are too few prompts, the bundle is not one for this world,
@@ -68,8 +75,10 @@ def measure(
     for name, count in chosen.items():
         if count < PARTS[name].fewest:
             raise ValueError(f"{name} needs {counted(PARTS[name].fewest, 'prompt')} at least, got {count}")
-    bundle = bundle_for(model, world)
+    bundle = bundle_for(model, world, stream)
     about = {"model": model, "weights": bundle_fingerprint(bundle), "world": f"{world.name} {world!r}"}
+    if asked := bundle.choice.to_dict():
+        about["stream"] = repr(asked)
     report = ReportFolder(out, about, PARTS)
     missing = {name: count for name, count in chosen.items() if not report.has(name, count)}
     if not missing:

@@ -39,6 +39,7 @@ from pyrf.serve.sessions.rates import RateLimit
 from pyrf.serve.sessions.scheduler import Scheduler
 from pyrf.serve.sessions.session import Session
 from pyrf.serve.sessions.sizes import Sizes
+from pyrf.serve.sessions.told import stream_info
 from pyrf.serve.sessions.viewer import FAREWELL_S
 from pyrf.serve.settings import ServeSettings
 from pyrf.streaming.change import Change, schedule
@@ -330,6 +331,7 @@ class SessionRegistry:
                 max_source_bytes=s.max_source_bytes,
                 source_frames_per_second=s.source_frames_per_second,
             ),
+            stream=stream_info(pipe.choice.preset, pipe.stream_config),
             webrtc=s.webrtc,
             vocabulary=list(pipe.card.vocabulary),
             unlearned=list(pipe.card.unlearned),

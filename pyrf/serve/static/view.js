@@ -1,5 +1,7 @@
 // What the page says: its state, its buttons, what the model is and knows.
 
+import { showStreams } from "./streams.js";
+
 const byId = (id) => document.getElementById(id);
 
 const STATES = {
@@ -53,8 +55,9 @@ function showKnown({ vocabulary = [], model_limits: limits = [] }) {
   byId("vocabulary").parentElement.hidden = !vocabulary.length;
 }
 
-export function showModel({ model, backend, device, dtype, width, height, fps, limits, ...card }) {
+export function showModel({ model, backend, device, dtype, width, height, fps, limits, stream, ...card }) {
   showKnown(card);
+  showStreams(byId("streams"), stream);
   byId("served").textContent = `${model} · ${backend} on ${device}, ${dtype} · ${width} × ${height} at ${fps} fps`;
   byId("prompt").maxLength = byId("second").maxLength = limits.max_prompt_chars;
   Object.assign(byId("canvas"), { width, height });

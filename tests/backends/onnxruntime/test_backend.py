@@ -101,7 +101,7 @@ def test_a_video_to_continue_from(pipes) -> None:
 def test_other_windows_have_exports_of_their_own(saved: str, cache: Path, monkeypatch) -> None:
     monkeypatch.setenv("PYRF_CACHE", str(cache))
     pipes = [
-        StreamingPipeline.from_pretrained(saved, backend=name, window_frames=4)
+        StreamingPipeline.from_pretrained(saved, backend=name, stream="window=4")
         for name in ("torch", "onnxruntime")
     ]
     assert_same(pipes, RED, 1)
@@ -198,3 +198,26 @@ def test_a_source_is_restyled_as_by_torch(pipes, strength: float) -> None:
     """The encoder is torch's; levels are others than the student's own."""
     clip = frames(pipes[0], BLUE, seed=5)
     assert_same(pipes, [RED, BLUE], seed=2, source=clip, strength=strength, follow_motion=True)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["chunk_frames=1", "window=3", "sink=1", "steps=1000,500", "sampler=unipc"],
+        pytest.param(
+            ["chunk_frames=8", "window=16", "sink=0", "first_chunk_steps=1000"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["one", "eight"],
+)
+def test_chunks_of_other_lengths(
+    saved: str, cache: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    monkeypatch.setenv("PYRF_CACHE", str(cache))
+    pipes = [
+        StreamingPipeline.from_pretrained(saved, stream=asked, backend=name)
+        for name in ("torch", "onnxruntime")
+    ]
+    chunk = pipes[0].stream_config.chunk_frames
+    assert len(assert_same(pipes, RED, seed=3, switch=BLUE)) == 4 * chunk * CHUNKS - 3

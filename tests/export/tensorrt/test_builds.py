@@ -10,11 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from pyrf.config import LatentSize, StreamConfig
+from pyrf.export.exporter import ExportWriter
+from pyrf.export.graphs.decoder import decoder_graphs
 from pyrf.export.manifest import GRAPHS, load_manifest
 from pyrf.export.tensorrt.builder import BuildError, BuildRequest, build_engine
 from pyrf.export.tensorrt.engines import BuildOptions, EngineFolder, EngineTarget
 from pyrf.export.tensorrt.target import build_engines
+from tests.export.graphs.test_decoder import wan_vae
 from tests.support import exports
 
 pytest.importorskip(
@@ -200,3 +205,19 @@ pathlib.Path(sys.argv[-1]).write_text(json.dumps(report))
     fixed = replace(options, refittable=False)
     assert EngineFolder(export, manifest, TARGET, fixed, lines.append).engine("time") == b"built"
     assert first.engine("time") == b"built"
+
+
+@pytest.mark.slow
+def test_chunks_of_one_latent_frame(tmp_path):
+    """Of the graphs, those of a Wan VAE differ: what it keeps of a first frame is filled up with zeros.
+
+    Its head has 272 channels: narrower ones must find a fused kernel.
+    """
+    size, stream = LatentSize(4, 6), StreamConfig(chunk_frames=1, window_frames=3, sink_frames=1)
+    writer = ExportWriter(tmp_path)
+    writer.add(decoder_graphs(wan_vae(torch.float16, 136), 1, size), "decoder.weights")
+    writer.finish(dtype="float16", fp8=False, model=exports.MODEL, stream=stream, size=size, weights="")
+    engines = EngineFolder(tmp_path, load_manifest(tmp_path), TARGET, OPTIONS)
+    for name in ("decoder_first", "decoder_next"):
+        engines.engine(name)
+        assert engines.built[name].size > 10_000
