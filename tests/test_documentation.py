@@ -22,7 +22,7 @@ PLAIN = (
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
     *("docs/api.md", "docs/benchmarks.md", "docs/design.md", "docs/export.md", "docs/glossary.md"),
     *("docs/adapters.md", "docs/deploy.md", "docs/generate.md", "docs/prompts.md", "docs/security.md"),
-    "docs/tensorrt.md",
+    *("docs/images.md", "docs/tensorrt.md", "docs/wan22.md"),
 )
 """Pages in plain English: short sentences, and tables of values. The others join as they are rewritten."""
 MOST_WORDS, MOST_IN_A_CELL = 25, 60

@@ -17,7 +17,7 @@ from pyrf.bundle.hub import find_bundle, find_student
 from pyrf.bundle.json_file import BundleError
 from pyrf.bundle.layout import Layout, find_layout
 from pyrf.bundle.names import dit_from_diffusers
-from pyrf.bundle.settings import BundleSettings
+from pyrf.bundle.settings import BundleSettings, frame_defaults
 from pyrf.bundle.states import peek_part, read_part, renamed
 from pyrf.bundle.student import student_file, student_stream
 from pyrf.bundle.weights import (
@@ -159,7 +159,9 @@ def load_bundle(
     path = find_bundle(name, revision=revision, dit_weights=student is None).absolute()
     layout = find_layout(path)
     layout.check(dit_weights=student is None)
-    settings = BundleSettings.from_dict(layout.settings(), path / "model_index.json")
+    sizes = layout.model_config(text_len=ModelConfig.text_len, rope_theta=ModelConfig.rope_theta)
+    told = {**frame_defaults(sizes), **layout.settings()}
+    settings = BundleSettings.from_dict(told, path / "model_index.json")
     stream = settings.stream
     if student_path is not None:
         stream = student_stream(student_path, stream)

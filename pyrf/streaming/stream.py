@@ -20,8 +20,8 @@ from pyrf.streaming.mix import ClipPrompt, is_one, texts_of
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.notices import is_told_elsewhere, warn
 from pyrf.streaming.prompts import PromptChange, Timeline, as_prompts
+from pyrf.streaming.start import Start
 from pyrf.streaming.state import ClosedError, StreamState, advance
-from pyrf.video.writer import Frames
 
 MOST_TOLD = 1000
 """Prompts that a stream remembers to have warned of."""
@@ -44,7 +44,7 @@ class Stream:
         seed: int | Sequence[int],
         height: int,
         width: int,
-        start: Frames | None,
+        start: Start | None,
         timeline: Mapping[int, Change],
     ) -> None:
         self.model = model
@@ -66,7 +66,7 @@ class Stream:
             model.adapters.check(strengths)
         if self._strengths:
             model.adapters.check_alone(self)
-        self._start, self._continues = start, start is not None
+        self._start, self._continues = start, start is not None and start.continues
         self._closed = threading.Event()
         self._state: StreamState | None = None
         self._lock = threading.Lock()

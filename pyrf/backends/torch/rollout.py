@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyrf.backends.base import Rollout
 from pyrf.config import LatentSize, StreamConfig
+from pyrf.loop.held import Timestep
 from pyrf.loop.inference import inference
 from pyrf.loop.rope import ChunkRope
 from pyrf.models.dit.attention import CachedAttention
@@ -43,7 +44,7 @@ class TorchRollout(Rollout):
         self.model = model
         self.rope = ChunkRope(model.config, size, dtype=model.dtype, device=model.device)
         self.attention = CachedAttention(self.cache, self.rope)
-        self._times: dict[float, TimeEmbedding] = {}
+        self._times: dict[Timestep, TimeEmbedding] = {}
         self.set_prompt(prompt_embeds)
 
     @inference()
@@ -63,14 +64,18 @@ class TorchRollout(Rollout):
             tuple(v.expand(self.batch, -1, -1, -1) for v in prompt.values),
         )
 
-    def time(self, timestep: float) -> TimeEmbedding:
-        """The embedding of a timestep, made once per stream and shared by all videos, frames and chunks."""
+    def time(self, timestep: Timestep) -> TimeEmbedding:
+        """The embedding of a timestep, made once per stream and shared by all videos and chunks.
+
+        One timestep is shared by a chunk's frames, too.
+        """
         if timestep not in self._times:
-            timesteps = torch.full((1,), timestep, dtype=torch.float64, device=self.device)
+            frames = timestep if isinstance(timestep, tuple) else (timestep,)
+            timesteps = torch.tensor([frames], dtype=torch.float64, device="cpu").to(self.device)
             self._times[timestep] = self.model.modulate(self.model.embed_timesteps(timesteps))
         return self._times[timestep]
 
-    def _predict(self, latents: Tensor, timestep: float) -> Tensor:
+    def _predict(self, latents: Tensor, timestep: Timestep) -> Tensor:
         return self.model(latents, self.time(timestep), self.prompt, attention=self.attention)
 
     def _write(self, latents: Tensor) -> None:

@@ -25,6 +25,18 @@ class StreamingDecoder(Protocol):
         ...
 
 
+class StreamingEncoder(Protocol):
+    """Encodes one stream in fp32. It carries its memory from call to call; drop it to free that memory."""
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Encode the next frames of the stream.
+
+        frames: uint8 [B, T, H, W, 3] with T = 1 + temporal_stride * (F - 1) at the first call and
+        temporal_stride * F later. Returns latents, fp32 [B, F, C, h, w]: those of the whole clip at once.
+        """
+        ...
+
+
 class Codec(Protocol):
     """Turns frames into latents and back. H = spatial_stride * h, and so is W."""
 
@@ -42,6 +54,10 @@ class Codec(Protocol):
 
     def decoder(self) -> StreamingDecoder:
         """Start a stream: a decoder with empty memory."""
+        ...
+
+    def encoder(self) -> StreamingEncoder:
+        """Start a stream: an encoder with empty memory."""
         ...
 
     def encode(self, frames: Tensor) -> Tensor:
@@ -69,12 +85,15 @@ def latent_size(height: int, width: int, codec: Codec) -> LatentSize:
     return LatentSize(height // codec.spatial_stride, width // codec.spatial_stride)
 
 
-def check_frames(frames: Tensor, codec: Codec) -> None:
+def check_frames(frames: Tensor, codec: Codec, *, first: bool = True) -> None:
     """Refuse frames that `codec` cannot encode.
 
+    Args:
+        first: whether a stream, or a clip, begins with them.
+
     Raises:
-        ValueError: when `frames` is not uint8 [B, 1 + temporal_stride * n, H, W, 3] with H and W multiples
-            of the codec's spatial stride.
+        ValueError: when `frames` is not uint8 [B, T, H, W, 3] with T = 1 + temporal_stride * n, or
+            temporal_stride * (n + 1) later in a stream, and H and W multiples of the codec's spatial stride.
     """
     if frames.dtype != torch.uint8 or frames.ndim != 5 or frames.shape[-1] != 3:
         raise ValueError(
@@ -82,10 +101,9 @@ def check_frames(frames: Tensor, codec: Codec) -> None:
             "a single clip needs a batch axis"
         )
     _, num_frames, height, width, _ = frames.shape
-    if num_frames % codec.temporal_stride != 1:
-        raise ValueError(
-            f"the number of frames must be 1 + a multiple of {codec.temporal_stride}, got {num_frames}"
-        )
+    if num_frames % codec.temporal_stride != int(first) or not num_frames:
+        form = "1 + a multiple" if first else "a positive multiple"
+        raise ValueError(f"the number of frames must be {form} of {codec.temporal_stride}, got {num_frames}")
     if not height or not width or height % codec.spatial_stride or width % codec.spatial_stride:
         raise ValueError(
             f"height and width must be multiples of {codec.spatial_stride}, got {height} x {width}"

@@ -235,7 +235,6 @@ class TAEHVCodec:
     def spatial_stride(self) -> int:
         return self.network.config.spatial_stride
 
-    @inference()
     def encode(self, frames: Tensor) -> Tensor:
         """Frames uint8 [B, 1 + 4n, H, W, 3] -> latents [B, 1 + n, C, h, w].
 
@@ -244,15 +243,41 @@ class TAEHVCodec:
         Raises:
             ValueError: when dtype, number of frames or their size do not fit.
         """
-        check_frames(frames, self)
-        weight = next(self.network.encoder.parameters())
-        x = frames.to(weight.device).permute(0, 1, 4, 2, 3).to(weight.dtype) / 255
-        lead = x[:, :1].expand(-1, FRAMES_PER_LATENT - 1, -1, -1, -1)
-        return self.network.encode(torch.cat([lead, x], dim=1))
+        return self.encoder().encode(frames)
+
+    def encoder(self) -> TAEHVEncoder:
+        """An encoder of one stream, which carries its memory from call to call."""
+        return TAEHVEncoder(self)
 
     def decoder(self) -> TAEHVDecoder:
         """A decoder of one stream, which carries its memory from call to call."""
         return TAEHVDecoder(self)
+
+
+class TAEHVEncoder:
+    """Encodes a stream chunk by chunk."""
+
+    def __init__(self, codec: TAEHVCodec) -> None:
+        self._codec = codec
+        self._memory: Memory = {}
+        self._started = False
+
+    @inference()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Frames uint8 [B, T, H, W, 3] -> latents [B, F, C, h, w]; T = 4F, at the first call 4F - 3.
+
+        Raises:
+            ValueError: when dtype, number of frames or their size do not fit.
+        """
+        network, first = self._codec.network, not self._started
+        check_frames(frames, self._codec, first=first)
+        self._started = True
+        weight = next(network.encoder.parameters())
+        x = frames.to(weight.device).permute(0, 1, 4, 2, 3).to(weight.dtype) / 255
+        if first:
+            lead = x[:, :1].expand(-1, FRAMES_PER_LATENT - 1, -1, -1, -1)
+            x = torch.cat([lead, x], dim=1)
+        return network.encode(x, self._memory)
 
 
 class TAEHVDecoder:

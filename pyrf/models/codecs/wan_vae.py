@@ -6,7 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d
+from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    AutoencoderKLWan,
+    WanCausalConv3d,
+    WanDecoder3d,
+)
 from torch import Tensor, nn
 
 from pyrf.loop.inference import unmixed
@@ -16,7 +20,7 @@ from pyrf.models.wan21 import FPS
 
 
 def build_network(config: Mapping[str, Any]) -> AutoencoderKLWan:
-    """Build the network from the content of a Wan2.1 VAE's `vae/config.json`; weights are not set.
+    """Build the network from the content of a Wan VAE's `vae/config.json`; weights are not set.
 
     Raises:
         ValueError: when mean and std of the latents are not given for each channel.
@@ -61,7 +65,7 @@ class WanVAE:
         network.post_quant_conv.to(decoder_dtype)
         self.fps = fps
         if for_gpu:
-            network.register_module("decoder", ChannelsLastDecoder(network.decoder))
+            network.register_module("decoder", self._channels_last(network.decoder))
         self.latents_at_once = 3 if for_gpu else 1
         device = network.post_quant_conv.weight.device
         self._mean, self._std = (
@@ -81,36 +85,77 @@ class WanVAE:
     def temporal_stride(self) -> int:
         return int(2 ** sum(self.network.config["temperal_downsample"]))
 
+    def folded(self, x: Tensor) -> Tensor:
+        """Frames [B, 3, T, H, W] as the network takes them."""
+        return x
+
+    def unfolded(self, x: Tensor) -> Tensor:
+        """Inverse of `folded`."""
+        return x
+
+    def _channels_last(self, decoder: WanDecoder3d) -> ChannelsLastDecoder:
+        """The same decoder, laid out for a GPU."""
+        return ChannelsLastDecoder(decoder)
+
     def decoder(self) -> WanVAEDecoder:
         """A decoder of one stream, which carries its memory from call to call."""
         return WanVAEDecoder(self)
 
-    @torch.no_grad()
-    @unmixed()
     def encode(self, frames: Tensor) -> Tensor:
         """Frames uint8 [B, 1 + 4n, H, W, 3] -> latents fp32 [B, 1 + n, C, h, w], the posterior's mean.
 
         Raises:
             ValueError: when dtype, number of frames or their size do not fit.
         """
-        check_frames(frames, self)
-        return self._encode(frames.to(self._mean.device).permute(0, 4, 1, 2, 3) / 127.5 - 1)
+        return self.encoder().encode(frames)
 
-    def _encode(self, x: Tensor) -> Tensor:
-        """`encode` of x [B, 3, T, H, W] in [-1, 1]."""
-        cache = new_cache(self.network.encoder)
-        means = []
-        # The first frame makes a latent by itself, each later one is made of temporal_stride frames.
-        sizes = [1] + [self.temporal_stride] * (x.shape[2] // self.temporal_stride)
-        for group in x.split(sizes, dim=2):
-            features = self.network.encoder(group, feat_cache=cache, feat_idx=[0])
-            means.append(self.network.quant_conv(features)[:, : self.latent_channels])
-        return (torch.cat(means, dim=2).transpose(1, 2) - self._mean) / self._std
+    def encoder(self) -> WanVAEEncoder:
+        """An encoder of one stream, which carries its memory from call to call."""
+        return WanVAEEncoder(self)
+
+    def normalise(self, means: Tensor) -> Tensor:
+        """Latents as the encoder makes them -> latents as the DiT sees them."""
+        return (means - self._mean) / self._std
 
     def denormalise(self, latents: Tensor) -> Tensor:
         """Latents as the DiT sees them -> latents as the decoder does, in its dtype and device."""
         z = latents.to(self._mean.device).float() * self._std + self._mean
         return z.to(self.network.post_quant_conv.weight.dtype)
+
+
+class WanVAEEncoder:
+    """Encodes a stream; equal to the whole encode, since all the network's memory is in its caches."""
+
+    def __init__(self, codec: WanVAE) -> None:
+        self._codec = codec
+        self._cache = new_cache(codec.network.encoder)
+        self._started = False
+
+    @torch.no_grad()
+    @unmixed()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Frames uint8 [B, T, H, W, 3] -> latents fp32 [B, F, C, h, w]; T = 4F, at the first call 4F - 3.
+
+        Raises:
+            ValueError: when dtype, number of frames or their size do not fit.
+        """
+        check_frames(frames, self._codec, first=not self._started)
+        device = self._codec.network.quant_conv.weight.device
+        return self._latents(frames.to(device).permute(0, 4, 1, 2, 3) / 127.5 - 1)
+
+    def _latents(self, x: Tensor) -> Tensor:
+        """`encode` of x [B, 3, T, H, W] in [-1, 1]."""
+        network, stride = self._codec.network, self._codec.temporal_stride
+        # The first frame makes a latent by itself, each later one is made of temporal_stride frames.
+        sizes = [stride] * (x.shape[2] // stride)
+        if not self._started:
+            sizes = [1, *sizes]
+        self._started = True
+        means = []
+        for group in self._codec.folded(x).split(sizes, dim=2):
+            features = network.encoder(group, feat_cache=self._cache, feat_idx=[0])
+            means.append(network.quant_conv(features)[:, : self._codec.latent_channels])
+        return self._codec.normalise(torch.cat(means, dim=2).transpose(1, 2))
 
 
 class WanVAEDecoder:
@@ -149,7 +194,8 @@ def raw_frames(codec: WanVAE, latents: Tensor, cache: list[Any], first: bool) ->
     while start < z.shape[2]:
         starts = first and start == 0
         end = start + (1 if starts else codec.latents_at_once)  # a stream's first latent makes one frame
-        yield codec.network.decoder(z[:, :, start:end], feat_cache=cache, feat_idx=[0], first_chunk=starts)
+        frames = codec.network.decoder(z[:, :, start:end], feat_cache=cache, feat_idx=[0], first_chunk=starts)
+        yield codec.unfolded(frames)
         start = end
 
 

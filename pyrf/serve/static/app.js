@@ -6,6 +6,7 @@ import { Blend } from "./blend.js";
 import { Change } from "./change.js";
 import { Chips } from "./chips.js";
 import { Figures } from "./figures.js";
+import { StartImage } from "./image.js";
 import { linkOf, readLink } from "./link.js";
 import { Player } from "./player.js";
 import { showPrompts } from "./prompts.js";
@@ -28,6 +29,7 @@ const chips = new Chips(changeLive);
 const adapters = new Adapters((strengths) => connected && setAdapters(strengths));
 const blend = new Blend(changeLive);
 const asked = new Change();
+const startImage = new StartImage();
 let stream = null;
 let attempt = 0; // counts starts, so that one that was overtaken stops trying
 let serverToken = null;
@@ -50,6 +52,7 @@ async function load() {
     iceServers = model.ice_servers;
     adapters.show(model);
     offerWebRtc(model.webrtc);
+    startImage.offer(model.limits.max_image_bytes);
     offer(model);
   } catch (error) {
     if (error.status === 401) {
@@ -105,6 +108,11 @@ async function start() {
   const isCurrent = () => current === attempt;
   leave();
   const request = { prompt: blend.prompt(), seed: byId("seed").valueAsNumber || 0 };
+  try {
+    Object.assign(request, await startImage.fields());
+  } catch (error) {
+    return showProblem(error.message);
+  }
   while (isCurrent()) {
     showState("connecting");
     figures.begin(performance.now());

@@ -68,6 +68,21 @@ def test_codec_frame_counts_and_dtype() -> None:
     assert first.dtype == torch.uint8
 
 
+@pytest.mark.parametrize("config", [TAEHVConfig(), TINY], ids=["taew2_1", "tiny"])
+@pytest.mark.parametrize("split", [[9, 12], [1, 4, 4, 12]], ids=["chunks", "latents"])
+def test_a_stream_is_encoded_as_the_whole(config: TAEHVConfig, split: list[int]) -> None:
+    torch.manual_seed(1)
+    codec = TAEHVCodec(TAEHV(config))
+    shape = (2, 21, 2 * config.spatial_stride, 3 * config.spatial_stride, 3)
+    frames = torch.randint(0, 256, shape, dtype=torch.uint8)
+    encoder = codec.encoder()
+    parts = [encoder.encode(part) for part in frames.split(split, dim=1)]
+    assert [part.shape[1] for part in parts] == [(n + 3) // 4 for n in split]
+    assert (torch.cat(parts, dim=1) - codec.encode(frames)).abs().max() < 1e-5
+    with pytest.raises(ValueError, match="must be a positive multiple of 4, got 9"):
+        encoder.encode(frames[:, :9])
+
+
 def test_encode_refuses_what_does_not_fit() -> None:
     codec = TAEHVCodec(TAEHV(TINY))
     with pytest.raises(ValueError, match="must be 1 \\+ a multiple of 4, got 8"):

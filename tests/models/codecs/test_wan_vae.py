@@ -56,7 +56,7 @@ def test_encode_is_golden() -> None:
     data = golden()
     for codec, expected in ((plain_codec(), "encoded_mu"), (golden_codec(), "encoded_normalised")):
         with torch.no_grad():
-            latents = codec._encode(data["x"])
+            latents = codec.encoder()._latents(data["x"])
         torch.testing.assert_close(latents.transpose(1, 2), data[expected], rtol=0, atol=TOLERANCE)
 
 
@@ -71,6 +71,27 @@ def test_decoding_in_chunks_equals_the_whole_exactly(split: list[int]) -> None:
     assert whole.shape == (1, 33, 32, 48, 3)
     assert whole.dtype == torch.uint8
     assert 20 < whole.float().std() < 120
+
+
+@pytest.mark.parametrize("split", [[9, 12, 12], [1, *[4] * 8], [33]])
+def test_encoding_in_chunks_equals_the_whole_exactly(split: list[int]) -> None:
+    codec, generator = golden_codec(), torch.Generator().manual_seed(3)
+    frames = torch.randint(0, 256, (2, 33, 16, 24, 3), dtype=torch.uint8, generator=generator)
+    encoder = codec.encoder()
+    parts = [encoder.encode(part) for part in frames.split(split, dim=1)]
+    assert [part.shape[1] for part in parts] == [(n + 3) // 4 for n in split]
+    assert torch.equal(torch.cat(parts, dim=1), codec.encode(frames))
+    assert parts[0].dtype == torch.float32
+
+
+def test_an_encoder_goes_on_with_whole_latents_only() -> None:
+    encoder = golden_codec().encoder()
+    with pytest.raises(ValueError, match="must be 1 \\+ a multiple of 4, got 4"):
+        encoder.encode(torch.zeros(1, 4, 16, 24, 3, dtype=torch.uint8))
+    assert encoder.encode(torch.zeros(1, 1, 16, 24, 3, dtype=torch.uint8)).shape == (1, 1, 16, 2, 3)
+    for frames in (0, 1, 5):
+        with pytest.raises(ValueError, match=f"must be a positive multiple of 4, got {frames}"):
+            encoder.encode(torch.zeros(1, frames, 16, 24, 3, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("split", [[3, 3], [6], [1] * 6, [2, 4]])
