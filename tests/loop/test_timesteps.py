@@ -10,7 +10,7 @@ def test_it_is_made_once_and_the_ones_in_use_stay() -> None:
         made.append(timestep)
         return f"{timestep:g}"
 
-    kept: PerTimestep[str] = PerTimestep()
+    kept: PerTimestep[float, str] = PerTimestep()
     own = [1000.0, 625.0, 0.0]
     for strength in range(200):
         assert [kept.get(t, make) for t in [*own, 300 + 0.1 * strength]][:3] == ["1000", "625", "0"]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyrf.backends.base import Rollout
 from pyrf.config import LatentSize, StreamConfig
+from pyrf.loop.held import Timestep
 from pyrf.loop.inference import inference
 from pyrf.loop.rope import ChunkRope
 from pyrf.loop.timesteps import PerTimestep
@@ -44,7 +45,7 @@ class TorchRollout(Rollout):
         self.model = model
         self.rope = ChunkRope(model.config, size, dtype=model.dtype, device=model.device)
         self.attention = CachedAttention(self.cache, self.rope)
-        self._times = PerTimestep[TimeEmbedding]()
+        self._times = PerTimestep[Timestep, TimeEmbedding]()
         self.set_prompt(prompt_embeds)
 
     @inference()
@@ -53,7 +54,7 @@ class TorchRollout(Rollout):
 
         The cache stays: what was shown is what the stream remembers.
         """
-        self._times.clear()
+        self._times = PerTimestep[Timestep, TimeEmbedding]()
         self._encode_prompt(self._prompt_embeds)
 
     def _encode_prompt(self, prompt_embeds: Tensor) -> None:
@@ -64,15 +65,19 @@ class TorchRollout(Rollout):
             tuple(v.expand(self.batch, -1, -1, -1) for v in prompt.values),
         )
 
-    def time(self, timestep: float) -> TimeEmbedding:
-        """The embedding of a timestep, made once per stream and shared by all videos, frames and chunks."""
+    def time(self, timestep: Timestep) -> TimeEmbedding:
+        """The embedding of a timestep, made once per stream and shared by all videos and chunks.
+
+        One timestep is shared by a chunk's frames, too.
+        """
         return self._times.get(timestep, self._embed)
 
-    def _embed(self, timestep: float) -> TimeEmbedding:
-        timesteps = torch.full((1,), timestep, dtype=torch.float64, device=self.device)
+    def _embed(self, timestep: Timestep) -> TimeEmbedding:
+        frames = timestep if isinstance(timestep, tuple) else (timestep,)
+        timesteps = torch.tensor([frames], dtype=torch.float64, device="cpu").to(self.device)
         return self.model.modulate(self.model.embed_timesteps(timesteps))
 
-    def _predict(self, latents: Tensor, timestep: float) -> Tensor:
+    def _predict(self, latents: Tensor, timestep: Timestep) -> Tensor:
         return self.model(latents, self.time(timestep), self.prompt, attention=self.attention)
 
     def _write(self, latents: Tensor) -> None:
