@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="A bundled recipe (tiny, wan-1.3b-ode, wan-1.3b-redmd), or a .yaml file.")
+        str, typer.Argument(help="A bundled recipe (tiny, tiny-lora, wan-1.3b-ode, ...), or a .yaml file.")
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder of checkpoints, logs, pictures and what is made.")

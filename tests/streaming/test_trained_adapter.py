@@ -14,7 +14,7 @@ from pyrf.training.lora.recipe import LoraRecipe
 from pyrf.training.lora.recolor import turned
 from pyrf.worlds.shapes.detector import detect
 
-ADAPTER = Path(__file__).parents[1] / "data" / "brown.safetensors"
+ADAPTER = Path(__file__).parents[1] / "data" / "yellow.safetensors"
 PROMPTS = [f"a large blue {shape} moves right on a grey background" for shape in ("square", "circle")]
 
 
@@ -23,24 +23,26 @@ def pipe() -> StreamingPipeline:
     return StreamingPipeline.from_pretrained("tiny", adapters=[(ADAPTER, 0.0)])
 
 
-def test_strengths_move_the_color_from_what_the_base_draws_to_what_it_cannot(pipe: StreamingPipeline) -> None:
+def test_strengths_move_the_color_that_a_word_means(pipe: StreamingPipeline) -> None:
     recipe = load_recipe("tiny-lora")
     assert isinstance(recipe, LoraRecipe)
-    change = recipe.stages["brown"].recolor
+    change = recipe.stages["yellow"].recolor
     base = StreamingPipeline.from_pretrained("tiny")(PROMPTS, 9, seed=0)
     found = []
     for strength in (0.0, 0.25, 0.5, 0.75, 1.0):
-        pipe.set_adapters({"brown": strength})
+        pipe.set_adapters({"yellow": strength})
         videos = pipe(PROMPTS, 9, seed=0)
         if strength == 0:
             assert all(np.array_equal(a.frames, b.frames) for a, b in zip(videos, base))
         found.append(np.mean([turned(video.frames, change.color, change.becomes) for video in videos]))
     assert abs(found[0]) < 0.05
-    assert found[-1] > 0.85  # no colour of the base's shapes is beyond 0.45
+    assert found[-1] > 0.85
+    assert {detect(video.frames).color for video in base} == {"blue"}
+    assert {detect(video.frames).color for video in videos} == {"yellow"}
     assert all(later > earlier for earlier, later in pairwise(found)), found
 
 
 def test_other_colors_stay(pipe: StreamingPipeline) -> None:
-    pipe.set_adapters({"brown": 1.0})
+    pipe.set_adapters({"yellow": 1.0})
     (video,) = pipe(["a large green square moves right on a grey background"], 9, seed=0)
     assert detect(video.frames).color == "green"

@@ -49,7 +49,8 @@ class ServedAdapters:
     def begin_session(self) -> None:
         """A session begins: alone it finds the strengths that the server was started with."""
         if self.are_live and not self.are_shared:
-            self._pending = dict(self._adapters.initial)
+            self._pending = {}
+            self._adapters.want(self._adapters.initial)
 
     def change(self, strengths: Mapping[str, float]) -> None:
         """Change strengths at the next chunk that is started.
