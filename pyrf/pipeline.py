@@ -342,9 +342,8 @@ class StreamingPipeline:
         start = whole_chunks(self.model, image, video, height, width)
         placed = place(self.model, switches_of(timeline or {}), continues=start is not None)
         control = SourceControl(strength, follow_motion)
-        given = source if source is None or isinstance(source, Source) else Source(source)
         stream = Stream(self.model, prompt, seed, height, width, start, placed, control)
-        stream.set_source(given)
+        stream.set_source(source)
         return stream
 
     def metadata(

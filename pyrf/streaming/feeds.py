@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -26,6 +26,7 @@ class FeedClosedError(Exception):
     """Nobody wants further frames."""
 
 
+@runtime_checkable
 class Feed(Protocol):
     """Where a stream's source frames come from."""
 
