@@ -25,5 +25,9 @@ class PerTimestep(Generic[T]):
             del self._kept[next(iter(self._kept))]
         return found
 
+    def clear(self) -> None:
+        """Forget all: the network has changed."""
+        self._kept.clear()
+
     def __len__(self) -> int:
         return len(self._kept)
