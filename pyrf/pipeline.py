@@ -364,9 +364,8 @@ class StreamingPipeline:
         continues = begins is not None and begins.continues
         placed = place(self.model, switches_of(timeline or {}), continues=continues)
         control = SourceControl(strength, follow_motion)
-        given = source if source is None or isinstance(source, Source) else Source(source)
         stream = Stream(self.model, prompt, seed, height, width, begins, placed, control)
-        stream.set_source(given)
+        stream.set_source(source)
         return stream
 
     def metadata(

@@ -28,5 +28,9 @@ class PerTimestep(Generic[K, T]):
             del self._kept[next(iter(self._kept))]
         return found
 
+    def clear(self) -> None:
+        """Forget all: the network has changed."""
+        self._kept.clear()
+
     def __len__(self) -> int:
         return len(self._kept)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -26,6 +26,7 @@ class FeedClosedError(Exception):
     """Nobody wants further frames."""
 
 
+@runtime_checkable
 class Feed(Protocol):
     """Where a stream's source frames come from."""
 
@@ -42,7 +43,7 @@ class Feed(Protocol):
         ...
 
 
-def fitted(frame: Any, height: int, width: int) -> Frames:
+def source_frame(frame: Any, height: int, width: int) -> Frames:
     """One frame [H, W, 3] scaled to cover a size, and cropped evenly.
 
     Raises:
@@ -88,7 +89,7 @@ class InOrder:
         # A millionth of a frame: thirds and the like are not exact.
         times = max(0, int(np.ceil(self._given * self._ratio - 1e-6)) - self._shown)
         self._shown += times
-        pixels = fitted(frame, self._height, self._width) if times else None
+        pixels = source_frame(frame, self._height, self._width) if times else None
         for _ in range(times):
             with self._changed:
                 self._changed.wait_for(lambda: len(self._waiting) < self._most or self._closed)
@@ -173,7 +174,7 @@ class Newest:
             ValueError: when it is no picture.
             FeedClosedError: when the feed is closed.
         """
-        pixels = fitted(frame, self._height, self._width)
+        pixels = source_frame(frame, self._height, self._width)
         with self._changed:
             if self._closed:
                 raise FeedClosedError

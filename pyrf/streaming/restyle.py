@@ -15,7 +15,7 @@ from pyrf.checks import is_number
 from pyrf.loop.sampler import Draw
 from pyrf.loop.schedule import add_noise
 from pyrf.models.codecs.codec import StreamingEncoder
-from pyrf.streaming.feeds import AnyFrames, Feed, InOrder, Newest, pump
+from pyrf.streaming.feeds import AnyFrames, Feed, FeedClosedError, InOrder, Newest, pump
 from pyrf.streaming.model import StreamModel
 from pyrf.video.writer import Frames
 
@@ -170,7 +170,6 @@ class SourceStart:
 
         Raises:
             SourceEndedError: when the stream is to end with its source.
-            pyrf.streaming.feeds.FeedClosedError: when the stream was closed meanwhile.
         """
         first, self._is_first = self._is_first, False
         latents = self._encoded(first)
@@ -189,7 +188,11 @@ class SourceStart:
             self._feed, self._encoder, self._last_frame, self._last_strength = feed, None, None, None
         if feed is None:
             return None
-        frames = feed.take(self._model.num_frames_of(1) if first else self._model.frames_in_chunk)
+        try:
+            frames = feed.take(self._model.num_frames_of(1) if first else self._model.frames_in_chunk)
+        except FeedClosedError:  # for another source, or none
+            self._control.drop(feed)
+            return self._encoded(first)
         if frames is None:
             self._control.drop(feed)
             if at_end == "stop":

@@ -16,7 +16,6 @@ from pyrf.loop.inference import inference
 from pyrf.loop.sampler import Call, ChunkLoop, Draw
 from pyrf.streaming.blend import PromptRows
 from pyrf.streaming.chunk import Chunk, Clock, Timing
-from pyrf.streaming.feeds import FeedClosedError
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.prompts import PromptSource
 from pyrf.streaming.restyle import SourceControl, SourceEndedError, SourceStart
@@ -99,7 +98,7 @@ class StreamState:
         """Begin the next chunk with the source's frames, which may have to be waited for.
 
         Raises:
-            SourceEndedError, FeedClosedError: when there is no further chunk.
+            SourceEndedError: when there is no further chunk.
         """
         if self._index:
             self._clock.restart()
@@ -214,7 +213,7 @@ def advance(states: Sequence[StreamState]) -> list[Chunk | NotFiniteError | None
     for state in states:
         try:
             state.begin()
-        except (SourceEndedError, FeedClosedError):
+        except SourceEndedError:
             outcomes[state] = None
     running = [state for state in states if state not in outcomes]
     if running:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Self
@@ -16,7 +17,7 @@ from pyrf.printing import counted
 from pyrf.streaming.change import Change, Prompt, Scheduled, check_over, schedule, steps_of
 from pyrf.streaming.chunk import Chunk
 from pyrf.streaming.delivery import Delivery
-from pyrf.streaming.feeds import Feed
+from pyrf.streaming.feeds import AnyFrames, Feed
 from pyrf.streaming.mix import ClipPrompt, is_one, shown, texts_of
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.notices import is_told_elsewhere, warn
@@ -71,6 +72,7 @@ class Stream:
             model.adapters.check_alone(self)
         self._start, self._continues = start, start is not None and start.continues
         self._source = source
+        weakref.finalize(self, source.set, None).atexit = False  # ends the thread that reads
         self._closed = threading.Event()
         self._state: StreamState | None = None
         self._lock = threading.Lock()
@@ -181,20 +183,21 @@ class Stream:
         self._check_open()
         self._source.strength = check_strength(strength)
 
-    def set_source(self, source: Source | Feed | None) -> None:
+    def set_source(self, source: Source | AnyFrames | Feed | None) -> None:
         """Restyle the frames of a source from the next chunk on, in place of those of another.
 
         Args:
             source: see `StreamingPipeline.stream`; None: go on from the prompt alone.
 
         Raises:
-            ValueError: when the stream is closed.
+            ValueError: when the stream is closed, or it is no source.
         """
         self._check_open()
-        if isinstance(source, Source):
-            self._source.set(source.open(self.model, *self.size), source.at_end)
-        else:
+        if source is None or isinstance(source, Feed):
             self._source.set(source)
+        else:
+            given = source if isinstance(source, Source) else Source(source)
+            self._source.set(given.open(self.model, *self.size), given.at_end)
 
     @property
     def closed(self) -> bool:

@@ -17,3 +17,6 @@ def test_it_is_made_once_and_the_ones_in_use_stay() -> None:
         assert len(kept) <= MOST_KEPT
     assert made[:4] == [1000, 625, 0, 300]
     assert len(made) == 3 + 200
+    kept.clear()
+    kept.get(0.0, make)
+    assert made[-1] == 0

@@ -70,7 +70,8 @@ def test_bad_prompts_change_nothing(server: Running) -> None:
         assert (message.error.code, message.ref) == ("bad_prompt", 3)
         for bad in ("", "{", "[]", '{"type": "dance"}', '{"type": "pause", "ref": []}', b"\xff\x00", "7"):
             socket.send(bad)
-            assert read_until(socket, "error").error.code == "invalid"
+            expected = "bad_frame" if isinstance(bad, bytes) else "invalid"
+            assert read_until(socket, "error").error.code == expected
     assert server.post(created, "/prompt", prompt=BLUE).json()["prompt_id"] == 1
     server.delete(created)
 
@@ -106,10 +107,11 @@ def test_bodies_have_a_limit(server: Running) -> None:
 
 
 def test_messages_have_a_limit_under_any_server(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = server.settings.max_body_bytes
+    limit, most = server.settings.max_body_bytes, server.settings.max_source_bytes
     monkeypatch.setattr(server._server.config, "ws_max_size", 100 * limit)  # as Ray's proxy has it
     created = server.create(pace="max")
-    for message in ("x" * (limit + 1), "é" * (limit // 2 + 1), b"x" * (limit + 1)):
+    texts, frame = ("x" * (limit + 1), "é" * (limit // 2 + 1)), b"x" * (most + 1)
+    for message, allowed in ((texts[0], limit), (texts[1], limit), (frame, most)):
         with server.attach(created) as socket:
             socket.send("x" * limit)
             assert read_until(socket, "error").error.code == "invalid"
@@ -118,7 +120,7 @@ def test_messages_have_a_limit_under_any_server(server: Running, monkeypatch: py
                 read_until(socket, "error")
             assert (close_of(closed).code, close_of(closed).reason) == (
                 1009,
-                f"a message may have {limit} bytes; send less",
+                f"a message may have {allowed} bytes; send less",
             )
     server.delete(created)
 

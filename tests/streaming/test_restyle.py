@@ -1,6 +1,7 @@
 """Live video in: frames of a source are encoded, made as noisy as the strength says, and restyled."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import pyrf
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.loop.sampler import FewStepSampler
 from pyrf.pipeline import StreamingPipeline
+from pyrf.streaming.feeds import FeedClosedError
 from pyrf.streaming.lockstep import next_chunks
 from pyrf.streaming.restyle import MOTION_FULL, SourceControl, SourceStart
 from pyrf.video.writer import Frames
@@ -224,6 +226,37 @@ def test_memory_is_bounded_and_a_wait_ends_with_the_stream(pipe: StreamingPipeli
     blocked.set()
     assert not thread.is_alive()
     assert ended == []
+
+
+def test_another_source_ends_the_wait_for_one_that_is_stuck(pipe: StreamingPipeline, clip: Frames) -> None:
+    blocked = threading.Event()
+
+    def stuck() -> Iterator[Frames]:
+        yield clip[0]
+        blocked.wait()
+
+    made: list[pyrf.Chunk] = []
+    with pipe.stream(RED, source=stuck(), strength=0) as stream:
+        feed = stream._source.current[0]
+        assert feed is not None
+        thread = threading.Thread(target=lambda: made.append(next(stream)))
+        thread.start()
+        stream.set_source(clip)
+        thread.join(20)
+        blocked.set()
+    assert made[0].strength == 0
+    with pytest.raises(FeedClosedError):
+        feed.take(1)
+
+
+def test_a_stream_that_nobody_holds_lets_its_source_go(pipe: StreamingPipeline, clip: Frames) -> None:
+    stream = pipe.stream(RED, source=clip)
+    feed = stream._source.current[0]
+    assert feed is not None
+    del stream
+    gc.collect()
+    with pytest.raises(FeedClosedError):
+        feed.take(1)
 
 
 def test_what_goes_wrong_in_a_source_is_told(pipe: StreamingPipeline, clip: Frames) -> None:

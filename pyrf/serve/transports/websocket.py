@@ -100,17 +100,19 @@ async def _receive(websocket: WebSocket, registry: SessionRegistry, session: Ses
         _TooLargeError: for a message that not every server below this app would have refused.
     """
     limit = registry.settings.max_body_bytes
+    frame_limit = max(limit, registry.settings.max_source_bytes)
     while True:
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
             return
         text = message.get("text")
+        data: bytes = message.get("bytes") or b"" if text is None else text.encode()
+        if len(data) > (most := frame_limit if text is None else limit):
+            raise _TooLargeError(f"a message may have {most} bytes; send less")
         if text is None:
-            reply: Message | None = await _take_frame(registry, session, message.get("bytes") or b"")
-        elif len(text.encode()) > limit:
-            raise _TooLargeError(f"a message may have {limit} bytes; send less")
+            reply: Message | None = await _take_frame(registry, session, data)
         else:
-            reply = answer(registry, session, text)
+            reply = answer(registry, session, data)
         if reply is not None:
             with suppress(RuntimeError):  # the other side of this socket may have closed it just now
                 await _send_message(websocket, reply)
