@@ -14,7 +14,6 @@ from pyrf.bundle import Bundle
 from pyrf.bundle.stream_choice import StreamChoice
 from pyrf.config import StreamConfig
 from pyrf.evaluation import held_out
-from pyrf.evaluation.report import run as report
 from pyrf.export.manifest import load_manifest
 from pyrf.export.targets import TARGETS
 
@@ -101,7 +100,6 @@ def test_eval(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setattr(held_out, "load_bundle", load)
     assert cli.run(["eval", "--sheet", str(tmp_path / "a.png"), *ONE]) == 2
-    assert report.bundle_for is held_out.bundle_for
     assert cli.run(["eval", "world", "--out", str(tmp_path / "report"), "--stream", "self-forcing"]) == 2
     one = {"chunk_frames": 1, "window_frames": 3, "sink_frames": 1, "denoising_steps": (1000,)}
     assert asked == [StreamChoice(own=one), StreamChoice("self-forcing")]
