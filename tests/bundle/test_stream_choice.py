@@ -210,8 +210,8 @@ def test_a_preset_goes_with_a_student_file_and_not_with_a_folder_of_another(
     assert loaded.stream_config == PUBLISHED["causal-forcing-framewise-2step"]
     assert loaded.fps == 16
     edit(copied / "transformer" / "config.json", num_frames_per_block=3, local_attn_size=-1)
-    options = {"student": copied / "transformer", "stream": "causal-forcing-framewise"}
-    assert f"{copied / 'transformer'}: says chunk_frames 3, and stream" in refused(saved, **options)
+    said = refused(saved, student=copied / "transformer", stream="causal-forcing-framewise")
+    assert f"{copied / 'transformer'}: says chunk_frames 3, and stream" in said
     loaded = load_bundle(saved, student=copied / "transformer", stream="causal-forcing-chunkwise")
     assert loaded.stream_config == PUBLISHED["causal-forcing-chunkwise"]
 

@@ -88,3 +88,10 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(
     monkeypatch.setattr("pyrf.serve.server.run", lambda *_, **__: pytest.fail("the server was started"))
     assert cli.run(["serve", "--model", str(random_bundle), "--port", "0", "--stream", "self-forcin"]) == 2
     assert "no stream 'self-forcin'; did you mean self-forcing?" in capsys.readouterr().err
+
+
+def test_a_named_student_is_told_by_its_name(random_bundle: Path) -> None:
+    pipe = StreamingPipeline.from_pretrained(str(random_bundle), stream="self-forcing")
+    with Running(pipe, ServeSettings(**ROOMY)) as running:
+        told = running.http.get("/v1/model").json()["stream"]
+    assert (told["preset"], told["window_frames"], told["first_chunk_steps"]) == ("self-forcing", 21, None)
