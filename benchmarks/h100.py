@@ -32,6 +32,7 @@ from pyrf.backends.torch.backend import TorchBackend
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.bundle import load_bundle
 from pyrf.config import LatentSize
+from pyrf.loop.held import Timestep
 from pyrf.machine import percentile
 from pyrf.models.codecs.codec import latent_size
 from pyrf.models.dit.model import PromptCache
@@ -112,7 +113,7 @@ class CapturedTorchRollout(TorchRollout):
         self.rope.at(self.cache.frame_positions)
         return self.cache.length
 
-    def _predict(self, latents: Tensor, timestep: float) -> Tensor:
+    def _predict(self, latents: Tensor, timestep: Timestep) -> Tensor:
         length, time = self._set(latents), self.time(timestep)
         call = partial(self._forward, self._latents, time, self.prompt, attention=self.attention)
         return self._run(("denoise", timestep, length), call).clone()

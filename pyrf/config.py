@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self, get_args
 
 from pyrf.checks import check_positive, check_whole, is_number
 
@@ -30,6 +30,20 @@ SAMPLERS = ("renoise", "unipc")
 
 MAX_WINDOW_FRAMES = 4096
 """Latent frames that a chunk may see; 17 minutes at Wan's rate, far more than any cache holds."""
+
+StartKind = Literal["still", "first_frame"]
+"""How an image begins a stream. still: a chunk of the image is the stream's past, and what is shown comes
+after it. first_frame: the image's latent frame is the stream's first, clean (at timestep 0) in every call of
+the first chunk."""
+STARTS: tuple[StartKind, ...] = get_args(StartKind)
+DEFAULT_START: StartKind = "first_frame"
+"""The smoother one by `benchmarks/image_starts.py`. Exported graphs, which have one timestep per chunk, take
+"still" in its place."""
+
+Fit = Literal["crop", "pad", "refuse"]
+"""How a picture of other sides becomes a frame: scaled to cover it and cropped evenly; scaled to lie within
+it, with black bars; or not at all."""
+FITS: tuple[Fit, ...] = get_args(Fit)
 
 
 @dataclass(frozen=True)

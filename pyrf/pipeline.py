@@ -18,7 +18,7 @@ from pyrf.bundle.bundle import UNDISTILLED, Bundle, load_bundle
 from pyrf.bundle.card import Card
 from pyrf.bundle.stream_choice import StreamAsked
 from pyrf.checks import check_device, check_whole
-from pyrf.config import StreamConfig
+from pyrf.config import Fit, StartKind, StreamConfig
 from pyrf.dtypes import name_of, slow_on_cpu
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.text.encoder import TextEncoder
@@ -31,11 +31,12 @@ from pyrf.streaming.mix import GivenPrompt, as_json, as_mix, is_one
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.prompts import PromptTimes, as_prompts, change_as_json, of_clip
 from pyrf.streaming.restyle import DEFAULT_STRENGTH, Source, SourceControl
-from pyrf.streaming.source import whole_chunks
+from pyrf.streaming.start import check_start, start_from
 from pyrf.streaming.stream import Stream, as_seeds
 from pyrf.streaming.timeline import place, switches_of
 from pyrf.threads import fit_threads
 from pyrf.video.files import Video
+from pyrf.video.image import Picture
 from pyrf.video.writer import Frames
 
 __all__ = ["Chunk", "Stream", "StreamingPipeline", "Timing", "Video"]
@@ -243,9 +244,11 @@ class StreamingPipeline:
         *,
         height: int | None = None,
         width: int | None = None,
-        image: Frames | None = None,
+        image: Picture | None = None,
         video: Frames | None = None,
         timeline: PromptTimes | None = None,
+        start: StartKind | None = None,
+        fit: Fit = "crop",
     ) -> Video: ...
 
     @overload
@@ -257,9 +260,11 @@ class StreamingPipeline:
         *,
         height: int | None = None,
         width: int | None = None,
-        image: Frames | None = None,
+        image: Picture | None = None,
         video: Frames | None = None,
         timeline: PromptTimes | None = None,
+        start: StartKind | None = None,
+        fit: Fit = "crop",
     ) -> list[Video]: ...
 
     def __call__(
@@ -270,19 +275,30 @@ class StreamingPipeline:
         *,
         height: int | None = None,
         width: int | None = None,
-        image: Frames | None = None,
+        image: Picture | None = None,
         video: Frames | None = None,
         timeline: PromptTimes | None = None,
+        start: StartKind | None = None,
+        fit: Fit = "crop",
     ) -> Video | list[Video]:
         """Make a video of `num_frames` frames, or one for each of a list of prompts.
 
         See `stream` for the other arguments and the errors.
         """
         check_whole("num_frames", num_frames, most=None)
-        continues = image is not None or video is not None
+        kind = check_start(self.model, start, image=image is not None, video=video is not None)
+        continues = kind == "still"
         later = place(self.model, switches_of(timeline or {}), continues=continues, num_frames=num_frames)
         stream = self.stream(
-            prompt, seed, height=height, width=width, image=image, video=video, timeline=later
+            prompt,
+            seed,
+            height=height,
+            width=width,
+            image=image,
+            video=video,
+            timeline=later,
+            start=start,
+            fit=fit,
         )
         parts: list[Frames] = []
         with stream:
@@ -291,11 +307,11 @@ class StreamingPipeline:
         frames = np.concatenate(parts, axis=-4)[..., :num_frames, :, :, :]
         seeds = as_seeds(seed, prompt)
         if is_one(prompt):
-            return Video(frames, self.fps, self.metadata(prompt, seeds[0], later, continues))
+            return Video(frames, self.fps, self.metadata(prompt, seeds[0], later, kind))
         videos = []
         for i, (one, number) in enumerate(zip(as_prompts(prompt), seeds)):
             own = {chunk: of_clip(change, i) for chunk, change in later.items()}
-            videos.append(Video(frames[i], self.fps, self.metadata(one, number, own, continues)))
+            videos.append(Video(frames[i], self.fps, self.metadata(one, number, own, kind)))
         return videos
 
     def stream(
@@ -305,12 +321,14 @@ class StreamingPipeline:
         *,
         height: int | None = None,
         width: int | None = None,
-        image: Frames | None = None,
+        image: Picture | None = None,
         video: Frames | None = None,
         timeline: PromptTimes | None = None,
         source: Source | AnyFrames | None = None,
         strength: float = DEFAULT_STRENGTH,
         follow_motion: bool = False,
+        start: StartKind | None = None,
+        fit: Fit = "crop",
     ) -> Stream:
         """Start an endless stream of chunks; nothing is computed before the first is asked for.
 
@@ -320,8 +338,7 @@ class StreamingPipeline:
             seed: the same prompts and seeds give the same frames. For B prompts B seeds, or one from which
                 they count up. Element b of a batch shows what its prompt and seed show alone.
             height, width: of a frame in pixels; by default the model's.
-            image: [H, W, 3] to continue from, as if it had stood still until now: uint8, uint16, or floats
-                of 0..1.
+            image: to start from: a file, an image of Pillow, or [H, W, 3] of uint8, uint16 or floats of 0..1.
             video: [T, H, W, 3] of the same kinds to continue from; whole chunks of its end are used.
             timeline: prompts, or `Change`s, that take effect later: by the chunk's index, or by a time such
                 as "1:30.5", then at the first chunk that starts there or later.
@@ -330,6 +347,10 @@ class StreamingPipeline:
             strength: how far the prompt changes them: 0 shows what the codec makes of them, 1 the prompt
                 alone. Assign `Stream.strength` to change it later.
             follow_motion: lower the strength where the source moves.
+            start: how an image begins the stream: "still" continues it, as if it had stood still until now;
+                "first_frame", the default where the backend can do it, shows it as the first frame. See
+                `pyrf.config.StartKind`.
+            fit: what becomes of an image of another size: "crop", "pad" or "refuse".
 
         Words that the model has not learned, and a size that it was not trained on, give a `PromptWarning`,
         once per prompt.
@@ -339,12 +360,12 @@ class StreamingPipeline:
                 or two prompts would begin with one chunk.
         """
         height, width = self.check_size(height, width)
-        start = whole_chunks(self.model, image, video, height, width)
-        placed = place(self.model, switches_of(timeline or {}), continues=start is not None)
+        given = start_from(self.model, image, video, height, width, start=start, fit=fit)
+        continues = given is not None and given.continues
+        placed = place(self.model, switches_of(timeline or {}), continues=continues)
         control = SourceControl(strength, follow_motion)
-        given = source if source is None or isinstance(source, Source) else Source(source)
-        stream = Stream(self.model, prompt, seed, height, width, start, placed, control)
-        stream.set_source(given)
+        stream = Stream(self.model, prompt, seed, height, width, given, placed, control)
+        stream.set_source(source if source is None or isinstance(source, Source) else Source(source))
         return stream
 
     def metadata(
@@ -352,14 +373,15 @@ class StreamingPipeline:
         prompt: GivenPrompt,
         seed: int = 0,
         timeline: PromptTimes | None = None,
-        continues: bool = False,
+        start: StartKind | None = None,
     ) -> dict[str, Any]:
         """What a file says of how its video was made: JSON values, for `pyrf.video.open_writer`.
 
         Args:
             prompt, seed, timeline: as for `stream`, of one clip.
-            continues: whether the stream goes on from an image or a video.
+            start: how it begins with an image; "still" for a video that it continues, too.
         """
+        continues = start == "still"
         placed = place(self.model, switches_of(timeline or {}), continues=continues)
         later = {
             format_time(self.model.start_of_chunk(chunk, continues=continues) / self.fps): change_as_json(one)
@@ -375,6 +397,8 @@ class StreamingPipeline:
             made["timeline"] = later
         if continues:
             made["continues"] = True
+        elif start is not None:
+            made["start"] = start
         if self.student is not None:
             made["student"] = self.student
         if acting := {name: strength for name, strength in self.adapters.items() if strength}:

@@ -21,8 +21,8 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PLAIN = (
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
     *("docs/api.md", "docs/benchmarks.md", "docs/design.md", "docs/export.md", "docs/glossary.md"),
-    *("docs/adapters.md", "docs/deploy.md", "docs/features.md", "docs/generate.md", "docs/prompts.md"),
-    *("docs/security.md", "docs/students.md", "docs/tensorrt.md"),
+    *("docs/adapters.md", "docs/deploy.md", "docs/features.md", "docs/generate.md", "docs/images.md"),
+    *("docs/prompts.md", "docs/security.md", "docs/students.md", "docs/tensorrt.md", "docs/wan22.md"),
 )
 """Pages in plain English: short sentences, and tables of values. The others join as they are rewritten."""
 MOST_WORDS, MOST_IN_A_CELL = 25, 60

@@ -13,6 +13,7 @@ from torch import Tensor
 from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.finite import check_finite
+from pyrf.loop.held import Timestep
 from pyrf.loop.inference import inference
 from pyrf.loop.sampler import ChunkLoop, ChunkStart, SeededNoise, from_noise
 from pyrf.models.codecs.codec import StreamingDecoder
@@ -101,19 +102,20 @@ class Rollout(ABC):
         self.cache.begin_chunk()
 
     @inference()
-    def denoise(self, latents: Tensor, timestep: float) -> Tensor:
+    def denoise(self, latents: Tensor, timestep: Timestep) -> Tensor:
         """A denoise call of the current chunk.
 
         Args:
             latents: [B, F, C, H, W].
-            timestep: in 0..1000.
+            timestep: in 0..1000, of all frames or of each.
 
         Returns:
             The flow, of the latents' shape.
 
         Raises:
             RuntimeError: outside a chunk.
-            ValueError: when the shape does not fit the stream.
+            ValueError: when the shape does not fit the stream, or the frames have timesteps of their own and
+                the backend computes one for all (`Backend.has_frame_timesteps`).
         """
         self._check(latents)
         return self._predict(latents, timestep)
@@ -155,7 +157,7 @@ class Rollout(ABC):
         """Put a prompt in force, [B or 1, text_len, text_dim]."""
 
     @abstractmethod
-    def _predict(self, latents: Tensor, timestep: float) -> Tensor:
+    def _predict(self, latents: Tensor, timestep: Timestep) -> Tensor:
         """The flow of the chunk under way; its slot is written."""
 
     @abstractmethod
@@ -184,7 +186,13 @@ class OverlappedDecoder(StreamingDecoder, Protocol):
 
 
 class Backend(Protocol):
-    """A model loaded for one way to compute it; its streams share the weights."""
+    """A model loaded for one way to compute it; its streams share the weights.
+
+    Attributes:
+        has_frame_timesteps: whether the latent frames of a call may have timesteps of their own.
+    """
+
+    has_frame_timesteps: bool
 
     def check_size(self, size: LatentSize) -> None:
         """Refuse latents of a size that the backend has no graphs for and can make none.

@@ -18,7 +18,7 @@ from pyrf.bundle.hub import find_bundle, find_student
 from pyrf.bundle.json_file import BundleError
 from pyrf.bundle.layout import Layout, find_layout
 from pyrf.bundle.names import dit_from_diffusers
-from pyrf.bundle.settings import BundleSettings
+from pyrf.bundle.settings import BundleSettings, frame_defaults
 from pyrf.bundle.states import peek_part, read_part, renamed
 from pyrf.bundle.stream_choice import StreamAsked, StreamChoice, stream_choice
 from pyrf.bundle.student import student_file, student_settings, student_stream
@@ -182,8 +182,9 @@ def load_bundle(
     path = find_bundle(name, revision=revision, dit_weights=student is None).absolute()
     layout = find_layout(path)
     layout.check(dit_weights=student is None)
+    sizes = layout.model_config(text_len=ModelConfig.text_len, rope_theta=ModelConfig.rope_theta)
     said = layout.settings()
-    settings = BundleSettings.from_dict(said, path / "model_index.json")
+    settings = BundleSettings.from_dict({**frame_defaults(sizes), **said}, path / "model_index.json")
     config, card = settings.stream, settings.card
     if student_path is not None:
         config, said, card = (

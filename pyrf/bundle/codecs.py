@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from pyrf.bundle.json_file import BundleError, JsonFile, naming
-from pyrf.bundle.names import vae_to_diffusers
+from pyrf.bundle.names import vae22_to_diffusers, vae_to_diffusers
 from pyrf.bundle.states import renamed
 from pyrf.bundle.weights import Placement, load_weights, unfilled
 from pyrf.models.codecs.codec import Codec
+
+if TYPE_CHECKING:
+    from pyrf.models.codecs.wan_vae import WanVAE
 
 
 class CodecSource(NamedTuple):
@@ -102,19 +105,22 @@ class Wan21Family:
         return config.get("patch_size") is None and not config.get("is_residual")  # those are Wan2.2's
 
     def load(self, source: CodecSource, placement: Placement, fps: float) -> Codec:
-        from pyrf.models.codecs.wan_vae import WanVAE, build_network
+        from pyrf.models.codecs.wan_vae import build_network
 
         with unfilled(), naming(source.config_path):
             network = build_network(source.config)
         # The encoder's weights must not pass through a smaller dtype.
         load_weights(network, source.weights, source.weights_path, device=placement.device)
         for_gpu = torch.device(placement.device).type == "cuda"
-        return WanVAE(network, decoder_dtype=placement.dtype, fps=fps, for_gpu=for_gpu)
+        return self._codec()(network, decoder_dtype=placement.dtype, fps=fps, for_gpu=for_gpu)
 
-    def content(self, codec: Codec) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    def _codec(self) -> type[WanVAE]:
         from pyrf.models.codecs.wan_vae import WanVAE
 
-        if not isinstance(codec, WanVAE):
+        return WanVAE
+
+    def content(self, codec: Codec) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        if type(codec) is not self._codec():
             return None
         values = {name: value for name, value in codec.network.config.items() if not name.startswith("_")}
         return {"_class_name": self.class_name, **values}, codec.network.state_dict()
@@ -128,7 +134,45 @@ class Wan21Family:
         return config, tensors
 
 
-WAN_FAMILIES: tuple[WanCodecFamily, ...] = (Wan21Family(),)
+class Wan22Family(Wan21Family):
+    """The VAE of Wan2.2, `pyrf.models.codecs.wan22_vae`."""
+
+    wan_file = "Wan2.2_VAE.pth"
+
+    def fits(self, config: Mapping[str, Any]) -> bool:
+        return not super().fits(config)
+
+    def load(self, source: CodecSource, placement: Placement, fps: float) -> Codec:
+        from pyrf.models.codecs.wan22_vae import CONFIG
+
+        patch, residual = source.config.get("patch_size"), source.config.get("is_residual")
+        if patch != CONFIG["patch_size"] or residual is not True:
+            raise BundleError(
+                f"{source.config_path}: a VAE of Wan2.2 has patch_size 2 and is_residual true, found "
+                f"{patch!r} and {residual!r}"
+            )
+        return super().load(source, placement, fps)
+
+    def _codec(self) -> type[WanVAE]:
+        from pyrf.models.codecs.wan22_vae import Wan22VAE
+
+        return Wan22VAE
+
+    def from_wan(self, tensors: dict[str, Tensor], path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        from pyrf.models.codecs.wan22_vae import CONFIG
+
+        tensors = renamed(tensors, vae22_to_diffusers, path)
+        config = dict(CONFIG)
+        for name, key in (
+            ("base_dim", "encoder.conv_in.weight"),
+            ("decoder_base_dim", "decoder.norm_out.gamma"),
+        ):
+            if key in tensors:
+                config[name] = tensors[key].shape[0]
+        return config, tensors
+
+
+WAN_FAMILIES: tuple[WanCodecFamily, ...] = (Wan21Family(), Wan22Family())
 FAMILIES: tuple[CodecFamily, ...] = (TaehvFamily(), *WAN_FAMILIES)
 
 
@@ -143,12 +187,7 @@ def family_of(file: JsonFile) -> CodecFamily:
     if not known:
         names = " or ".join(sorted({family.class_name for family in FAMILIES}))
         raise BundleError(f"{file.path}: _class_name must be {names}, found {kind!r}")
-    for family in known:
-        if family.fits(file.values):
-            return family
-    raise BundleError(
-        f"{file.path}: the VAE must be Wan2.1's: patch_size and is_residual (Wan2.2) are not supported"
-    )
+    return next(family for family in known if family.fits(file.values))
 
 
 def wan_family(release: Path) -> WanCodecFamily:
@@ -166,4 +205,6 @@ def codec_content(codec: Codec) -> tuple[CodecFamily, dict[str, Any], dict[str, 
         content = family.content(codec)
         if content is not None:
             return family, *content
-    raise BundleError(f"cannot save a {type(codec).__name__}; a bundle's codec is TAEHVCodec or WanVAE")
+    raise BundleError(
+        f"cannot save a {type(codec).__name__}; a bundle's codec is TAEHVCodec, WanVAE or Wan22VAE"
+    )

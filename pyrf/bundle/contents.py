@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from pyrf.config import PATCH, ModelConfig
-from pyrf.models.wan21 import MODELS
+from pyrf.models import wan21, wan22
 
 Part = Literal["transformer", "codec", "text encoder"]
 
@@ -61,7 +61,7 @@ _NO_PARTS = (
     (
         r"double_blocks\.|single_transformer_blocks\.|joint_blocks\.|transformer_blocks\.|input_blocks\.|mid_block\.",
         "a model of another family",
-        "pyrf reads those of Wan2.1",
+        "pyrf reads those of Wan2.1, and Wan2.2-TI2V-5B",
     ),
 )
 
@@ -116,8 +116,8 @@ def _sizes(sides: Iterable[int]) -> str:
 
 def published_name(dim: int, layers: int) -> str | None:
     """The name of a published transformer of these sizes; None where there is none."""
-    known = {(config.dim, config.num_layers): name for name, config in MODELS.items()}
-    known[3072, 30] = "Wan2.2-TI2V-5B"
+    models = {**wan21.MODELS, **wan22.MODELS}
+    known = {(config.dim, config.num_layers): name for name, config in models.items()}
     return known.get((dim, layers))
 
 

@@ -63,6 +63,11 @@ def find_bundle(name: str | Path, *, revision: str | None = None, dit_weights: b
             "or a hub id 'owner/name'"
         )
 
+    if re.search(r"A14B", name):  # before 120 GB are fetched
+        raise BundleError(
+            f"{name}: Wan2.2-A14B is a model of two experts, of which one alone gives wrong pictures; give a "
+            "model of one transformer, such as Wan-AI/Wan2.2-TI2V-5B-Diffusers"
+        )
     patterns = [*_CONFIGS, *_WEIGHTS, *(_DIT_WEIGHTS if dit_weights else ())]
 
     def download() -> str:

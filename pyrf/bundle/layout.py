@@ -62,8 +62,8 @@ def find_layout(path: Path) -> Layout:
         return DiffusersLayout(path)
     if (path / "high_noise_model").is_dir() or (path / "low_noise_model").is_dir():
         raise BundleError(
-            f"{path}: a Wan2.2 model of two experts (high_noise_model, low_noise_model), of which one alone "
-            "gives wrong pictures; give a model of one transformer, such as Wan2.1-T2V-1.3B"
+            f"{path}: Wan2.2-A14B, a Wan2.2 model of two experts (high_noise_model, low_noise_model), of "
+            "which one alone gives wrong pictures; give a model of one transformer, such as Wan2.2-TI2V-5B"
         )
     if (path / "config.json").is_file():
         if JsonFile(path / "config.json").values.get("_class_name") in DIT_CLASSES:

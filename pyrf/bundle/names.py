@@ -101,6 +101,17 @@ def t5_from_transformers(key: str) -> str:
     return _rename(key, _inverse(_T5), _inverse(_T5_BLOCK), ("encoder.block", "blocks"))
 
 
+def vae22_to_diffusers(key: str, *, num_res_blocks: int = 2) -> str:
+    """Wan2.2's VAE -> diffusers AutoencoderKLWan with residual blocks: both group the layers by level."""
+    match = re.fullmatch(r"(encoder|decoder)\.(down|up)samples\.(\d+)\.\2samples\.(\d+)\.(.+)\.(\w+)", key)
+    if not match:
+        return vae_to_diffusers(key)
+    half, way, level, index, name, leaf = match.groups()
+    blocks = num_res_blocks if way == "down" else num_res_blocks + 1
+    place = f"{way}sampler" if int(index) == blocks else f"resnets.{index}"
+    return f"{half}.{way}_blocks.{level}.{place}.{_VAE_RESIDUAL.get(name, name)}.{leaf}"
+
+
 def vae_to_diffusers(key: str, *, num_res_blocks: int = 2) -> str:
     """Wan2.1's VAE -> diffusers AutoencoderKLWan, which groups the decoder's layers by level."""
     module, _, leaf = key.rpartition(".")

@@ -10,7 +10,15 @@ from pyrf.bundle.card import Card
 from pyrf.bundle.json_file import BundleError, naming
 from pyrf.checks import check_positive, check_whole
 from pyrf.config import MAX_FPS, MIN_FPS, ModelConfig, StreamConfig
+from pyrf.models import wan22
 from pyrf.models.wan21 import FPS, HEIGHT, WIDTH
+
+
+def frame_defaults(model: ModelConfig) -> dict[str, Any]:
+    """What a bundle of a transformer means where it says nothing of its frames, and is not as Wan2.1."""
+    if model.in_channels != wan22.LATENTS.latent_channels:
+        return {}
+    return {"fps": wan22.FPS, "height": wan22.HEIGHT, "width": wan22.WIDTH}
 
 
 @dataclass(frozen=True)

@@ -129,16 +129,14 @@ def refuse_other_pipelines(index: JsonFile) -> None:
     second = values.get("transformer_2")
     if values.get("boundary_ratio") is not None or (second and any(second)):
         raise BundleError(
-            f"{index.path}: a Wan2.2 model of two experts (transformer_2, boundary_ratio); one of them alone "
-            "gives wrong pictures; give a model of one transformer, such as Wan2.1-T2V-1.3B"
+            f"{index.path}: Wan2.2-A14B, a Wan2.2 model of two experts (transformer_2, boundary_ratio); one "
+            "of them alone gives wrong pictures; give a model of one transformer, such as Wan2.2-TI2V-5B"
         )
     if (index.path.parent / "transformer_2").is_dir():
         raise BundleError(
             f"{index.path.parent / 'transformer_2'}: the second expert of a Wan2.2 model; "
             "give a model of one transformer, such as Wan2.1-T2V-1.3B"
         )
-    if values.get("expand_timesteps"):
-        raise BundleError(f"{index.path}: Wan2.2-TI2V-5B (expand_timesteps) is not read; give a Wan2.1 model")
     image = values.get("image_encoder")
     if image and any(image):
         raise BundleError(f"{index.path}: an image-to-video model (image_encoder); give a text-to-video one")

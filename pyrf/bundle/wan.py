@@ -49,7 +49,7 @@ class WanLayout:
     def model_config(self, *, text_len: int, rope_theta: float) -> ModelConfig:
         file = JsonFile(self.path / "config.json")
         file.require("_class_name", *WAN_CLASSES, default=WAN_CLASSES[0])
-        file.require("model_type", "t2v")
+        file.require("model_type", "t2v", "ti2v")
         with naming(file.path):
             return ModelConfig(
                 dim=file.whole("dim"),

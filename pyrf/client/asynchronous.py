@@ -25,8 +25,10 @@ from pyrf.client.errors import (
 )
 from pyrf.client.frames import Frame, decode_frame, encode_jpeg
 from pyrf.client.http import HttpCalls, Tries, request_body
+from pyrf.client.images import SentImage, in_base64
 from pyrf.client.prompts import wire_prompt, wire_timeline
 from pyrf.client.socket import attach, attach_error
+from pyrf.config import Fit, StartKind
 from pyrf.protocol import (
     MESSAGE,
     AdaptersReply,
@@ -107,8 +109,15 @@ class AsyncClient:
         pace: Pace = "realtime",
         grace_s: float | None = None,
         format: FrameFormat = "raw",
+        image: SentImage | None = None,
+        start: StartKind | None = None,
+        fit: Fit = "crop",
     ) -> AsyncSession:
         """Begin a session; see `SessionRequest` for the arguments, `raw` frames are exact.
+
+        Args:
+            image: to start from: a JPEG, PNG or WebP as bytes or a file, an array uint8 [H, W, 3], or an
+                image of Pillow.
 
         Raises:
             RefusedError: when the server is full, or cannot make what was asked for.
@@ -121,6 +130,9 @@ class AsyncClient:
             width=width,
             pace=pace,
             grace_s=grace_s,
+            image=in_base64(image),
+            start=start,
+            fit=fit,
         )
         created = await self._calls.call(SessionCreated, "POST", "/v1/sessions", body)
         if not _ID.fullmatch(created.id) or not _TOKEN.fullmatch(
@@ -141,11 +153,15 @@ class AsyncClient:
         width: int | None = None,
         timeline: Mapping[str, GivenPrompt | Change] | None = None,
         on_warnings: Callable[[list[str]], None] | None = None,
+        image: SentImage | None = None,
+        start: StartKind | None = None,
+        fit: Fit = "crop",
     ) -> AsyncGenerator[bytes]:
         """A clip as pieces of an MP4, while it is made.
 
         Args:
             timeline: later prompts by their times, as of `Script.timeline`; those of `Change`s too.
+            image, start, fit: as for `create_session`.
             on_warnings: called with what the model has not learned of prompt and size, if there is any.
 
         Raises:
@@ -159,6 +175,9 @@ class AsyncClient:
             height=height,
             width=width,
             timeline=wire_timeline(timeline),
+            image=in_base64(image),
+            start=start,
+            fit=fit,
         )
         async with aclosing(self._calls.pieces("POST", "/v1/videos", body, on_warnings)) as pieces:
             async for piece in pieces:

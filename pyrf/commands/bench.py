@@ -51,7 +51,7 @@ def bench(
     exported: ExportedOption = None,
     roofline: Annotated[
         bool,
-        typer.Option("--roofline", help="Time nothing: the least that an H100 needs for Wan at 480x832."),
+        typer.Option("--roofline", help="Time nothing: the least that an H100 needs for Wan's models."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

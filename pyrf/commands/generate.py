@@ -42,6 +42,7 @@ from pyrf.commands.sources import (
     open_source,
 )
 from pyrf.commands.story import DEFAULT_SECONDS, check_places, times_of, told
+from pyrf.config import Fit, StartKind
 from pyrf.stops import Stopped, held
 from pyrf.streaming.mix import texts_of
 from pyrf.streaming.prompts import as_prompts
@@ -96,8 +97,15 @@ def generate(
         float | None, typer.Option(help="Seconds in which a prompt of --at takes the place of the last one.")
     ] = None,
     image: Annotated[
-        str | None, typer.Option(help="Continue from this image, or from the end of this video.")
+        str | None, typer.Option(help="Start from this image, or continue the end of this video.")
     ] = None,
+    start: Annotated[
+        StartKind | None,
+        typer.Option(
+            help="How an image begins the video; by default first_frame, or still for exported graphs."
+        ),
+    ] = None,
+    fit: Annotated[Fit, typer.Option(help="What becomes of an image of another size.")] = "crop",
     model: ModelOption = DEFAULT_MODEL,
     student: StudentOption = None,
     lora: LoraOption = None,
@@ -137,8 +145,8 @@ def generate(
         )
 
     if prompts is not None:
-        if any(value is not None for value in (prompt, script, at, over, image)) or keep_partial:
-            others = "PROMPT, --script, --at, --over, --image and --keep-partial"
+        if any(value is not None for value in (prompt, script, at, over, image, start)) or keep_partial:
+            others = "PROMPT, --script, --at, --over, --image, --start and --keep-partial"
             raise ValueError(f"--prompts has the prompts of a batch; leave out {others}")
         length = DEFAULT_SECONDS if seconds is None else seconds
         check_seconds(length)
@@ -146,20 +154,26 @@ def generate(
         make_batch(load(), jobs, folder, length, (height, width), _fill)
         return
     story = told(prompt, at, over, script, seed, seconds)
-    if story.switches:
-        check_places(story, times_of(model), continues=image is not None)
+    if story.switches and (image is None or start is not None):  # else the file and the backend decide
+        check_places(story, times_of(model), continues=start == "still")
     shown = "stdout" if output == STDOUT else output
     with _target(output) as target:
-        start = time.perf_counter()
+        began = time.perf_counter()
         pipe = load()
         from pyrf.streaming.notices import told_elsewhere
         from pyrf.streaming.restyle import DEFAULT_STRENGTH
+        from pyrf.streaming.start import check_start
         from pyrf.video.files import open_writer
 
         num_frames = max(1, round(story.seconds * pipe.fps))
-        timeline = place(pipe.model, story.switches, continues=image is not None, num_frames=num_frames)
-        opening = None if image is None else _read_opening(pipe, image, height, width)
-        load_s = time.perf_counter() - start
+        opening = None if image is None else _read_opening(pipe, image, height, width, fit)
+        is_image, is_video = (
+            opening is not None and len(opening) == 1,
+            opening is not None and len(opening) > 1,
+        )
+        kind = check_start(pipe.model, start, image=is_image, video=is_video)
+        timeline = place(pipe.model, story.switches, continues=kind == "still", num_frames=num_frames)
+        load_s = time.perf_counter() - began
         later = [change.prompt for change in timeline.values() if change.prompt is not None]
         texts = [
             text for one in (story.prompt, *later) for clip in as_prompts(one) for text in texts_of(clip)
@@ -167,23 +181,25 @@ def generate(
         for notice in pipe.model.notices(*texts, height=height, width=width):
             printing.tell(f"warning: {notice}; see pyrf words")
 
-        start = time.perf_counter()
+        began = time.perf_counter()
         with told_elsewhere():
             begun = pipe.stream(
                 story.prompt,
                 seed=story.seed,
                 height=height,
                 width=width,
-                video=opening,
+                image=opening[0] if opening is not None and is_image else None,
+                video=opening if is_video else None,
                 timeline=timeline,
                 source=None if source is None else open_source(pipe, source, source_end, height, width),
                 strength=DEFAULT_STRENGTH if strength is None else strength,
                 follow_motion=follow_motion,
+                start=start,
             )
-        metadata = pipe.metadata(story.prompt, story.seed, timeline, continues=opening is not None)
+        metadata = pipe.metadata(story.prompt, story.seed, timeline, kind)
         writer = open_writer(target, pipe.fps, metadata=metadata, keep_partial=keep_partial)
         try:
-            first_s = _fill(writer, begun, num_frames, start)
+            first_s = _fill(writer, begun, num_frames, began)
         except Stopped as stopped:
             so_far = f"after {writer.num_frames} of {printing.counted(num_frames, 'frame')}"
             if writer.num_frames == num_frames:
@@ -193,7 +209,7 @@ def generate(
             elif not keep_partial:
                 stopped.add_note(f"{so_far}; --keep-partial would keep them")
             raise
-        total_s = time.perf_counter() - start
+        total_s = time.perf_counter() - began
         num_frames = writer.num_frames
         made = f"{printing.counted(num_frames, 'frame')}, {num_frames / pipe.fps:.2f} s of video"
         printing.say(
@@ -242,13 +258,15 @@ def _fill(writer: Sink, stream: Stream, num_frames: int, start: float) -> float:
     return first_s
 
 
-def _read_opening(pipe: StreamingPipeline, path: str, height: int | None, width: int | None) -> Frames:
+def _read_opening(
+    pipe: StreamingPipeline, path: str, height: int | None, width: int | None, fit: Fit
+) -> Frames:
     """The frames to continue from, in the size and rate of the stream: no more than its window holds."""
     from pyrf.video.reader import read_frames
 
     height, width = pipe.check_size(height, width)
     limit = pipe.num_frames_of(pipe.stream_config.slots)
-    return read_frames(path, height=height, width=width, fps=pipe.fps, limit=limit)
+    return read_frames(path, height=height, width=width, fps=pipe.fps, limit=limit, fit=fit)
 
 
 class _Progress:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyrf.config import StreamConfig
 from pyrf.loop.finite import check_finite
+from pyrf.loop.held import HeldFrames, Timestep
 from pyrf.loop.noise import gauss
 from pyrf.loop.schedule import TIMESTEPS, FlowSchedule, add_noise, to_x0
 from pyrf.loop.unipc import HIGHEST_SIGMA, UniPC
@@ -148,7 +149,7 @@ class ChunkCalls(Protocol):
         """Make room for the next chunk."""
         ...
 
-    def denoise(self, latents: Tensor, timestep: float) -> Tensor:
+    def denoise(self, latents: Tensor, timestep: Timestep) -> Tensor:
         """A denoise call of the current chunk: its flow, [B, F, C, H, W]."""
         ...
 
@@ -177,6 +178,7 @@ class ChunkLoop:
 
     Attributes:
         chunks: that the stream has, those under way and given ones included.
+        to_hold: latent frames that the next chunk is given, see `hold`.
     """
 
     def __init__(
@@ -189,6 +191,8 @@ class ChunkLoop:
     ) -> None:
         self.calls, self.stream, self.draw, self.start, self.chunks = calls, stream, draw, start, past
         self._first, self._later = FewStepSampler(stream, first=True), FewStepSampler(stream)
+        self.to_hold: HeldFrames | None = None
+        self._held: HeldFrames | None = None
         self._next: Started | None = None
         self._started: Started | None = None
         self._drawn: list[Tensor] = []
@@ -210,6 +214,7 @@ class ChunkLoop:
         """Make the next chunk: clean latents [B, F, C, H, W] float32."""
         self._started, self._drawn = self.begin(), []
         self.calls.begin_chunk()
+        self._held, self.to_hold = self.to_hold, None
         self.pass_on()
         return self._compute(self._started, self._fresh, watch)
 
@@ -230,11 +235,18 @@ class ChunkLoop:
         return self._compute(self._started, iter(self._drawn).__next__, watch)
 
     def _compute(self, started: Started, draw: Draw, watch: Watch) -> Tensor:
+        held, clean = self._held, started.latents
+
         def predict(noisy: Tensor, timestep: float) -> Tensor:
             watch("denoise")
+            if held is not None:
+                return self.calls.denoise(held.over(noisy), held.timesteps(timestep))
             return self.calls.denoise(noisy, timestep)
 
-        clean = started.sampler.sample(predict, started.latents, draw)
+        if held is None or not held.is_whole:
+            clean = started.sampler.sample(predict, clean, draw)
+        if held is not None:
+            clean = held.over(clean)
         watch("clean")
         self.calls.clean(clean)
         return clean
@@ -242,6 +254,17 @@ class ChunkLoop:
     def _fresh(self) -> Tensor:
         self._drawn.append(self.draw())
         return self._drawn[-1]
+
+    def hold(self, latents: Tensor) -> None:
+        """Let the next chunk begin with given clean latents, at timestep 0 in each of its calls.
+
+        Args:
+            latents: [B, n, C, H, W]; with n = chunk_frames nothing of the chunk is denoised.
+
+        Raises:
+            ValueError: when the frames do not fit the chunk, or a value is not finite.
+        """
+        self.to_hold = HeldFrames(latents, self.stream.chunk_frames)
 
     def prefill(self, latents: Tensor) -> None:
         """Begin (or go on) with given clean latents, as from an encoded image or video.

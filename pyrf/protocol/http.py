@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pyrf.config import MAX_SEED
+from pyrf.config import MAX_SEED, Fit, StartKind
 from pyrf.protocol.adapters import ServedAdapter
 from pyrf.protocol.prompts import MAX_CHANGES, Over, TimelineEntry, WirePrompt
 from pyrf.protocol.terms import Pace, Reply, Request, State
@@ -15,7 +15,21 @@ MAX_SDP = 32_768
 """Characters of an offer; browsers that list every codec they have send some 10,000."""
 
 
-class SessionRequest(Request):
+class ImageStart(Request):
+    """An image that a stream begins with, if it has one."""
+
+    image: str | None = Field(
+        None, repr=False, description="To start from: a JPEG, PNG or WebP file in base64."
+    )
+    start: StartKind | None = Field(
+        None,
+        description="still: continue the image, as if it had stood still until now. first_frame: show it as "
+        "the first frame. By default what the server can do best.",
+    )
+    fit: Fit = Field("crop", description="What becomes of an image of another size.")
+
+
+class SessionRequest(ImageStart):
     """Body of `POST /v1/sessions`."""
 
     prompt: WirePrompt
@@ -42,7 +56,7 @@ class PromptRequest(Request):
     over: Over = 0.0
 
 
-class VideoRequest(Request):
+class VideoRequest(ImageStart):
     """Body of `POST /v1/videos`."""
 
     prompt: WirePrompt
@@ -130,6 +144,7 @@ class Limits(Reply):
     grace_s: float
     max_source_bytes: int = Field(262_144, description="Of a JPEG of the viewer's own video.")
     source_frames_per_second: float = Field(30.0, description="Of the viewer's own video; others are lost.")
+    max_image_bytes: int = Field(0, description="Of the file of an image to start from.")
 
 
 class IceServer(Reply):
@@ -205,6 +220,7 @@ ERROR_CODES = frozenset(
         "adapters_fixed",
         "bad_adapter",
         "bad_frame",
+        "bad_image",
         "bad_offer",
         "bad_prompt",
         "bad_request",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyrf.config import ModelConfig, StreamConfig
 from pyrf.kernels.instances import Instance
-from pyrf.models.wan21 import HEIGHT, LATENTS, MODELS, WIDTH
+from pyrf.models import wan21, wan22
 from pyrf.reports.kernels import Resources, resources
 from pyrf.reports.roofline import Ceiling, Sizes, Work, chunk, merge_floor, total_floor, total_flops
 
@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 DTYPE = "bfloat16"
 MERGED_RANK = 32
 """Of most published adapters."""
+
+
+class Frame(NamedTuple):
+    """A model, and the frame that it makes in pixels."""
+
+    model: ModelConfig
+    height: int
+    width: int
+
+
+MODELS = {
+    **{name: Frame(model, wan21.HEIGHT, wan21.WIDTH) for name, model in wan21.MODELS.items()},
+    **{name: Frame(model, wan22.HEIGHT, wan22.WIDTH) for name, model in wan22.MODELS.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,7 @@ class ModelFloor:
     """A steady chunk of one model.
 
     Attributes:
+        height, width: of a frame, in pixels.
         tokens, window_tokens: of a chunk, and of the cache that it attends to.
         floor_ms: one operation after another, each at its floor.
         compute_ms: the operations alone, at the peak rate.
@@ -59,6 +74,8 @@ class ModelFloor:
     """
 
     model: str
+    height: int
+    width: int
     tokens: int
     window_tokens: int
     tflop: float
@@ -80,8 +97,6 @@ class RooflineTable:
     """
 
     device: Ceiling
-    height: int
-    width: int
     compiler: str
     models: list[ModelFloor]
 
@@ -108,17 +123,23 @@ def _line(work: Work, sizes: Sizes, device: Ceiling, found: dict[Instance, Resou
     return replace(line, registers=needs.registers, shared=shared, spills=needs.spills, occupancy=occupancy)
 
 
-def _floor(name: str, sizes: Sizes, device: Ceiling, found: dict[Instance, Resources]) -> ModelFloor:
+def _floor(
+    name: str, frame: Frame, stream: StreamConfig, device: Ceiling, found: dict[Instance, Resources]
+) -> ModelFloor:
+    latents = wan22.geometry_of(frame.model.in_channels)
+    sizes = Sizes.of(frame.model, stream, frame.height, frame.width, latents)
     works = chunk(sizes)
     seconds, flops = total_floor(works, device), total_flops(works)
     return ModelFloor(
         model=name,
+        height=frame.height,
+        width=frame.width,
         tokens=sizes.tokens,
         window_tokens=sizes.window,
         tflop=flops / 1e12,
         floor_ms=1e3 * seconds,
         compute_ms=1e3 * flops / device.flops,
-        frames_per_second=LATENTS.temporal_stride * sizes.stream.chunk_frames / seconds,
+        frames_per_second=latents.temporal_stride * sizes.stream.chunk_frames / seconds,
         cache_gigabytes=sizes.cache_bytes / 1e9,
         merge_ms=1e3 * merge_floor(sizes.model, MERGED_RANK, device),
         merge_from_cpu_ms=1e3 * merge_floor(sizes.model, MERGED_RANK, device, from_cpu=True),
@@ -127,31 +148,27 @@ def _floor(name: str, sizes: Sizes, device: Ceiling, found: dict[Instance, Resou
 
 
 def report(
-    models: dict[str, ModelConfig] | None = None,
+    models: dict[str, Frame] | None = None,
     stream: StreamConfig | None = None,
-    height: int = HEIGHT,
-    width: int = WIDTH,
     device: Ceiling | None = None,
 ) -> RooflineTable:
     """Floors of a steady chunk. Compiles the kernels, which takes seconds, where there is a compiler.
 
     Args:
-        models: by name; by default both sizes of Wan2.1.
+        models: by name; by default both sizes of Wan2.1, and Wan2.2-TI2V-5B.
         stream: by default that of Reward Forcing.
-        height, width: of a frame, in pixels.
         device: by default an H100, for which the kernels are compiled in any case.
 
     Raises:
         ValueError: when a frame is no whole number of tokens.
     """
     stream, device = stream or StreamConfig(), device or Ceiling()
-    sizes = {name: Sizes.of(m, stream, height, width) for name, m in (models or MODELS).items()}
     try:
         found, compiler = resources("90a"), "sm_90a"
     except RuntimeError as error:  # no compiler, or one that fails: an old one, say
         found, compiler = {}, f"unknown: {error}"
-    floors = [_floor(name, each, device, found) for name, each in sizes.items()]
-    return RooflineTable(device, height, width, compiler, floors)
+    floors = [_floor(name, each, stream, device, found) for name, each in (models or MODELS).items()]
+    return RooflineTable(device, compiler, floors)
 
 
 COLUMNS = ("operation", "launches", "GFLOP", "MB", "floor us", "bound", "ms/chunk")
@@ -161,7 +178,10 @@ OUR_COLUMNS = ("registers", "shared KiB", "spills B", "occupancy")
 def _table(floor: ModelFloor, *, compiled: bool) -> Table:
     from rich.table import Table
 
-    title = f"{floor.model}: a chunk of {floor.tokens} tokens, window of {floor.window_tokens}"
+    title = (
+        f"{floor.model} at {floor.height} x {floor.width}: a chunk of {floor.tokens} tokens, "
+        f"window of {floor.window_tokens}"
+    )
     table = Table(title=title, title_justify="left", show_footer=True)
     columns = [*COLUMNS, *(OUR_COLUMNS if compiled else ())]
     footers = {
@@ -192,7 +212,7 @@ def show(found: RooflineTable) -> None:
     device = found.device
     console.print(
         f"{device.name}: {device.flops / 1e12:g} TFLOP/s, {device.bandwidth / 1e12:g} TB/s; "
-        f"{found.height} x {found.width}, {DTYPE}, batch 1; kernels compiled for: {found.compiler}",
+        f"{DTYPE}, batch 1; kernels compiled for: {found.compiler}",
         soft_wrap=True,
     )
     for floor in found.models:

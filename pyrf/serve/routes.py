@@ -67,7 +67,7 @@ async def model_info(server: TheServer) -> ServerInfo:
 @router.post("/sessions", status_code=201, responses=_ADMISSION, dependencies=[Depends(require_token)])
 async def create_session(body: SessionRequest, request: Request, server: TheServer) -> SessionCreated:
     """Begin a session. Its token opens all that is under its path; attach a viewer to go on."""
-    session = server.registry.create(body, client_address(request.scope))
+    session = await server.registry.create(body, client_address(request.scope))
     return SessionCreated(
         **session.info().model_dump(),
         token=session.token,
@@ -147,13 +147,13 @@ async def create_video(body: VideoRequest, request: Request, server: TheServer) 
     registry = server.registry
     timeline = placed_timeline(registry, body)
     options = body.model_dump(exclude={"num_frames", "timeline"})
-    session = registry.create(
+    session = await registry.create(
         SessionRequest(**options, pace="max", grace_s=0.0),
         client_address(request.scope),
         is_clip=True,
         timeline=timeline,
     )
-    made = registry.pipe.metadata(body.prompt, body.seed, timeline)
+    made = registry.pipe.metadata(body.prompt, body.seed, timeline, registry.start_of(body))
     pieces = stream_clip(session, body.num_frames, server.encoder.executor, made)
     notices = registry.notices(body.prompt, session.size)
     if body.timeline:

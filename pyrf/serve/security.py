@@ -86,6 +86,8 @@ def find_session(server: ServerState, scope: Scope, id: str, token: str | None) 
 
 
 _LONGEST_SHOWN = 300
+OPENINGS = frozenset({"/v1/sessions", "/v1/videos"})
+"""Paths whose bodies may hold an image."""
 
 
 class Guard:
@@ -107,7 +109,8 @@ class Guard:
             return
         problem = self._problem(scope)
         if problem is None:
-            await self._app(scope, self._bounded(receive) if scope["type"] == "http" else receive, send)
+            is_http = scope["type"] == "http"
+            await self._app(scope, _bounded(receive, self._limit(scope)) if is_http else receive, send)
             return
         self._metrics.count_refusal(problem.reply.code)
         note_refusal(scope, problem.reply.code)
@@ -123,7 +126,7 @@ class Guard:
         return (
             self._wrong_host([*given, *asked])
             or self._foreign_origin(headers.get("origin"), scope.get("scheme", "http"), (asked or given)[0])
-            or self._too_large(headers.get("content-length", "0"))
+            or _too_long(headers.get("content-length", "0"), self._limit(scope))
         )
 
     def _wrong_host(self, given: list[str]) -> ServeError | None:
@@ -157,22 +160,29 @@ class Guard:
             message += f"; whoever runs it may add --origin {origin}, or let its proxy keep the Host header"
         return ServeError(403, "forbidden_origin", message)
 
-    def _too_large(self, length: str) -> ServeError | None:
-        limit = self._settings.max_body_bytes
-        return _too_large(limit) if length.isdecimal() and int(length) > limit else None
+    def _limit(self, scope: Scope) -> int:
+        """Bytes that a body may have."""
+        path = str(scope["path"]).removeprefix(scope.get("root_path", ""))
+        opens = path in OPENINGS and scope.get("method") == "POST"
+        return self._settings.max_opening_bytes if opens else self._settings.max_body_bytes
 
-    def _bounded(self, receive: Receive) -> Receive:
-        received = 0
 
-        async def bounded() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._settings.max_body_bytes:
-                raise _too_large(self._settings.max_body_bytes)
-            return message
+def _too_long(length: str, limit: int) -> ServeError | None:
+    return _too_large(limit) if length.isdecimal() and int(length) > limit else None
 
-        return bounded
+
+def _bounded(receive: Receive, limit: int) -> Receive:
+    received = 0
+
+    async def bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise _too_large(limit)
+        return message
+
+    return bounded
 
 
 def _too_large(limit: int) -> ServeError:

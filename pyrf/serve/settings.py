@@ -115,6 +115,9 @@ class ServeSettings:
     max_prompt_chars: int = _setting(2000, "Characters of a prompt.")
     max_pixels: int | None = _setting(None, "Pixels of a frame; by default those of the model's own size.")
     max_body_bytes: int = _setting(65536, "Bytes of a request's body, and of a WebSocket message.")
+    # As a file; in a body that holds one, base64 takes a third more.
+    max_image_bytes: int = _setting(524288, "Bytes of an image that a session starts from.")
+    max_image_pixels: int = _setting(8_388_608, "Pixels of an image that a session starts from.")
     grace_s: float = _setting(30.0, "Seconds a session outlives its viewer.", "--grace", or_zero=True)
     # A minute's worth may come at once, and at least one.
     creates_per_minute: float = _setting(60.0, "Sessions one address may begin.", "--creates-per-minute")
@@ -157,6 +160,11 @@ class ServeSettings:
     jpeg_quality: int = _setting(90, "Of JPEG frames, 1..95.")
     log_prompts: bool = _setting(False, "Write prompts to the log.", "--log-prompts")
     id_prefix: str = _setting("", "What the ids of sessions begin with.")
+
+    @property
+    def max_opening_bytes(self) -> int:
+        """Of the body of a request that may hold an image."""
+        return self.max_body_bytes + 4 * math.ceil(self.max_image_bytes / 3)
 
     @property
     def sessions_per_address(self) -> int:

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from pyrf.video.fitting import fitted
 from pyrf.video.levels import as_levels
-from pyrf.video.reader import fit
 from pyrf.video.writer import Frames
 
 AnyFrames = Iterable[Any] | AsyncIterable[Any]
@@ -55,7 +55,7 @@ def fitted(frame: Any, height: int, width: int) -> Frames:
         raise ValueError(f"a frame of the source may have sides of {MAX_SIDE}, got {list(pixels.shape[:2])}")
     if pixels.shape[:2] == (height, width):
         return np.array(pixels)  # the caller may use its memory again
-    return fit(Image.fromarray(np.ascontiguousarray(pixels)), 1.0, height, width)
+    return fitted(Image.fromarray(np.ascontiguousarray(pixels)), 1.0, height, width, "crop")
 
 
 class InOrder:

@@ -20,7 +20,7 @@ from pyrf.streaming.feeds import FeedClosedError
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.prompts import PromptSource
 from pyrf.streaming.restyle import SourceControl, SourceEndedError, SourceStart
-from pyrf.video.writer import Frames
+from pyrf.streaming.start import Start
 
 
 class ClosedError(Exception):
@@ -38,7 +38,7 @@ class StreamState:
         size: height and width of a frame in pixels.
         prompts: where prompts come from.
         single: whether chunks have one clip alone, without an axis of clips.
-        start: frames [T, H, W, 3] that every clip continues.
+        start: what every clip starts from; None: noise.
         source: what is said of frames that every clip restyles.
         closed: set when the stream is closed.
 
@@ -56,7 +56,7 @@ class StreamState:
         prompts: PromptSource,
         *,
         single: bool,
-        start: Frames | None,
+        start: Start | None,
         source: SourceControl,
         closed: Event,
     ) -> None:
@@ -77,15 +77,19 @@ class StreamState:
             self._source = SourceStart(model, source, self.rollout.device, begins=start is None)
             self.loop = self.rollout.loop(seeds, self._source)
             if start is not None:
-                self._prefill(start)
+                self._take(start)
         self._prompt_s = self._source_s = self._denoise_s = self._clean_s = 0.0
         # Latents of the next chunk, where it was begun while the last one was decoded.
         self._ahead: Tensor | None = None
 
-    def _prefill(self, frames: Frames) -> None:
-        """Take frames [T, H, W, 3] as the past of every clip."""
-        latents = self.model.codec.encode(torch.from_numpy(frames)[None].to(self.model.device))
+    def _take(self, start: Start) -> None:
+        """Take the frames of a start as the past of every clip, or as its first latent frame."""
+        frames = torch.tensor(start.frames, dtype=torch.uint8, device=self.model.device)
+        latents = self.model.codec.encode(frames[None])
         latents = latents.expand(self.rollout.batch, -1, -1, -1, -1)
+        if not start.continues:
+            self.loop.hold(latents)
+            return
         self.loop.prefill(latents)
         self._decoder.decode(latents)  # only for its memory: the caller has these frames
 
@@ -239,14 +243,16 @@ def _advance(states: Sequence[StreamState]) -> dict[StreamState, Chunk | NotFini
 
 
 def _next_latents(states: Sequence[StreamState]) -> dict[StreamState, Tensor]:
-    """The latents of streams' next chunks; those that take other steps are computed apart."""
+    """The latents of the next chunks; those that take other steps, or hold frames, are computed apart."""
     if len(states) == 1:
         return {states[0]: states[0].next_latents()}
     alike: dict[tuple[float, ...], list[StreamState]] = {}
     for state in states:
-        alike.setdefault(tuple(state.loop.begin().sampler.timesteps), []).append(state)
+        if state.loop.to_hold is None:
+            alike.setdefault(tuple(state.loop.begin().sampler.timesteps), []).append(state)
+    apart = [[state] for state in states if state.loop.to_hold is not None]
     latents: dict[StreamState, Tensor] = {}
-    for group in alike.values():
+    for group in (*alike.values(), *apart):
         if len(group) == 1:
             latents[group[0]] = group[0].next_latents()
         else:

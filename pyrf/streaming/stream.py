@@ -22,8 +22,8 @@ from pyrf.streaming.model import StreamModel
 from pyrf.streaming.notices import is_told_elsewhere, warn
 from pyrf.streaming.prompts import PromptChange, Timeline, as_prompts
 from pyrf.streaming.restyle import Source, SourceControl, check_strength
+from pyrf.streaming.start import Start
 from pyrf.streaming.state import ClosedError, StreamState, advance
-from pyrf.video.writer import Frames
 
 MOST_TOLD = 1000
 """Prompts that a stream remembers to have warned of."""
@@ -46,7 +46,7 @@ class Stream:
         seed: int | Sequence[int],
         height: int,
         width: int,
-        start: Frames | None,
+        start: Start | None,
         timeline: Mapping[int, Change],
         source: SourceControl,
     ) -> None:
@@ -69,7 +69,8 @@ class Stream:
             model.adapters.check(strengths)
         if self._strengths:
             model.adapters.check_alone(self)
-        self._start, self._continues, self._source = start, start is not None, source
+        self._start, self._continues = start, start is not None and start.continues
+        self._source = source
         self._closed = threading.Event()
         self._state: StreamState | None = None
         self._lock = threading.Lock()

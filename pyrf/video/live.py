@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pyrf.video.decoded import DecodedVideo
-from pyrf.video.reader import at_rate, existing, fit, opened, refusals
+from pyrf.video.fitting import fitted
+from pyrf.video.reader import at_rate, existing, opened, refusals
 from pyrf.video.writer import Frames, PathLike
 
 CAMERAS = {"linux": ("v4l2", "/dev/video0"), "darwin": ("avfoundation", "default")}
@@ -33,9 +34,9 @@ def iter_frames(path: PathLike, *, height: int, width: int, fps: float) -> Itera
     place = existing(path)
     with refusals(path), opened(place, fps) as video:
         for frame, count in at_rate(video.shown, fps):
-            fitted = fit(*video.picture(frame), height, width)
+            picture = fitted(*video.picture(frame), height, width, "crop")
             for _ in range(count):
-                yield fitted
+                yield picture
 
 
 def iter_pipe(pipe: BinaryIO, *, height: int, width: int, fps: float) -> Iterator[Frames]:
@@ -50,9 +51,9 @@ def iter_pipe(pipe: BinaryIO, *, height: int, width: int, fps: float) -> Iterato
         container = av.open(_Forward(pipe), mode="r")
         with closing(DecodedVideo("stdin", fps, container)) as video:
             for frame, count in at_rate(video, fps):
-                fitted = fit(*video.picture(frame), height, width)
+                picture = fitted(*video.picture(frame), height, width, "crop")
                 for _ in range(count):
-                    yield fitted
+                    yield picture
 
 
 def iter_camera(device: str | None = None) -> Iterator[Frames]:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pyrf.config import Fit
 from pyrf.files import expanded
+from pyrf.video.fitting import check_fit, fitted
 from pyrf.video.writer import Frames, PathLike
 
 if TYPE_CHECKING:
@@ -29,8 +31,10 @@ MAX_GAP_S = 3600.0
 """How long a frame may stand; a video whose clock jumps further is damaged."""
 
 
-def read_frames(path: PathLike, *, height: int, width: int, fps: float, limit: int | None = None) -> Frames:
-    """Read an image (one frame) or a video, fitted to a size: scaled to cover it, then cropped evenly.
+def read_frames(
+    path: PathLike, *, height: int, width: int, fps: float, limit: int | None = None, fit: Fit = "crop"
+) -> Frames:
+    """Read an image (one frame) or a video, fitted to a size.
 
     Pictures come as their files mean them: upright, with square pixels, in sRGB, 16-bit ones and floats of
     0..1 scaled to 8 bits, transparent ones over white. A frame is shown until the next one begins.
@@ -39,20 +43,21 @@ def read_frames(path: PathLike, *, height: int, width: int, fps: float, limit: i
         path: a picture, an animation (GIF, WebP, APNG, AVIF) or a video; `~` is the home folder.
         fps: frames per second of the result; a video of another rate is resampled.
         limit: keep only this many frames, the last ones.
+        fit: what becomes of pictures of other sides, see `pyrf.config.Fit`.
 
     Returns:
         uint8 [T, height, width, 3].
 
     Raises:
         ValueError: when the file is missing, holds no picture that can be decoded, or numbers whose meaning
-            nothing tells.
+            nothing tells, or when `fit` refuses its size.
     """
+    check_fit(fit)
     place = existing(path)
     frames: deque[Frames] = deque()
     with refusals(path), opened(place, fps) as video:
         for frame, count in _last(at_rate(video.shown, fps), limit):
-            fitted = fit(*video.picture(frame), height, width)
-            frames.extend([fitted] * count)
+            frames.extend([fitted(*video.picture(frame), height, width, fit)] * count)
     if not frames:
         raise ValueError(f"cannot read {path}: it holds no frames")
     return np.stack(list(frames)[-limit:] if limit else frames)
@@ -128,21 +133,6 @@ def _last(frames: Iterator[tuple[Any, int]], limit: int | None) -> Iterator[tupl
         while total - kept[0][1] >= limit:
             total -= kept.popleft()[1]
     yield from kept
-
-
-def fit(picture: Image.Image, pixel_aspect: float, height: int, width: int) -> Frames:
-    """Scale a picture to cover a size, and crop it evenly, in one step."""
-    from PIL import Image
-
-    wanted = width / height / pixel_aspect
-    across, down = float(picture.width), float(picture.height)
-    if picture.width / picture.height >= wanted:
-        across = wanted * picture.height if picture.width / picture.height != wanted else across
-    else:
-        down = picture.width / wanted
-    left, top = (picture.width - across) * 0.5, (picture.height - down) * 0.5
-    box = (left, top, left + across, top + down)
-    return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS, box=box))
 
 
 def existing(path: PathLike) -> Path:

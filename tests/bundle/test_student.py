@@ -162,7 +162,6 @@ PAIR = ["diffusers", "WanTransformer3DModel"]
         ({"transformer_2": PAIR, "boundary_ratio": 0.875}, "a Wan2.2 model of two experts"),
         ({"transformer_2": PAIR}, "a Wan2.2 model of two experts"),
         ({"boundary_ratio": 0.9}, "a Wan2.2 model of two experts"),
-        ({"expand_timesteps": True}, "Wan2.2-TI2V-5B"),
         ({"image_encoder": ["transformers", "CLIPVisionModel"]}, "an image-to-video model"),
         ({"_class_name": "WanImageToVideoPipeline"}, "must be 'WanPipeline' or 'WanCausalDMDPipeline'"),
         ({"_class_name": "WanVACEPipeline"}, "found 'WanVACEPipeline'"),

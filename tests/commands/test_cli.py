@@ -138,7 +138,7 @@ def test_generate_switches_at_the_last_chunk_but_no_later(
     options, last = ["--seconds=2", "--model", str(random_bundle)], 21 / 16  # chunks of 9, 12 and 11 frames
     if start:
         Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "image.png")
-        options += ["--image", f"{tmp_path}/image.png"]
+        options += ["--image", f"{tmp_path}/image.png", "--start", "still"]
         last = 24 / 16  # chunks of 12, 12 and 8
     shown = []
     for name, at in (("plain", []), ("switched", ["--at", f"{last}:a blue star"])):
@@ -160,10 +160,33 @@ def test_generate_continues_images_and_videos(
     Image.fromarray(clip[0]).save(tmp_path / "image.png")
     from_image = generate(tmp_path, random_bundle, "--seconds=1", "--image", f"{tmp_path}/image.png")
     assert np.array_equal(from_image, pipe(PROMPT, num_frames=16, image=clip[0]).frames)
+    for start in ("still", "first_frame"):
+        found = generate(
+            tmp_path, random_bundle, "--seconds=1", "--image", f"{tmp_path}/image.png", "--start", start
+        )
+        assert np.array_equal(found, pipe(PROMPT, num_frames=16, image=clip[0], start=start).frames)
     path = pipe("a yellow square", num_frames=50).save(tmp_path / "clip.mp4")
     from_video = generate(tmp_path, random_bundle, "--seconds=1", "--image", str(path))
     end = decode(path)[-33:]
     assert np.array_equal(from_video, pipe(PROMPT, num_frames=16, video=end).frames)
+
+
+def test_generate_fits_an_image_or_refuses_it(
+    tmp_path: Path, random_bundle: Path, pipe: StreamingPipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = Image.fromarray(pipe(PROMPT, num_frames=1).frames[0]).resize((100, 100))
+    large.save(tmp_path / "image.png")
+    padded = generate(
+        tmp_path, random_bundle, "--seconds=1", "--image", f"{tmp_path}/image.png", "--fit", "pad"
+    )
+    assert np.array_equal(padded, pipe(PROMPT, num_frames=16, image=large, fit="pad").frames)
+    options = ["--model", str(random_bundle), "--image", f"{tmp_path}/image.png", "--seconds", "1"]
+    command = ["generate", PROMPT, "-o", f"{tmp_path}/refused/", *options]
+    assert cli.run([*command, "--fit", "refuse"]) == 2
+    assert "must be 32 x 48, got 100 x 100" in capsys.readouterr().err
+    assert cli.run(["generate", PROMPT, "-o", f"{tmp_path}/refused/", *options[:2], "--start", "still"]) == 2
+    assert "says how an image begins the stream" in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists()
 
 
 def test_generate_takes_size_and_window(tmp_path: Path, random_bundle: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import StreamConfig
+from pyrf.loop.held import Timestep
 from pyrf.loop.sampler import ChunkLoop, FewStepSampler, SeededNoise
 from tests.support.tiny import CONFIG, SIZE, DoubleNoise, network, prompts
 
@@ -83,14 +84,15 @@ class Calls:
 
     def __init__(self) -> None:
         self.inputs: list[torch.Tensor] = []
-        self.timesteps: list[float] = []
+        self.timesteps: list[Timestep] = []
 
     def begin_chunk(self) -> None:
         self.ended = False
 
-    def denoise(self, latents: torch.Tensor, timestep: float) -> torch.Tensor:
+    def denoise(self, latents: torch.Tensor, timestep: Timestep) -> torch.Tensor:
         self.inputs.append(latents)
         self.timesteps.append(timestep)
+        assert isinstance(timestep, float)
         return torch.sin(latents) + timestep / 1000
 
     def clean(self, latents: torch.Tensor) -> None:
@@ -224,3 +226,44 @@ def test_a_first_chunk_may_have_steps_of_its_own() -> None:
     loop.prefill(torch.zeros(1, stream.chunk_frames, *SHAPE[1:]))
     loop.next_chunk()
     assert calls.timesteps == later
+
+
+def test_held_frames_are_clean_in_every_call():
+    """The oracle is the whole network with a timestep per frame; the chunk comes out with them in place."""
+    model = network()[0]
+    rollout = TorchRollout(model, STREAM, 2, SIZE, prompts(2))
+    draws = DoubleNoise([1, 2], SHAPE)
+    given = draws()[:, :1]
+    loop = ChunkLoop(rollout, STREAM, DoubleNoise([3, 4], SHAPE))
+    loop.hold(given)
+    made = loop.next_chunk()
+    assert torch.equal(made[:, :1], given)
+
+    noise, prompt = DoubleNoise([3, 4], SHAPE), model.encode_prompt(prompts(2))
+    sampler = loop.sampler(0)
+
+    def predict(latents: torch.Tensor, timestep: float) -> torch.Tensor:
+        times = torch.tensor([[0.0] + 2 * [timestep]], dtype=torch.float64).expand(2, -1)
+        return model(torch.cat((given, latents[:, 1:]), 1), times, prompt)
+
+    expected = sampler.sample(predict, noise(), noise)
+    torch.testing.assert_close(made[:, 1:], expected[:, 1:], atol=1e-9, rtol=0)
+    assert torch.equal(loop.redo_chunk(), made)
+    calls = Calls()
+    loop = ChunkLoop(calls, STREAM, SeededNoise([0], SHAPE))
+    loop.hold(torch.zeros(1, *SHAPE))
+    assert not loop.next_chunk().any()
+    assert not calls.timesteps
+    loop.next_chunk()  # which holds nothing
+    assert calls.timesteps == loop.sampler(1).timesteps
+
+
+@pytest.mark.parametrize(
+    "latents", [torch.zeros(1, 4, *SHAPE[1:]), torch.zeros(1, 0, *SHAPE[1:]), torch.zeros(3)]
+)
+def test_what_does_not_fit_a_chunk_is_not_held(latents):
+    loop = ChunkLoop(Calls(), STREAM, SeededNoise([0], SHAPE))
+    with pytest.raises(ValueError, match=r"held latents must be \[B, F, C, H, W\] with F in 1\.\.3"):
+        loop.hold(latents)
+    with pytest.raises(ValueError, match="held latents"):
+        loop.hold(torch.full((1, 1, *SHAPE[1:]), torch.nan))

@@ -17,6 +17,7 @@ from pyrf.kernels import nvcc
 from pyrf.kernels.instances import Instance
 from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.rope import ChunkRope
+from pyrf.models import wan22
 from pyrf.models.dit.attention import CachedAttention
 from pyrf.models.dit.model import WanModel
 from pyrf.models.wan21 import MODELS
@@ -139,7 +140,12 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert cli.run(["bench", "--roofline", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["compiler"].startswith("unknown: no compiler")
-    assert [floor["model"] for floor in result["models"]] == list(MODELS)
+    assert [floor["model"] for floor in result["models"]] == list(roofline_table.MODELS)
+    five = result["models"][-1]
+    assert (five["model"], five["height"], five["width"]) == ("Wan2.2-TI2V-5B", 704, 1280)
+    assert five["tokens"] == 3 * 22 * 40
+    sizes = Sizes.of(wan22.MODELS[wan22.TI2V_5B], StreamConfig(), 704, 1280, wan22.LATENTS)
+    assert five["tflop"] == pytest.approx(roofline.total_flops(roofline.chunk(sizes)) / 1e12)
     wan = result["models"][0]
     assert wan["tflop"] == pytest.approx(roofline.total_flops(roofline.chunk(WAN)) / 1e12)
     assert wan["floor_ms"] > wan["compute_ms"]

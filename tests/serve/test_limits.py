@@ -87,12 +87,14 @@ def test_controls_of_a_session_that_has_ended(server: Running, type: str) -> Non
 
 def test_bodies_have_a_limit(server: Running) -> None:
     limit = server.settings.max_body_bytes
-    error = error_of(server.http.post("/v1/sessions", content=b"x" * (limit + 1)), 413)
-    assert (error["code"], error["message"]) == ("too_large", f"a body may have {limit} bytes; send less")
-    # Without a length the body is counted while it comes.
-    pieces = (b"x" * 10_000 for _ in range(20))
-    assert error_of(server.http.post("/v1/sessions", content=pieces), 413)["code"] == "too_large"
     created = server.create()
+    prompt = f"/v1/sessions/{created['id']}/prompt"
+    for path, most in (("/v1/sessions", server.settings.max_opening_bytes), (prompt, limit)):
+        error = error_of(server.http.post(path, content=b"x" * (most + 1)), 413)
+        assert (error["code"], error["message"]) == ("too_large", f"a body may have {most} bytes; send less")
+        # Without a length the body is counted while it comes.
+        pieces = (b"x" * 10_000 for _ in range(most // 10_000 + 1))
+        assert error_of(server.http.post(path, content=pieces), 413)["code"] == "too_large"
     with server.attach(created) as socket:
         socket.send("x" * (limit + 1))
         with pytest.raises(ConnectionClosed) as closed:

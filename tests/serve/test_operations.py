@@ -54,7 +54,7 @@ def test_refusals_are_counted_by_code(serve: Callable[..., Running]) -> None:
     server.http.post("/v1/sessions", json={})
     server.http.get("/v1/model", headers={"Origin": "http://evil.example"})
     server.http.get("/v1/model", headers={"Host": "evil.example"})
-    server.http.post("/v1/sessions", content=b"x" * (server.settings.max_body_bytes + 1))
+    server.http.post("/v1/sessions", content=b"x" * (server.settings.max_opening_bytes + 1))
     server.http.get("/v1/nothing")
     url = f"{server.url.replace('http', 'ws')}/v1/sessions/{created['id']}/ws"
     with pytest.raises(InvalidStatus), connect(url, origin=Origin("https://evil.example")):

@@ -5,6 +5,7 @@ Screenshots for the documentation: PYRF_SCREENSHOTS=docs/img pytest tests/serve/
 
 from __future__ import annotations
 
+import random
 import re
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from tests.support.cable import Cable
 
@@ -28,7 +30,9 @@ from playwright.sync_api import Browser, Locator, expect
 
 from pyrf.bundle import Card, Shown
 from pyrf.pipeline import StreamingPipeline
+from pyrf.worlds.shapes.attributes import Attributes
 from pyrf.worlds.shapes.detector import detect
+from pyrf.worlds.shapes.scenes import Scene
 from tests.support.browser import TIMEOUT_S, Visit, chromium, find_chromium
 from tests.support.running import Running
 
@@ -115,6 +119,34 @@ def test_types_a_prompt_and_sees_the_video_change(port: int, visit: Callable[...
     for i in range(figures.count()):
         expect(figures.nth(i)).to_have_text(re.compile(r"\d"))
     v.picture("switched")
+
+
+def test_starts_from_an_image(port: int, visit: Callable[..., Visit], tmp_path: Path) -> None:
+    """The person chooses a file; a large one is made smaller. Without it the next stream is as before."""
+    image = Scene.sample(Attributes("green", "square", "large", "still", None, "grey"), random.Random(0))
+    large = Image.fromarray(image.render(0, 1)[0]).resize((2400, 1600), Image.Resampling.NEAREST)
+    noisy = np.asarray(large) ^ np.random.default_rng(0).integers(0, 8, (1600, 2400, 3), np.uint8)
+    Image.fromarray(noisy).save(tmp_path / "image.png")
+    assert (tmp_path / "image.png").stat().st_size > 524288
+    v = visit(port)
+    v.await_state("idle")
+    expect(v.page.locator("#start")).to_be_hidden()
+    v.page.set_input_files("#image", tmp_path / "image.png")
+    v.page.select_option("#start", "first_frame")
+    with v.page.expect_request("**/v1/sessions") as asked:
+        v.start("a large green square")
+    body = asked.value.post_data_json
+    assert body is not None
+    assert (body["start"], body["fit"]) == ("first_frame", "crop")
+    assert len(body["image"]) < 4 * 524288 / 3
+    shows(v, "green", "square")
+    v.picture("image")
+    v.page.click("#no-image")
+    expect(v.page.locator("#start")).to_be_hidden()
+    with v.page.expect_request("**/v1/sessions") as asked:
+        v.page.click("#restart")
+    assert "image" not in (asked.value.post_data or "")
+    v.await_state("live")
 
 
 def test_a_lost_connection_resumes_the_same_stream(

@@ -86,16 +86,16 @@ def test_batch_elements_equal_single_runs(pipe: StreamingPipeline) -> None:
 def test_image_start_stands_for_a_still_past(pipe: StreamingPipeline) -> None:
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     still = np.repeat(image[None], 9, axis=0)
-    from_image = pipe(RED, num_frames=36, seed=5, image=image).frames
+    from_image = pipe(RED, num_frames=36, seed=5, image=image, start="still").frames
     assert from_image.shape[0] == 36
     assert np.array_equal(from_image, pipe(RED, num_frames=36, seed=5, video=still).frames)
     assert np.array_equal(from_image, pipe(RED, num_frames=36, seed=5, video=still[:4]).frames)
     assert not np.array_equal(from_image, pipe(RED, num_frames=36, seed=5).frames)
-    with pipe.stream(RED, image=image) as stream:
+    with pipe.stream(RED, image=image, start="still") as stream:
         start = weakref.ref(stream._start)
         chunks = take(stream, 2)
         assert start() is None  # not kept once it is in the cache
-    with pipe.stream(RED, image=image) as stream:
+    with pipe.stream(RED, image=image, start="still") as stream:
         start = weakref.ref(stream._start)
     assert start() is None
     assert [(chunk.index, len(chunk.frames)) for chunk in chunks] == [(0, 12), (1, 12)]

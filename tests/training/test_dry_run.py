@@ -80,6 +80,22 @@ def test_redmd_is_the_papers() -> None:
         assert 10 * GIB < counted("wan-1.3b-redmd", gpus).gpu_bytes < 141 * GIB
 
 
+def test_it_knows_wan22() -> None:
+    """Tokens of 32 x 32 pixels, 48 channels at both ends of the network, and the larger VAE."""
+    values = load_recipe("wan-1.3b-ode").model_dump(mode="json")
+    network = {"bundle": "Wan-AI/Wan2.2-TI2V-5B-Diffusers", "channels": 48}
+    network |= {"dim": 3072, "ffn_dim": 14336, "num_heads": 24, "num_layers": 30}
+    values["stages"]["ode"] |= {"student": network, "teacher": network}
+    values |= {"height": 704, "width": 1280}
+    (stage,) = dry_run.plan(WanRecipe.model_validate(values), 8).stages
+    assert 4 * stage.networks["student"].parameters == 19_999_150_848
+    parts = {row.part: row.bytes for row in stage.memory}
+    tokens = 21 * 22 * 40
+    student = 30 * tokens * 3072 * 2 + tokens * (16 * 3072 + 2 * 14336) * 2
+    assert parts["activations (estimate)"] == max(student, 2 * tokens * (6 * 3072 + 14336) * 2)
+    assert parts["VAE: weights"] == 4 * memory.vae_parameters(48) == 4 * 704_688_668
+
+
 def test_recompute_is_what_makes_it_fit() -> None:
     recipe = load_recipe("wan-1.3b-redmd")
     assert isinstance(recipe, WanRecipe)

@@ -25,7 +25,8 @@ from pyrf.config import PATCH, ModelConfig, StreamConfig
 from pyrf.evaluation.scores.settings import ScoreSettings, VideoAlignSettings, single_scores
 from pyrf.models.dit.model import WanModel
 from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
-from pyrf.models.wan21 import LATENTS
+from pyrf.models.wan21 import LATENTS, LatentGeometry
+from pyrf.models.wan22 import LATENTS as LATENTS_22
 from pyrf.training.needs import MemoryRow, NetworkSize
 
 FLOAT, HALF = 4, 2
@@ -54,12 +55,13 @@ def text_encoder_parameters() -> int:
         return parameters_of(UMT5Encoder(UMT5Config()))
 
 
-def vae_parameters() -> int:
-    """Wan2.1's VAE."""
+def vae_parameters(latent_channels: int = LATENTS.latent_channels) -> int:
+    """Wan2.1's VAE, or Wan2.2's."""
+    from pyrf.models.codecs.wan22_vae import CONFIG
     from pyrf.models.codecs.wan_vae import build_network
 
     with torch.device("meta"):
-        return parameters_of(build_network({}))
+        return parameters_of(build_network(CONFIG if latent_channels == LATENTS_22.latent_channels else {}))
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Clip:
     Attributes:
         height, width: pixels.
         checkpointing: whether each block is computed again in the backward.
+        latents: what a latent frame stands for.
     """
 
     batch: int
@@ -77,10 +80,11 @@ class Clip:
     width: int
     stream: StreamConfig
     checkpointing: bool
+    latents: LatentGeometry = LATENTS
 
     def tokens(self, latent_frames: int) -> int:
         """Tokens of as many latent frames of the whole micro-batch."""
-        frame = self.height * self.width // LATENTS.spatial_stride**2 // math.prod(PATCH)
+        frame = self.height * self.width // self.latents.spatial_stride**2 // math.prod(PATCH)
         return self.batch * latent_frames * frame
 
     def differentiable(self, config: ModelConfig, kept: int, at_once: int) -> int:
@@ -152,8 +156,7 @@ def weight_rows(networks: dict[str, NetworkSize], compute: int) -> list[MemoryRo
     ]
 
 
-def vae_row() -> MemoryRow:
+def vae_row(latent_channels: int) -> MemoryRow:
     """Weights of the VAE."""
-    return MemoryRow(
-        "VAE: weights", vae_parameters() * FLOAT, "in float32; its working memory is not counted"
-    )
+    how = "in float32; its working memory is not counted"
+    return MemoryRow("VAE: weights", vae_parameters(latent_channels) * FLOAT, how)

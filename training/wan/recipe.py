@@ -17,6 +17,8 @@ from pyrf.config import ModelConfig
 from pyrf.dtypes import dtype_of
 from pyrf.evaluation.scores.settings import UserPath, VideoAlignSettings, single_scores
 from pyrf.models.codecs.codec import Codec
+from pyrf.models.wan21 import LATENTS
+from pyrf.models.wan22 import geometry_of
 from pyrf.settings import Settings
 from pyrf.training.needs import FileNeed, MemoryRow, Needs
 from pyrf.training.recipe import Recipe, RecipeError, StageRecipe, StreamSettings
@@ -39,6 +41,7 @@ class WanNetwork(Settings):
         bundle: a directory or hub id, see `pyrf.bundle.load_bundle`.
         weights: a file, local or on the hub, in place of the bundle's transformer.
         dim, ffn_dim, num_heads, num_layers: what the bundle must hold; the dry run counts by them.
+        channels: of its latents, 48 for Wan2.2-TI2V-5B.
     """
 
     bundle: str
@@ -47,6 +50,7 @@ class WanNetwork(Settings):
     ffn_dim: int
     num_heads: int
     num_layers: int
+    channels: int = LATENTS.latent_channels
 
     def check(self, config: ModelConfig) -> None:
         """Refuse a bundle with a network of another size.
@@ -58,10 +62,15 @@ class WanNetwork(Settings):
             expected, found = getattr(self, name), getattr(config, name)
             if expected != found:
                 raise RecipeError(f"{self.bundle}: {name} is {found}, the recipe says {expected}")
+        if config.in_channels != self.channels:
+            raise RecipeError(
+                f"{self.bundle}: channels are {config.in_channels}, the recipe says {self.channels}"
+            )
 
     @property
     def config(self) -> ModelConfig:
-        return ModelConfig(self.dim, self.ffn_dim, self.num_heads, self.num_layers)
+        channels = {"in_channels": self.channels, "out_channels": self.channels}
+        return ModelConfig(self.dim, self.ffn_dim, self.num_heads, self.num_layers, **channels)
 
 
 @dataclass(frozen=True)
@@ -278,12 +287,18 @@ class WanRecipe(Recipe):
         networks = {key: memory.network_size(n.config, processes) for key, n in stage.networks.items()}
         compute = memory.HALF if self.precision == "bfloat16" else memory.FLOAT
         clip = memory.Clip(
-            stage.train.batch, self.latent_frames, self.height, self.width, self.stream, self.checkpointing
+            stage.train.batch,
+            self.latent_frames,
+            self.height,
+            self.width,
+            self.stream,
+            self.checkpointing,
+            geometry_of(stage.student.channels),
         )
         rows = [
             *memory.weight_rows(networks, compute),
             *stage.activations(clip),
-            memory.vae_row(),
+            memory.vae_row(stage.student.channels),
             *(memory.score_rows(stage.dmd.reward) if isinstance(stage, WanDmdRecipe) else ()),
         ]
         return Needs(files, networks, rows, memory.text_encoder_parameters() * memory.HALF)

@@ -32,6 +32,9 @@ class GraphBackend(Generic[Graphs]):
         ValueError: when the folder does not fit.
     """
 
+    has_frame_timesteps = False
+    """A graph's modulations are those of one timestep."""
+
     def __init__(
         self,
         bundle: Bundle,

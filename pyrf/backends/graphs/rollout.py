@@ -19,6 +19,7 @@ from pyrf.dtypes import dtype_of
 from pyrf.export.errors import ExportError
 from pyrf.export.manifest import Manifest
 from pyrf.loop.cache import SinkRingCache
+from pyrf.loop.held import Timestep
 from pyrf.loop.rope import rope_table
 from pyrf.loop.timesteps import PerTimestep
 from pyrf.models.dit.model import sinusoid
@@ -101,7 +102,12 @@ class GraphRollout(Rollout):
             self._rope = positions, self._upload(rope_table(self.model_config, positions, self._size))
         return self._rope[1]
 
-    def _predict(self, latents: Tensor, timestep: float) -> Tensor:
+    def _predict(self, latents: Tensor, timestep: Timestep) -> Tensor:
+        if isinstance(timestep, tuple):
+            raise ValueError(
+                "an exported graph has one timestep for all frames of a chunk, so it cannot hold a first "
+                'frame; begin with start="still", or use the backend torch'
+            )
         modulation, rope = self._modulation(timestep), self._rope_now()
         flows = [video.denoise(x, modulation, rope) for video, x in zip(self._videos, latents)]
         return torch.stack(flows)

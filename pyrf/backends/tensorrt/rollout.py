@@ -25,6 +25,7 @@ from pyrf.dtypes import dtype_of
 from pyrf.export.errors import ExportError
 from pyrf.export.manifest import DECODER, STUDENT, GraphSpec, Manifest, TensorSpec
 from pyrf.loop.cache import SinkRingCache
+from pyrf.loop.held import Timestep
 
 
 class PlanSet:
@@ -108,7 +109,7 @@ class TensorRTRollout(GraphRollout):
         with self.gpu.on(self.queue), stage("begin_chunk"):
             super().begin_chunk()
 
-    def denoise(self, latents: Tensor, timestep: float) -> Tensor:
+    def denoise(self, latents: Tensor, timestep: Timestep) -> Tensor:
         with self.gpu.on(self.queue), stage("denoise"):
             return super().denoise(latents, timestep)
 

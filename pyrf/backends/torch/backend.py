@@ -21,6 +21,8 @@ class TorchBackend:
         merged: the model's weights with adapters, which a change of their strengths writes anew.
     """
 
+    has_frame_timesteps = True
+
     def __init__(
         self, model: WanModel, codec: Codec, stream: StreamConfig, merged: MergedWeights | None = None
     ) -> None:

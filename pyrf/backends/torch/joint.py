@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrf.backends.torch.rollout import TorchRollout
+from pyrf.loop.held import Timestep
 from pyrf.loop.inference import inference
 from pyrf.models.dit.attention import CachedLayer
 from pyrf.models.dit.model import PromptCache
@@ -52,7 +53,7 @@ class JointRollout:
             member.reopen_chunk()
 
     @inference()
-    def denoise(self, latents: Tensor, timestep: float) -> Tensor:
+    def denoise(self, latents: Tensor, timestep: Timestep) -> Tensor:
         """A denoise call: noisy latents [B of all streams, F, C, H, W] to their flow."""
         first = self.members[0]
         return first.model(latents, first.time(timestep), self._prompt, attention=self)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyrf.backends.base import Rollout
 from pyrf.config import LatentSize, StreamConfig
+from pyrf.loop.held import Timestep
 from pyrf.loop.inference import inference
 from pyrf.loop.rope import ChunkRope
 from pyrf.loop.timesteps import PerTimestep
@@ -64,15 +65,19 @@ class TorchRollout(Rollout):
             tuple(v.expand(self.batch, -1, -1, -1) for v in prompt.values),
         )
 
-    def time(self, timestep: float) -> TimeEmbedding:
-        """The embedding of a timestep, made once per stream and shared by all videos, frames and chunks."""
+    def time(self, timestep: Timestep) -> TimeEmbedding:
+        """The embedding of a timestep, made once per stream and shared by all videos and chunks.
+
+        One timestep is shared by a chunk's frames, too.
+        """
         return self._times.get(timestep, self._embed)
 
-    def _embed(self, timestep: float) -> TimeEmbedding:
-        timesteps = torch.full((1,), timestep, dtype=torch.float64, device=self.device)
+    def _embed(self, timestep: Timestep) -> TimeEmbedding:
+        frames = timestep if isinstance(timestep, tuple) else (timestep,)
+        timesteps = torch.tensor([frames], dtype=torch.float64, device="cpu").to(self.device)
         return self.model.modulate(self.model.embed_timesteps(timesteps))
 
-    def _predict(self, latents: Tensor, timestep: float) -> Tensor:
+    def _predict(self, latents: Tensor, timestep: Timestep) -> Tensor:
         return self.model(latents, self.time(timestep), self.prompt, attention=self.attention)
 
     def _write(self, latents: Tensor) -> None:

@@ -6,7 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d
+from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    AutoencoderKLWan,
+    WanCausalConv3d,
+    WanDecoder3d,
+)
 from torch import Tensor, nn
 
 from pyrf.loop.inference import unmixed
@@ -16,7 +20,7 @@ from pyrf.models.wan21 import FPS
 
 
 def build_network(config: Mapping[str, Any]) -> AutoencoderKLWan:
-    """Build the network from the content of a Wan2.1 VAE's `vae/config.json`; weights are not set.
+    """Build the network from the content of a Wan VAE's `vae/config.json`; weights are not set.
 
     Raises:
         ValueError: when mean and std of the latents are not given for each channel.
@@ -61,7 +65,7 @@ class WanVAE:
         network.post_quant_conv.to(decoder_dtype)
         self.fps = fps
         if for_gpu:
-            network.register_module("decoder", ChannelsLastDecoder(network.decoder))
+            network.register_module("decoder", self._channels_last(network.decoder))
         self.latents_at_once = 3 if for_gpu else 1
         device = network.post_quant_conv.weight.device
         self._mean, self._std = (
@@ -80,6 +84,18 @@ class WanVAE:
     @property
     def temporal_stride(self) -> int:
         return int(2 ** sum(self.network.config["temperal_downsample"]))
+
+    def folded(self, x: Tensor) -> Tensor:
+        """Frames [B, 3, T, H, W] as the network takes them."""
+        return x
+
+    def unfolded(self, x: Tensor) -> Tensor:
+        """Inverse of `folded`."""
+        return x
+
+    def _channels_last(self, decoder: WanDecoder3d) -> ChannelsLastDecoder:
+        """The same decoder, laid out for a GPU."""
+        return ChannelsLastDecoder(decoder)
 
     def decoder(self) -> WanVAEDecoder:
         """A decoder of one stream, which carries its memory from call to call."""
@@ -136,7 +152,7 @@ class WanVAEEncoder:
             sizes = [1, *sizes]
         self._started = True
         means = []
-        for group in x.split(sizes, dim=2):
+        for group in self._codec.folded(x).split(sizes, dim=2):
             features = network.encoder(group, feat_cache=self._cache, feat_idx=[0])
             means.append(network.quant_conv(features)[:, : self._codec.latent_channels])
         return self._codec.normalise(torch.cat(means, dim=2).transpose(1, 2))
@@ -178,7 +194,8 @@ def raw_frames(codec: WanVAE, latents: Tensor, cache: list[Any], first: bool) ->
     while start < z.shape[2]:
         starts = first and start == 0
         end = start + (1 if starts else codec.latents_at_once)  # a stream's first latent makes one frame
-        yield codec.network.decoder(z[:, :, start:end], feat_cache=cache, feat_idx=[0], first_chunk=starts)
+        frames = codec.network.decoder(z[:, :, start:end], feat_cache=cache, feat_idx=[0], first_chunk=starts)
+        yield codec.unfolded(frames)
         start = end
 
 

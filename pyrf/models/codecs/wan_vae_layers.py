@@ -163,9 +163,9 @@ class Resample(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, channels: int, *, doubles_frames: bool) -> None:
+    def __init__(self, channels: int, channels_out: int, *, doubles_frames: bool) -> None:
         super().__init__()
-        self.resample = nn.Sequential(nn.Identity(), nn.Conv2d(channels, channels // 2, 3, padding=1))
+        self.resample = nn.Sequential(nn.Identity(), nn.Conv2d(channels, channels_out, 3, padding=1))
         self.time_conv = CausalConv3d(channels, 2 * channels, (3, 1, 1)) if doubles_frames else None
 
     def fold(self) -> None:
@@ -223,7 +223,9 @@ class UpBlock(nn.Module):
         self.resnets = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise(widths))
         self.upsamplers = nn.ModuleList([] if upsampler is None else [upsampler])
 
-    def forward(self, x: Tensor, feat_cache: list[Any], feat_idx: list[int]) -> Tensor:
+    def forward(
+        self, x: Tensor, feat_cache: list[Any], feat_idx: list[int], first_chunk: bool = False
+    ) -> Tensor:
         for layer in (*self.resnets, *self.upsamplers):
             x = layer(x, feat_cache, feat_idx)
         return x
@@ -261,7 +263,7 @@ class ChannelsLastDecoder(nn.Module):
             before = widths[0] if level == 0 else widths[level - 1] // 2
             doubled = None
             if level < levels - 1:
-                doubled = Resample(width, doubles_frames=decoder.temperal_upsample[level])
+                doubled = Resample(width, width // 2, doubles_frames=decoder.temperal_upsample[level])
             self.up_blocks.append(UpBlock(before, width, decoder.num_res_blocks + 1, doubled))
         self.norm_out = RMSNorm((widths[-1], 1, 1, 1))
         self.conv_out = CausalConv3d(widths[-1], decoder.conv_out.out_channels, (3, 3, 3))
@@ -273,10 +275,10 @@ class ChannelsLastDecoder(nn.Module):
 
         feat_cache: the stream's memory, see `pyrf.models.codecs.wan_vae.new_cache`; changed in place.
         feat_idx: [0]; counts the places of the memory.
-        first_chunk: is not needed: the memory tells.
+        first_chunk: whether x is a stream's first latent.
         """
         x = self.conv_in.stream(x, feat_cache, feat_idx)
         x = self.mid_block(x, feat_cache, feat_idx)
         for block in self.up_blocks:
-            x = block(x, feat_cache, feat_idx)
+            x = block(x, feat_cache, feat_idx, first_chunk)
         return self.conv_out.stream(self.norm_out(x, silu=True), feat_cache, feat_idx)

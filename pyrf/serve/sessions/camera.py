@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 
 from pyrf.streaming.feeds import FeedClosedError, Newest
-from pyrf.video.reader import fit
+from pyrf.video.fitting import fitted
 from pyrf.video.writer import Frames
 
 MAX_SCANS = 8
@@ -41,7 +41,7 @@ def decode_jpeg(data: bytes, height: int, width: int, max_pixels: int) -> Frames
             if image.info.get("progressive"):
                 raise _TooLargeError("a source frame is a progressive JPEG; save it as a baseline one")
             image.draft("RGB", (width, height))
-            return fit(image.convert("RGB"), 1.0, height, width)
+            return fitted(image.convert("RGB"), 1.0, height, width, "crop")
     except _TooLargeError as error:
         raise ValueError(str(error)) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -21,6 +21,7 @@ from pyrf.protocol import (
     EndReason,
     ErrorDetail,
     ErrorMessage,
+    ImageStart,
     Limits,
     PromptReply,
     ServerInfo,
@@ -34,6 +35,7 @@ from pyrf.serve.metrics import Metrics
 from pyrf.serve.sessions.adapters import ServedAdapters
 from pyrf.serve.sessions.camera import Camera
 from pyrf.serve.sessions.chunks import SessionOptions
+from pyrf.serve.sessions.images import decode_image
 from pyrf.serve.sessions.quotas import over_quota
 from pyrf.serve.sessions.rates import RateLimit
 from pyrf.serve.sessions.scheduler import Scheduler
@@ -46,9 +48,12 @@ from pyrf.streaming.change import Change, schedule
 from pyrf.streaming.lockstep import can_join
 from pyrf.streaming.mix import ClipPrompt, as_json, as_mix, texts_of
 from pyrf.streaming.notices import told_elsewhere
+from pyrf.streaming.start import check_start
 
 if TYPE_CHECKING:
+    from pyrf.config import StartKind
     from pyrf.pipeline import StreamingPipeline
+    from pyrf.streaming.stream import Stream
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +103,7 @@ class SessionRegistry:
 
         await self._scheduler.run(job)
 
-    def create(
+    async def create(
         self,
         request: SessionRequest,
         address: str,
@@ -112,14 +117,33 @@ class SessionRegistry:
             ServeError: 422 for what the model cannot make, 429 for an address that asks too often or holds
                 its share already, 503 when the server is full or shuts down.
         """
-        height, width = self._check_size(request.height, request.width)
         prompt = self.check_prompt(request.prompt)
-        if self.draining:
-            raise ServeError(503, "shutting_down", "the server shuts down; try again", BUSY_RETRY_S)
+        options = self._admit(request, address, is_clip=is_clip)
+        image = None
+        if request.image is not None:  # for whoever is admitted alone: it takes a while
+            size = {"height": options.height, "width": options.width}
+            image = await asyncio.to_thread(
+                decode_image, request.image, self.settings, **size, fit=request.fit
+            )
+            self._check_room()  # others may have come meanwhile
+        with told_elsewhere():
+            stream = self.pipe.stream(
+                prompt,
+                request.seed,
+                height=options.height,
+                width=options.width,
+                image=image,
+                start=request.start,
+                timeline=timeline,
+            )
+        return self._begin(stream, prompt, options)
+
+    def _admit(self, request: SessionRequest, address: str, *, is_clip: bool) -> SessionOptions:
+        """What a session will be, where there is room for it."""
+        height, width = self._check_size(request.height, request.width)
+        self.start_of(request)
+        self._check_room()
         self._sizes.check(height, width)
-        if len(self._sessions) >= self.settings.max_sessions:
-            message = f"all {self.settings.max_sessions} sessions are taken; try again later"
-            raise ServeError(503, "full", message, BUSY_RETRY_S)
         if problem := over_quota(self._sessions.values(), address, is_clip, self.settings):
             raise ServeError(429, "quota", problem, BUSY_RETRY_S)
         if wait := self._creates.wait_for(address):
@@ -128,7 +152,7 @@ class SessionRegistry:
         grace_s = self.settings.grace_s
         if request.grace_s is not None:
             grace_s = min(grace_s, request.grace_s)
-        options = SessionOptions(
+        return SessionOptions(
             seed=request.seed,
             height=height,
             width=width,
@@ -141,8 +165,26 @@ class SessionRegistry:
             address=address,
             is_clip=is_clip,
         )
-        with told_elsewhere():
-            stream = self.pipe.stream(prompt, request.seed, height=height, width=width, timeline=timeline)
+
+    def start_of(self, request: ImageStart) -> StartKind | None:
+        """How a request's stream starts; None where it does from noise.
+
+        Raises:
+            ServeError: 422 when the model cannot start so.
+        """
+        try:
+            return check_start(self.pipe.model, request.start, image=request.image is not None, video=False)
+        except ValueError as error:
+            raise ServeError(422, "bad_image", str(error)) from None
+
+    def _check_room(self) -> None:
+        if self.draining:
+            raise ServeError(503, "shutting_down", "the server shuts down; try again", BUSY_RETRY_S)
+        if len(self._sessions) >= self.settings.max_sessions:
+            message = f"all {self.settings.max_sessions} sessions are taken; try again later"
+            raise ServeError(503, "full", message, BUSY_RETRY_S)
+
+    def _begin(self, stream: Stream, prompt: ClipPrompt, options: SessionOptions) -> Session:
         session = Session(
             self.settings.id_prefix + secrets.token_hex(8),
             secrets.token_urlsafe(32),
@@ -158,7 +200,7 @@ class SessionRegistry:
         self._ages[session.id] = loop.call_later(self.settings.max_session_s, session.end, "max_length")
         self._scheduler.add(session)
         self._metrics.started.inc()
-        self._log("session created", session, prompt, pace=request.pace, address=address)
+        self._log("session created", session, prompt, pace=options.pace, address=options.address)
         return session
 
     def _check_size(self, height: int | None, width: int | None) -> tuple[int, int]:
@@ -330,6 +372,7 @@ class SessionRegistry:
                 grace_s=s.grace_s,
                 max_source_bytes=s.max_source_bytes,
                 source_frames_per_second=s.source_frames_per_second,
+                max_image_bytes=s.max_image_bytes,
             ),
             stream=stream_info(pipe.choice.preset, pipe.stream_config),
             webrtc=s.webrtc,

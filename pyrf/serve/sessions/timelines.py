@@ -34,6 +34,7 @@ def placed_timeline(registry: SessionRegistry, request: VideoRequest) -> dict[in
     if chars > most:
         message = f"the later prompts of a clip may have {most} characters in all, got {chars}"
         raise ServeError(422, "bad_timeline", f"{message}; shorten them")
+    continues = registry.start_of(request) == "still"
     switches = []
     for i, entry in enumerate(request.timeline):
         said = f"timeline[{i}]"
@@ -44,7 +45,7 @@ def placed_timeline(registry: SessionRegistry, request: VideoRequest) -> dict[in
             raise ServeError(422, "bad_timeline", f"{said}: {error}") from None
         switches.append(Switch(f"{said} at {entry.at}", start, Change(prompt, entry.over, entry.recache)))
     try:
-        return place(registry.pipe.model, switches, continues=False, num_frames=request.num_frames)
+        return place(registry.pipe.model, switches, continues=continues, num_frames=request.num_frames)
     except ValueError as error:
         raise ServeError(422, "bad_timeline", str(error)) from None
 

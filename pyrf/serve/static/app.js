@@ -7,6 +7,7 @@ import { Change } from "./change.js";
 import { Camera } from "./camera.js";
 import { Chips } from "./chips.js";
 import { Figures } from "./figures.js";
+import { StartImage } from "./image.js";
 import { linkOf, readLink } from "./link.js";
 import { Player } from "./player.js";
 import { showPrompts } from "./prompts.js";
@@ -29,6 +30,7 @@ const chips = new Chips(changeLive);
 const adapters = new Adapters((strengths) => connected && setAdapters(strengths));
 const blend = new Blend(changeLive);
 const asked = new Change();
+const startImage = new StartImage();
 let stream = null;
 const camera = new Camera({
   send: (message) => stream?.send(message),
@@ -58,6 +60,7 @@ async function load() {
     adapters.show(model);
     offerWebRtc(model.webrtc);
     camera.limit(model.fps, model.limits);
+    startImage.offer(model.limits.max_image_bytes);
     offer(model);
   } catch (error) {
     if (error.status === 401) {
@@ -113,6 +116,11 @@ async function start() {
   const isCurrent = () => current === attempt;
   leave();
   const request = { prompt: blend.prompt(), seed: byId("seed").valueAsNumber || 0 };
+  try {
+    Object.assign(request, await startImage.fields());
+  } catch (error) {
+    return showProblem(error.message);
+  }
   while (isCurrent()) {
     showState("connecting");
     figures.begin(performance.now());

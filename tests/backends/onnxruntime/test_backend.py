@@ -221,3 +221,24 @@ def test_chunks_of_other_lengths(
     ]
     chunk = pipes[0].stream_config.chunk_frames
     assert len(assert_same(pipes, RED, seed=3, switch=BLUE)) == 4 * chunk * CHUNKS - 3
+
+
+def test_graphs_continue_an_image_and_hold_no_first_frame(pipes) -> None:
+    """They have one timestep per chunk; without being asked they begin as they can."""
+    eager, exported = pipes
+    image = np.random.default_rng(0).integers(0, 256, (exported.height, exported.width, 3), np.uint8)
+    assert_same(pipes, RED, seed=3, image=image, start="still")
+    found = exported(RED, num_frames=9, seed=3, image=image)
+    assert np.array_equal(
+        found.frames, exported(RED, num_frames=9, seed=3, image=image, start="still").frames
+    )
+    assert found.metadata["continues"] is True
+    assert eager(RED, num_frames=9, seed=3, image=image).metadata["start"] == "first_frame"
+    with pytest.raises(ValueError, match='begin with start="still", or use the backend torch'):
+        exported.stream(RED, image=image, start="first_frame")
+    rollout = exported.model.backend.open(
+        1, exported.model.latent_size(exported.height, exported.width), exported.text_encoder.encode([RED])
+    )
+    rollout.begin_chunk()
+    with pytest.raises(ValueError, match="one timestep for all frames of a chunk"):
+        rollout.denoise(torch.zeros(1, *rollout.shape), (0.0, 1000.0))

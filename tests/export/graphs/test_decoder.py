@@ -9,21 +9,31 @@ from pyrf.config import LatentSize, StreamConfig
 from pyrf.export.exporter import ExportWriter
 from pyrf.export.graphs.decoder import decoder_graphs
 from pyrf.export.manifest import load_manifest
+from pyrf.models.codecs.wan22_vae import CONFIG, Wan22VAE
 from pyrf.models.codecs.wan_vae import WanVAE, build_network
 from tests.support import networks
 
 HEIGHT, WIDTH = 4, 6
 
 
-@pytest.fixture(scope="module", params=["taehv", "wan"])
+@pytest.fixture(scope="module", params=["taehv", "wan", "wan22"])
 def codec(request):
-    return networks.codec() if request.param == "taehv" else wan_vae()
+    if request.param == "taehv":
+        return networks.codec()
+    return wan_vae() if request.param == "wan" else wan22_vae()
 
 
 def wan_vae(dtype: torch.dtype = torch.float32, width: int = 8) -> WanVAE:
     """Every kind of layer that Wan's has, few of each: tracing takes its time."""
     network = build_network({"base_dim": width, "z_dim": 16, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1})
     return WanVAE(networks.randomise(network), decoder_dtype=dtype)
+
+
+def wan22_vae() -> Wan22VAE:
+    means = {"latents_mean": [0.0] * 16, "latents_std": [1.0] * 16}
+    small = {"base_dim": 4, "decoder_base_dim": 8, "z_dim": 16, "dim_mult": [1, 2, 2], "num_res_blocks": 1}
+    small["temperal_downsample"] = [False, True]
+    return Wan22VAE(networks.randomise(build_network({**CONFIG, **small, **means})))
 
 
 def exported(codec, folder, chunk):
