@@ -30,6 +30,10 @@ def objects(bundle: Path, folder: Path) -> Iterator[tuple[str, object]]:
     yield "Stream", several
     yield "Chunk", chunk
     yield "Timing", chunk.timing
+    yield "Scheduled", pyrf.Scheduled(1, 0.5625, 2, 1.3125)
+    yield "Change", pyrf.Change("a", over=1.0)
+    entries = "".join(f"- at: {i}\n  prompt: a long story\n" for i in range(1, 99))
+    yield "Script", pyrf.Script.parse(f"story:\n- prompt: {'a ' * 99}\n{entries}")
     yield "Video", pyrf.Video(np.zeros((81, 64, 96, 3), np.uint8), 16)
     yield "Source", pyrf.Source(chunk.frames, live=True)
     yield "ModelConfig", pipe.model_config

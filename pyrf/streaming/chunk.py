@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyrf.streaming.mix import ClipPrompt, as_mix, is_one, told
+from pyrf.streaming.mix import ClipPrompt, shown
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,6 @@ class Chunk:
             f"<Chunk {self.index}: {self.frames.dtype} {list(self.frames.shape)}, "
             f"{shown(self.prompt)}, {1e3 * self.timing.total:.0f} ms>"
         )
-
-
-def shown(prompt: ClipPrompt | tuple[ClipPrompt, ...]) -> str:
-    """A prompt, or several, shortly and in one line, for a `repr`."""
-    if is_one(prompt):
-        text = told(as_mix(prompt))
-        return repr(text if len(text) <= 60 else f"{text[:57]}...")
-    return f"{len(prompt)} prompts"
 
 
 class Clock:

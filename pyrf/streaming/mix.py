@@ -86,5 +86,12 @@ def told(prompt: ClipPrompt) -> str:
     return " + ".join(f"{100 * weight:.3g} % {text}" for text, weight in prompt)
 
 
+def shown(prompt: ClipPrompt | tuple[ClipPrompt, ...]) -> str:
+    """A prompt, or several, shortly and in one line, for a `repr`."""
+    if is_one(prompt):
+        return _short(told(as_mix(prompt)))
+    return f"{len(prompt)} prompts"
+
+
 def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}...")

@@ -16,8 +16,9 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from pyrf.config import MAX_SEED
 from pyrf.files import expanded
 from pyrf.moments import format_time, parse_time
+from pyrf.printing import counted
 from pyrf.streaming.change import Change, check_strengths
-from pyrf.streaming.mix import ClipPrompt, as_mix
+from pyrf.streaming.mix import ClipPrompt, as_mix, shown
 from pyrf.streaming.timeline import Switch
 
 MAX_BYTES = 2**18
@@ -49,6 +50,9 @@ class Script:
     seconds: float | None = None
     adapters: Mapping[str, float] = field(default_factory=dict)
     switches: tuple[Switch, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Script of {shown(self.prompt)}: {counted(len(self.switches), 'later change')}>"
 
     @property
     def timeline(self) -> dict[str, Change]:

@@ -14,10 +14,10 @@ from pyrf.config import MAX_SEED
 from pyrf.loop.finite import NotFiniteError
 from pyrf.printing import counted
 from pyrf.streaming.change import Change, Prompt, Scheduled, check_over, schedule, steps_of
-from pyrf.streaming.chunk import Chunk, shown
+from pyrf.streaming.chunk import Chunk
 from pyrf.streaming.delivery import Delivery
 from pyrf.streaming.feeds import Feed
-from pyrf.streaming.mix import ClipPrompt, is_one, texts_of
+from pyrf.streaming.mix import ClipPrompt, is_one, shown, texts_of
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.notices import is_told_elsewhere, warn
 from pyrf.streaming.prompts import PromptChange, Timeline, as_prompts

@@ -25,7 +25,7 @@ LONG = "word " * 10_000
         ([], "list of prompts is empty"),
         (["a", ""], "prompt is empty"),
         (["a", 7], "got int"),
-        ({"a": 1}, "got dict"),
+        ({}, "a weighted prompt has 1 to 8 texts, got 0"),
     ],
 )
 def test_bad_prompts(pipe: StreamingPipeline, prompt: Any, message: str) -> None:
