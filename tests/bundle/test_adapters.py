@@ -248,7 +248,7 @@ def test_names_and_strengths(tmp_path: Path) -> None:
         (str(file), "must be a list"),
     ):
         with pytest.raises(ValueError, match=problem):
-            read_adapters(specs, networks.MODEL)  # type: ignore[arg-type]
+            read_adapters(specs, networks.MODEL)
 
 
 def test_what_the_command_line_takes(tmp_path: Path) -> None:

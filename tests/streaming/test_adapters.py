@@ -11,10 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.models.dit import packed_linear
 from pyrf.pipeline import StreamingPipeline
 from pyrf.streaming.change import Change
 from pyrf.streaming.lockstep import next_chunks
+from pyrf.streaming.stream import Stream
 from tests.support import adapters
 
 PROMPT = "a red circle"
@@ -44,6 +46,12 @@ def load(request: pytest.FixtureRequest, random_bundle: Path, monkeypatch: pytes
 def frames(pipe: StreamingPipeline, chunks: int = 3, seed: int = 1) -> NDArray[np.uint8]:
     with pipe.stream(PROMPT, seed) as stream:
         return np.concatenate([next(stream).frames for _ in range(chunks)])
+
+
+def rollout_of(stream: Stream) -> TorchRollout:
+    assert stream._state is not None
+    assert isinstance(stream._state.rollout, TorchRollout)
+    return stream._state.rollout
 
 
 def test_strength_zero_gives_the_bases_frames(load: Load, files: list[Path]) -> None:
@@ -76,15 +84,16 @@ def test_a_running_stream_changes_at_the_next_chunk(load: Load, files: list[Path
         stream.set_adapters({"ink": 1.0})
         assert stream.adapters == {"ink": 1.0}
         parts += [next(stream).frames, next(stream).frames]
-        prompt, times = stream._state.rollout.prompt, stream._state.rollout._times  # type: ignore[union-attr]
+        turned = rollout_of(stream)
     first, later = (np.concatenate(part).reshape(-1) for part in (parts[:2], parts[2:]))
     assert np.array_equal(whole[: first.size], first)
     assert not np.array_equal(whole[first.size :], later)
     with load(adapters=files[:1]).stream(PROMPT, 1) as merged:
         next(merged)
-        rollout = merged._state.rollout  # type: ignore[union-attr]
-        assert all(a.equal(b) for a, b in zip(prompt.keys, rollout.prompt.keys))
-        assert all(times[t].projected.equal(rollout._times[t].projected) for t in times)
+        rollout = rollout_of(merged)
+        assert all(a.equal(b) for a, b in zip(turned.prompt.keys, rollout.prompt.keys))
+        for timestep in (0.0, 1000.0):
+            assert turned.time(timestep).projected.equal(rollout.time(timestep).projected)
 
 
 def test_a_change_before_the_first_chunk(load: Load, files: list[Path]) -> None:
@@ -125,12 +134,13 @@ def test_shared_adapters_change_all_streams(random_bundle: Path, files: list[Pat
         seen = []
 
         def turn() -> None:
+            inside.set()
             with pipe.model.adapters.chunk():
                 seen.append(dict(merged.strengths))
 
         with pipe.model.adapters.chunk():
             two.set_adapters({"ink": -1.0})
-            thread = threading.Thread(target=lambda: (inside.set(), turn()))
+            thread = threading.Thread(target=turn)
             thread.start()
             assert inside.wait(10)
             assert merged.strengths == {"ink": 0.5}  # a chunk is under way

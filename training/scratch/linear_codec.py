@@ -85,9 +85,8 @@ def encoder_of(network: TAEHV) -> LinearCodec | None:
     ):
         return None
     first, pools = layers[0], [layer.conv for layer in layers if isinstance(layer, TemporalPool)]
-    middle = (slice(None), slice(None), 1, 1)
-    space = first.weight[middle][:KEPT].contiguous()
-    mean = -space.T @ first.bias[:KEPT]  # all of it that `space` sees
+    space = first.get_parameter("weight")[:KEPT, :, 1, 1].contiguous()
+    mean = -space.T @ first.get_parameter("bias")[:KEPT]  # all of it that `space` sees
     latents = config.latent_channels
     pair = torch.cat([part[: 2 * latents, :KEPT, 0, 0] for part in pools[0].weight.chunk(2, dim=1)], dim=1)
     halves = [part[:latents, : 2 * latents, 0, 0] for part in pools[1].weight.chunk(2, dim=1)]

@@ -7,6 +7,7 @@ import torch
 
 from pyrf.bundle.bundle import load_bundle
 from pyrf.bundle.hub import find_bundle
+from pyrf.models.codecs.taehv import TAEHVCodec
 from pyrf.training.kinds import load_recipe
 from pyrf.training.recipe import RecipeError
 from pyrf.training.scratch.recipe import ScratchRecipe
@@ -28,7 +29,9 @@ def test_network_and_codec_come_back_as_they_were_shipped(recipe: ScratchRecipe,
         assert torch.equal(network.dit.state_dict()[name], tensor), name
     prompts = ["a red balloon over dunes at dusk", ""]
     assert torch.equal(network.encode(prompts), bundle.text_encoder().encode(prompts))
-    shipped = bundle.codec().network
+    codec = bundle.codec()
+    assert isinstance(codec, TAEHVCodec)
+    shipped = codec.network
     for name, tensor in run.codec_of("codec").network.state_dict().items():
         assert torch.equal(tensor, shipped.state_dict()[name].float()), name
 
