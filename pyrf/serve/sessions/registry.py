@@ -9,31 +9,22 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from pyrf import __version__
-from pyrf.dtypes import name_of
 from pyrf.protocol import (
     AdaptersMessage,
     AdaptersReply,
     EndReason,
-    ErrorDetail,
-    ErrorMessage,
     ImageStart,
-    Limits,
     PromptReply,
     ServerInfo,
     SessionRequest,
-    ShownPrompt,
     State,
 )
 from pyrf.serve.errors import ServeError
-from pyrf.serve.ice import parse_ice_server
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.sessions.adapters import ServedAdapters
-from pyrf.serve.sessions.camera import Camera
 from pyrf.serve.sessions.chunks import SessionOptions
 from pyrf.serve.sessions.images import decode_image
 from pyrf.serve.sessions.quotas import over_quota
@@ -41,7 +32,8 @@ from pyrf.serve.sessions.rates import RateLimit
 from pyrf.serve.sessions.scheduler import Scheduler
 from pyrf.serve.sessions.session import Session
 from pyrf.serve.sessions.sizes import Sizes
-from pyrf.serve.sessions.told import stream_info
+from pyrf.serve.sessions.sources import ViewersSources
+from pyrf.serve.sessions.told import server_info
 from pyrf.serve.sessions.viewer import FAREWELL_S
 from pyrf.serve.settings import ServeSettings
 from pyrf.streaming.change import Change, schedule
@@ -71,6 +63,9 @@ class SessionRegistry:
         model: its name, for people.
         settings: limits and policies.
         metrics: where what happens is counted.
+
+    Attributes:
+        sources: what viewers send of their own video.
     """
 
     def __init__(
@@ -86,9 +81,7 @@ class SessionRegistry:
         self._freeing: set[asyncio.Task[None]] = set()
         self._creates = RateLimit(settings.creates_per_minute / 60, settings.creates_per_minute)
         self._controls = RateLimit(settings.controls_per_second, 10 * settings.controls_per_second)
-        rate = settings.source_frames_per_second
-        self._source_frames = RateLimit(rate, 2 * rate)
-        self._source_decoder = ThreadPoolExecutor(1, thread_name_prefix="pyrf-source")
+        self.sources = ViewersSources(pipe.model.frames_in_chunk, settings)
         self._scheduler = Scheduler(
             metrics, settings.max_batch if can_join(pipe.model) else 1, settings.lead_s
         )
@@ -297,42 +290,9 @@ class SessionRegistry:
             ServeError: as `check_controls` does.
         """
         self.check_controls(session)
-        if strength is not None and session.camera is None:
-            session.camera = Camera(
-                session.size,
-                session.options.fps,
-                self.pipe.model.frames_in_chunk,
-                self.settings.max_source_pixels,
-                self._source_decoder,
-                lambda problem: session.announce(
-                    ErrorMessage(error=ErrorDetail(code="bad_frame", message=problem))
-                ),
-            )
+        if strength is not None:
+            self.sources.begin(session)
         return session.set_strength(strength)
-
-    @property
-    def source_decoder(self) -> ThreadPoolExecutor:
-        """The thread that decodes what viewers send."""
-        return self._source_decoder
-
-    def show_source(self, session: Session, jpeg: bytes) -> bool:
-        """Take a frame of the viewer's own video; what is wrong in it the viewer will hear.
-
-        Returns:
-            Whether it was taken: False when frames come too fast.
-
-        Raises:
-            ServeError: when no `source` came before it, or it has too many bytes.
-        """
-        if self._source_frames.wait_for(session.id):
-            return False
-        if session.camera is None:
-            raise ServeError(409, "bad_frame", "a `source` message comes before frames; send it first")
-        if len(jpeg) > (limit := self.settings.max_source_bytes):
-            message = f"a source frame may have {limit} bytes, got {len(jpeg)}; shrink it"
-            raise ServeError(413, "bad_frame", message)
-        session.camera.show(jpeg)
-        return True
 
     def check_controls(self, session: Session) -> None:
         """Count a control message.
@@ -351,40 +311,8 @@ class SessionRegistry:
         return {state: counts[state] for state in ("running", "paused", "detached")}
 
     def info(self) -> ServerInfo:
-        pipe, s = self.pipe, self.settings
-        return ServerInfo(
-            version=__version__,
-            model=self.model,
-            backend=pipe.backend,
-            device=str(pipe.device),
-            dtype=name_of(pipe.dtype),
-            fps=pipe.fps,
-            height=pipe.height,
-            width=pipe.width,
-            frames_in_chunk=pipe.model.frames_in_chunk,
-            sessions=len(self._sessions),
-            limits=Limits(
-                max_sessions=s.max_sessions,
-                max_session_s=s.max_session_s,
-                max_video_frames=s.max_video_frames,
-                max_prompt_chars=s.max_prompt_chars,
-                max_pixels=self.max_pixels,
-                grace_s=s.grace_s,
-                max_source_bytes=s.max_source_bytes,
-                source_frames_per_second=s.source_frames_per_second,
-                max_image_bytes=s.max_image_bytes,
-            ),
-            stream=stream_info(pipe.choice.preset, pipe.stream_config),
-            webrtc=s.webrtc,
-            vocabulary=list(pipe.card.vocabulary),
-            unlearned=list(pipe.card.unlearned),
-            sizes=list(pipe.card.sizes),
-            model_limits=list(pipe.card.limits),
-            choices={name: list(phrases) for name, phrases in pipe.card.choices.items()},
-            gallery=[ShownPrompt(prompt=one.prompt, seed=one.seed) for one in pipe.card.gallery],
-            adapters=self._adapters.shown(),
-            adapters_live=self._adapters.are_live,
-            ice_servers=[parse_ice_server(text) for text in s.ice_servers],
+        return server_info(
+            self.pipe, self.model, self.settings, self._adapters, len(self._sessions), self.max_pixels
         )
 
     def _on_end(self, session: Session, reason: EndReason) -> None:
@@ -430,7 +358,7 @@ class SessionRegistry:
         """Drain, and free everything."""
         await self.drain()
         await asyncio.gather(*self._freeing, return_exceptions=True)
-        self._source_decoder.shutdown(wait=False)
+        self.sources.close()
 
     def _log(self, event: str, session: Session, prompt: ClipPrompt | None = None, **extra: object) -> None:
         if prompt is not None:

@@ -149,7 +149,7 @@ class _Peer:
         self._incoming = IncomingVideo(
             lambda: None if session.camera is None else session.camera.feed,
             registry.settings.max_source_pixels,
-            registry.source_decoder,
+            registry.sources.decoder,
         )
 
     async def accept(self, offer: ReadOffer, network: Network) -> str:

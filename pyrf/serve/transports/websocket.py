@@ -123,7 +123,7 @@ async def _receive(websocket: WebSocket, registry: SessionRegistry, session: Ses
 async def _take_frame(registry: SessionRegistry, session: Session, jpeg: bytes) -> ErrorMessage | None:
     """Take a frame of the viewer's own video; one that comes too soon is lost without a word."""
     try:
-        if not registry.show_source(session, jpeg):
+        if not registry.sources.show(session, jpeg):
             await asyncio.sleep(FLOOD_S)
     except ServeError as error:
         await asyncio.sleep(FLOOD_S)
