@@ -1,7 +1,7 @@
 """What the strengths of a trained adapter show, and what a change costs.
 
     pyrf train tiny-lora --out runs/lora
-    python benchmarks/adapter_strengths.py runs/lora/yellow/adapter.safetensors --threads 2
+    python benchmarks/adapter_strengths.py runs/lora/yellow/adapter.safetensors --threads 1
 
 Prompts of the bundled model that name the colour are streamed at each strength, after others that do not.
 "turned" is how near the shape is to the colour of the adapter: 0 is its own. The detector reads the rest.
