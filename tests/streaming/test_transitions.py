@@ -78,7 +78,7 @@ def test_before_the_first_chunk_there_is_nothing_to_turn_from(pipe: StreamingPip
 
 def test_a_stream_that_continues_begins_its_chunks_earlier(pipe: StreamingPipeline) -> None:
     start = np.zeros((pipe.height, pipe.width, 3), np.uint8)
-    with pipe.stream(RED, image=start) as stream:
+    with pipe.stream(RED, image=start, start="still") as stream:
         next(stream)
         assert stream.set_prompt(BLUE, over=1.0) == Scheduled(1, 12 / 16, 2, 24 / 16)
 
