@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pyrf.backends.torch.rollout import TorchRollout
+from pyrf.config import StartKind
 from pyrf.pipeline import StreamingPipeline
 from pyrf.streaming.lockstep import next_chunks
 from tests.support.random_bundle import HEIGHT, WIDTH
@@ -64,12 +65,17 @@ def test_memory_stays_where_it_is(pipe: StreamingPipeline) -> None:
         assert len(rollout._recent) <= slots
 
 
-def test_a_stream_goes_on_from_a_picture_and_changes_its_prompt(pipe: StreamingPipeline) -> None:
+@pytest.mark.parametrize("start", ["still", "first_frame"])
+def test_a_stream_goes_on_from_a_picture_and_changes_its_prompt(
+    pipe: StreamingPipeline, start: StartKind
+) -> None:
     picture = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
     chunk = pipe.stream_config.chunk_frames
-    with pipe.stream(PROMPT, image=picture, timeline={2: "a blue square"}) as stream:
+    with pipe.stream(PROMPT, image=picture, start=start, timeline={2: "a blue square"}) as stream:
         parts = take(stream, 3)
-    assert [len(part.frames) for part in parts] == [4 * chunk] * 3  # none is the stream's first
+    # From a still picture none is the stream's first.
+    first = 4 * chunk if start == "still" else 4 * chunk - 3
+    assert [len(part.frames) for part in parts] == [first, 4 * chunk, 4 * chunk]
     assert [part.prompt for part in parts] == [PROMPT, PROMPT, "a blue square"]
 
 
