@@ -32,7 +32,7 @@ def wan_vae(dtype: torch.dtype = torch.float32, width: int = 8) -> WanVAE:
 def wan22_vae() -> Wan22VAE:
     means = {"latents_mean": [0.0] * 16, "latents_std": [1.0] * 16}
     small = {"base_dim": 4, "decoder_base_dim": 8, "z_dim": 16, "dim_mult": [1, 2, 2], "num_res_blocks": 1}
-    small["temperal_downsample"] = [False, True]
+    small["temperal_downsample"] = [True, True]
     return Wan22VAE(networks.randomise(build_network({**CONFIG, **small, **means})))
 
 
