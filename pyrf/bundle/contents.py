@@ -39,7 +39,7 @@ _TEXT_TO_VIDEO = "pyrf streams text-to-video models; give one of these"
 _FAMILIES = (
     (
         r"lora_(?:down|up|A|B|unet|te\d?)\b|lora_unet_|[._]lora\.|lora_linear_layer|\.hada_w|\.lokr_|\.diff_?[bm]?$",
-        "a LoRA, which changes a model and is none",
+        "a LoRA, which changes a model and is none; give it as an adapter (--lora, adapters=)",
         "give it beside its model: adapters=[FILE], or --lora FILE",
     ),
     (r"(?:^|\.)vace_", "a VACE model, which edits videos", _TEXT_TO_VIDEO),
