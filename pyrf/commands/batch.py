@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyrf import printing
+from pyrf.commands.filling import fill
 from pyrf.commands.options import check_named
 from pyrf.commands.prompt_list import Job
 from pyrf.files import expanded
@@ -16,11 +16,6 @@ from pyrf.streaming.mix import texts_of
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
-    from pyrf.streaming.stream import Stream
-    from pyrf.video.writer import Sink
-
-Fill = Callable[["Sink", "Stream", int, float], float]
-"""Writes a stream's first frames: `pyrf.commands.generate`'s own."""
 
 
 def check_folder(output: str) -> Path:
@@ -42,7 +37,6 @@ def make_batch(
     folder: Path,
     seconds: float,
     size: tuple[int | None, int | None],
-    fill: Fill,
 ) -> None:
     """Make the videos of a batch that are not there yet, one after another.
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
@@ -14,6 +13,7 @@ from pyrf import printing
 from pyrf.bundle.adapter_file import parse_adapter
 from pyrf.bundle.stream_choice import stream_choice
 from pyrf.commands.batch import check_folder, make_batch
+from pyrf.commands.filling import fill
 from pyrf.commands.options import (
     DEFAULT_MODEL,
     BackendOption,
@@ -31,7 +31,6 @@ from pyrf.commands.options import (
     seconds_option,
     use_threads,
 )
-from pyrf.commands.progress import ProgressLines
 from pyrf.commands.prompt_list import read_jobs
 from pyrf.commands.sources import (
     FollowMotionOption,
@@ -43,15 +42,14 @@ from pyrf.commands.sources import (
 )
 from pyrf.commands.story import DEFAULT_SECONDS, check_places, times_of, told
 from pyrf.config import Fit, StartKind
-from pyrf.stops import Stopped, held
+from pyrf.stops import Stopped
 from pyrf.streaming.mix import texts_of
 from pyrf.streaming.prompts import as_prompts
 from pyrf.streaming.timeline import place
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
-    from pyrf.streaming.stream import Stream
-    from pyrf.video.writer import Frames, Sink
+    from pyrf.video.writer import Frames
 
 
 STDOUT = "-"
@@ -145,13 +143,16 @@ def generate(
         )
 
     if prompts is not None:
-        if any(value is not None for value in (prompt, script, at, over, image, start)) or keep_partial:
-            others = "PROMPT, --script, --at, --over, --image, --start and --keep-partial"
+        if (
+            any(value is not None for value in (prompt, script, at, over, image, start, source))
+            or keep_partial
+        ):
+            others = "PROMPT, --script, --at, --over, --image, --start, --source and --keep-partial"
             raise ValueError(f"--prompts has the prompts of a batch; leave out {others}")
         length = DEFAULT_SECONDS if seconds is None else seconds
         check_seconds(length)
         jobs, folder = read_jobs(prompts, seed or 0), check_folder(output)
-        make_batch(load(), jobs, folder, length, (height, width), _fill)
+        make_batch(load(), jobs, folder, length, (height, width))
         return
     story = told(prompt, at, over, script, seed, seconds)
     if story.switches and (image is None or start is not None):  # else the file and the backend decide
@@ -167,11 +168,9 @@ def generate(
 
         num_frames = max(1, round(story.seconds * pipe.fps))
         opening = None if image is None else _read_opening(pipe, image, height, width, fit)
-        is_image, is_video = (
-            opening is not None and len(opening) == 1,
-            opening is not None and len(opening) > 1,
-        )
-        kind = check_start(pipe.model, start, image=is_image, video=is_video)
+        shows_image = opening is not None and len(opening) == 1
+        shows_video = opening is not None and not shows_image
+        kind = check_start(pipe.model, start, image=shows_image, video=shows_video)
         timeline = place(pipe.model, story.switches, continues=kind == "still", num_frames=num_frames)
         load_s = time.perf_counter() - began
         later = [change.prompt for change in timeline.values() if change.prompt is not None]
@@ -188,8 +187,8 @@ def generate(
                 seed=story.seed,
                 height=height,
                 width=width,
-                image=opening[0] if opening is not None and is_image else None,
-                video=opening if is_video else None,
+                image=opening[0] if opening is not None and shows_image else None,
+                video=opening if shows_video else None,
                 timeline=timeline,
                 start=start,
                 source=None if source is None else open_source(pipe, source, source_end, height, width),
@@ -199,7 +198,7 @@ def generate(
         metadata = pipe.metadata(story.prompt, story.seed, timeline, kind)
         writer = open_writer(target, pipe.fps, metadata=metadata, keep_partial=keep_partial)
         try:
-            first_s = _fill(writer, begun, num_frames, began)
+            first_s = fill(writer, begun, num_frames, began)
         except Stopped as stopped:
             so_far = f"after {writer.num_frames} of {printing.counted(num_frames, 'frame')}"
             if writer.num_frames == num_frames:
@@ -236,28 +235,6 @@ def _target(output: str) -> Iterator[str | BinaryIO]:
     yield output
 
 
-def _fill(writer: Sink, stream: Stream, num_frames: int, start: float) -> float:
-    """Write a stream's first frames; return the seconds from `start` to the first chunk."""
-    from pyrf.video.writer import FileWriter
-
-    first_s = math.nan
-    with _Progress(num_frames) as progress, stream, writer:
-        while writer.num_frames < num_frames and (chunk := next(stream, None)) is not None:
-            frames = chunk.frames[: num_frames - writer.num_frames]
-            if not writer.num_frames:
-                first_s = time.perf_counter() - start
-            is_last = writer.num_frames + len(frames) == num_frames
-            # From its last frame to its name, a signal would lose finished work. A pipe may block for ever.
-            with held() if is_last and isinstance(writer, FileWriter) else nullcontext():
-                writer.write(frames)
-                if is_last:
-                    writer.close()
-            progress.advance(len(frames))
-        if not writer.num_frames:
-            raise ValueError("the source holds no frames")
-    return first_s
-
-
 def _read_opening(
     pipe: StreamingPipeline, path: str, height: int | None, width: int | None, fit: Fit
 ) -> Frames:
@@ -267,42 +244,3 @@ def _read_opening(
     height, width = pipe.check_size(height, width)
     limit = pipe.num_frames_of(pipe.stream_config.slots)
     return read_frames(path, height=height, width=width, fps=pipe.fps, limit=limit, fit=fit)
-
-
-class _Progress:
-    """A bar with the frame rate on stderr; lines where that is no terminal."""
-
-    def __init__(self, num_frames: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self._bar = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("frames, {task.fields[fps]:.1f} FPS"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("frames", total=num_frames, fps=0.0)
-        self._lines = None if console.is_terminal else ProgressLines(num_frames)
-        self._done = 0
-
-    def advance(self, num_frames: int) -> None:
-        self._done += num_frames
-        with suppress(OSError):  # the terminal has gone; the video goes on
-            if self._lines is not None:
-                self._lines.reach(self._done)
-            self._bar.update(
-                self._task, completed=self._done, fps=self._done / (time.perf_counter() - self._start)
-            )
-
-    def __enter__(self) -> _Progress:
-        self._start = time.perf_counter()
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._bar.stop()

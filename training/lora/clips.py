@@ -14,7 +14,7 @@ from torch import Tensor
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.bundle.bundle import Bundle
 from pyrf.loop.sampler import ChunkLoop, FewStepSampler, SeededNoise
-from pyrf.models.codecs.codec import latent_size
+from pyrf.models.codecs.codec import Codec, latent_size
 from pyrf.worlds.world import Frames, Scene, World
 
 logger = logging.getLogger(__name__)
@@ -94,6 +94,5 @@ def changed_clips(bundle: Bundle, world: World, count: int, change: Change) -> C
     return ChangedClips(captions, torch.cat(cleans), torch.cat(noises))
 
 
-def _encoded(codec: object, frames: Frames) -> Tensor:
-    encoded: Tensor = codec.encode(torch.from_numpy(np.ascontiguousarray(frames))[None])[0]  # type: ignore[attr-defined]
-    return encoded.float()
+def _encoded(codec: Codec, frames: Frames) -> Tensor:
+    return codec.encode(torch.from_numpy(np.ascontiguousarray(frames))[None])[0].float()
