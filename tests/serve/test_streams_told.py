@@ -70,12 +70,12 @@ def test_people_are_told_and_see_it(framewise: Running) -> None:
     with chromium() as browser:
         visited = Visit(browser, f"{framewise.url}/", viewport={"width": 360, "height": 740})
         visited.await_state("idle")
-        expect(visited.page.locator("#streams")).to_have_text(
-            "1 latent frame a chunk, 9 seen, sink 1, 2 steps, at first 4, renoise"
-        )
+        told = "1 latent frame a chunk, 9 seen, sink 1, 2 steps, at first 4, renoise"
+        expect(visited.page.locator("#streams")).to_have_text(told)
         assert visited.page.evaluate("document.documentElement.scrollWidth") == 360
         visited.start(PROMPT)
         visited.until("Number(document.getElementById('canvas').dataset.frame) >= 6")
+        expect(visited.page.locator("#streams")).to_have_text(told)
         session = visited.session
         visited.close()
         assert visited.problems == []
