@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import NamedTuple
 
+from pyrf.config import MAX_STRENGTH
 from pyrf.files import expanded
 
 
@@ -43,3 +45,18 @@ def parse_adapter(text: str) -> AdapterFile:
     if not file:
         raise ValueError(f"--lora takes [NAME=]FILE[:STRENGTH], got {text!r}")
     return AdapterFile(file, float(number), name)
+
+
+def check_strength(name: str, strength: object) -> float:
+    """The strength of an adapter.
+
+    Raises:
+        ValueError: when it is no number of -MAX_STRENGTH..MAX_STRENGTH.
+    """
+    good = isinstance(strength, int | float) and not isinstance(strength, bool)
+    if not good or not math.isfinite(value := float(strength)) or abs(value) > MAX_STRENGTH:  # type: ignore[arg-type]
+        raise ValueError(
+            f"the strength of adapter {name!r} must be a number of -{MAX_STRENGTH:g}..{MAX_STRENGTH:g}, "
+            f"got {strength!r}; 0 switches it off, 1 is what it was trained for"
+        )
+    return value

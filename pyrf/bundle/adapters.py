@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from pyrf.bundle.adapter_file import AdapterFile, AdapterSpec
+from pyrf.bundle.adapter_file import AdapterFile, AdapterSpec, check_strength
 from pyrf.bundle.adapter_names import AdapterNameError, ModuleNames, Slot
 from pyrf.bundle.hub import find_student
 from pyrf.bundle.json_file import BundleError, JsonFile
@@ -22,7 +22,7 @@ from pyrf.bundle.student import student_file
 from pyrf.bundle.values import holds_weights, problem_of
 from pyrf.bundle.weights import CheckpointError, plain_tensor, read_content, unfilled
 from pyrf.config import ModelConfig
-from pyrf.models.dit.adapter import Adapter, Added, Change, LowRank, check_strength
+from pyrf.models.dit.adapter import Adapter, Added, Change, LowRank
 from pyrf.models.dit.model import WanModel
 
 MAX_NAME = 64

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from weakref import WeakSet
 
 from pyrf import forks
-from pyrf.models.dit.adapter import Adapter, check_strength
+from pyrf.bundle.adapter_file import check_strength
+from pyrf.models.dit.adapter import Adapter
 from pyrf.models.dit.merging import MergedWeights
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pyrf.bundle.adapter_file import check_strength
 from pyrf.checks import is_number
 from pyrf.config import MAX_ADAPTERS, MAX_OVER_S
-from pyrf.models.dit.adapter import check_strength
 from pyrf.streaming.mix import GivenPrompt
 
 Prompt = GivenPrompt | Sequence[GivenPrompt]

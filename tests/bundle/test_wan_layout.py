@@ -111,4 +111,4 @@ def test_a_pickle_of_something_else_is_refused(official: Path, part: str) -> Non
 
 def test_an_image_to_video_release_is_refused(official: Path) -> None:
     edit(official / "config.json", model_type="i2v")
-    assert "model_type must be 't2v', found 'i2v'" in refused(official)
+    assert "model_type must be 't2v' or 'ti2v', found 'i2v'" in refused(official)

@@ -22,7 +22,7 @@ def parameters() -> dict[str, Any]:
 
 def test_what_may_be_repeated_and_what_the_environment_says() -> None:
     found = parameters()
-    repeated = {"--origin", "--ice-server", "--allowed-host", "--trusted-proxy", "--stream"}
+    repeated = {"--origin", "--ice-server", "--allowed-host", "--trusted-proxy", "--stream", "--lora"}
     assert {name for name, flag in found.items() if flag.multiple} == repeated
     assert {name: flag.envvar for name, flag in found.items() if flag.envvar} == {
         "--model": "PYRF_MODEL",

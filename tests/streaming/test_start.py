@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import StreamConfig
 from pyrf.pipeline import Chunk, StreamingPipeline
 from pyrf.streaming.lockstep import next_chunks
@@ -102,16 +103,13 @@ def test_frame_wise_streams_show_the_image_without_a_denoise_call(
     frame_wise: StreamingPipeline, image: Frames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    predict = "pyrf.backends.torch.rollout.TorchRollout._predict"
-    from pyrf.backends.torch.rollout import TorchRollout
-
     compute = TorchRollout._predict
 
     def watched(self, latents, timestep):
         calls.append(timestep)
         return compute(self, latents, timestep)
 
-    monkeypatch.setattr(predict, watched)
+    monkeypatch.setattr(TorchRollout, "_predict", watched)
     with frame_wise.stream(RED, seed=5, image=image, start="first_frame") as stream:
         first = next(stream)
         assert not calls

@@ -258,7 +258,7 @@ def put(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         ("stages/dmd/dmd/inverse_beta", math.inf, "inverse_beta: Input should be a finite number"),
         ("stages/dmd/train/lr_scale", {"critic.": -1}, "lr_scale.critic.: Input should be greater than 0"),
         ("stages/dmd/train/betas", [0.9, 1.5], "betas.1: Input should be less than 1, got 1.5"),
-        ("kind", ["shapes"], r"kind must be one of scratch, wan, got \['shapes'\]"),
+        ("kind", ["shapes"], r"kind must be one of scratch, lora, wan, got \['shapes'\]"),
     ],
 )
 def test_wrong_values_are_named(tmp_path: Path, path: str, value: object, message: str) -> None:

@@ -74,7 +74,9 @@ class TorchRollout(Rollout):
 
     def _embed(self, timestep: Timestep) -> TimeEmbedding:
         frames = timestep if isinstance(timestep, tuple) else (timestep,)
-        timesteps = torch.tensor([frames], dtype=torch.float64, device="cpu").to(self.device)
+        # Filled there: a GPU that copies from the CPU would be waited for.
+        parts = [torch.full((1, 1), frame, dtype=torch.float64, device=self.device) for frame in frames]
+        timesteps = torch.cat(parts, dim=1)
         return self.model.modulate(self.model.embed_timesteps(timesteps))
 
     def _predict(self, latents: Tensor, timestep: Timestep) -> Tensor:

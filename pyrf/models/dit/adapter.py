@@ -5,15 +5,12 @@ Low-Rank Adaptation, arXiv 2106.09685, section 4.1: W = W0 + strength (alpha / r
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
-
-from pyrf.config import MAX_STRENGTH
 
 
 class LowRank(NamedTuple):
@@ -58,18 +55,3 @@ class Adapter:
 
     def __repr__(self) -> str:
         return f"<Adapter {self.name} at {self.strength:g}: {len(self.changes)} weights, {self.path}>"
-
-
-def check_strength(name: str, strength: object) -> float:
-    """The strength of an adapter.
-
-    Raises:
-        ValueError: when it is no number of -MAX_STRENGTH..MAX_STRENGTH.
-    """
-    good = isinstance(strength, int | float) and not isinstance(strength, bool)
-    if not good or not math.isfinite(value := float(strength)) or abs(value) > MAX_STRENGTH:  # type: ignore[arg-type]
-        raise ValueError(
-            f"the strength of adapter {name!r} must be a number of -{MAX_STRENGTH:g}..{MAX_STRENGTH:g}, "
-            f"got {strength!r}; 0 switches it off, 1 is what it was trained for"
-        )
-    return value

@@ -134,7 +134,7 @@ def test_a_plain_picture_takes_less(codec: VideoCodec) -> None:
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_viewer_sees_it(codec: VideoCodec, video: Frames) -> None:
     """Over a real connection, with the receiver's own estimate of the rate."""
-    registry = cast(Any, SimpleNamespace(settings=ServeSettings()))
+    registry = cast(Any, SimpleNamespace(settings=ServeSettings(), sources=SimpleNamespace(decoder=None)))
 
     async def watch() -> None:
         options = SessionOptions(0, HEIGHT, WIDTH, FPS, "max", 0.0, 0.5, 2)
