@@ -116,9 +116,12 @@ async function start() {
   const isCurrent = () => current === attempt;
   leave();
   const request = { prompt: blend.prompt(), seed: byId("seed").valueAsNumber || 0 };
+  showState("connecting"); // at once: what is changed from here on is sent to the stream
   try {
     Object.assign(request, await startImage.fields());
   } catch (error) {
+    if (!isCurrent()) return;
+    showState("idle");
     return showProblem(error.message);
   }
   while (isCurrent()) {
