@@ -39,25 +39,31 @@ recipe["stages"][name]["train"] |= {
 print(yaml.safe_dump(recipe, sort_keys=False))
 PYTHON
 
-begin=()
+"$python" - "$run" "$stage" <<'PYTHON'
+import sys
+from pathlib import Path
+
+from pyrf.bundle.bundle import load_bundle
+from pyrf.bundle.hub import find_bundle
+from pyrf.training.kinds import load_recipe
+
+run, stage = Path(sys.argv[1]), sys.argv[2]
+load_recipe(str(run / "recipe.yaml")).restore(run, load_bundle(find_bundle("valley")), stage)
+PYTHON
 if compgen -G "$run/parts/valley.tar.*" >/dev/null; then
     before=$("$python" -c "import yaml; print(yaml.safe_load(open('$run/recipe.yaml'))['stages']['$stage']['init'])")
-    cat "$run"/parts/valley.tar.* | tar -x -C "$run"
-    [ "$(cat "$run/stage")" = "$before" ] || mv "$run/$(cat "$run/stage")" "$run/$before"
-else
-    begin=(--from valley)
+    cat "$run"/parts/valley.tar.* | tar -x -C "$run/$before"
 fi
 status=0
 timeout --signal TERM --kill-after 15 "$left" \
-    "$python" -m pyrf train "$run/recipe.yaml" --out "$run" --stage "$stage" "${begin[@]}" 2>&1 |
+    "$python" -m pyrf train "$run/recipe.yaml" --out "$run" --stage "$stage" 2>&1 |
     tee "$out/train.log" || status=${PIPESTATUS[0]}
 case $status in
     0 | 124 | 137) ;; # done, or the time was over, which is how it usually ends
     *) exit "$status" ;;
 esac
 [ -e "$run/$stage/network.safetensors" ] || { echo "no evaluation came in time: raise MINUTES" >&2; exit 1; }
-echo "$stage" >"$run/stage"
-tar -C "$run" -c stage codec "$stage/network.safetensors" "$stage/network.json" |
+tar -C "$run/$stage" -c network.safetensors network.json |
     split --bytes 15000000 --numeric-suffixes - "$out/valley.tar."
 sheet=$(ls -t "$run/$stage"/*.png 2>/dev/null | head -1)
 [ -z "$sheet" ] || cp "$sheet" "$out/"
