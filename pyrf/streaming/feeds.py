@@ -59,7 +59,23 @@ def source_frame(frame: Any, height: int, width: int) -> Frames:
     return fitted(Image.fromarray(np.ascontiguousarray(pixels)), 1.0, height, width, "crop")
 
 
-class InOrder:
+class _Ending:
+    """What both feeds share: the size of frames, a change that is waited for, and how frames end."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self._height, self._width = height, width
+        self._changed = threading.Condition()
+        self._ended = self._closed = False
+        self._error: BaseException | None = None
+
+    def end(self, error: BaseException | None = None) -> None:
+        """There are no more frames; an error is raised where the next one is taken."""
+        with self._changed:
+            self._ended, self._error = True, error
+            self._changed.notify_all()
+
+
+class InOrder(_Ending):
     """Every frame is waited for and none is lost, as of a file (a `Feed`).
 
     Of a rate above the stream's some frames are left out, of one below some are shown again. After the last
@@ -71,12 +87,10 @@ class InOrder:
     """
 
     def __init__(self, height: int, width: int, ratio: float = 1.0, most: int = 16) -> None:
-        self._height, self._width, self._ratio, self._most = height, width, ratio, most
-        self._changed = threading.Condition()
+        super().__init__(height, width)
+        self._ratio, self._most = ratio, most
         self._waiting: deque[Frames] = deque()
         self._given = self._shown = 0
-        self._ended = self._closed = False
-        self._error: BaseException | None = None
 
     def put(self, frame: Any) -> None:
         """Take a frame, once there is room.
@@ -98,12 +112,6 @@ class InOrder:
                 assert pixels is not None
                 self._waiting.append(pixels)
                 self._changed.notify_all()
-
-    def end(self, error: BaseException | None = None) -> None:
-        """There are no more frames; an error is raised where the next one is taken."""
-        with self._changed:
-            self._ended, self._error = True, error
-            self._changed.notify_all()
 
     def take(self, count: int) -> Frames | None:
         taken: list[Frames] = []
@@ -130,7 +138,7 @@ class InOrder:
             self._changed.notify_all()
 
 
-class Newest:
+class Newest(_Ending):
     """The newest frames, as of a camera: those that come too early or late are dropped (a `Feed`).
 
     A chunk shows the time since the chunk before it, at most as long as it lasts. A frame is seen until the
@@ -155,12 +163,10 @@ class Newest:
         waits: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._height, self._width, self._fps, self._waits, self._clock = height, width, fps, waits, clock
-        self._changed = threading.Condition()
+        super().__init__(height, width)
+        self._fps, self._waits, self._clock = fps, waits, clock
         self._kept: deque[tuple[float, Frames]] = deque(maxlen=2 * longest)
         self._until: float | None = None
-        self._ended = self._closed = False
-        self._error: BaseException | None = None
 
     @property
     def ready(self) -> bool:
@@ -183,12 +189,6 @@ class Newest:
             if len(self._kept) > 1 and now - self._kept[-2][0] < 0.5 / self._fps:
                 self._kept.pop()
             self._kept.append((now, pixels))
-            self._changed.notify_all()
-
-    def end(self, error: BaseException | None = None) -> None:
-        """There are no more frames; an error is raised where the next ones are taken."""
-        with self._changed:
-            self._ended, self._error = True, error
             self._changed.notify_all()
 
     def take(self, count: int) -> Frames | None:
