@@ -1,5 +1,6 @@
 # make demo   a video from a prompt, with the bundled model
 # make test   linters, types and tests
+# make docs   the documentation site, in build/site; a warning is an error
 # make tiny   train the bundled model from nothing (hours); the same command resumes
 # All need Python 3.11 or newer, and best a C++ compiler; the rest is installed into .venv.
 
@@ -9,17 +10,22 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 BUILD_INPUTS := pyproject.toml setup.py build_backend.py CMakeLists.txt constraints.txt $(wildcard csrc/* csrc/*/*)
 
-.PHONY: demo test tiny clean
+.PHONY: demo test docs tiny clean
 
 demo: $(VENV)/installed
 	mkdir -p demo
 	$(BIN)/pyrf generate "a red circle moves right" --seconds 5 -o demo/demo.mp4
 
+# As many processes as cores: each computes with one thread, and threads that wait do not spin.
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive \
+		$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+docs: $(VENV)/installed-dev
+	$(BIN)/mkdocs build --strict
 
 tiny: $(VENV)/installed-dev
 	$(BIN)/pyrf train tiny --out runs/tiny

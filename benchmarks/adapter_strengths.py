@@ -1,10 +1,10 @@
 """What the strengths of a trained adapter show, and what a change costs.
 
     pyrf train tiny-lora --out runs/lora
-    python benchmarks/adapter_strengths.py runs/lora/yellow/adapter.safetensors --threads 1
+    python benchmarks/adapter_strengths.py runs/lora/twin/adapter.safetensors --threads 1
 
-Prompts of the bundled model that name the colour are streamed at each strength, after others that do not.
-"turned" is how near the shape is to the colour of the adapter: 0 is its own. The detector reads the rest.
+Held-out prompts of the bundled model are streamed at each strength. "twin" is how much of the shape is seen
+once more, half a frame beside it. The detector reads the rest.
 """
 
 from __future__ import annotations
@@ -17,27 +17,23 @@ import numpy as np
 
 from pyrf.pipeline import StreamingPipeline
 from pyrf.threads import set_threads
-from pyrf.training.kinds import load_recipe
-from pyrf.training.lora.recipe import LoraRecipe
-from pyrf.training.lora.recolor import turned
+from pyrf.training.lora.twin import twin_seen
 from pyrf.worlds.shapes.detector import detect
-from pyrf.worlds.world import Frames
+from pyrf.worlds.shapes.world import ShapesWorld
+from pyrf.worlds.world import Frames, WorldPrompt
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-FRAMES, SEEDS = 33, 2
-SHAPES, OTHERS = ("circle", "square", "triangle"), ("red", "green", "purple", "white")
-MOTION = "right"
+PROMPTS, FRAMES, SETTLED = 32, 57, 9
+"""How many, the length of their videos, and the frames in which a stream finds its shape."""
 
 
-def prompt(color: str, shape: str) -> str:
-    return f"a large {color} {shape} moves right on a grey background"
+KEPT = ("color", "shape", "background")
+"""What the detector reads in a picture of two shapes as in one of one."""
 
 
-def videos(pipe: StreamingPipeline, colors: tuple[str, ...]) -> list[tuple[str, str, Frames]]:
-    """Colour, shape and video of every prompt and seed."""
-    wanted = [(color, shape, seed) for color in colors for shape in SHAPES for seed in range(SEEDS)]
-    made = pipe([prompt(color, shape) for color, shape, _ in wanted], FRAMES, [seed for *_, seed in wanted])
-    return [(color, shape, video.frames) for (color, shape, _), video in zip(wanted, made)]
+def videos(pipe: StreamingPipeline, prompts: list[WorldPrompt]) -> list[Frames]:
+    made = pipe([prompt.text for prompt in prompts], FRAMES, list(range(len(prompts))))
+    return [video.frames for video in made]
 
 
 def chunk_times(pipe: StreamingPipeline, chunks: int) -> list[float]:
@@ -54,28 +50,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     set_threads(arguments.threads)
-    recipe = load_recipe("tiny-lora")
-    assert isinstance(recipe, LoraRecipe)
-    change = recipe.stages["yellow"].recolor
+    prompts = ShapesWorld().held_out(PROMPTS)
     base = StreamingPipeline.from_pretrained("tiny")
-    pipe = StreamingPipeline.from_pretrained("tiny", adapters=[(arguments.adapter, 1.0, "yellow")])
-    expected = videos(base, (change.color,))
+    pipe = StreamingPipeline.from_pretrained("tiny", adapters=[(arguments.adapter, 1.0, "twin")])
+    expected = videos(base, prompts)
 
-    print("strength  turned (min..max)      shape  motion  others keep their colour")
+    print("strength  twin (min..max)     " + "".join(f"{name:>12}" for name in KEPT))
     for strength in STRENGTHS:
-        pipe.set_adapters({"yellow": strength})
-        named, others = videos(pipe, (change.color,)), videos(pipe, OTHERS)
-        how_far = [turned(frames, change.color, change.becomes) for _, _, frames in named]
-        seen = [(shape, detect(frames)) for _, shape, frames in named]
-        shapes = np.mean([found.shape == shape for shape, found in seen])
-        motions = np.mean([found.motion == MOTION for _, found in seen])
-        kept = np.mean([detect(frames).color == color for color, _, frames in others])
+        pipe.set_adapters({"twin": strength})
+        made = videos(pipe, prompts)
+        twins = [twin_seen(frames[SETTLED:]) for frames in made]
+        seen = [detect(frames[SETTLED:]) for frames in made]
+        kept = [
+            np.mean([d.shows(name, p.asks) for d, p in zip(seen, prompts) if p.asks.get(name) is not None])
+            for name in KEPT
+        ]
         print(
-            f"{strength:8.2f}  {np.mean(how_far):.2f} ({min(how_far):.2f}..{max(how_far):.2f})  "
-            f"{shapes:10.2f}  {motions:6.2f}  {kept:10.2f}"
+            f"{strength:8.2f}  {np.mean(twins):.2f} ({min(twins):.2f}..{max(twins):.2f})  "
+            + "".join(f"{share:12.2f}" for share in kept)
         )
         if strength == 0:
-            same = all(np.array_equal(a, b) for (_, _, a), (_, _, b) in zip(named, expected))
+            same = all(np.array_equal(a, b) for a, b in zip(made, expected))
             print(f"          strength 0 gives the base's bytes: {same}")
 
     times: dict[str, list[float]] = {"without": [], "merged": []}
@@ -86,7 +81,7 @@ def main() -> None:
     print(f"a chunk, ms, alternating medians: {medians}")
     spent = []
     for i in range(20):
-        pipe.set_adapters({"yellow": i % 2})
+        pipe.set_adapters({"twin": i % 2})
         start = time.perf_counter()
         with pipe.model.adapters.chunk():
             spent.append(time.perf_counter() - start)

@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 from pyrf.machine import processor
-from pyrf.models.dit.layers import gelu_tanh
-from pyrf.models.dit.packed_linear import MIN_WEIGHTS, PackedLinear, packs_here
+from pyrf.models.dit.packed_linear import MIN_WEIGHTS, PackedLinear
 from pyrf.ops import add_norm, native, norm_rope_append, ring_attention
+from pyrf.ops.gelu import gelu_tanh
 
 LAYERS = 8
 EPS = 1e-6
@@ -91,7 +91,7 @@ def cases(sizes: Sizes) -> Iterator[Case]:
     yield Case("norm_rope_append", append, append, None)
     yield Case("ring_attention", attend, attend, 4 * tokens * WINDOW * tokens * dim)
     yield Case("add_norm", sum_and_norm, sum_and_norm, None)
-    if packs_here():
+    if torch.backends.mkldnn.is_available():
         if dim * dim >= MIN_WEIGHTS:
             yield linear_case(tokens, dim, dim)
         yield linear_case(tokens, sizes.ffn_dim, dim, gelu=True)

@@ -82,7 +82,7 @@ class CapturedTorchRollout(TorchRollout):
         capture: Capture,
     ) -> None:
         self._fixed: PromptCache | None = None
-        super().__init__(backend.model, backend.stream, batch, size, prompt_embeds)
+        super().__init__(backend.model, backend.stream, batch, size, prompt_embeds, backend.cache_dtype)
         self._forward, self._write_cache = wrap(self.model.forward), wrap(self.model.write_cache)
         self._capture = capture
         self._latents = torch.zeros(batch, *self.shape, device=self.device)
@@ -128,7 +128,7 @@ class CapturedTorchBackend(TorchBackend):
     """See `CapturedTorchRollout`."""
 
     def __init__(self, backend: TorchBackend, wrap: Wrap, capture: Capture = capture_on_gpu) -> None:
-        super().__init__(backend.model, backend.codec, backend.stream)
+        super().__init__(backend.model, backend.codec, backend.stream, backend.merged, backend.cache_dtype)
         self._wrap, self._capture = wrap, capture
 
     def open(self, batch: int, size: LatentSize, prompt_embeds: Tensor) -> TorchRollout:
@@ -251,7 +251,7 @@ def environment() -> dict[str, str]:
     """The GPU, and the versions of what may run on it."""
     tensorrt = find_spec("tensorrt") and import_module("tensorrt").__version__
     return {
-        "gpu": torch.cuda.get_device_name(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "torch": torch.__version__,
         "cuda": str(torch.version.cuda),
         "tensorrt": tensorrt or "not installed",
@@ -264,6 +264,8 @@ def main() -> None:
     parser.add_argument("--student")
     parser.add_argument("--exported", type=Path, help="a folder of pyrf export --to tensorrt")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS[:4])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--chunks", type=int, default=100, help="timed chunks of each")
     parser.add_argument("--warm-up", type=int, default=10, help="chunks of each before; at least the window")
     arguments = parser.parse_args()
@@ -272,7 +274,7 @@ def main() -> None:
     loaded_s = {}
     for name in arguments.backends:
         start = time.perf_counter()
-        pipes[name] = load(name, arguments.model, dtype="bfloat16", device="cuda", **options)
+        pipes[name] = load(name, arguments.model, dtype=arguments.dtype, device=arguments.device, **options)
         loaded_s[name] = time.perf_counter() - start
         print(f"{name}: loaded in {loaded_s[name]:.1f} s", file=sys.stderr)
     result = measure(pipes, warm_up=arguments.warm_up, repeats=arguments.chunks)
@@ -281,7 +283,7 @@ def main() -> None:
     for name in ("denoise_only", "end_to_end"):
         print(table(name.replace("_", " "), result[name]), file=sys.stderr)
     pipe = next(iter(pipes.values()))
-    method = {"model": arguments.model, "size": [pipe.height, pipe.width], "dtype": "bfloat16"}
+    method = {"model": arguments.model, "size": [pipe.height, pipe.width], "dtype": arguments.dtype}
     counts = {"warm_up": arguments.warm_up, "chunks": arguments.chunks, "load_s": loaded_s}
     print(json.dumps({**environment(), **method, **counts, **result}))
 

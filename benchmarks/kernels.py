@@ -25,10 +25,20 @@ from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.rope import chunk_turn, rope_table
 from pyrf.machine import percentile
 from pyrf.models.wan21 import HEIGHT, LATENTS, MODELS, WIDTH
-from pyrf.ops import add_norm, bias_norm, ema_sink_update, native, norm_rope_append, ring_attention
+from pyrf.ops import (
+    add_norm,
+    add_norm_e4m3,
+    bias_norm,
+    ema_sink_update,
+    native,
+    norm_rope_append,
+    quantise_rows,
+    ring_attention,
+)
 from pyrf.ops.attention_choice import set_attention
+from pyrf.ops.e4m3 import E4M3
 from pyrf.ops.ema_sink_update import MASTER_DTYPES
-from pyrf.reports.roofline import ELEMENT, Ceiling, Sizes, Work, kernels
+from pyrf.reports.roofline import ELEMENT, Ceiling, Sizes, Work, e4m3_kernels, kernels
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 MISSING = 2
@@ -46,7 +56,7 @@ class Case(NamedTuple):
 
 
 def cases(sizes: Sizes, size: LatentSize, dtype: torch.dtype, device: str) -> list[Case]:
-    """The ops with a full window, and a norm with SiLU of a chunk's frames in the Wan VAE.
+    """The ops with a full window, a norm with SiLU of a chunk's frames in the Wan VAE, and the ops of e4m3.
 
     Args:
         size: of the latents.
@@ -73,7 +83,7 @@ def cases(sizes: Sizes, size: LatentSize, dtype: torch.dtype, device: str) -> li
     gate, weight, shift = (draw(model.dim) for _ in range(3))
     frames, vae_weight, vae_bias = draw(pixels, VAE_CHANNELS), draw(VAE_CHANNELS), draw(VAE_CHANNELS)
     sink, append, attention, sum_and_norm = kernels(sizes, wide_master=MASTER_DTYPES[dtype] == torch.float32)
-    return [
+    wide = [
         Case(
             sink,
             lambda: ema_sink_update(
@@ -90,6 +100,31 @@ def cases(sizes: Sizes, size: LatentSize, dtype: torch.dtype, device: str) -> li
             vae_norm(pixels),
             lambda: bias_norm(frames, vae_weight, bias=vae_bias, eps=1e-12, rms=True, silu=True),
         ),
+    ]
+    narrow_keys, narrow_values = (x.to(E4M3) for x in (keys, values))
+    wide_keys, wide_values = (
+        torch.zeros(1, model.num_heads, tokens, head_dim, device=device) for _ in range(2)
+    )
+    hidden = draw(1, tokens, model.ffn_dim)
+    sink, append, attention, sum_and_norm, quantised, activated = e4m3_kernels(sizes)
+    return [
+        *wide,
+        Case(
+            sink,
+            lambda: ema_sink_update(
+                narrow_keys, narrow_values, wide_keys, wide_values, slot, turn, tokens, stream.sink_alpha
+            ),
+        ),
+        Case(
+            append,
+            lambda: norm_rope_append(
+                q, k, v, norm_q, norm_k, model.eps, rope, slot, narrow_keys, narrow_values
+            ),
+        ),
+        Case(attention, lambda: ring_attention(rotated, narrow_keys, narrow_values, sizes.window)),
+        Case(sum_and_norm, lambda: add_norm_e4m3(y, residual, weight, gate=gate, shift=shift, eps=model.eps)),
+        Case(quantised, lambda: quantise_rows(y)),
+        Case(activated, lambda: quantise_rows(hidden, gelu=True)),
     ]
 
 
@@ -164,10 +199,17 @@ def why_not(sizes: Sizes, dtype: torch.dtype) -> str | None:
     return native.refusal(model.num_heads, model.head_dim, dtype, device)
 
 
+def multiplies_e4m3(sizes: Sizes, dtype: torch.dtype) -> bool:
+    """Whether attention in e4m3 can be timed here; GPUs before capability 8.9 have no such products."""
+    model, device = sizes.model, torch.device("cuda", torch.cuda.current_device())
+    reason = native.refusal(model.num_heads, model.head_dim, dtype, device, native.E4M3_CAPABILITY)
+    return reason is None
+
+
 def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
     """Print a line for each op and each of the two."""
     heads = ("median us", "p10", "p90", "GB/s", "TFLOP/s", "of floor", "ratio")
-    print(f"{'':18}{'':7}" + "".join(f"{head:>11}" for head in heads))
+    print(f"{'':24}{'':7}" + "".join(f"{head:>11}" for head in heads))
     for name, pair in results.items():
         for who, one in pair.items():
             cells = [f"{one[key]:.1f}" for key in ("median_us", "p10_us", "p90_us")]
@@ -176,7 +218,7 @@ def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
                 f"{100 * one['of_the_floor']:.1f} %",
                 f"{one['median_us'] / pair['pyrf']['median_us']:.2f}",
             ]
-            print(f"{name:18}{who:7}" + "".join(f"{cell:>11}" for cell in cells))
+            print(f"{name:24}{who:7}" + "".join(f"{cell:>11}" for cell in cells))
 
 
 def main() -> None:
@@ -201,6 +243,7 @@ def main() -> None:
     results = {
         case.work.name: measure(case, EventTimer(), arguments.warm_up, arguments.repeats)
         for case in cases(sizes, size, dtype, "cuda")
+        if case.work.name != "ring_attention_e4m3" or multiplies_e4m3(sizes, dtype)
     }
     show(results)
     result = {

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from diffusers import AutoencoderKLWan
 from torch import nn
 
 from pyrf.bundle import load_bundle, save_bundle
@@ -23,7 +22,6 @@ from pyrf.bundle.weights import unfilled
 from pyrf.config import ModelConfig, StreamConfig
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.codecs.taehv import TAEHV, TAEHVCodec, TAEHVConfig
-from pyrf.models.codecs.wan_vae import WanVAE, build_network
 from pyrf.models.dit.model import WanModel
 from pyrf.models.text.encoder import TextEncoder
 from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
@@ -52,14 +50,16 @@ def random_transformer(config: ModelConfig, dtype: torch.dtype, device: str) -> 
     return fill(model, dtype, device)
 
 
-def random_codec(name: str, device: str) -> Codec:
-    """In float32, as it is published."""
+def random_codec(name: str, device: str, *, small: bool = False) -> Codec:
+    """In float32, as it is published; or narrower."""
     if name == "taehv":
         with unfilled():
-            small = TAEHV(TAEHVConfig())
-        return TAEHVCodec(fill(small, torch.float32, device))
+            tiny = TAEHV(TAEHVConfig(encoder_width=16, decoder_widths=(32, 16, 16, 16)) if small else None)
+        return TAEHVCodec(fill(tiny, torch.float32, device))
+    from pyrf.models.codecs.wan_vae import WanVAE, build_network  # diffusers takes seconds
+
     with unfilled():
-        large = build_network(dict(AutoencoderKLWan().config))
+        large = build_network({"base_dim": 16, "decoder_base_dim": 16} if small else {})
     return WanVAE(fill(large, torch.float32, device))
 
 
@@ -86,18 +86,22 @@ def main() -> None:
     parser.add_argument("--codec", choices=["wan", "taehv"], default="wan")
     parser.add_argument("--device", default="cpu", help="where the weights are drawn")
     parser.add_argument("--layers", type=int, help="fewer for a quick look")
+    parser.add_argument("--small", action="store_true", help="sizes that a CPU streams, for rehearsals")
     arguments = parser.parse_args()
     config = MODELS[f"Wan2.1-T2V-{arguments.model}"]
+    height, width = (32, 48) if arguments.small else (HEIGHT, WIDTH)
+    if arguments.small:
+        config = replace(config, dim=128, ffn_dim=256, num_heads=1, num_layers=2, text_len=16, text_dim=32)
     if arguments.layers is not None:
         config = replace(config, num_layers=arguments.layers)
     save_bundle(
         arguments.path,
         transformer=random_transformer(config, torch.bfloat16, arguments.device),
-        codec=random_codec(arguments.codec, arguments.device),
+        codec=random_codec(arguments.codec, arguments.device, small=arguments.small),
         text_encoder=random_text_encoder(config, arguments.device),
         stream_config=StreamConfig(),
-        height=HEIGHT,
-        width=WIDTH,
+        height=height,
+        width=width,
     )
     print(f"wrote {arguments.path}")
 

@@ -337,6 +337,8 @@ def serving(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="tiny")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--viewers", type=int, nargs="+", default=VIEWERS)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each count of viewers and pace")
@@ -344,9 +346,11 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=1000)
     parser.add_argument("--messages", type=int, default=10_000, help="to each of WebSocket and HTTP")
     parser.add_argument("--no-ray", action="store_true", help="leave out what needs Ray")
+    parser.add_argument("--no-abuse", action="store_true", help="leave out the abuse")
     parser.add_argument("--only-abuse", action="store_true", help="leave out all but the abuse")
     arguments = parser.parse_args()
     base = ["--model", arguments.model, "--threads", str(arguments.threads), "--log-level", "warning"]
+    base += ["--device", arguments.device, "--dtype", arguments.dtype]
     result: dict[str, Any] = {}
     if not arguments.no_ray and not arguments.only_abuse:
         with serving(*base, "--ray", "--replicas", "2", "--max-replicas", "2") as (url, server):
@@ -356,10 +360,12 @@ def main() -> None:
         with serving(*base, *ROOMY) as (url, server):
             result |= asyncio.run(measure(url, server, arguments))
         print(tables(result))
-    with serving(*base, files=FILES, mute=True) as (url, server):
-        result["abuse"] = measure_abuse(url, watch, arguments.seconds, server)
-    lines = verdicts(result["abuse"])
-    print("\n".join(lines))
+    lines: list[str] = []
+    if not arguments.no_abuse:
+        with serving(*base, files=FILES, mute=True) as (url, server):
+            result["abuse"] = measure_abuse(url, watch, arguments.seconds, server)
+        lines = verdicts(result["abuse"])
+        print("\n".join(lines))
     method = {**vars(arguments), "processor": processor(), "torch": torch.__version__}
     print(json.dumps({"method": method, **result}))
     if any(line.startswith("FAIL") for line in lines):

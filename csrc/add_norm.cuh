@@ -2,7 +2,7 @@
 // the lanes of a row hold it in registers, in its 16 bits, and each byte moves once.
 #pragma once
 
-#include "elements.cuh"
+#include "row_scale.cuh"
 
 namespace pyrf {
 
@@ -34,12 +34,17 @@ struct AddNormRows {
 
   PYRF_DEVICE explicit AddNormRows(const AddNormParams& params) {
     first = threadIdx.x % Tile::kLanes;
-    int64_t row = static_cast<int64_t>(blockIdx.x) * Tile::kBlockRows + threadIdx.x / Tile::kLanes;
 #pragma unroll
-    for (int r = 0; r < Tile::kRows; ++r, row += Tile::kGroups) {
-      start[r] = row * params.vectors;
-      vectors[r] = row < params.rows ? params.vectors : 0;
+    for (int r = 0; r < Tile::kRows; ++r) {
+      start[r] = row(r) * params.vectors;
+      vectors[r] = row(r) < params.rows ? params.vectors : 0;
     }
+  }
+
+  // The lane's r-th row.
+  PYRF_DEVICE int64_t row(int r) const {
+    return static_cast<int64_t>(blockIdx.x) * Tile::kBlockRows + threadIdx.x / Tile::kLanes +
+           r * Tile::kGroups;
   }
 
   // The lane's v-th vector in a row.
@@ -135,8 +140,28 @@ PYRF_DEVICE void add(const AddNormParams& params, const AddNormRows<kMaxDim>& ro
   }
 }
 
-// act(norm(words) weight + shift), rounded and stored; every lane of the warp must call.
+// words to e4m3, stored with the scales of their rows; every lane of the warp must call.
 template <class T, int kMaxDim>
+PYRF_DEVICE void store_quantised(const AddNormParams& params, const AddNormRows<kMaxDim>& rows,
+                                 const typename AddNormTile<kMaxDim>::Words& words) {
+  using Tile = AddNormTile<kMaxDim>;
+#pragma unroll
+  for (int r = 0; r < Tile::kRows; ++r) {
+    uint32_t largest = 0;
+#pragma unroll
+    for (int v = 0; v < Tile::kVectors; ++v) largest = larger(largest, largest_size(words[r][v]));
+    const RowScale row = RowScale::of<T>(row_largest<Tile::kLanes>(largest));
+    uint2* to = static_cast<uint2*>(params.normed) + rows.start[r];
+#pragma unroll
+    for (int v = 0; v < Tile::kVectors; ++v) {
+      if (rows.holds(r, v)) ptx::store8(to + rows.vector(v), row.rounded<T>(words[r][v]));
+    }
+    if (rows.first == 0 && rows.holds(r, 0)) ptx::store_float(params.scales + rows.row(r), row.scale);
+  }
+}
+
+// act(norm(words) weight + shift), rounded and stored as Out; every lane of the warp must call.
+template <class T, class Out, int kMaxDim>
 PYRF_DEVICE void norm(const AddNormParams& params, const AddNormRows<kMaxDim>& rows,
                       typename AddNormTile<kMaxDim>::Words& words) {
   using Tile = AddNormTile<kMaxDim>;
@@ -179,18 +204,30 @@ PYRF_DEVICE void norm(const AddNormParams& params, const AddNormRows<kMaxDim>& r
         words[r][v] = pack<T>(x);
       }
     }
-    rows.store(params.normed, begin, words);
+    if constexpr (kIsE4m3<Out>) {
+      // In the place of a store, which keeps the compiler from loading all parts at once.
+      if (begin + Tile::kPart < Tile::kVectors) ptx::sync_warp();
+    } else {
+      rows.store(params.normed, begin, words);
+    }
   }
+  if constexpr (kIsE4m3<Out>) store_quantised<T>(params, rows, words);
 }
 
+// Blocks on a multiprocessor for which the compiler has to find registers; 0: as many as it likes. Left to
+// itself it spills where a lane has several rows to scale.
+template <int kMaxDim, class Out>
+inline constexpr int kAddNormBlocks = kIsE4m3<Out> && AddNormTile<kMaxDim>::kRows > 1 ? 6 : 0;
+
 // Grid: blocks of rows. No barrier: a row is one warp's. The norm is that of the sum as it is rounded.
-template <class T, int kMaxDim>
-__global__ void __launch_bounds__(kAddNormThreads) add_norm_kernel(const AddNormParams params) {
+template <class T, int kMaxDim, class Out>
+__global__ void __launch_bounds__(kAddNormThreads, kAddNormBlocks<kMaxDim, Out>)
+    add_norm_kernel(const AddNormParams params) {
   const AddNormRows<kMaxDim> rows(params);
   typename AddNormTile<kMaxDim>::Words words;
   rows.load(params.y, 0, words);
   add<T, kMaxDim>(params, rows, words);
-  if (params.weight != nullptr) norm<T, kMaxDim>(params, rows, words);
+  if (params.weight != nullptr) norm<T, Out>(params, rows, words);
 }
 
 }  // namespace pyrf

@@ -101,12 +101,15 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
         "How this module was built: compiler, build type, C++ standard, and for which CUDA architectures.");
   m.attr("DTYPES") = py::dict(py::arg("bfloat16") = +PYRF_BF16, py::arg("float16") = +PYRF_FP16,
                               py::arg("float32") = +PYRF_FP32, py::arg("int16") = +PYRF_INT16,
-                              py::arg("int64") = +PYRF_INT64);
+                              py::arg("int64") = +PYRF_INT64,
+                              py::arg("float8_e4m3fn") = +PYRF_E4M3);
   bind_loops(m.def_submodule("cpu", "Ops on a CPU in float32, with the arguments of csrc/cpu/ops.h."));
 #ifdef PYRF_CUDA_ARCHS
   bind_kernel(m, "add_norm", &pyrf_add_norm);
   bind_kernel(m, "ema_sink_update", &pyrf_ema_sink_update);
   bind_kernel(m, "norm_rope_append", &pyrf_norm_rope_append);
+  bind_kernel(m, "quantise_rows", &pyrf_quantise_rows);
   bind_kernel(m, "ring_attention", &pyrf_ring_attention);
+  bind_kernel(m, "ring_attention_e4m3", &pyrf_ring_attention_e4m3);
 #endif
 }

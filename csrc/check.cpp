@@ -11,8 +11,8 @@ namespace {
 thread_local char last_error[512];
 
 const char* dtype_name(int dtype) {
-  const char* const names[] = {"bfloat16", "float16", "float32", "int16", "int64"};
-  return dtype >= PYRF_BF16 && dtype <= PYRF_INT64 ? names[dtype] : "of an unknown dtype";
+  const char* const names[] = {"bfloat16", "float16", "float32", "int16", "int64", "e4m3"};
+  return dtype >= PYRF_BF16 && dtype <= PYRF_E4M3 ? names[dtype] : "of an unknown dtype";
 }
 
 std::string text(const Shape& shape) {
@@ -27,6 +27,11 @@ int64_t stride(const pyrf_view& x, int dimension) {
 }
 
 }  // namespace
+
+Shape scale_shape(Shape rows) {
+  rows.back() = 1;
+  return rows;
+}
 
 int fail(int status, const char* format, ...) {
   va_list arguments;
@@ -62,12 +67,20 @@ void Check::elements(int dtype) {
 }
 
 void Check::cache(const pyrf_view& keys) {
-  elements(keys.dtype);
+  if (keys.dtype != PYRF_E4M3) elements(keys.dtype);
   that(keys.shape[3] == 64 || keys.shape[3] == 128, "head_dim must be 64 or 128, got %" PRId64,
        keys.shape[3]);
   range("batch", keys.shape[0], 1, kMaxGrid);
   range("heads", keys.shape[1], 1, kMaxGrid);
   range("capacity", keys.shape[2], 1, kMaxTokens);
+}
+
+int64_t Check::rows(const Shape& shape) {
+  constexpr int64_t kMaxRows = (int64_t{1} << 31) - 1;
+  int64_t rows = 1;
+  for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+  range("rows", rows, 1, kMaxRows);
+  return rows;
 }
 
 void Check::slots(int64_t capacity, int64_t tokens) {
@@ -105,14 +118,14 @@ void Check::optional(const char* name, const pyrf_view& x, int dtype, const Shap
 
 void Check::strided(const char* name, const pyrf_view& x, int dtype, const Shape& shape) {
   tensor(name, x, dtype, shape, kAlignment);
-  const int last = x.dimensions - 1;
+  const int last = x.dimensions - 1, unit = dtype == PYRF_E4M3 ? 16 : 8;
   if (!ok()) return;
   that(x.strides[last] == 1, "%s must be contiguous in its last dimension (stride 1), got stride %" PRId64,
        name, x.strides[last]);
   for (int i = 0; i < last; ++i)
-    that(stride(x, i) >= 0 && stride(x, i) % 8 == 0,
-         "%s must have strides of whole 16 bytes (multiples of 8 elements), got %" PRId64 " in dimension %d",
-         name, stride(x, i), i);
+    that(stride(x, i) >= 0 && stride(x, i) % unit == 0,
+         "%s must have strides of whole 16 bytes (multiples of %d elements), got %" PRId64 " in dimension %d",
+         name, unit, stride(x, i), i);
 }
 
 Strides Check::heads_first(const char* name, const pyrf_view& x, int dtype, const Shape& shape) {

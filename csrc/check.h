@@ -15,6 +15,9 @@ inline constexpr int64_t kMaxGrid = 65535;      // blocks in y and z
 
 using Shape = std::vector<int64_t>;
 
+// Of the scales of rows, one for each: the rows' shape with 1 in place of the last.
+Shape scale_shape(Shape rows);
+
 // Set the text of `pyrf_last_error`; returns the status.
 int fail(int status, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -32,8 +35,11 @@ class Check {
   void dimensions(const char* name, const pyrf_view& x, int count);
   // The dtype is one that the kernels compute in.
   void elements(int dtype);
-  // What the ops of the cache share, [batch, heads, capacity, head_dim]: sizes that fit their grids.
+  // What the ops of the cache share, [batch, heads, capacity, head_dim]: a dtype that the kernels compute in,
+  // or e4m3, and sizes that fit their grids.
   void cache(const pyrf_view& keys);
+  // How many rows [..., dim] are, of which a kernel's grid must hold all.
+  int64_t rows(const Shape& shape);
   // Slots of so many tokens fill the cache.
   void slots(int64_t capacity, int64_t tokens);
 

@@ -38,8 +38,9 @@ extern "C" int pyrf_ema_sink_update(pyrf_view keys, pyrf_view values, pyrf_view 
   const int64_t vectors = tokens * head_dim / kVector;
   const dim3 grid(static_cast<unsigned>((vectors + kEmaThreads - 1) / kEmaThreads),
                   static_cast<unsigned>(batch * heads), 2);
-  return dispatch(dtype, head_dim, [&](auto type, auto dim) {
+  const auto start = [&](auto type, auto dim) {
     return launch("ema_sink_update", ema_sink_update_kernel<decltype(type), decltype(dim)::value>, grid,
                   kEmaThreads, 0, stream, params);
-  });
+  };
+  return dtype == PYRF_E4M3 ? dispatch_head_dim(E4m3{}, head_dim, start) : dispatch(dtype, head_dim, start);
 }

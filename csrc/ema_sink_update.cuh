@@ -11,9 +11,27 @@ namespace pyrf {
 
 inline constexpr int kEmaThreads = 256;
 
-// The float32 behind a sink element, of which the cache holds a rounded copy.
+// The float32 behind a sink element, of which the cache holds a rounded copy. Beside fp16 and e4m3 it is kept
+// whole, as these have too few exponent bits to be its upper half.
 template <class T>
-struct Master;
+struct Master {
+  static constexpr int kBytes = 4;
+
+  static PYRF_DEVICE void load(const void* master, uint4, float (&x)[kVector]) {
+    load_floats(static_cast<const float*>(master), x);
+  }
+
+  // Returns the slot's new words.
+  static PYRF_DEVICE Words<T> store(void* master, const float (&x)[kVector]) {
+    float* to = static_cast<float*>(master);
+#pragma unroll
+    for (int i = 0; i < kVector; i += 4) {
+      ptx::store16(to + i, make_uint4(ptx::float_bits(x[i]), ptx::float_bits(x[i + 1]),
+                                      ptx::float_bits(x[i + 2]), ptx::float_bits(x[i + 3])));
+    }
+    return pack<T>(x);
+  }
+};
 
 // Beside bf16: the lower half of the float32. The slot is its upper half, rounded half up, so that the two
 // halves give back every bit.
@@ -49,26 +67,6 @@ struct Master<Bf16> {
   }
 };
 
-// Beside fp16: the float32 itself, as fp16 has too few exponent bits to be its upper half.
-template <>
-struct Master<Fp16> {
-  static constexpr int kBytes = 4;
-
-  static PYRF_DEVICE void load(const void* master, uint4, float (&x)[kVector]) {
-    load_floats(static_cast<const float*>(master), x);
-  }
-
-  static PYRF_DEVICE uint4 store(void* master, const float (&x)[kVector]) {
-    float* to = static_cast<float*>(master);
-#pragma unroll
-    for (int i = 0; i < kVector; i += 4) {
-      ptx::store16(to + i, make_uint4(ptx::float_bits(x[i]), ptx::float_bits(x[i + 1]),
-                                      ptx::float_bits(x[i + 2]), ptx::float_bits(x[i + 3])));
-    }
-    return pack<Fp16>(x);
-  }
-};
-
 // From `from` to `to` by `weight`, from the nearer end: exact at both, like torch.lerp.
 PYRF_DEVICE float blend(float from, float to, float weight) {
   return weight < 0.5f ? fmaf(weight, to - from, from) : fmaf(weight - 1.0f, to - from, to);
@@ -88,14 +86,14 @@ __global__ void __launch_bounds__(kEmaThreads) ema_sink_update_kernel(const EmaS
   const int channel = index % kVectors * kVector;
   const bool is_keys = blockIdx.z == 0;
   const EmaSinkParams::Half& half = params.halves[is_keys ? 0 : 1];
-  uint16_t* sink = at(half.cache, half.cache_strides, batch, head, token) + channel;
-  const uint16_t* leaving = sink + slot * params.tokens * half.cache_strides.token;
+  Word<T>* sink = at<T>(half.cache, half.cache_strides, batch, head, token) + channel;
+  const Word<T>* leaving = sink + slot * params.tokens * half.cache_strides.token;
   char* master = static_cast<char*>(half.master) +
                  Master<T>::kBytes * (batch * half.master_strides.batch + head * half.master_strides.head +
                                       token * half.master_strides.token + channel);
 
   float exact[kVector], evicted[kVector];
-  const uint4 evicted_words = ptx::load16(leaving);
+  const Words<T> evicted_words = load_words<T>(leaving);
   Master<T>::load(master, std::is_same_v<T, Bf16> ? ptx::load16(sink) : uint4{}, exact);
   unpack<T>(evicted_words, evicted);
   if (is_keys) {
@@ -110,7 +108,7 @@ __global__ void __launch_bounds__(kEmaThreads) ema_sink_update_kernel(const EmaS
   }
 #pragma unroll
   for (int i = 0; i < kVector; ++i) exact[i] = blend(exact[i], evicted[i], params.weight);
-  ptx::store16(sink, Master<T>::store(master, exact));
+  store_words<T>(sink, Master<T>::store(master, exact));
 }
 
 }  // namespace pyrf

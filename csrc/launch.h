@@ -8,13 +8,19 @@
 
 namespace pyrf {
 
-// Call `run` with a value of the element type and one of the head_dim's integral constant.
-template <class Run>
-int dispatch(int dtype, int64_t head_dim, Run run) {
+// Call `run` with a value of an element type and one of the head_dim's integral constant.
+template <class T, class Run>
+int dispatch_head_dim(T type, int64_t head_dim, Run run) {
   constexpr std::integral_constant<int, 64> k64;
   constexpr std::integral_constant<int, 128> k128;
-  if (dtype == PYRF_BF16) return head_dim == 64 ? run(Bf16{}, k64) : run(Bf16{}, k128);
-  return head_dim == 64 ? run(Fp16{}, k64) : run(Fp16{}, k128);
+  return head_dim == 64 ? run(type, k64) : run(type, k128);
+}
+
+// The same with the element type of 16 bits that the dtype says.
+template <class Run>
+int dispatch(int dtype, int64_t head_dim, Run run) {
+  return dtype == PYRF_BF16 ? dispatch_head_dim(Bf16{}, head_dim, run)
+                            : dispatch_head_dim(Fp16{}, head_dim, run);
 }
 
 #ifdef PYRF_EMULATE

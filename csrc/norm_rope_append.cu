@@ -10,10 +10,11 @@ extern "C" int pyrf_norm_rope_append(pyrf_view q, pyrf_view k, pyrf_view v, pyrf
   check.dimensions("q", q, 3);
   check.dimensions("keys", keys, 4);
   if (!check.ok()) return check.status();
-  const int dtype = keys.dtype;
+  const int dtype = q.dtype, cache_dtype = keys.dtype == PYRF_E4M3 ? PYRF_E4M3 : dtype;
   const int64_t batch = keys.shape[0], heads = keys.shape[1], capacity = keys.shape[2];
   const int64_t head_dim = keys.shape[3], tokens = q.shape[1], dim = heads * head_dim;
   const Shape chunk{batch, tokens, dim}, cache{batch, heads, capacity, head_dim};
+  check.elements(dtype);
   check.cache(keys);
   check.slots(capacity, tokens);
   check.range("heads * head_dim", dim, 1, kNormMaxDim);
@@ -28,8 +29,8 @@ extern "C" int pyrf_norm_rope_append(pyrf_view q, pyrf_view k, pyrf_view v, pyrf
   params.q_strides = check.tokens_first("q", q, dtype, chunk, head_dim);
   params.k_strides = check.tokens_first("k", k, dtype, chunk, head_dim);
   params.v_strides = check.tokens_first("v", v, dtype, chunk, head_dim);
-  params.keys_strides = check.written("keys", keys, dtype, cache);
-  params.values_strides = check.written("values", values, dtype, cache);
+  params.keys_strides = check.written("keys", keys, cache_dtype, cache);
+  params.values_strides = check.written("values", values, cache_dtype, cache);
   if (!check.ok()) return check.status();
   params.q = q.address;
   params.k = k.address;
@@ -48,7 +49,12 @@ extern "C" int pyrf_norm_rope_append(pyrf_view q, pyrf_view k, pyrf_view v, pyrf
   const dim3 grid(static_cast<unsigned>(tokens), static_cast<unsigned>(batch));
   const int threads = static_cast<int>((heads * head_dim / kVector + 31) / 32 * 32);
   return dispatch(dtype, head_dim, [&](auto type, auto dim) {
-    return launch("norm_rope_append", norm_rope_append_kernel<decltype(type), decltype(dim)::value>, grid,
-                  threads, kNormSharedBytes, stream, params);
+    const auto start = [&](auto stored) {
+      using Cache = decltype(stored);
+      return launch("norm_rope_append",
+                    norm_rope_append_kernel<decltype(type), decltype(dim)::value, Cache>, grid, threads,
+                    kNormSharedBytes, stream, params);
+    };
+    return cache_dtype == PYRF_E4M3 ? start(E4m3{}) : start(type);
   });
 }

@@ -41,21 +41,33 @@ PYRF_DEVICE void block_sum(float& a, float& b) {
 
 // x * scale * weight, turned by the token's table.
 template <class T>
-PYRF_DEVICE uint4 norm_and_turn(uint4 words, float scale, const void* weights, const float (&rope)[kVector]) {
-  float x[kVector], weight[kVector];
+PYRF_DEVICE void norm_and_turn(float (&x)[kVector], uint4 words, float scale, const void* weights,
+                               const float (&rope)[kVector]) {
+  float weight[kVector];
   unpack<T>(words, x);
   unpack<T>(ptx::load16(weights), weight);
 #pragma unroll
   for (int i = 0; i < kVector; ++i) x[i] = x[i] * scale * weight[i];
 #pragma unroll
   for (int i = 0; i < kVector; i += 2) turn_pair(x[i], x[i + 1], rope[i], rope[i + 1]);
-  return pack<T>(x);
+}
+
+// The same numbers in the elements of the cache.
+template <class T, class Cache>
+PYRF_DEVICE Words<Cache> convert(uint4 words) {
+  if constexpr (std::is_same_v<T, Cache>) {
+    return words;
+  } else {
+    float x[kVector];
+    unpack<T>(words, x);
+    return pack<Cache>(x);
+  }
 }
 
 // Grid: (tokens, batch). Threads: one for 8 channels, rounded up to whole warps; two blocks of the widest
 // rows share a multiprocessor, so that one loads while the other stores. What is done with is stored before
 // more is loaded, which keeps the registers within that bound.
-template <class T, int kHeadDim>
+template <class T, int kHeadDim, class Cache>
 __global__ void __launch_bounds__(kNormMaxThreads, 2) norm_rope_append_kernel(const NormRopeParams params) {
   const int token = blockIdx.x, batch = blockIdx.y;
   const int channel = threadIdx.x * kVector;
@@ -67,12 +79,13 @@ __global__ void __launch_bounds__(kNormMaxThreads, 2) norm_rope_append_kernel(co
 
   uint4 q_words{}, k_words{};
   if (active) {
-    q_words = ptx::load16(at(params.q, params.q_strides, batch, head, token) + within);
-    k_words = ptx::load16(at(params.k, params.k_strides, batch, head, token) + within);
+    q_words = ptx::load16(at<T>(params.q, params.q_strides, batch, head, token) + within);
+    k_words = ptx::load16(at<T>(params.k, params.k_strides, batch, head, token) + within);
   }
   if (place >= 0) {
-    ptx::store16(at(params.values, params.values_strides, batch, head, place) + within,
-                 ptx::load16(at(params.v, params.v_strides, batch, head, token) + within));
+    const uint4 v_words = ptx::load16(at<T>(params.v, params.v_strides, batch, head, token) + within);
+    store_words<Cache>(at<Cache>(params.values, params.values_strides, batch, head, place) + within,
+                       convert<T, Cache>(v_words));
   }
   float q_sum = square_sum<T>(q_words), k_sum = square_sum<T>(k_words);
   block_sum(q_sum, k_sum);
@@ -83,13 +96,14 @@ __global__ void __launch_bounds__(kNormMaxThreads, 2) norm_rope_append_kernel(co
   const uint16_t* norm_q = static_cast<const uint16_t*>(params.norm_q) + channel;
   const uint16_t* norm_k = static_cast<const uint16_t*>(params.norm_k) + channel;
   const int64_t row = (static_cast<int64_t>(batch) * params.tokens + token) * params.heads + head;
-  float rope[kVector];  // cosines and sines of four pairs
+  float rope[kVector], x[kVector];  // cosines and sines of four pairs, and what they turn
   load_floats(params.rope + token * kHeadDim + within, rope);
-  ptx::store16(static_cast<uint16_t*>(params.q_out) + row * kHeadDim + within,
-               norm_and_turn<T>(q_words, q_scale, norm_q, rope));
+  norm_and_turn<T>(x, q_words, q_scale, norm_q, rope);
+  ptx::store16(static_cast<uint16_t*>(params.q_out) + row * kHeadDim + within, pack<T>(x));
   if (place < 0) return;
-  ptx::store16(at(params.keys, params.keys_strides, batch, head, place) + within,
-               norm_and_turn<T>(k_words, k_scale, norm_k, rope));
+  norm_and_turn<T>(x, k_words, k_scale, norm_k, rope);
+  store_words<Cache>(at<Cache>(params.keys, params.keys_strides, batch, head, place) + within,
+                     pack<Cache>(x));
 }
 
 }  // namespace pyrf

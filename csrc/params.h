@@ -28,7 +28,8 @@ struct AddNormParams {
   const void* weight;    // [D], or null: no norm
   const void* shift;     // [D], or null
   void* sum;             // [rows, D], null without residual
-  void* normed;          // [rows, D], null without weight
+  void* normed;          // [rows, D], null without weight; e4m3 beside scales
+  float* scales;         // [rows], or null
   int64_t rows;
   int vectors;  // of a row, D / 8
   float inverse_dim;
@@ -40,8 +41,8 @@ struct AddNormParams {
 struct EmaSinkParams {
   // One of the two halves of the work: the keys (turned) or the values (not).
   struct Half {
-    void* cache;   // [B, H, capacity, head_dim] bf16 or fp16
-    void* master;  // [B, H, tokens, head_dim] int16 beside bf16, float32 beside fp16
+    void* cache;   // [B, H, capacity, head_dim] bf16, fp16 or e4m3
+    void* master;  // [B, H, tokens, head_dim] int16 beside bf16, else float32
     Strides cache_strides;
     Strides master_strides;
   };
@@ -63,8 +64,8 @@ struct NormRopeParams {
   const void* norm_k;   // [D]
   const float* rope;    // [tokens, head_dim / 2, 2] cosine and sine
   const int64_t* slot;  // scalar
-  void* keys;           // [B, H, capacity, head_dim]
-  void* values;         // [B, H, capacity, head_dim]
+  void* keys;           // [B, H, capacity, head_dim], like q or e4m3
+  void* values;         // [B, H, capacity, head_dim], like keys
   void* q_out;          // [B, tokens, H * head_dim] contiguous
   Strides q_strides, k_strides, v_strides;  // head = head_dim
   Strides keys_strides, values_strides;
@@ -74,11 +75,19 @@ struct NormRopeParams {
   float eps;
 };
 
+struct QuantiseRowsParams {
+  const void* x;  // [rows, D] bf16 or fp16
+  void* rows;     // [rows, D] e4m3
+  float* scales;  // [rows]
+  int vectors;    // of a row, D / 8
+  int gelu;       // before it is rounded
+};
+
 struct RingAttentionParams {
-  const void* q;       // [B, H, queries, head_dim] bf16 or fp16, like everything here
-  const void* keys;    // [B, H, capacity, head_dim]
-  const void* values;  // [B, H, capacity, head_dim]
-  void* out;           // [B, queries, H * head_dim] contiguous
+  const void* q;       // [B, H, queries, head_dim] bf16 or fp16
+  const void* keys;    // [B, H, capacity, head_dim], like q; of ring_attention_e4m3 e4m3
+  const void* values;  // [B, H, capacity, head_dim], like keys
+  void* out;           // [B, queries, H * head_dim] contiguous, like q
   Strides q_strides, keys_strides, values_strides;
   int heads;
   int queries;

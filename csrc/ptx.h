@@ -7,9 +7,10 @@
 
 namespace pyrf {
 
-// The element types of kernels; in memory both are 16 bits.
+// The element types of kernels: in memory 16 bits, and 8 of a cache alone.
 struct Bf16 {};
 struct Fp16 {};
+struct E4m3 {};
 
 }  // namespace pyrf
 
@@ -30,6 +31,7 @@ PYRF_DEVICE void sync_threads() { __syncthreads(); }
 PYRF_DEVICE void sync_warp() { __syncwarp(); }
 
 PYRF_DEVICE float shuffle_xor(float x, int lanes) { return __shfl_xor_sync(0xffffffffu, x, lanes); }
+PYRF_DEVICE uint32_t shuffle_xor(uint32_t x, int lanes) { return __shfl_xor_sync(0xffffffffu, x, lanes); }
 
 PYRF_DEVICE uint32_t float_bits(float x) { return __float_as_uint(x); }
 PYRF_DEVICE float bits_float(uint32_t x) { return __uint_as_float(x); }
@@ -76,9 +78,30 @@ PYRF_DEVICE float2 unpack(uint32_t word) {
   }
 }
 
-// Global memory: 16 bytes, except the pair of floats of a small table and the slot.
+}  // namespace pyrf::ptx
+
+#include "e4m3.h"
+
+namespace pyrf::ptx {
+
+// Two floats rounded to nearest even e4m3, beyond 448 to 448; the first in the low of 16 bits.
+PYRF_DEVICE uint32_t pack_e4m3(float low, float high) {
+#if __CUDA_ARCH__ >= 890
+  uint16_t pair;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
+  return pair;
+#else
+  return narrow_e4m3(low) | narrow_e4m3(high) << 8;
+#endif
+}
+
+// Global memory: 16 bytes, except 8 channels of e4m3, the scale of a row of them, the pair of floats of a
+// small table and the slot.
 PYRF_DEVICE uint4 load16(const void* from) { return *static_cast<const uint4*>(from); }
 PYRF_DEVICE void store16(void* to, uint4 x) { *static_cast<uint4*>(to) = x; }
+PYRF_DEVICE uint2 load8(const void* from) { return *static_cast<const uint2*>(from); }
+PYRF_DEVICE void store8(void* to, uint2 x) { *static_cast<uint2*>(to) = x; }
+PYRF_DEVICE void store_float(float* to, float x) { *to = x; }
 PYRF_DEVICE float2 load_pair(const float* from) { return *reinterpret_cast<const float2*>(from); }
 PYRF_DEVICE int64_t load_index(const int64_t* from) { return *from; }
 
@@ -105,6 +128,11 @@ PYRF_DEVICE uint4 load_shared16(Shared from) {
                : "r"(from)
                : "memory");
   return x;
+}
+
+PYRF_DEVICE void store_shared16(Shared to, uint4 x) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+               : "memory");
 }
 
 // Copy 16 bytes from global to shared memory in the background, or zeros where `valid` is false.
@@ -137,12 +165,21 @@ PYRF_DEVICE void load_matrices_transposed(uint32_t (&x)[4], Shared row) {
                : "memory");
 }
 
-// c [16, 8] float32 += a [16, 16] b [16, 8]
+// Four bytes of eight, the low first: a digit of `picks` is 0 ... 3 of a, 4 ... 7 of b.
+PYRF_DEVICE uint32_t permute(uint32_t a, uint32_t b, uint32_t picks) { return __byte_perm(a, b, picks); }
+
+// c [16, 8] float32 += a [16, 16] b [16, 8]; of e4m3 a [16, 32] b [32, 8]
 template <class T>
 PYRF_DEVICE void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   if constexpr (std::is_same_v<T, Bf16>) {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  } else if constexpr (std::is_same_v<T, E4m3>) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));

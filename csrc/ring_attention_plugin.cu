@@ -29,13 +29,13 @@ PYRF_DEVICE void attend(const void* q, const void* keys, const void* values, con
   params.queries = queries;
   params.length = static_cast<int>(valid);
   params.scale_log2 = kScaleLog2<kHeadDim>;
-  ring_attention_block<T, kHeadDim>(params);
+  ring_attention_block<RingRows<T, kHeadDim>>(params);
 }
 
 }  // namespace pyrf
 
 #define PYRF_PLUGIN(name, type, head_dim)                                                           \
-  extern "C" __global__ void __launch_bounds__(pyrf::RingTile<head_dim>::kThreads)                  \
+  extern "C" __global__ void __launch_bounds__(pyrf::RingTile<pyrf::type, head_dim>::kThreads)      \
       name##_##head_dim(const void* q, const void* keys, const void* values, const int64_t* length, \
                         int32_t heads, int32_t queries, int32_t capacity, void* out) {              \
     pyrf::attend<pyrf::type, head_dim>(q, keys, values, length, heads, queries, capacity, out);     \

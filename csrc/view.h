@@ -7,7 +7,14 @@
 extern "C" {
 #endif
 
-enum pyrf_dtype { PYRF_BF16 = 0, PYRF_FP16 = 1, PYRF_FP32 = 2, PYRF_INT16 = 3, PYRF_INT64 = 4 };
+enum pyrf_dtype {
+  PYRF_BF16 = 0,
+  PYRF_FP16 = 1,
+  PYRF_FP32 = 2,
+  PYRF_INT16 = 3,
+  PYRF_INT64 = 4,
+  PYRF_E4M3 = 5,
+};
 
 typedef struct {
   void* address;  // null where there is no tensor

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 import torch
 
+from pyrf import __version__
 from pyrf.bundle.bundle import Bundle
 from pyrf.bundle.weights import weight_files
 from pyrf.export.manifest import file_entry
@@ -49,4 +50,4 @@ def _adapter_digest(adapter: Adapter) -> bytes:
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that decide what an export looks like."""
-    return {name: version(name) for name in ("pyrf", "torch", "onnx", "onnxscript")}
+    return {"pyrf": __version__, **{name: version(name) for name in ("torch", "onnx", "onnxscript")}}

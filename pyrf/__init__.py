@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pyrf.config import ModelConfig as ModelConfig
     from pyrf.config import StreamConfig as StreamConfig
+    from pyrf.endpoints.expand import PromptExpander as PromptExpander
     from pyrf.pipeline import StreamingPipeline as StreamingPipeline
     from pyrf.streaming.change import Change as Change
     from pyrf.streaming.change import Scheduled as Scheduled
@@ -27,6 +28,7 @@ _HOMES = {
     "Change": "pyrf.streaming.change",
     "Chunk": "pyrf.streaming.chunk",
     "ModelConfig": "pyrf.config",
+    "PromptExpander": "pyrf.endpoints.expand",
     "PromptWarning": "pyrf.streaming.notices",
     "Scheduled": "pyrf.streaming.change",
     "Script": "pyrf.streaming.script",

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
+DISTRIBUTION = "pyrf-stream"
+"""Under which pyrf is installed: a package index has another project of its own name."""
+
 
 class MissingExtraError(ValueError):
     """A package that an extra brings is not installed, or does not load."""
@@ -23,7 +26,7 @@ def require(extra: str, purpose: str, *modules: str) -> None:
     Raises:
         MissingExtraError: all that are missing, and how they are installed.
     """
-    missing = [name for name in modules if not _is_installed(name)]
+    missing = [name for name in modules if not is_installed(name)]
     if missing:
         raise MissingExtraError(_message(extra, purpose, ", ".join(missing)))
 
@@ -49,7 +52,7 @@ def needs(extra: str, purpose: str) -> Iterator[None]:
 
 
 def install_hint(extra: str) -> str:
-    """How an extra is installed. A package index has no pyrf of ours, so it is installed from a clone."""
+    """How an extra is installed: from a clone, as nothing is on a package index yet."""
     return f"pip install '.[{extra}]' in a clone of pyrf"
 
 
@@ -57,7 +60,8 @@ def _message(extra: str, purpose: str, missing: str) -> str:
     return f"{purpose} needs {missing}; run {install_hint(extra)}"
 
 
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Whether a module is there; it is not imported."""
     if module in sys.modules:
         return sys.modules[module] is not None
     try:

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 import torch
 
-from pyrf import __version__
-from pyrf.backends.choice import check_adapter_base, check_backend, check_dtype, load_backend
-from pyrf.backends.torch.backend import TorchBackend
 from pyrf.bundle.adapter_file import AdapterSpec
-from pyrf.bundle.bundle import UNDISTILLED, Bundle, load_bundle
 from pyrf.bundle.card import Card
 from pyrf.bundle.stream_choice import StreamAsked
-from pyrf.checks import check_device, check_whole
+from pyrf.checks import check_whole
 from pyrf.config import Fit, StartKind, StreamConfig
-from pyrf.dtypes import name_of, slow_on_cpu
+from pyrf.dtypes import name_of
+from pyrf.loading import Decision, decide, load
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.text.encoder import TextEncoder
-from pyrf.moments import format_time
-from pyrf.streaming.adapters import LiveAdapters
 from pyrf.streaming.change import Prompt
 from pyrf.streaming.chunk import Chunk, Timing
+from pyrf.streaming.expansion import Expand, expand_prompt, expand_switches
 from pyrf.streaming.feeds import AnyFrames
-from pyrf.streaming.mix import GivenPrompt, as_json, as_mix, is_one
+from pyrf.streaming.metadata import clip_metadata
+from pyrf.streaming.mix import GivenPrompt, is_one
 from pyrf.streaming.model import StreamModel
-from pyrf.streaming.prompts import PromptTimes, as_prompts, change_as_json, of_clip
+from pyrf.streaming.prompts import PromptTimes, as_prompts, of_clip
 from pyrf.streaming.restyle import DEFAULT_STRENGTH, Source, SourceControl
 from pyrf.streaming.start import check_start, start_from
 from pyrf.streaming.stream import Stream, as_seeds
 from pyrf.streaming.timeline import place, switches_of
-from pyrf.threads import fit_threads
 from pyrf.video.files import Video
 from pyrf.video.image import Picture
 from pyrf.video.writer import Frames
@@ -53,65 +48,19 @@ class StreamingPipeline:
         student: of the weights that replace the model's, in the same way.
         choice: how it was asked to stream.
         backend: the name of who computes.
+        plan: how several ranks share each stream; None: they do not.
+        precision: what is computed in fewer bits than the dtype's, of `PRECISIONS` in `pyrf.backends.choice`.
         model: what its streams share.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        backend: str,
-        dtype: torch.dtype,
-        device: torch.device,
-        exported: str | Path | None = None,
-        name: str | None = None,
-        student: str | None = None,
-        shared_adapters: bool = False,
-        adapter_base: str = "device",
-    ) -> None:
-        self.name = bundle.path.name if name is None else _shareable(name)
-        self.student = None if student is None else _shareable(student)
-        self.choice = bundle.choice
-        if bundle.undistilled:
-            warnings.warn(f"{self.name}: {UNDISTILLED}", RuntimeWarning, stacklevel=3)
-        if device.type == "cpu":
-            fit_threads()
-            reason = slow_on_cpu(dtype)
-            if reason is not None:
-                warnings.warn(
-                    f"{name_of(dtype)} is slow on this CPU: {reason}. float32 is faster here",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
-        self.backend = backend
-        self.dtype = dtype
-        self.device = device
-        self.model_config = bundle.model_config
-        # The text encoder's activations may leave the range of float16; its rows do not.
-        text_dtype = torch.bfloat16 if dtype == torch.float16 else dtype
-        text_encoder = bundle.text_encoder(dtype=text_dtype, device=device)
-        codec = bundle.codec(dtype=dtype, device=device)
-        loaded = load_backend(
-            backend,
-            bundle,
-            codec,
-            dtype=dtype,
-            device=device,
-            exported=exported,
-            adapter_base=adapter_base,
-        )
-        merged = loaded.merged if isinstance(loaded, TorchBackend) else None
-        self.model = StreamModel(
-            text_encoder,
-            codec,
-            loaded,
-            bundle.stream_config,
-            device,
-            bundle.height,
-            bundle.width,
-            bundle.card,
-            LiveAdapters(bundle.adapters, merged, shared=shared_adapters),
-        )
+    def __init__(self, decision: Decision, model: StreamModel) -> None:
+        self.name, self.student = decision.shown_name, decision.shown_student
+        self.choice = decision.bundle.choice
+        self.backend, self.plan = decision.backend, decision.plan
+        self.precision = decision.setup.precision
+        self.dtype, self.device = decision.setup.dtype, decision.setup.device
+        self.model_config = decision.bundle.model_config
+        self.model = model
 
     @classmethod
     def from_pretrained(
@@ -128,15 +77,21 @@ class StreamingPipeline:
         adapters: Sequence[AdapterSpec] = (),
         shared_adapters: bool = False,
         adapter_base: str = "device",
+        precision: str | None = None,
+        gpus_per_stream: int | Literal["torchrun"] = 1,
+        decoder_rank: int | None = None,
+        max_memory: str | int | None = None,
     ) -> Self:
-        """Load a model.
+        """Load a model. What it will hold is logged before, by the logger `pyrf.memory`: at level INFO,
+        or DEBUG where far more memory is free.
 
         Args:
             name: "tiny" (bundled), a directory in the diffusers layout or in Wan's own, or a hub id.
             student: weights that replace the model's: a file or a hub id.
             revision: of the hub repository.
-            backend: who computes: "torch", "onnxruntime" (on a CPU, in float32) or "tensorrt" (on a GPU, in
-                bfloat16 or float16).
+            backend: who computes: "torch", "onnxruntime" (on a CPU, in float32), "tensorrt" (on a GPU, in
+                bfloat16 or float16), or "auto", which takes the fastest of torch and ONNX Runtime that is
+                installed (`pyrf.backends.choice.fastest_backend`).
             dtype: "float32" or "bfloat16", of the network and the cache; for tensorrt also "float16".
             device: "cpu", "cuda", "cuda:1", ...
             stream: how it streams, where not as the model says: the name of a published student, such as
@@ -148,26 +103,40 @@ class StreamingPipeline:
             shared_adapters: whether a stream may change the strengths of others that run.
             adapter_base: where torch keeps the model's own values of weights that adapters change: "device",
                 or "cpu", which saves a GPU's memory and makes a change of strength slower.
+            precision: "fp8-attention" keeps keys and values, and multiplies in self-attention, in 8 bits
+                (e4m3); "fp8" does so with the weights of the network's blocks, too, which halves their
+                memory. Both are for the torch backend. None: all in the dtype.
+            gpus_per_stream: GPUs that share each stream's work, from `device` on, each with a process of its
+                own, called a rank; on "cpu" processes alone. "torchrun": the processes that it has started,
+                of which this call returns in the first one only.
+            decoder_rank: the rank that decodes, beside the network; None: this process, after the network.
+            max_memory: that one stream may take, such as "12GiB" or a number of bytes: of the GPU, else of
+                the process. What has to be changed for it is chosen by `pyrf.memory.choice`. By default
+                nothing is changed, and what is free is the limit. For the torch backend.
 
         Raises:
             ValueError: when something is unknown, missing or damaged, when the stream is of other weights, or
-                its settings cannot be together.
+                its settings cannot be together; and when it does not fit, before weights are read.
+            OSError: when a rank cannot be started.
         """
-        check_backend(backend, exported)
-        check_adapter_base(adapter_base)
-        chosen_dtype, chosen_device = check_dtype(dtype, backend), check_device(device)
-        bundle = load_bundle(name, student=student, revision=revision, adapters=adapters, stream=stream)
-        return cls(
-            bundle,
-            backend=backend,
-            dtype=chosen_dtype,
-            device=chosen_device,
-            exported=exported,
-            name=name,
+        decision = decide(
+            name,
             student=student,
+            revision=revision,
+            backend=backend,
+            dtype=dtype,
+            device=device,
+            stream=stream,
+            exported=exported,
+            adapters=adapters,
             shared_adapters=shared_adapters,
             adapter_base=adapter_base,
+            precision=precision,
+            gpus_per_stream=gpus_per_stream,
+            decoder_rank=decoder_rank,
+            max_memory=max_memory,
         )
+        return cls(decision, load(decision))
 
     def __repr__(self) -> str:
         return (
@@ -249,6 +218,7 @@ class StreamingPipeline:
         timeline: PromptTimes | None = None,
         start: StartKind | None = None,
         fit: Fit = "crop",
+        expand: Expand | None = None,
     ) -> Video: ...
 
     @overload
@@ -265,6 +235,7 @@ class StreamingPipeline:
         timeline: PromptTimes | None = None,
         start: StartKind | None = None,
         fit: Fit = "crop",
+        expand: Expand | None = None,
     ) -> list[Video]: ...
 
     def __call__(
@@ -280,6 +251,7 @@ class StreamingPipeline:
         timeline: PromptTimes | None = None,
         start: StartKind | None = None,
         fit: Fit = "crop",
+        expand: Expand | None = None,
     ) -> Video | list[Video]:
         """Make a video of `num_frames` frames, or one for each of a list of prompts.
 
@@ -288,7 +260,9 @@ class StreamingPipeline:
         check_whole("num_frames", num_frames, most=None)
         kind = check_start(self.model, start, image=image is not None, video=video is not None)
         continues = kind == "still"
-        later = place(self.model, switches_of(timeline or {}), continues=continues, num_frames=num_frames)
+        prompt = expand_prompt(expand, prompt)
+        switches = expand_switches(expand, switches_of(timeline or {}))
+        later = place(self.model, switches, continues=continues, num_frames=num_frames)
         stream = self.stream(
             prompt,
             seed,
@@ -329,6 +303,7 @@ class StreamingPipeline:
         follow_motion: bool = False,
         start: StartKind | None = None,
         fit: Fit = "crop",
+        expand: Expand | None = None,
     ) -> Stream:
         """Start an endless stream of chunks; nothing is computed before the first is asked for.
 
@@ -351,6 +326,7 @@ class StreamingPipeline:
                 "first_frame", the default where the backend can do it, shows it as the first frame. See
                 `pyrf.config.StartKind`.
             fit: what becomes of an image of another size: "crop", "pad" or "refuse".
+            expand: writes these prompts out first, such as a `pyrf.PromptExpander`; blends stay as they are.
 
         Words that the model has not learned, and a size that it was not trained on, give a `PromptWarning`,
         once per prompt.
@@ -362,9 +338,12 @@ class StreamingPipeline:
         height, width = self.check_size(height, width)
         begins = start_from(self.model, image, video, height, width, start=start, fit=fit)
         continues = begins is not None and begins.continues
-        placed = place(self.model, switches_of(timeline or {}), continues=continues)
+        switches = expand_switches(expand, switches_of(timeline or {}))
+        placed = place(self.model, switches, continues=continues)
         control = SourceControl(strength, follow_motion)
-        stream = Stream(self.model, prompt, seed, height, width, begins, placed, control)
+        stream = Stream(
+            self.model, expand_prompt(expand, prompt), seed, height, width, begins, placed, control
+        )
         stream.set_source(source)
         return stream
 
@@ -381,31 +360,16 @@ class StreamingPipeline:
             prompt, seed, timeline: as for `stream`, of one clip.
             start: how it begins with an image; "still" for a video that it continues, too.
         """
-        continues = start == "still"
-        placed = place(self.model, switches_of(timeline or {}), continues=continues)
-        later = {
-            format_time(self.model.start_of_chunk(chunk, continues=continues) / self.fps): change_as_json(one)
-            for chunk, one in sorted(placed.items())
-        }
-        made: dict[str, Any] = {
-            "prompt": as_json(as_mix(prompt)),
-            "seed": seed,
-            "model": self.name,
-            "pyrf": __version__,
-        }
-        if later:
-            made["timeline"] = later
-        if continues:
-            made["continues"] = True
-        elif start is not None:
-            made["start"] = start
-        if self.student is not None:
-            made["student"] = self.student
-        if acting := {name: strength for name, strength in self.adapters.items() if strength}:
-            made["adapters"] = acting
-        if asked := self.choice.to_dict():
-            made["stream"] = asked
-        return made
+        return clip_metadata(
+            self.model,
+            prompt,
+            seed,
+            timeline or {},
+            start,
+            name=self.name,
+            student=self.student,
+            asked=self.choice.to_dict(),
+        )
 
     def check_prompt(self, prompt: str) -> None:
         """Refuse a prompt that the text encoder would not see whole, see `StreamModel.check_prompt`."""
@@ -430,9 +394,3 @@ class StreamingPipeline:
     def num_chunks_of(self, num_frames: int) -> int:
         """Chunks that a stream needs for its first `num_frames` frames."""
         return self.model.num_chunks_of(num_frames)
-
-
-def _shareable(name: str) -> str:
-    """A model's name for others to read: of a local path the last part."""
-    path = Path(name).expanduser()
-    return path.resolve().name if path.exists() else name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, BinaryIO, TextIO
 
@@ -26,6 +26,13 @@ class ReaderGoneError(BrokenPipeError):
 def counted(number: float, noun: str) -> str:
     """`1 frame`, `2.5 seconds`."""
     return f"{number:.10g} {noun}{'s' * (number != 1)}"
+
+
+def table(rows: Sequence[Sequence[object]]) -> str:
+    """Rows of as many cells each, their columns under each other."""
+    shown = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in shown)
 
 
 def prepare() -> None:

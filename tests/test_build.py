@@ -2,14 +2,20 @@
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
+
+import pyrf
+from pyrf.extras import DISTRIBUTION
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,6 +47,29 @@ def test_package_data_reaches_the_wheel() -> None:
             start = folder / part
             files = {start} if start.is_file() else {path for path in start.rglob("*") if path.is_file()}
             assert files <= packed, f"not packed: {sorted(files - packed)}"
+
+
+def test_the_distribution_has_a_name_of_its_own_and_the_version_of_the_package() -> None:
+    assert version(DISTRIBUTION) == pyrf.__version__
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["name"] == DISTRIBUTION
+    asked = [line for lines in project["optional-dependencies"].values() for line in lines]
+    assert any(line.startswith(f"{DISTRIBUTION}[") for line in asked)
+    assert not any(re.match(r"pyrf\b(?!-)", line) for line in asked)
+
+
+@pytest.mark.parametrize("name", ["ci", "release"])
+def test_workflows_run_what_is_here(name: str) -> None:
+    """Scripts that a workflow names can be run, and what publishes waits for all that it publishes."""
+    jobs = yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text())["jobs"]
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    scripts = {script for step in steps for script in re.findall(r"(?<!\S)\.ci/\w+", step.get("run", ""))}
+    assert scripts
+    assert all(os.access(ROOT / script, os.X_OK) for script in scripts)
+    assert all(set(job.get("needs", ())) <= set(jobs) for job in jobs.values())
+    if name == "release":
+        assert set(jobs["publish"]["needs"]) == set(jobs) - {"publish"}
+        assert jobs["publish"]["if"] == "startsWith(github.ref, 'refs/tags/v')"
 
 
 def build(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -17,19 +17,18 @@ from tests.test_layers import ORDER
 from tests.test_public_api import file_of
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-PLAIN = (
-    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
-    *("docs/api.md", "docs/benchmarks.md", "docs/design.md", "docs/export.md", "docs/glossary.md"),
-    *("docs/adapters.md", "docs/deploy.md", "docs/features.md", "docs/generate.md", "docs/images.md"),
-    *("docs/prompts.md", "docs/security.md", "docs/students.md", "docs/tensorrt.md", "docs/wan22.md"),
-)
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+ROUGH = ("kernels.md", "live-video.md", "log.md", "serving.md", "study.md", "training.md")
+PLAIN = [str(page.relative_to(ROOT)) for page in PAGES if page.name not in ROUGH]
 """Pages in plain English: short sentences, and tables of values. The others join as they are rewritten."""
 MOST_WORDS, MOST_IN_A_CELL = 25, 60
 BLOCKS = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-PATH = re.compile(r"`((?:pyrf|export|training|tests|benchmarks|csrc|docs|examples)/[\w./-]+)`")
-SOURCES = ("pyrf", "export", "training", "csrc", "benchmarks", "examples", "tests/support", "tests/kernels")
+PATH = re.compile(r"`((?:pyrf|export|training|tests|benchmarks|csrc|docs|examples|integrations)/[\w./-]+)`")
+SOURCES = (
+    *("pyrf", "export", "training", "csrc", "benchmarks", "examples", "integrations"),
+    *("tests/support", "tests/kernels"),
+)
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FILE = re.compile(r"\.(?:cuh?|gif|h|jsonl?|md|mp4|onnx|pn?g|pth?|py|safetensors|so|svg|toml|txt|yaml)$")
 HISTORY = ("log.md", "CHANGELOG.md")

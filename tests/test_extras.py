@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from pyrf.extras import MissingExtraError, install_hint, needs, require
 
@@ -77,3 +78,14 @@ def test_no_text_installs_by_name() -> None:
 
 def test_the_hint_is_for_a_clone() -> None:
     assert install_hint("train") == "pip install '.[train]' in a clone of pyrf"
+
+
+def test_the_oldest_packages_are_those_that_are_admitted() -> None:
+    """What `.ci/lowest` installs; torch is not in its list."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "constraints-lowest.txt").read_text().splitlines()
+    oldest = dict(line.split("==") for line in lines if not line.startswith("#"))
+    extras = (project["optional-dependencies"][name] for name in ("client", "train", "onnx", "serve", "otel"))
+    for wanted in map(Requirement, [*project["dependencies"], *(one for extra in extras for one in extra)]):
+        if wanted.name not in ("torch", "pyrf-stream"):
+            assert oldest[wanted.name] in wanted.specifier, wanted

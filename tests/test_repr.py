@@ -13,7 +13,8 @@ import pyrf
 from pyrf.bundle import load_bundle
 from pyrf.pipeline import StreamingPipeline
 from pyrf.serve.settings import ServeSettings
-from pyrf.video import open_writer
+from pyrf.video import EncoderSettings, Signer, Watermark, open_writer
+from tests.support.credentials import write_credentials
 from tests.test_public_api import PUBLIC
 
 SECRET = "s3cret-token-of-a-session"
@@ -47,11 +48,16 @@ def objects(bundle: Path, folder: Path) -> Iterator[tuple[str, object]]:
         writer = open_writer(folder / name, 16)
         yield "", writer
         writer.discard()
+    yield "Watermark", Watermark("made with pyrf")
+    (folder / SECRET).mkdir()
+    signing = write_credentials(folder / SECRET)
+    yield "Signer", Signer(signing.certificate, signing.key)
     yield from client_objects()
 
 
 def client_objects() -> Iterator[tuple[str, object]]:
-    from pyrf.client import AsyncClient, AsyncSession, Client, Session
+    from pyrf.client import Admin, AsyncClient, AsyncSession, Client, Session
+    from pyrf.endpoints.expand import PromptExpander
     from pyrf.protocol import SessionCreated
 
     created = SessionCreated.model_construct(id="abc", token=SECRET)
@@ -59,9 +65,12 @@ def client_objects() -> Iterator[tuple[str, object]]:
     session = AsyncSession(client._client, created, "raw")
     yield "AsyncClient", AsyncClient("http://127.0.0.1:9", SECRET)
     yield "Client", client
+    yield "Admin", Admin("http://127.0.0.1:9", SECRET)
     yield "AsyncSession", session
     yield "Session", Session(client, session)
     yield "", created
+    yield "EncoderSettings", EncoderSettings(crf=20)
+    yield "PromptExpander", PromptExpander("http://127.0.0.1:9/v1", key=SECRET)
     client.close()
 
 

@@ -11,7 +11,7 @@ from torch.utils._device import _device_constructors
 import pyrf
 
 ROOT = Path(pyrf.__file__).parent.parent
-FOLDERS = ("pyrf", "export", "training")
+FOLDERS = ("pyrf", "export", "training", "integrations")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 MAKERS = {

@@ -10,10 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pyrf.training.needs import FileNeed, MemoryRow, NetworkSize
+from pyrf.memory.bill import GIB, MemoryRow, total
+from pyrf.training.needs import FileNeed, NetworkSize
 from pyrf.training.recipe import Recipe
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class StagePlan:
 
     @property
     def gpu_bytes(self) -> int:
-        return sum(row.bytes for row in self.memory)
+        return total(self.memory)
 
 
 @dataclass(frozen=True)

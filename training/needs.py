@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pyrf.memory.bill import MemoryRow
+
 
 @dataclass(frozen=True)
 class FileNeed:
@@ -33,20 +35,6 @@ class NetworkSize:
     parameters: int
     share: int
     gathered: int
-
-
-@dataclass(frozen=True)
-class MemoryRow:
-    """A part of a GPU's memory.
-
-    Attributes:
-        bytes: of it.
-        how: what they are.
-    """
-
-    part: str
-    bytes: int
-    how: str
 
 
 @dataclass(frozen=True)

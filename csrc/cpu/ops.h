@@ -8,7 +8,7 @@
 
 extern "C" {
 
-// Without the activation: `silu` must be 0.
+// Without the activation, as `silu` must be 0, and without scales.
 void pyrf_cpu_add_norm(pyrf_view y, pyrf_view residual, pyrf_view gate, pyrf_view bias, pyrf_view weight,
                        pyrf_view shift, double eps, int rms, int silu, pyrf_view sum, pyrf_view normed,
                        int threads);

@@ -13,10 +13,14 @@ struct dim3 {
 struct alignas(16) uint4 {
   uint32_t x, y, z, w;
 };
+struct alignas(8) uint2 {
+  uint32_t x, y;
+};
 struct alignas(8) float2 {
   float x, y;
 };
 inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
+inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 
 namespace pyrf::emulator {
@@ -34,6 +38,9 @@ enum CopyMode {
   kAtWait = 1,  // NaN until the wait
   kEither = 2,
 };
+
+// What a product takes: two of them in a word, or four of e4m3.
+enum Element { kBf16 = 0, kFp16 = 1, kE4m3 = 2 };
 
 struct Counters {
   uint64_t switches, barriers, matrix_loads, bank_conflicts, multiply_adds, async_copies;
@@ -62,7 +69,7 @@ void sync_warp(int line);
 void maybe_yield();
 uint32_t shuffle_xor(uint32_t x, int lanes, int line);
 void load_matrices(uint32_t (&x)[4], const uint32_t (&row)[4], uint32_t address, bool transposed, int line);
-void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, bool bf16, int line);
+void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, Element element, int line);
 
 // Shared memory of the running block.
 void* shared_at(uint32_t address, uint32_t bytes, int line);

@@ -38,6 +38,10 @@ inline float shuffle_xor(float x, int lanes, int line = __builtin_LINE()) {
   return bits_float(emulator::shuffle_xor(float_bits(x), lanes, line));
 }
 
+inline uint32_t shuffle_xor(uint32_t x, int lanes, int line = __builtin_LINE()) {
+  return emulator::shuffle_xor(x, lanes, line);
+}
+
 inline float exp2(float x) { return exp2f(x); }
 inline float rsqrt(float x) { return 1.0f / sqrtf(x); }
 inline float reciprocal(float x) { return 1.0f / x; }
@@ -79,6 +83,14 @@ inline float2 unpack(uint32_t word) {
   return make_float2(widen<T>(word & 0xffff), widen<T>(word >> 16));
 }
 
+}  // namespace pyrf::ptx
+
+#include "../e4m3.h"
+
+namespace pyrf::ptx {
+
+inline uint32_t pack_e4m3(float low, float high) { return narrow_e4m3(low) | narrow_e4m3(high) << 8; }
+
 inline uint4 load16(const void* from, int line = __builtin_LINE()) {
   emulator::check_load(from, 16, line);
   return *static_cast<const uint4*>(from);
@@ -87,6 +99,21 @@ inline uint4 load16(const void* from, int line = __builtin_LINE()) {
 inline void store16(void* to, uint4 x, int line = __builtin_LINE()) {
   emulator::check_store(to, 16, line);
   *static_cast<uint4*>(to) = x;
+}
+
+inline uint2 load8(const void* from, int line = __builtin_LINE()) {
+  emulator::check_load(from, 8, line);
+  return *static_cast<const uint2*>(from);
+}
+
+inline void store8(void* to, uint2 x, int line = __builtin_LINE()) {
+  emulator::check_store(to, 8, line);
+  *static_cast<uint2*>(to) = x;
+}
+
+inline void store_float(float* to, float x, int line = __builtin_LINE()) {
+  emulator::check_store(to, 4, line);
+  *to = x;
 }
 
 inline float2 load_pair(const float* from, int line = __builtin_LINE()) {
@@ -113,6 +140,17 @@ inline uint4 load_shared16(Shared from, int line = __builtin_LINE()) {
   return *static_cast<uint4*>(emulator::shared_at(from, 16, line));
 }
 
+inline void store_shared16(Shared to, uint4 x, int line = __builtin_LINE()) {
+  *static_cast<uint4*>(emulator::shared_at(to, 16, line)) = x;
+}
+
+inline uint32_t permute(uint32_t a, uint32_t b, uint32_t picks) {
+  const uint64_t bytes = static_cast<uint64_t>(b) << 32 | a;
+  uint32_t word = 0;
+  for (int i = 0; i < 4; ++i) word |= (bytes >> (picks >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+  return word;
+}
+
 inline void land(const emulator::Copy& copy) {
   *static_cast<uint4*>(copy.to) = copy.from != nullptr ? *static_cast<const uint4*>(copy.from) : uint4{};
 }
@@ -123,7 +161,7 @@ inline void copy_async16(Shared to, const void* from, bool valid, int line = __b
   if (emulator::copy_lands_at_once()) {
     land(copy);
   } else {
-    *static_cast<uint4*>(copy.to) = make_uint4(~0u, ~0u, ~0u, ~0u);  // NaN in either 16-bit type
+    *static_cast<uint4*>(copy.to) = make_uint4(~0u, ~0u, ~0u, ~0u);  // NaN in every type
     emulator::queue_copy(copy);
   }
 }
@@ -153,7 +191,10 @@ inline void load_matrices_transposed(uint32_t (&x)[4], Shared row, int line = __
 template <class T>
 inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                          int line = __builtin_LINE()) {
-  emulator::multiply_add(c, a, b0, b1, std::is_same_v<T, Bf16>, line);
+  const auto element = std::is_same_v<T, Bf16>   ? emulator::kBf16
+                       : std::is_same_v<T, Fp16> ? emulator::kFp16
+                                                 : emulator::kE4m3;
+  emulator::multiply_add(c, a, b0, b1, element, line);
 }
 
 }  // namespace pyrf::ptx

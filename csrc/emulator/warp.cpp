@@ -1,4 +1,5 @@
 // Warp instructions. Every lane brings its operands; the last to arrive computes for all.
+#include <cmath>
 #include <cstring>
 
 #include "block.h"
@@ -17,7 +18,7 @@ struct Operands {
   uint32_t a[4], b[2];
 };
 
-// Row g and column t of the fragment elements of a lane, see the PTX manual on mma.m16n8k16.
+// Row g and column t of the fragment elements of a lane, see the PTX manual on mma.m16n8k16 and m16n8k32.
 int group(int lane) { return lane / 4; }
 int column(int lane) { return lane % 4 * 2; }
 
@@ -53,9 +54,15 @@ void load_matrices(WarpOp& op) {
   }
 }
 
-float element(uint32_t bits, bool bf16) {
+float value(uint32_t bits, Element element) {
   float x;
-  if (bf16) {
+  if (element == kE4m3) {
+    const int exponent = bits >> 3 & 15, fraction = bits & 7;
+    if ((bits & 0x7f) == 0x7f) return NAN;
+    x = exponent == 0 ? ldexpf(fraction, -9) : ldexpf(8 + fraction, exponent - 10);
+    return bits & 0x80 ? -x : x;
+  }
+  if (element == kBf16) {
     bits <<= 16;
     memcpy(&x, &bits, sizeof x);
     return x;
@@ -68,27 +75,28 @@ float element(uint32_t bits, bool bf16) {
 
 void multiply_add(WarpOp& op) {
   ++counters.multiply_adds;
-  alignas(64) float a[16][16], b[16][8], c[16][8];
-  const bool bf16 = op.argument;
-  const auto put = [bf16](float* to, int step, uint32_t word) {
-    to[0] = element(word & 0xffff, bf16);
-    to[step] = element(word >> 16, bf16);
+  alignas(64) float a[16][32], b[32][8], c[16][8];
+  const Element element = static_cast<Element>(op.argument);
+  const int count = element == kE4m3 ? 4 : 2, bits = 32 / count;  // of a word, and each
+  const auto put = [=](float* to, int step, uint32_t word) {
+    for (int i = 0; i < count; ++i) to[i * step] = value(word >> i * bits & ((1u << bits) - 1), element);
   };
+  const int half = 4 * count;
   for (int lane = 0; lane < 32; ++lane) {
     const auto& operands = *static_cast<const Operands*>(op.in[lane]);
-    const int g = group(lane), t = column(lane);
-    put(&a[g][t], 1, operands.a[0]);
-    put(&a[g + 8][t], 1, operands.a[1]);
-    put(&a[g][t + 8], 1, operands.a[2]);
-    put(&a[g + 8][t + 8], 1, operands.a[3]);
-    put(&b[t][g], 8, operands.b[0]);
-    put(&b[t + 8][g], 8, operands.b[1]);
+    const int g = group(lane), t = column(lane), k = lane % 4 * count;
+    put(&a[g][k], 1, operands.a[0]);
+    put(&a[g + 8][k], 1, operands.a[1]);
+    put(&a[g][k + half], 1, operands.a[2]);
+    put(&a[g + 8][k + half], 1, operands.a[3]);
+    put(&b[k][g], 8, operands.b[0]);
+    put(&b[k + half][g], 8, operands.b[1]);
     const auto* sums = static_cast<const float*>(op.out[lane]);
     memcpy(&c[g][t], sums, 8);
     memcpy(&c[g + 8][t], sums + 2, 8);
   }
   for (int i = 0; i < 16; ++i) {
-    for (int k = 0; k < 16; ++k) {
+    for (int k = 0; k < 2 * half; ++k) {
       for (int j = 0; j < 8; ++j) c[i][j] += a[i][k] * b[k][j];
     }
   }
@@ -149,10 +157,11 @@ void load_matrices(uint32_t (&x)[4], const uint32_t (&row)[4], uint32_t address,
   memcpy(x, out, sizeof x);
 }
 
-void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, bool bf16, int line) {
+void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, Element element,
+                  int line) {
   const Operands in{{a[0], a[1], a[2], a[3]}, {b0, b1}};
   float sums[4] = {c[0], c[1], c[2], c[3]};
-  meet(kMultiply, line, bf16, &in, sums, multiply_add);
+  meet(kMultiply, line, element, &in, sums, multiply_add);
   memcpy(c, sums, sizeof c);
 }
 

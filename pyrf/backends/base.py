@@ -1,9 +1,8 @@
-"""What every backend offers, and what the rollouts of all backends share: cache, order of verbs, recache."""
+"""What every backend offers: rollouts of streams, and decoders."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -11,10 +10,8 @@ import torch
 from torch import Tensor
 
 from pyrf.config import LatentSize, ModelConfig, StreamConfig
-from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.finite import check_finite
 from pyrf.loop.held import Timestep
-from pyrf.loop.inference import inference
 from pyrf.loop.sampler import ChunkLoop, ChunkStart, SeededNoise, from_noise
 from pyrf.models.codecs.codec import StreamingDecoder
 
@@ -29,28 +26,17 @@ class Rollout(ABC):
         stream: how the stream is cut.
         batch: videos made together.
         size: of the latents.
-        dtype: of the cache.
-        device: of the cache, and where latents are expected.
+        device: where latents are expected.
 
     Attributes:
         shape: of a chunk of one video, [F, C, H, W].
     """
 
     def __init__(
-        self,
-        model: ModelConfig,
-        stream: StreamConfig,
-        batch: int,
-        size: LatentSize,
-        *,
-        dtype: torch.dtype,
-        device: torch.device,
+        self, model: ModelConfig, stream: StreamConfig, batch: int, size: LatentSize, device: torch.device
     ) -> None:
-        self.model_config, self.stream, self.batch = model, stream, batch
-        self.dtype, self.device = dtype, device
+        self.model_config, self.stream, self.batch, self.device = model, stream, batch, device
         self.shape = (stream.chunk_frames, model.in_channels, *size)
-        self.cache = SinkRingCache(model, stream, batch=batch, size=size, dtype=dtype, device=device)
-        self._recent: deque[Tensor] = deque(maxlen=stream.slots)
 
     def loop(self, seeds: Sequence[int], start: ChunkStart = from_noise) -> ChunkLoop:
         """The stream's chunks, with noise of these seeds, one per video.
@@ -65,7 +51,7 @@ class Rollout(ABC):
             raise ValueError(f"seeds must be {self.batch}, one per video, got {len(seeds)}")
         return ChunkLoop(self, self.stream, SeededNoise(seeds, self.shape, self.device), start)
 
-    @inference()
+    @abstractmethod
     def set_prompt(self, prompt_embeds: Tensor, recache: bool = False) -> None:
         """Change the prompt, at a chunk's border: its cross-attention keys and values are made anew.
 
@@ -79,29 +65,16 @@ class Rollout(ABC):
             RuntimeError: inside a chunk.
             ValueError: when the shape does not fit, or a value is not finite.
         """
-        if self.cache.open:
-            raise RuntimeError(f"chunk {self.cache.chunk} is under way: the prompt changes between chunks")
-        if len(prompt_embeds) not in (1, self.batch):
-            raise ValueError(f"prompt_embeds must hold 1 or {self.batch} prompts, got {len(prompt_embeds)}")
-        if prompt_embeds.device.type == "cpu":  # a GPU is not waited for: the latents will show it
-            check_finite("prompt_embeds", prompt_embeds)
-        self._encode_prompt(prompt_embeds.to(self.device))
-        if recache:
-            chunks = self.cache.ring_chunks
-            for chunk, latents in zip(chunks, list(self._recent)[-len(chunks) :]):
-                with self.cache.rewrite(chunk):
-                    self._write(latents)
 
-    @inference()
+    @abstractmethod
     def begin_chunk(self) -> None:
         """Make room for the next chunk; the one it overwrites goes into the sink.
 
         Raises:
             RuntimeError: inside a chunk.
         """
-        self.cache.begin_chunk()
 
-    @inference()
+    @abstractmethod
     def denoise(self, latents: Tensor, timestep: Timestep) -> Tensor:
         """A denoise call of the current chunk.
 
@@ -117,52 +90,39 @@ class Rollout(ABC):
             ValueError: when the shape does not fit the stream, or the frames have timesteps of their own and
                 the backend computes one for all (`Backend.has_frame_timesteps`).
         """
-        self._check(latents)
-        return self._predict(latents, timestep)
 
-    @inference()
+    @abstractmethod
     def clean(self, latents: Tensor) -> None:
         """The clean call: write the chunk's keys and values for good, and end the chunk.
 
         Takes and raises what `denoise` does.
         """
-        self._check(latents)
-        self._write(latents)
-        self.end_chunk(latents)
 
-    def _check(self, latents: Tensor) -> None:
-        """Refuse a call that may not come, or whose latents do not fit."""
-        if not self.cache.open:
-            raise RuntimeError("the cache has no chunk under way: call begin_chunk() first")
-        expected = (self.batch, *self.shape)
-        if latents.shape != expected:
-            raise ValueError(f"latents must be {list(expected)}, got {list(latents.shape)}")
-
-    def end_chunk(self, latents: Tensor) -> None:
-        """End the chunk under way, whose clean latents are written."""
-        self._recent.append(latents)
-        self.cache.commit()
-
+    @abstractmethod
     def reopen_chunk(self) -> None:
         """Put the last chunk under way again, as `begin_chunk` left it, to make it under another prompt.
 
         Raises:
             RuntimeError: before the first chunk, or inside a chunk.
         """
-        self.cache.reopen()
-        self._recent.pop()
 
     @abstractmethod
-    def _encode_prompt(self, prompt_embeds: Tensor) -> None:
-        """Put a prompt in force, [B or 1, text_len, text_dim]."""
+    def weights_changed(self) -> None:
+        """Make anew, between chunks, what is kept of the network's work: its prompt and its times.
 
-    @abstractmethod
-    def _predict(self, latents: Tensor, timestep: Timestep) -> Tensor:
-        """The flow of the chunk under way; its slot is written."""
+        The cache stays: what was shown is what the stream remembers.
+        """
 
-    @abstractmethod
-    def _write(self, latents: Tensor) -> None:
-        """Write the keys and values of clean latents into the slot of the chunk under way."""
+    def _check_latents(self, latents: Tensor) -> None:
+        expected = (self.batch, *self.shape)
+        if latents.shape != expected:
+            raise ValueError(f"latents must be {list(expected)}, got {list(latents.shape)}")
+
+    def _check_prompt(self, prompt_embeds: Tensor) -> None:
+        if len(prompt_embeds) not in (1, self.batch):
+            raise ValueError(f"prompt_embeds must hold 1 or {self.batch} prompts, got {len(prompt_embeds)}")
+        if prompt_embeds.device.type == "cpu":  # a GPU is not waited for: the latents will show it
+            check_finite("prompt_embeds", prompt_embeds)
 
 
 class PendingFrames(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from pyrf.bundle.adapter_file import AdapterSpec
 from pyrf.bundle.adapters import read_adapters
 from pyrf.bundle.card import Card
+from pyrf.bundle.codecs import load_tiny_codec, tiny_codec_file
 from pyrf.bundle.contents import other_model, published_name
 from pyrf.bundle.hub import find_bundle, find_student
 from pyrf.bundle.json_file import BundleError
@@ -34,7 +36,7 @@ from pyrf.models.codecs.codec import Codec
 from pyrf.models.dit.adapter import Adapter
 from pyrf.models.dit.merging import MergedWeights
 from pyrf.models.dit.model import WanModel
-from pyrf.models.text.encoder import TextEncoder, read_tokenizer
+from pyrf.models.text.encoder import BriefTextEncoder, TextEncoder, read_tokenizer
 
 UNDISTILLED = (
     "nothing in its files says that it was trained to stream; a plain Wan model shows noise in a few steps; "
@@ -83,6 +85,11 @@ class Bundle:
         """Whether these are a plain model's own weights, as far as its files say."""
         return self.student is None and not self.trained.keys() - {"fps"}
 
+    @property
+    def tiny_codec(self) -> Path | None:
+        """A tiny codec of the same latents, which lies in the folder beside the parts."""
+        return tiny_codec_file(self.path)
+
     def transformer_weights(self) -> tuple[dict[str, Tensor], Path]:
         """Weights of the transformer, or of the student in its place, under official names; and their file.
 
@@ -118,13 +125,27 @@ class Bundle:
         load_weights(model, tensors, source, dtype=dtype, device=device)
         return model.eval()
 
-    def codec(self, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Codec:
-        """Load the codec; `dtype` is that of decoding.
+    def codec(
+        self,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        *,
+        for_gpu: bool | None = None,
+        tiny: bool = False,
+    ) -> Codec:
+        """Load the codec; `dtype` is that of decoding. For `for_gpu` see `Placement`.
+
+        Args:
+            tiny: whether the one of `tiny_codec` takes its place.
 
         Raises:
             ValueError: when its files are damaged, or its latents are not the transformer's.
         """
-        codec = self.layout.codec(Placement(dtype, device), fps=self.fps)
+        placement = Placement(dtype, device, for_gpu)
+        if tiny and self.tiny_codec is not None:
+            codec = load_tiny_codec(self.tiny_codec, placement, self.fps)
+        else:
+            codec = self.layout.codec(placement, fps=self.fps)
         if codec.latent_channels != self.model_config.in_channels:
             raise BundleError(
                 f"{self.path}: the codec has {codec.latent_channels} latent channels, "
@@ -133,20 +154,32 @@ class Bundle:
         return codec
 
     def text_encoder(
-        self, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+        self,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        *,
+        keep: bool = True,
     ) -> TextEncoder:
         """Load tokenizer and text encoder.
+
+        Args:
+            keep: whether its weights stay; else they are read for each prompt, and dropped after it.
 
         Raises:
             ValueError: when their files are damaged, or their rows are not those the transformer reads.
         """
         tokenizer = read_tokenizer(self.layout.tokenizer)
-        network = self.layout.text_network(Placement(dtype, device))
-        if network.config.dim != self.model_config.text_dim:
+        placement = Placement(dtype, device)
+        network = self.layout.text_network(placement) if keep else None
+        config = self.layout.text_config() if network is None else network.config
+        if config.dim != self.model_config.text_dim:
             raise BundleError(
-                f"{self.path}: the text encoder's rows have {network.config.dim} values, "
+                f"{self.path}: the text encoder's rows have {config.dim} values, "
                 f"the transformer reads {self.model_config.text_dim}"
             )
+        if network is None:
+            read = partial(self.layout.text_network, placement)
+            return BriefTextEncoder(read, config, tokenizer, self.model_config.text_len)
         return TextEncoder(network, tokenizer, self.model_config.text_len)
 
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from pyrf.bundle.json_file import BundleError, JsonFile, naming
 from pyrf.bundle.names import vae22_to_diffusers, vae_to_diffusers
-from pyrf.bundle.states import renamed
+from pyrf.bundle.states import read_part, renamed
 from pyrf.bundle.weights import Placement, load_weights, unfilled
 from pyrf.models.codecs.codec import Codec
 
@@ -111,8 +110,7 @@ class Wan21Family:
             network = build_network(source.config)
         # The encoder's weights must not pass through a smaller dtype.
         load_weights(network, source.weights, source.weights_path, device=placement.device)
-        for_gpu = torch.device(placement.device).type == "cuda"
-        return self._codec()(network, decoder_dtype=placement.dtype, fps=fps, for_gpu=for_gpu)
+        return self._codec()(network, decoder_dtype=placement.dtype, fps=fps, for_gpu=placement.is_for_gpu)
 
     def _codec(self) -> type[WanVAE]:
         from pyrf.models.codecs.wan_vae import WanVAE
@@ -193,6 +191,27 @@ def family_of(file: JsonFile) -> CodecFamily:
 def wan_family(release: Path) -> WanCodecFamily:
     """The family whose file a release of Wan has; where it has none, the first, for a message to name."""
     return next((f for f in WAN_FAMILIES if (release / f.wan_file).is_file()), WAN_FAMILIES[0])
+
+
+TINY_CODECS = ("taew2_1.safetensors", "taew2_1.pth")
+"""Files of the tiny codec of Wan2.1's latents, under the names that they are published by."""
+
+
+def tiny_codec_file(folder: Path) -> Path | None:
+    """The tiny codec that lies in a bundle's folder beside its own codec; None where there is none."""
+    return next((folder / name for name in TINY_CODECS if (folder / name).is_file()), None)
+
+
+def load_tiny_codec(file: Path, placement: Placement, fps: float) -> Codec:
+    """Load one of `TINY_CODECS`.
+
+    Raises:
+        CheckpointError: when it is damaged, or another network.
+    """
+    from pyrf.models.codecs.taehv import TAEHVConfig
+
+    source = CodecSource(file, TAEHVConfig().to_dict(), file, read_part(file, "codec"))
+    return TaehvFamily().load(source, placement, fps)
 
 
 def codec_content(codec: Codec) -> tuple[CodecFamily, dict[str, Any], dict[str, Tensor]]:

@@ -112,13 +112,13 @@ class DiffusersLayout:
         source = CodecSource(file.path, file.values, path, read_part(path, "codec"))
         return family_of(file).load(source, placement, fps)
 
-    def text_network(self, placement: Placement) -> UMT5Encoder:
+    def text_config(self) -> UMT5Config:
         file = JsonFile(self.path / "text_encoder" / "config.json")
         file.require("model_type", "umt5")
         file.require("feed_forward_proj", "gated-gelu", default="gated-gelu")
         heads = file.whole("num_heads")
         with naming(file.path):
-            config = UMT5Config(
+            return UMT5Config(
                 vocab_size=file.whole("vocab_size"),
                 dim=file.whole("d_model"),
                 attention_dim=heads * file.whole("d_kv"),
@@ -129,8 +129,10 @@ class DiffusersLayout:
                 max_distance=file.whole("relative_attention_max_distance", 128),
                 eps=file.number("layer_norm_epsilon", 1e-6),
             )
+
+    def text_network(self, placement: Placement) -> UMT5Encoder:
         path = find_weights(self.path / "text_encoder", *TEXT_STEMS)
-        return load_text(config, read_part(path, "text encoder"), path, placement)
+        return load_text(self.text_config(), read_part(path, "text encoder"), path, placement)
 
     @property
     def tokenizer(self) -> Path:

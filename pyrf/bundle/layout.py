@@ -14,7 +14,7 @@ from pyrf.bundle.wan import WanLayout
 from pyrf.bundle.weights import Placement
 from pyrf.config import ModelConfig
 from pyrf.models.codecs.codec import Codec
-from pyrf.models.text.umt5 import UMT5Encoder
+from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
 
 
 class Layout(Protocol):
@@ -44,6 +44,9 @@ class Layout(Protocol):
         """The transformer's weights under official names, and the file they come from."""
 
     def codec(self, placement: Placement, *, fps: float) -> Codec: ...
+
+    def text_config(self) -> UMT5Config:
+        """Sizes of the text encoder; its values are not read."""
 
     def text_network(self, placement: Placement) -> UMT5Encoder: ...
 

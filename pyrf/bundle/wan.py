@@ -16,7 +16,7 @@ from pyrf.bundle.text import config_of_weights, load_text
 from pyrf.bundle.weights import Placement, find_weights, weight_files
 from pyrf.config import ModelConfig
 from pyrf.models.codecs.codec import Codec
-from pyrf.models.text.umt5 import UMT5Encoder
+from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
 
 DIT_STEM = "diffusion_pytorch_model"
 
@@ -76,6 +76,9 @@ class WanLayout:
         # The file has no config beside it, so what a family does not fix comes from the weights.
         config, tensors = self._family.from_wan(read_part(self._vae, "codec"), self._vae)
         return self._family.load(CodecSource(self._vae, config, self._vae, tensors), placement, fps)
+
+    def text_config(self) -> UMT5Config:
+        return config_of_weights(peek_part(self._text, "text encoder"))
 
     def text_network(self, placement: Placement) -> UMT5Encoder:
         tensors = read_part(self._text, "text encoder")

@@ -21,10 +21,21 @@ from pyrf.bundle.values import holds_weights, problem_of
 
 
 class Placement(NamedTuple):
-    """Where loaded weights go."""
+    """Where loaded weights go.
+
+    Attributes:
+        device: "meta" loads a network without its values, for what follows from its shapes.
+        for_gpu: whether it is laid out for a GPU; None: where it goes to one.
+    """
 
     dtype: torch.dtype = torch.float32
     device: str | torch.device = "cpu"
+    for_gpu: bool | None = None
+
+    @property
+    def is_for_gpu(self) -> bool:
+        """Whether the network is laid out for a GPU."""
+        return torch.device(self.device).type == "cuda" if self.for_gpu is None else self.for_gpu
 
 
 class CheckpointError(ValueError):
@@ -143,6 +154,8 @@ def load_weights(
     for name in list(tensors):
         found = tensors.pop(name)
         weights[name] = found.to(device=device, dtype=dtype, copy=True)
+        if weights[name].is_meta:
+            continue
         if problem := problem_of(found, weights[name]):
             raise CheckpointError(f"{source}: {name} {list(found.shape)} {problem}")
     module.load_state_dict(weights, assign=True)

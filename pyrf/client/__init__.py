@@ -3,6 +3,7 @@
 from pyrf.extras import needs
 
 with needs("client", "the client"):
+    from pyrf.client.admin import Admin
     from pyrf.client.asynchronous import AsyncClient, AsyncSession
     from pyrf.client.errors import (
         BadArgumentError,
@@ -16,6 +17,7 @@ with needs("client", "the client"):
     from pyrf.client.synchronous import Client, Session
 
 __all__ = [
+    "Admin",
     "AsyncClient",
     "AsyncSession",
     "BadArgumentError",

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Self, TypeVar
+from urllib.parse import urlencode
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from pyrf.client.errors import (
 from pyrf.client.frames import Frame, decode_frame, encode_jpeg
 from pyrf.client.http import HttpCalls, Tries, request_body
 from pyrf.client.images import SentImage, in_base64
+from pyrf.client.outputs import AsyncLeaving
 from pyrf.client.prompts import wire_prompt, wire_timeline
 from pyrf.client.socket import attach, attach_error
 from pyrf.config import Fit, StartKind
@@ -35,6 +37,8 @@ from pyrf.protocol import (
     AdaptersRequest,
     ClosingMessage,
     FrameFormat,
+    ModelList,
+    ModelSummary,
     Pace,
     PromptReply,
     PromptRequest,
@@ -91,18 +95,27 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"<AsyncClient of {self.url}>"
 
-    async def server_info(self) -> ServerInfo:
+    async def server_info(self, model: str | None = None) -> ServerInfo:
         """What is served.
+
+        Args:
+            model: name of one of its models; by default the first.
 
         Raises:
             ClientError: here and in all calls below, of the kind that happened.
         """
-        return await self._calls.call(ServerInfo, "GET", "/v1/model", repeatable=True)
+        path = "/v1/model" if model is None else f"/v1/model?{urlencode({'model': model})}"
+        return await self._calls.call(ServerInfo, "GET", path, repeatable=True)
+
+    async def models(self) -> list[ModelSummary]:
+        """The models that sessions and clips may choose from, the default one first."""
+        return (await self._calls.call(ModelList, "GET", "/v1/models", repeatable=True)).models
 
     async def create_session(
         self,
         prompt: GivenPrompt,
         *,
+        model: str | None = None,
         seed: int = 0,
         height: int | None = None,
         width: int | None = None,
@@ -116,6 +129,7 @@ class AsyncClient:
         """Begin a session; see `SessionRequest` for the arguments, `raw` frames are exact.
 
         Args:
+            model: name of one of the server's, as `models` lists them; by default the first.
             image: to start from: a JPEG, PNG or WebP as bytes or a file, an array uint8 [H, W, 3], or an
                 image of Pillow.
 
@@ -125,6 +139,7 @@ class AsyncClient:
         body = request_body(
             SessionRequest,
             prompt=wire_prompt(prompt),
+            model=model,
             seed=seed,
             height=height,
             width=width,
@@ -148,6 +163,7 @@ class AsyncClient:
         prompt: GivenPrompt,
         num_frames: int = 81,
         *,
+        model: str | None = None,
         seed: int = 0,
         height: int | None = None,
         width: int | None = None,
@@ -161,7 +177,7 @@ class AsyncClient:
 
         Args:
             timeline: later prompts by their times, as of `Script.timeline`; those of `Change`s too.
-            image, start, fit: as for `create_session`.
+            model, image, start, fit: as for `create_session`.
             on_warnings: called with what the model has not learned of prompt and size, if there is any.
 
         Raises:
@@ -170,6 +186,7 @@ class AsyncClient:
         body = request_body(
             VideoRequest,
             prompt=wire_prompt(prompt),
+            model=model,
             num_frames=num_frames,
             seed=seed,
             height=height,
@@ -196,7 +213,7 @@ class AsyncClient:
         await self.aclose()
 
 
-class AsyncSession:
+class AsyncSession(AsyncLeaving):
     """A session: `async for frame in session` until it ends.
 
     A lost connection is made again, and the stream goes on; the frames on the way are lost (see
@@ -294,13 +311,14 @@ class AsyncSession:
         body = request_body(AdaptersRequest, strengths=dict(strengths))
         return await self._call(AdaptersReply, "POST", "/adapters", body)
 
-    async def set_source(self, strength: float | None) -> None:
+    async def set_source(self, strength: float | None, *, follow_motion: bool = False) -> None:
         """Let the stream restyle the frames of `send_frame`, or change how far; None: show the prompt alone.
 
         It holds for the connection that is there or is made now; say it again after a lost one.
 
         Args:
             strength: 0 shows the frames, 1 the prompt alone.
+            follow_motion: lower the strength where the frames move.
 
         Raises:
             BadArgumentError: when it does not lie in 0..1.
@@ -308,7 +326,7 @@ class AsyncSession:
         """
         if strength is not None and not 0 <= strength <= 1:
             raise BadArgumentError(f"strength must lie in 0..1, got {strength}")
-        control = SourceControl(type="source", strength=strength)
+        control = SourceControl(type="source", strength=strength, follow_motion=follow_motion)
         await self._send(control.model_dump_json(exclude_none=strength is not None))
 
     async def send_frame(self, frame: NDArray[np.uint8] | bytes) -> None:
@@ -332,6 +350,10 @@ class AsyncSession:
             await self._socket.send(message)
         except ConnectionClosed as error:
             raise attach_error(error) from error
+
+    @property
+    def _server(self) -> tuple[str, HttpCalls]:
+        return self._client.url, self._client._calls
 
     async def pause(self) -> SessionInfo:
         """Let no further chunk be made."""

@@ -43,7 +43,7 @@ def bearer(token: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def request_body(model: type[R], **fields: object) -> R:
+def request_body(model: type[R], /, **fields: object) -> R:
     """The body of a request.
 
     Raises:
@@ -171,7 +171,7 @@ class HttpCalls:
     ) -> AsyncIterator[tuple[httpx.Response, asyncio.Timeout]]:
         """A reply whose body is still to come, and what limits the wait. All errors are the client's own."""
         self.check_open()
-        json = None if body is None else body.model_dump()
+        json = None if body is None else body.model_dump(exclude_none=True)  # older servers know fewer fields
         request = self._http.stream(method, path, json=json, headers=bearer(token))
         try:
             async with asyncio.timeout(self._timeout) as limit, request as response:

@@ -16,7 +16,15 @@ from pyrf.client.address import Verify
 from pyrf.client.asynchronous import AsyncClient, AsyncSession
 from pyrf.client.errors import ClientError
 from pyrf.client.frames import Frame
-from pyrf.protocol import AdaptersReply, ClosingMessage, PromptReply, ServerInfo, SessionInfo
+from pyrf.protocol import (
+    AdaptersReply,
+    ClosingMessage,
+    ModelSummary,
+    OutputInfo,
+    PromptReply,
+    ServerInfo,
+    SessionInfo,
+)
 from pyrf.streaming.mix import GivenPrompt
 
 T = TypeVar("T")
@@ -95,9 +103,13 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client of {self._client.url}>"
 
-    def server_info(self) -> ServerInfo:
-        """What is served."""
-        return self._run(self._client.server_info)
+    def server_info(self, model: str | None = None) -> ServerInfo:
+        """See `AsyncClient.server_info`."""
+        return self._run(self._client.server_info, model)
+
+    def models(self) -> list[ModelSummary]:
+        """See `AsyncClient.models`."""
+        return self._run(self._client.models)
 
     def create_session(self, prompt: GivenPrompt, **options: Any) -> Session:
         """See `AsyncClient.create_session`."""
@@ -156,13 +168,40 @@ class Session:
         """See `AsyncSession.set_adapters`."""
         return self._client._run(self._session.set_adapters, strengths)
 
-    def set_source(self, strength: float | None) -> None:
+    def set_source(self, strength: float | None, *, follow_motion: bool = False) -> None:
         """See `AsyncSession.set_source`."""
-        self._client._run(self._session.set_source, strength)
+        self._client._run(self._session.set_source, strength, follow_motion=follow_motion)
 
     def send_frame(self, frame: NDArray[np.uint8] | bytes) -> None:
         """See `AsyncSession.send_frame`."""
         self._client._run(self._session.send_frame, frame)
+
+    @property
+    def watch_url(self) -> str:
+        """See `AsyncSession.watch_url`."""
+        return self._session.watch_url
+
+    @property
+    def whep_url(self) -> str:
+        """See `AsyncSession.whep_url`."""
+        return self._session.whep_url
+
+    @property
+    def hls_url(self) -> str:
+        """See `AsyncSession.hls_url`."""
+        return self._session.hls_url
+
+    def send_to(self, target: str) -> OutputInfo:
+        """See `AsyncSession.send_to`."""
+        return self._client._run(self._session.send_to, target)
+
+    def outputs(self) -> list[OutputInfo]:
+        """See `AsyncSession.outputs`."""
+        return self._client._run(self._session.outputs)
+
+    def stop_output(self, id: str) -> None:
+        """See `AsyncSession.stop_output`."""
+        self._client._run(self._session.stop_output, id)
 
     def pause(self) -> SessionInfo:
         """Let no further chunk be made."""

@@ -7,11 +7,14 @@ from typing import Annotated
 import typer
 
 from pyrf import printing
+from pyrf.commands.admin import app as admin
 from pyrf.commands.bench import bench
 from pyrf.commands.doctor import doctor
 from pyrf.commands.eval import app as evaluation
 from pyrf.commands.export import export
 from pyrf.commands.generate import generate
+from pyrf.commands.keys import app as keys
+from pyrf.commands.osc import osc
 from pyrf.commands.script import app as script
 from pyrf.commands.serve import serve
 from pyrf.commands.train import train
@@ -26,12 +29,15 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(doctor)
 app.command()(bench)
-app.command()(serve)
+app.command(context_settings={"auto_envvar_prefix": "PYRF_SERVE"})(serve)
+app.command()(osc)
 app.command()(train)
 app.command()(export)
 app.command()(words)
 app.add_typer(evaluation, name="eval")
 app.add_typer(script, name="script")
+app.add_typer(keys, name="keys")
+app.add_typer(admin, name="admin")
 
 
 def _version(wanted: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pyrf import printing
 from pyrf.commands.filling import fill
+from pyrf.commands.notices import tell_notices
 from pyrf.commands.options import check_named
 from pyrf.commands.prompt_list import Job
 from pyrf.files import expanded
@@ -16,6 +17,7 @@ from pyrf.streaming.mix import texts_of
 
 if TYPE_CHECKING:
     from pyrf.pipeline import StreamingPipeline
+    from pyrf.video.watermark import Watermark
 
 
 def check_folder(output: str) -> Path:
@@ -37,6 +39,7 @@ def make_batch(
     folder: Path,
     seconds: float,
     size: tuple[int | None, int | None],
+    watermark: Watermark | None = None,
 ) -> None:
     """Make the videos of a batch that are not there yet, one after another.
 
@@ -44,6 +47,7 @@ def make_batch(
 
     Args:
         size: height and width in pixels; None for the model's.
+        watermark: what their frames show.
 
     Raises:
         ValueError: before the first is made, when a prompt is too long, or a file has a video's name and was
@@ -61,12 +65,11 @@ def make_batch(
             except ValueError as error:
                 raise ValueError(f"{job.name}: {error}") from None
     missing = [
-        job for job in jobs if not _is_there(pipe, folder / job.name, job, num_frames, (height, width))
+        job
+        for job in jobs
+        if not _is_there(pipe, folder / job.name, job, num_frames, (height, width), watermark)
     ]
-    for notice in pipe.model.notices(
-        *(text for job in missing for text in texts_of(job.prompt)), height=height, width=width
-    ):
-        printing.tell(f"warning: {notice}; see pyrf words")
+    tell_notices(pipe, (text for job in missing for text in texts_of(job.prompt)), height, width)
     folder.mkdir(parents=True, exist_ok=True)
     there = len(jobs) - len(missing)
     if there:
@@ -75,7 +78,8 @@ def make_batch(
         printing.tell(f"video {number} of {len(jobs)}: {job.name}")
         with told_elsewhere():
             stream = pipe.stream(job.prompt, job.seed, height=height, width=width)
-        writer = open_writer(str(folder / job.name), pipe.fps, metadata=pipe.metadata(job.prompt, job.seed))
+        metadata = pipe.metadata(job.prompt, job.seed)
+        writer = open_writer(str(folder / job.name), pipe.fps, metadata=metadata, watermark=watermark)
         try:
             fill(writer, stream, num_frames, time.perf_counter())
         except BaseException as error:
@@ -86,7 +90,14 @@ def make_batch(
     )
 
 
-def _is_there(pipe: StreamingPipeline, path: Path, job: Job, num_frames: int, size: tuple[int, int]) -> bool:
+def _is_there(
+    pipe: StreamingPipeline,
+    path: Path,
+    job: Job,
+    num_frames: int,
+    size: tuple[int, int],
+    watermark: Watermark | None,
+) -> bool:
     """Whether a job's video is there, made from what the job asks for.
 
     Raises:
@@ -104,6 +115,8 @@ def _is_there(pipe: StreamingPipeline, path: Path, job: Job, num_frames: int, si
     except (av.FFmpegError, OSError, ValueError, IndexError):
         raise ValueError(f"{path} is there, and is no video of pyrf's; move it away") from None
     wanted = pipe.metadata(job.prompt, job.seed)
+    if watermark is not None:
+        wanted = watermark.told_in(wanted)
     keys = [key for key in sorted({*made, *wanted}) if key != "pyrf"]
     for key in keys:
         if made.get(key) != wanted.get(key):

@@ -1,5 +1,5 @@
 """`pyrf eval`: judge a model by the world it shows, `pyrf eval world`: in all its parts and with a report;
-`pyrf eval study`: the paper's ablation in miniature."""
+`pyrf eval study`: the paper's ablation in miniature. The measures of any videos are in files of their own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from pyrf import printing
 from pyrf.bundle.stream_choice import stream_choice
+from pyrf.commands.ab import ab, ab_results
 from pyrf.commands.options import (
     DEFAULT_MODEL,
     ModelOption,
@@ -21,12 +22,20 @@ from pyrf.commands.options import (
     use_threads,
 )
 from pyrf.commands.train import require_training
+from pyrf.commands.vbench import long as vbench_long
+from pyrf.commands.vbench import short as vbench
+from pyrf.commands.videos import videos
 from pyrf.files import expanded
 
 if TYPE_CHECKING:
     from pyrf.worlds.world import World
 
 app = typer.Typer(add_completion=False)
+app.add_typer(vbench, name="vbench")
+app.add_typer(vbench_long, name="vbench-long")
+app.command()(videos)
+app.command()(ab)
+app.command("ab-results")(ab_results)
 
 STRENGTHS = (0.0, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 1.0)
 """That `pyrf eval source` measures."""

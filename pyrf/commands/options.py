@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from pyrf.backends.torch.parallel.torchrun import TORCHRUN, torchrun_ranks
 from pyrf.moments import parse_time
 
 DEFAULT_MODEL = "tiny"
@@ -16,6 +17,15 @@ ModelOption = Annotated[
         "--model",
         help="A bundled model, a model directory, or a hub id.",
         metavar="NAME|DIR",
+        envvar="PYRF_MODEL",
+    ),
+]
+ModelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="A bundled model, a model directory, or a hub id, and a name for it; may be repeated.",
+        metavar="[NAME=]MODEL",
         envvar="PYRF_MODEL",
     ),
 ]
@@ -31,9 +41,19 @@ LoraOption = Annotated[
     ),
 ]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or bfloat16; for tensorrt also float16.")]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", help="fp8-attention: self-attention and its cache in 8 bits; fp8: weights, too."
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
 BackendOption = Annotated[
-    str, typer.Option("--backend", help="Who computes: torch, onnxruntime on a CPU, or tensorrt on a GPU.")
+    str,
+    typer.Option(
+        "--backend",
+        help="Who computes: torch, onnxruntime on a CPU, tensorrt on a GPU, or auto, the fastest.",
+    ),
 ]
 ExportedOption = Annotated[
     Path | None,
@@ -41,6 +61,21 @@ ExportedOption = Annotated[
         "--exported",
         help="A folder that pyrf export wrote; by default made when first needed.",
         metavar="DIR",
+    ),
+]
+GpusOption = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus-per-stream",
+        help="GPUs that share a stream's work, from --device on; with cpu, processes. By default 1, or as "
+        "many as torchrun has started.",
+    ),
+]
+DecoderRankOption = Annotated[
+    int | None,
+    typer.Option(
+        "--decoder-rank",
+        help="Which of the GPUs of a stream decodes, beside the network; by default the first, after it.",
     ),
 ]
 HeightOption = Annotated[int | None, typer.Option(help="Of a frame, in pixels; by default the model's.")]
@@ -116,6 +151,21 @@ def use_threads(threads: int | None) -> None:
         from pyrf.threads import set_threads
 
         set_threads(threads)
+
+
+def ranks_of_stream(gpus: int | None) -> int | Literal["torchrun"]:
+    """What `--gpus-per-stream` means: where torchrun has started this process, those that it has started.
+
+    Raises:
+        ValueError: when both say how many.
+    """
+    if torchrun_ranks() is None:
+        return 1 if gpus is None else gpus
+    if gpus is not None:
+        raise ValueError(
+            "torchrun --nproc-per-node says how many GPUs share a stream; leave out --gpus-per-stream"
+        )
+    return TORCHRUN
 
 
 def check_seconds(seconds: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
@@ -14,27 +14,37 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from pyrf import printing
+from pyrf.backends.torch.parallel.torchrun import TORCHRUN
 from pyrf.bundle.adapter_file import parse_adapter
 from pyrf.bundle.stream_choice import stream_choice
+from pyrf.commands.loading import MaxMemoryOption
 from pyrf.commands.options import (
     DEFAULT_MODEL,
     BackendOption,
+    DecoderRankOption,
     DeviceOption,
     DtypeOption,
+    GpusOption,
     LoraOption,
-    ModelOption,
+    ModelsOption,
+    PrecisionOption,
     StreamOption,
     StudentOption,
     ThreadsOption,
     check_threads,
+    ranks_of_stream,
     use_threads,
 )
+from pyrf.commands.serve_config import take_config, unflagged
+from pyrf.commands.served_models import check_several, load_models, parse_models
 from pyrf.extras import needs, require
 from pyrf.files import expanded
 from pyrf.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from pyrf.pipeline import StreamingPipeline
 
 # Some are imported late, when a first viewer comes; a server without them does not start.
 SERVER_MODULES = (
@@ -49,7 +59,7 @@ SERVER_MODULES = (
 )
 
 IMPORTED, LOADED = 0.3, 0.9
-"""Shares of loading that are done once torch is imported, and once the model is there; then it warms up."""
+"""Shares of loading that are done once torch is imported, and once all models are there, to be warmed up."""
 
 FLAGGED = {field.name: field for field in fields(ServeSettings) if field.metadata["flag"]}
 """The settings that have a flag."""
@@ -86,9 +96,18 @@ def _with_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 @_with_flags
 def serve(
+    context: typer.Context,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            callback=take_config,
+            is_eager=True,
+            help="YAML file of settings: `max-sessions: 4` for --max-sessions. Flags and variables win.",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelsOption = None,
     student: StudentOption = None,
     lora: LoraOption = None,
     adapter_base: Annotated[
@@ -99,8 +118,12 @@ def serve(
     ] = "device",
     stream: StreamOption = None,
     dtype: DtypeOption = "float32",
+    precision: PrecisionOption = None,
     device: DeviceOption = "cpu",
     backend: BackendOption = "torch",
+    gpus_per_stream: GpusOption = None,
+    decoder_rank: DecoderRankOption = None,
+    max_memory: MaxMemoryOption = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let other machines in without a token.")
     ] = False,
@@ -133,8 +156,15 @@ def serve(
     if log_level not in ("debug", "info", "warning", "error"):
         raise ValueError(f"--log-level must be debug, info, warning or error, got {log_level!r}")
     check_threads(threads)
+    ranks = ranks_of_stream(gpus_per_stream)
+    if ranks == TORCHRUN:
+        raise ValueError("a server starts and watches its own ranks: give --gpus-per-stream, not torchrun")
     if ssl_keyfile and not ssl_certfile:
         raise ValueError("--ssl-keyfile needs the certificate too: --ssl-certfile")
+    models = parse_models(model or [DEFAULT_MODEL])
+    shared = {"--student": student, "--lora": lora, "--stream": stream, "--fit": max_memory}
+    gpus = {"--gpus-per-stream": (gpus_per_stream or 1) > 1, "--decoder-rank": decoder_rank is not None}
+    check_several(models, {**shared, **gpus, "--ray": ray})
     if uds and ray:
         raise ValueError("--uds does not go with --ray: Ray's proxy listens on a port; leave one of them out")
     for name, file in (("token", token_file), ("metrics_token", metrics_token_file)):
@@ -143,40 +173,50 @@ def serve(
     from pyrf.serve.tls import tls_context
 
     tls = tls_context(ssl_certfile, ssl_keyfile) if ssl_certfile else None
-    pipeline: dict[str, Any] = {
-        "name": model,
+    options: dict[str, Any] = {
         "student": student,
         "backend": backend,
         "dtype": dtype,
+        "precision": precision,
         "device": device,
         "stream": stream_choice(stream or ()),
         "adapters": [parse_adapter(text) for text in lora or ()],
         "adapter_base": adapter_base,
+        "gpus_per_stream": ranks,
+        "decoder_rank": decoder_rank,
+        "max_memory": max_memory,
     }
     with _listening(host, port, uds) as (sock, loopback):
-        if not (loopback or flags["token"] or insecure):
+        if not (loopback or flags["token"] or flags["keys"] or insecure):
             raise ValueError(
                 f"{host} can be reached from other machines: set a token (--token or PYRF_TOKEN), "
-                "or let everyone in with --insecure"
+                "or make keys (--keys), or let everyone in with --insecure"
             )
         values = {name: _value(field, flags[name]) for name, field in FLAGGED.items()}
-        settings = ServeSettings(loopback=loopback, **values)
+        settings = ServeSettings(loopback=loopback, **values, **unflagged(context))
         url = _url(sock, "http" if tls is None else "https", settings.root_path)
 
         def started() -> None:
-            printing.say(f"pyrf serves {model} at {url}")
+            printing.say(f"pyrf serves {', '.join(models)} at {url}")
 
         if not ray:
-            _serve(pipeline, model, settings, sock, tls, threads, log_level, started)
+            _serve(models, options, settings, sock, tls, threads, log_level, started)
             return
         address, port, *_ = sock.getsockname()
         sock.close()  # Ray's own proxy listens there
     with needs("ray", "--ray"):
         from pyrf.serve.ray import app as on_ray
 
-    options = on_ray.RayOptions(replicas, max_replicas or replicas, gpu=not device.startswith("cpu"))
+    gpu = not device.startswith("cpu")
+    (name, source), *_ = models.items()
+    replication = on_ray.RayOptions(replicas, max_replicas or replicas, gpu=gpu, ranks=ranks)
     application = on_ray.application(
-        pipeline, model=model, settings=settings, options=options, threads=threads, log_level=log_level
+        {"name": source, **options},
+        model=name,
+        settings=settings,
+        options=replication,
+        threads=threads,
+        log_level=log_level,
     )
     on_ray.run(
         application,
@@ -229,9 +269,13 @@ def _url(sock: socket, scheme: str, root_path: str) -> str:
     return f"{scheme}://{f'[{address}]' if ':' in address else address}:{port}{root_path and root_path + '/'}"
 
 
+def _loaded(pipe: StreamingPipeline) -> Callable[[], StreamingPipeline]:
+    return lambda: pipe
+
+
 def _serve(
-    pipeline: dict[str, Any],
-    model: str,
+    models: Mapping[str, str],
+    options: Mapping[str, Any],
     settings: ServeSettings,
     sock: socket,
     tls: SSLContext | None,
@@ -239,7 +283,7 @@ def _serve(
     log_level: str,
     started: Callable[[], None],
 ) -> None:
-    """Serve from this process; torch and the model are loaded while the port answers already."""
+    """Serve from this process; torch and the models are loaded while the port answers already."""
     from pyrf.serve.logs import log_config
     from pyrf.serve.metrics import Metrics
     from pyrf.serve.server import run
@@ -248,12 +292,10 @@ def _serve(
 
     def make(report: Callable[[float], None]) -> FastAPI:
         use_threads(threads)  # before loading: ONNX Runtime takes the number when it loads
-        from pyrf.pipeline import StreamingPipeline
         from pyrf.serve.app import create_app
 
-        report(IMPORTED)
-        pipe = StreamingPipeline.from_pretrained(**pipeline)
-        report(LOADED)
-        return create_app(lambda: pipe, model=model, settings=settings, metrics=metrics)
+        pipes = load_models(models, options, lambda done: report(IMPORTED + done * (LOADED - IMPORTED)))
+        (first, load), *others = ((name, _loaded(pipe)) for name, pipe in pipes.items())
+        return create_app(load, model=first, others=dict(others), settings=settings, metrics=metrics)
 
     run(make, settings, sock, metrics=metrics, log_config=log_config(log_level), tls=tls, started=started)

@@ -31,7 +31,8 @@ class SinkRingCache:
         model, stream: sizes of the network and of the window.
         batch: streams computed together.
         size: of the latents.
-        dtype, device: of keys and values.
+        dtype, device: of keys and values; e4m3 (`torch.float8_e4m3fn`) beside a network of any dtype.
+        heads: whose keys and values are kept; None: all of the network's.
 
     Attributes:
         chunk: index of the chunk under way, or of the next one.
@@ -56,13 +57,15 @@ class SinkRingCache:
         size: LatentSize,
         dtype: torch.dtype,
         device: torch.device | str,
+        heads: int | None = None,
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         self.stream = stream
         self.tokens = stream.chunk_frames * size.tokens
         self.has_sink = stream.sink_frames > 0
-        shape = (model.num_layers, batch, model.num_heads, stream.slots * self.tokens, model.head_dim)
+        heads = heads or model.num_heads
+        shape = (model.num_layers, batch, heads, stream.slots * self.tokens, model.head_dim)
         sink_shape = (*shape[:3], self.tokens, model.head_dim)
         with torch.inference_mode(False):  # one cache may serve inference and training
             self.keys = torch.zeros(shape, dtype=dtype, device=device).unbind()
@@ -157,7 +160,7 @@ class SinkRingCache:
         """
         if not self.open:
             raise RuntimeError("no chunk is under way: begin_chunk() comes before commit()")
-        if self.chunk == 0 and self._masters() and self.keys[0].dtype == torch.float16:
+        if self.chunk == 0 and any(master.is_floating_point() for master in self._masters()):
             self._seed_masters()
         self.open = False
         self.chunk += 1

@@ -4,6 +4,8 @@
 
 `norm` is a LayerNorm's or an RMS norm's, `act` is SiLU or nothing. All is computed in float32 at least, and
 what is normalised is the sum as it is rounded to its dtype, so that one pass gives what two would.
+`add_norm_e4m3` and `bias_norm_e4m3` round what is normed once more, as `quantise_rows` does, for a product of
+e4m3.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyrf.ops import native
+from pyrf.ops.e4m3 import QuantisedRows, plain_quantise_rows
 from pyrf.ops.library import FLOATS, compute_dtype, define, expect, expect_contiguous
+from pyrf.ops.quantise_rows import empty_rows
 
 
 class Args(NamedTuple):
@@ -79,10 +83,13 @@ def _run(args: Args) -> list[Tensor]:
     return found if args.weight is None else [*found, _norm(total, args.weight, args)]
 
 
+def _empty_sum(args: Args) -> Tensor | None:
+    return None if args.residual is None else torch.empty_like(args.y)
+
+
 def _empty(args: Args) -> tuple[Tensor | None, Tensor | None]:
     """Room for the sum and for what is normed, where they are asked for."""
-    total = None if args.residual is None else torch.empty_like(args.y)
-    return total, None if args.weight is None else torch.empty_like(args.y)
+    return _empty_sum(args), None if args.weight is None else torch.empty_like(args.y)
 
 
 def _given(outputs: tuple[Tensor | None, ...]) -> list[Tensor]:
@@ -101,7 +108,7 @@ def _run_cuda(args: Args) -> list[Tensor]:
     if not native.serve_rows(args.y):
         return _run(args)
     outputs = _empty(args)
-    native.launch("add_norm", args.y.device, *args, *outputs)
+    native.launch("add_norm", args.y.device, *args, *outputs, None)
     return _given(outputs)
 
 
@@ -113,6 +120,41 @@ _op = define(
     cuda=_run_cuda,
     cpu=_run_cpu,
     fake=lambda args: _given(_empty(args)),
+    returns="Tensor[]",
+)
+
+
+def _check_e4m3(args: Args) -> None:
+    _check(args)
+    if args.weight is None:
+        raise ValueError("weight must be given: it is what is normed that becomes e4m3")
+
+
+def _quantised(found: list[Tensor]) -> list[Tensor]:
+    """What an op gives, with the last of it as rows and scales."""
+    return [*found[:-1], *plain_quantise_rows(found[-1])]
+
+
+def _empty_e4m3(args: Args) -> tuple[Tensor | None, ...]:
+    return _empty_sum(args), *empty_rows(args.y)
+
+
+def _run_e4m3_cuda(args: Args) -> list[Tensor]:
+    if not native.serve_rows(args.y):
+        return _quantised(_run(args))
+    outputs = _empty_e4m3(args)
+    native.launch("add_norm", args.y.device, *args, *outputs)
+    return _given(outputs)
+
+
+_op_e4m3 = define(
+    "add_norm_e4m3",
+    Args,
+    check=_check_e4m3,
+    run=lambda args: _quantised(_run(args)),
+    cuda=_run_e4m3_cuda,
+    cpu=lambda args: _quantised(_run_cpu(args)),
+    fake=lambda args: _given(_empty_e4m3(args)),
     returns="Tensor[]",
 )
 
@@ -168,3 +210,34 @@ def gated_sum(
 ) -> Tensor:
     """residual + gate y + bias alone, [..., D]; see `add_norm`."""
     return _op(y, residual, gate, bias, None, None, 0.0, False, False)[0]
+
+
+def add_norm_e4m3(
+    y: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    *,
+    gate: Tensor | None = None,
+    bias: Tensor | None = None,
+    shift: Tensor | None = None,
+    eps: float,
+    rms: bool = False,
+    silu: bool = False,
+) -> tuple[Tensor, QuantisedRows]:
+    """A sum in y's dtype, and its norm in e4m3: `add_norm` and `quantise_rows` in one pass, to the bit."""
+    total, rows, scales = _op_e4m3(y, residual, gate, bias, weight, shift, eps, rms, silu)
+    return total, QuantisedRows(rows, scales)
+
+
+def bias_norm_e4m3(
+    y: Tensor,
+    weight: Tensor,
+    *,
+    bias: Tensor | None = None,
+    shift: Tensor | None = None,
+    eps: float,
+    rms: bool = False,
+    silu: bool = False,
+) -> QuantisedRows:
+    """`bias_norm` and `quantise_rows` in one pass, to the bit; see `add_norm_e4m3`."""
+    return QuantisedRows(*_op_e4m3(y, None, None, bias, weight, shift, eps, rms, silu))

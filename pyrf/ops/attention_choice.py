@@ -4,12 +4,17 @@ Both read the same cache, so either may serve any call. By default the first cal
 both, and the faster one is kept; near a tie two processes may choose differently, and their results
 then differ in the last bits. `set_attention`, or the environment variable PYRF_ATTENTION, forces one.
 On a CPU nothing is timed: pyrf's loops run where they can, unless "sdpa" is set.
+
+Over a cache of e4m3 the choice is between SDPA on widened numbers and products in e4m3, by cuDNN or by pyrf's
+kernel. These are taken only when their result lies near SDPA's, and they are faster; a warning says of each
+that is refused why.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from threading import Lock
@@ -39,6 +44,10 @@ class Workload(NamedTuple):
         """The workload of q [batch, heads, queries, head_dim] and ``length`` valid keys."""
         batch, heads, queries, head_dim = q.shape
         return cls(batch, heads, queries, length, head_dim, q.dtype, q.device)
+
+
+class AttentionRefusedError(RuntimeError):
+    """An attention does not serve here, and why."""
 
 
 class Choice(NamedTuple):
@@ -99,7 +108,11 @@ class AttentionChoice:
         self._mode = mode
 
     def choose(
-        self, workload: Workload, backends: Mapping[str, Callable[..., object]], *arguments: object
+        self,
+        workload: Workload,
+        backends: Mapping[str, Callable[..., Tensor]],
+        *arguments: object,
+        within: float | None = None,
     ) -> str:
         """The attention for a workload.
 
@@ -108,8 +121,10 @@ class AttentionChoice:
 
         Args:
             workload: what is asked for.
-            backends: what computes it, for "pyrf" and for "sdpa".
+            backends: what computes it, by name; "sdpa" is among them.
             arguments: what they take.
+            within: relative L2 error that a result may have beside SDPA's. A backend whose result differs
+                more, or which raises `AttentionRefusedError`, is refused with a warning. None: all may.
         """
         if self.mode != "auto":
             return self.mode
@@ -118,10 +133,32 @@ class AttentionChoice:
                 return "sdpa"
             with self._lock:
                 if workload not in self.made:
-                    runs = {name: partial(backend, *arguments) for name, backend in backends.items()}
+                    runs: dict[str, Callable[[], Tensor]] = {
+                        name: partial(backend, *arguments) for name, backend in backends.items()
+                    }
+                    if within is not None:
+                        runs = _near(runs, within)
                     seconds = {name: self._timer(run, workload.device) for name, run in runs.items()}
                     self.made[workload] = Choice(min(seconds, key=seconds.__getitem__), seconds)
         return self.made[workload].backend
+
+
+def _near(runs: Mapping[str, Callable[[], Tensor]], within: float) -> dict[str, Callable[[], Tensor]]:
+    """Those that give what SDPA gives."""
+    expected = runs["sdpa"]().float()
+    near = {}
+    for name, run in runs.items():
+        try:
+            error = float((run().float() - expected).norm() / expected.norm())
+        except AttentionRefusedError as refused:
+            reason = str(refused)
+        else:
+            if error <= within:
+                near[name] = run
+                continue
+            reason = f"its result is {error:.2g} off, and {within:g} is allowed"
+        warnings.warn(f"attention by {name} is not used: {reason}", RuntimeWarning, stacklevel=2)
+    return near
 
 
 CHOICE = AttentionChoice()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrf.ops import native
+from pyrf.ops.e4m3 import E4M3
 from pyrf.ops.library import (
     compute_dtype,
     define,
@@ -22,10 +23,11 @@ from pyrf.ops.library import (
     expect_slot,
     locate,
     read_slot,
+    rounded,
 )
 from pyrf.ops.norm_rope_append import rotate
 
-MASTER_DTYPES = {torch.bfloat16: torch.int16, torch.float16: torch.float32}
+MASTER_DTYPES = {torch.bfloat16: torch.int16, torch.float16: torch.float32, E4M3: torch.float32}
 """What must be kept beside a sink of each dtype; nothing where the sink itself has float32's precision."""
 
 
@@ -66,7 +68,7 @@ def _update(
         sink.copy_(high)
         master.copy_(low)
     else:
-        sink.copy_(master)
+        sink.copy_(rounded(master, sink.dtype))
 
 
 class Args(NamedTuple):
@@ -106,10 +108,12 @@ def _run(args: Args) -> None:
 
 
 def _run_cuda(args: Args) -> None:
-    if not native.serve(args.keys):
+    keys = args.keys
+    # Of e4m3 the arithmetic is the master's alone, float32 as in every kernel.
+    if not native.serve(keys, torch.float16 if keys.dtype == E4M3 else keys.dtype):
         _run(args)
         return
-    native.launch("ema_sink_update", args.keys.device, *args)
+    native.launch("ema_sink_update", keys.device, *args)
 
 
 _op = define(
@@ -138,7 +142,7 @@ def ema_sink_update(
 
     The average is exact to float32 whatever the cache holds: alpha = 0.999 would round away in
     bfloat16. A bfloat16 slot is the upper half of the float32 and ``*_master`` the int16 lower half;
-    a float16 slot is a rounded copy of a float32 ``*_master``; float32 and float64 need none.
+    a float16 or e4m3 slot is a rounded copy of a float32 ``*_master``; float32 and float64 need none.
 
     Args:
         keys, values: [B, heads, slots * tokens, head_dim], the first ``tokens`` written in place.

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from torch.library import Library, register_fake
 
+from pyrf.ops.e4m3 import E4M3, to_e4m3
+
 LIBRARY = Library("pyrf", "DEF")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+CACHE_DTYPES = (*FLOATS, E4M3)
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -106,9 +109,10 @@ def expect(
 
 def expect_cache(keys: Tensor, values: Tensor) -> tuple[int, int, int, int]:
     """Check the keys and values of a layer; returns [batch, heads, tokens, head_dim]."""
-    if keys.ndim != 4 or keys.dtype not in FLOATS:
+    if keys.ndim != 4 or keys.dtype not in CACHE_DTYPES:
         raise ValueError(
-            f"keys must be [B, heads, tokens, head_dim] of a float dtype, got {list(keys.shape)} {keys.dtype}"
+            "keys must be [B, heads, tokens, head_dim] of a float dtype or e4m3, "
+            f"got {list(keys.shape)} {keys.dtype}"
         )
     expect("values", values, keys.shape, keys.dtype, keys.device)
     if keys.stride(3) != 1 or values.stride(3) != 1:
@@ -117,6 +121,15 @@ def expect_cache(keys: Tensor, values: Tensor) -> tuple[int, int, int, int]:
         )
     batch, heads, tokens, head_dim = keys.shape
     return batch, heads, tokens, head_dim
+
+
+def expect_computed(name: str, dtype: torch.dtype, keys: Tensor) -> torch.dtype:
+    """Check the dtype of what is computed with a cache: the cache's own, or any float beside e4m3."""
+    if keys.dtype != E4M3:
+        return keys.dtype
+    if dtype not in FLOATS:
+        raise ValueError(f"{name} must be of a float dtype beside a cache of e4m3, got {dtype}")
+    return dtype
 
 
 def expect_slot(slot: Tensor, tokens: int, capacity: int, device: torch.device) -> None:
@@ -163,7 +176,15 @@ def read_slot(buffer: Tensor, place: int | Tensor, tokens: int) -> Tensor:
 
 def write_slot(buffer: Tensor, place: int | Tensor, x: Tensor) -> None:
     """Overwrite a slot of a layer's keys or values with x [B, heads, tokens, head_dim]."""
+    x = rounded(x, buffer.dtype)
     if isinstance(place, int):
         buffer.narrow(2, place, x.shape[2]).copy_(x)
+    elif buffer.dtype == E4M3:  # torch indexes bytes, not e4m3
+        buffer.view(torch.uint8).index_copy_(2, place, x.view(torch.uint8))
     else:
-        buffer.index_copy_(2, place, x.to(buffer.dtype))
+        buffer.index_copy_(2, place, x)
+
+
+def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x in a cache's dtype."""
+    return to_e4m3(x) if dtype == E4M3 else x.to(dtype)

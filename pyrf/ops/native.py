@@ -16,17 +16,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-DTYPE_NUMBERS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2, torch.int16: 3, torch.int64: 4}
+from pyrf.ops.e4m3 import E4M3
+
+DTYPE_NUMBERS = {
+    torch.bfloat16: 0,
+    torch.float16: 1,
+    torch.float32: 2,
+    torch.int16: 3,
+    torch.int64: 4,
+    E4M3: 5,
+}
 """The dtypes of `csrc/view.h` with their numbers."""
 KERNEL_DTYPES = (torch.bfloat16, torch.float16)
 """What the kernels compute in."""
 HEAD_DIMS = (64, 128)
 MAX_CHANNELS = 5120
 """Of all heads together, what one block of norm_rope_append takes, and a row of add_norm."""
+MAX_QUANTISED = 14336
+"""Of a row of quantise_rows: the widest hidden layer of a feed-forward network in Wan's models."""
 HEAD_DIM_UNIT = 32
 """Channels of a head that the CPU's attention takes at a time."""
 CAPABILITY = (8, 0)
 """The oldest compute capability that the kernels are built for."""
+E4M3_CAPABILITY = (8, 9)
+"""The same of attention over a cache of e4m3; GPUs before it have no such products."""
 
 
 VARIABLE = "PYRF_NATIVE"
@@ -78,20 +91,28 @@ def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-def _device_refusal(dtype: torch.dtype, device: torch.device) -> str | None:
+def _device_refusal(
+    dtype: torch.dtype, device: torch.device, capability: tuple[int, int] = CAPABILITY
+) -> str | None:
     if kernels is None:
         return f"pyrf's native module is {missing}" if missing else "pyrf is built without CUDA kernels"
     if dtype not in KERNEL_DTYPES:
         return f"pyrf's kernels compute in bfloat16 and float16, got {dtype}"
-    if _capability(device) < CAPABILITY:
-        oldest, given = ("{}.{}".format(*pair) for pair in (CAPABILITY, _capability(device)))
+    if _capability(device) < capability:
+        oldest, given = ("{}.{}".format(*pair) for pair in (capability, _capability(device)))
         return f"pyrf's kernels need compute capability {oldest} or newer, got {given}"
     return None
 
 
-def refusal(heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> str | None:
+def refusal(
+    heads: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    capability: tuple[int, int] = CAPABILITY,
+) -> str | None:
     """Why the kernels do not serve a cache of these heads on a CUDA device; None when they do."""
-    if reason := _device_refusal(dtype, device):
+    if reason := _device_refusal(dtype, device, capability):
         return reason
     if head_dim not in HEAD_DIMS:
         return f"pyrf's kernels take a head_dim of 64 or 128, got {head_dim}"
@@ -120,15 +141,24 @@ def described() -> str:
     return ", ".join(f"{key} {value}" for key, value in _module.build_info().items())
 
 
-def serve(keys: Tensor) -> bool:
-    """Whether the kernels serve a layer's cache, [B, heads, tokens, head_dim] on a CUDA device."""
-    return refusal(keys.shape[1], keys.shape[3], keys.dtype, keys.device) is None
+def serve(keys: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the kernels serve a layer's cache, [B, heads, tokens, head_dim] on a CUDA device.
+
+    Args:
+        keys: the cache, in ``dtype`` or e4m3.
+        dtype: of what is computed with it.
+    """
+    return refusal(keys.shape[1], keys.shape[3], dtype, keys.device) is None
 
 
-def serve_rows(rows: Tensor) -> bool:
-    """Whether `add_norm`'s kernel serves rows [..., D] on a CUDA device."""
+def serve_rows(rows: Tensor, most: int = MAX_CHANNELS) -> bool:
+    """Whether a kernel of rows [..., D] serves these on a CUDA device.
+
+    Args:
+        most: channels that it takes; by default those of `add_norm`.
+    """
     dim = rows.shape[-1]
-    fits = rows.numel() > 0 and dim % 8 == 0 and dim <= MAX_CHANNELS
+    fits = rows.numel() > 0 and dim % 8 == 0 and dim <= most
     return fits and _device_refusal(rows.dtype, rows.device) is None
 
 

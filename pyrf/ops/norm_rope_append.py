@@ -14,6 +14,7 @@ from pyrf.ops.library import (
     define,
     expect,
     expect_cache,
+    expect_computed,
     expect_contiguous,
     expect_slot,
     locate,
@@ -43,8 +44,12 @@ def _norm_rotate(x: Tensor, weight: Tensor, eps: float, rope: Tensor) -> Tensor:
     x = x.to(rope.dtype)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     scale = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-    normed = (x * scale).mul_(weight)
-    pairs = torch.view_as_complex(normed.unflatten(-1, (-1, rope.shape[1], 2)))
+    return _rotate_in_place((x * scale).mul_(weight), rope)
+
+
+def _rotate_in_place(x: Tensor, rope: Tensor) -> Tensor:
+    """`rotate` of x [B, N, D] in rope's dtype, which is overwritten: [B, heads, N, head_dim]."""
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, rope.shape[1], 2)))
     pairs.mul_(torch.view_as_complex(rope)[:, None])
     return torch.view_as_real(pairs).flatten(-2).transpose(1, 2)
 
@@ -68,7 +73,8 @@ def _check(args: Args) -> None:
     batch, heads, capacity, head_dim = expect_cache(args.keys, args.values)
     if args.q.ndim != 3:
         raise ValueError(f"q must be [B, N, D], got {list(args.q.shape)}")
-    tokens, dtype, device = args.q.shape[1], args.keys.dtype, args.keys.device
+    tokens, device = args.q.shape[1], args.keys.device
+    dtype = expect_computed("q", args.q.dtype, args.keys)
     for name, x in (("q", args.q), ("k", args.k), ("v", args.v)):
         expect(name, x, (batch, tokens, heads * head_dim), dtype, device)
         if x.stride(2) != 1:
@@ -92,9 +98,7 @@ def _empty(args: Args) -> Tensor:
 
 def _run(args: Args) -> Tensor:
     q, k, v, norm_q, norm_k, eps, rope, slot, keys, values = args
-    place = locate(slot, q.shape[1], keys.shape[2])
-    write_slot(keys, place, _norm_rotate(k, norm_k, eps, rope))
-    write_slot(values, place, v.unflatten(-1, (-1, keys.shape[3])).transpose(1, 2))
+    write_heads(_norm_rotate(k, norm_k, eps, rope), v, slot, keys, values)
     return _norm_rotate(q, norm_q, eps, rope).to(q.dtype)
 
 
@@ -108,7 +112,7 @@ def _run_cpu(args: Args) -> Tensor:
 
 
 def _run_cuda(args: Args) -> Tensor:
-    if not native.serve(args.keys):
+    if not native.serve(args.keys, args.q.dtype):
         return _run(args)
     out = _empty(args)
     native.launch("norm_rope_append", args.keys.device, *args, out)
@@ -147,12 +151,25 @@ def norm_rope_append(
         eps: of the norms.
         rope: [N, head_dim / 2, 2] float32 (float64 for float64), cosine and sine of each token and pair.
         slot: int64 scalar; the chunk goes to tokens slot * N ... of the cache.
-        keys, values: [B, heads, slots * N, head_dim], written in place.
+        keys, values: [B, heads, slots * N, head_dim], written in place; in the dtype of q, k and v, or e4m3
+            (`pyrf.ops.e4m3.to_e4m3`).
 
     Returns:
-        The rotated q, [B, heads, N, head_dim], a token's heads together in memory.
+        The rotated q, [B, heads, N, head_dim], in the dtype it had; a token's heads together in memory.
 
     Raises:
         ValueError: when a shape, dtype or device does not fit.
     """
     return _op(q, k, v, norm_q, norm_k, eps, rope, slot, keys, values)
+
+
+def rotate_heads(x: Tensor, rope: Tensor) -> Tensor:
+    """`rotate` of x [B, N, D] that is normalised already, without a gradient: [B, heads, N, head_dim]."""
+    return _rotate_in_place(x.to(rope.dtype, copy=True), rope).to(x.dtype)
+
+
+def write_heads(k: Tensor, v: Tensor, slot: Tensor, keys: Tensor, values: Tensor) -> None:
+    """Write k [B, heads, N, head_dim], rotated, and v [B, N, D] into their slot; see `norm_rope_append`."""
+    place = locate(slot, v.shape[1], keys.shape[2])
+    write_slot(keys, place, k)
+    write_slot(values, place, v.unflatten(-1, (-1, keys.shape[3])).transpose(1, 2))

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyrf.ops import native
+from pyrf.ops import cudnn_fp8, native
 from pyrf.ops.attention_choice import CHOICE, Workload
-from pyrf.ops.library import define, expect, expect_cache
+from pyrf.ops.e4m3 import E4M3, attend, widened
+from pyrf.ops.library import define, expect, expect_cache, expect_computed
 
 
 class Args(NamedTuple):
@@ -26,7 +27,8 @@ def _check(args: Args) -> None:
     batch, heads, capacity, head_dim = expect_cache(keys, values)
     if q.ndim != 4:
         raise ValueError(f"q must be [B, heads, N, head_dim], got {list(q.shape)}")
-    expect("q", q, (batch, heads, q.shape[2], head_dim), keys.dtype, keys.device)
+    dtype = expect_computed("q", q.dtype, keys)
+    expect("q", q, (batch, heads, q.shape[2], head_dim), dtype, keys.device)
     if not 1 <= length <= capacity:
         raise ValueError(f"length must lie in 1..{capacity}, got {length}")
 
@@ -39,8 +41,18 @@ def _empty(args: Args) -> Tensor:
 
 def _sdpa(args: Args) -> Tensor:
     q, keys, values, length = args
-    out = F.scaled_dot_product_attention(q, keys.narrow(2, 0, length), values.narrow(2, 0, length))
+    if keys.dtype == E4M3:
+        return _mixed(F.scaled_dot_product_attention(*widened(q, keys, values, length)))
+    return _mixed(F.scaled_dot_product_attention(q, keys.narrow(2, 0, length), values.narrow(2, 0, length)))
+
+
+def _mixed(out: Tensor) -> Tensor:
+    """[B, heads, N, head_dim] to [B, N, heads * head_dim]."""
     return out.transpose(1, 2).flatten(2)
+
+
+def _run(args: Args) -> Tensor:
+    return _mixed(attend(*args)) if args.keys.dtype == E4M3 else _sdpa(args)
 
 
 def _kernel(args: Args) -> Tensor:
@@ -49,11 +61,27 @@ def _kernel(args: Args) -> Tensor:
     return out
 
 
+def _e4m3_kernel(args: Args) -> Tensor:
+    out = _empty(args)
+    native.launch("ring_attention_e4m3", args.q.device, *args, out)
+    return out
+
+
+def _cudnn(args: Args) -> Tensor:
+    return _mixed(cudnn_fp8.attend(*args))
+
+
 _BACKENDS = {"pyrf": _kernel, "sdpa": _sdpa}
+_E4M3_BACKENDS = {"sdpa": _sdpa, "cudnn": _cudnn}
+E4M3_WITHIN = 0.03
+"""Relative L2 error that products in e4m3 may have beside products in q's dtype of the same rounded numbers.
+Rounded weights alone bring a quarter of it (`benchmarks/fp8_attention.py`)."""
 
 
 def _run_cpu(args: Args) -> Tensor:
     q = args.q
+    if args.keys.dtype == E4M3:
+        return _run(args)
     if CHOICE.mode == "sdpa" or q.stride(3) != 1 or native.cpu_attention_refusal(q.shape[3], q.dtype):
         return _sdpa(args)
     out = _empty(args)
@@ -63,6 +91,8 @@ def _run_cpu(args: Args) -> Tensor:
 
 def _run_cuda(args: Args) -> Tensor:
     q = args.q
+    if args.keys.dtype == E4M3:
+        return _run_e4m3_on_cuda(args)
     refusal = native.refusal(q.shape[1], q.shape[3], q.dtype, q.device)
     if refusal and CHOICE.mode == "pyrf":
         raise ValueError(f"attention is set to pyrf, but {refusal}; set it to auto or sdpa")
@@ -71,7 +101,18 @@ def _run_cuda(args: Args) -> Tensor:
     return _BACKENDS[CHOICE.choose(Workload.of(q, args.length), _BACKENDS, args)](args)
 
 
-_op = define("ring_attention", Args, check=_check, run=_sdpa, cuda=_run_cuda, cpu=_run_cpu, fake=_empty)
+def _run_e4m3_on_cuda(args: Args) -> Tensor:
+    q, backends = args.q, dict(_E4M3_BACKENDS)
+    refusal = native.refusal(q.shape[1], q.shape[3], q.dtype, q.device, native.E4M3_CAPABILITY)
+    if refusal and CHOICE.mode == "pyrf":
+        raise ValueError(f"attention is set to pyrf, but {refusal}; set it to auto or sdpa")
+    if not refusal:
+        backends["pyrf"] = _e4m3_kernel
+    workload = Workload.of(q, args.length)._replace(dtype=E4M3)
+    return backends[CHOICE.choose(workload, backends, args, within=E4M3_WITHIN)](args)
+
+
+_op = define("ring_attention", Args, check=_check, run=_run, cuda=_run_cuda, cpu=_run_cpu, fake=_empty)
 
 
 def ring_attention(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
@@ -82,11 +123,12 @@ def ring_attention(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tens
 
     Args:
         q: [B, heads, N, head_dim], rotated.
-        keys, values: [B, heads, slots * N, head_dim].
+        keys, values: [B, heads, slots * N, head_dim], in q's dtype or e4m3. Beside e4m3, q is rounded to it,
+            too (`pyrf.ops.e4m3.attend`).
         length: valid tokens.
 
     Returns:
-        [B, N, heads * head_dim].
+        [B, N, heads * head_dim] in q's dtype.
 
     Raises:
         ValueError: when a shape, dtype or device does not fit.

@@ -5,6 +5,7 @@ says when each is sent, `docs/openapi.json` has the HTTP interface for programs.
 """
 
 from pyrf.protocol.adapters import AdaptersReply, AdaptersRequest, ServedAdapter
+from pyrf.protocol.admin import AdminSession, AdminSessions
 from pyrf.protocol.frames import FrameFields, FrameHeader, pack_frame, unpack_frame
 from pyrf.protocol.http import (
     ERROR_CODES,
@@ -15,7 +16,13 @@ from pyrf.protocol.http import (
     IceServer,
     ImageStart,
     Limits,
+    ModelList,
+    ModelName,
+    ModelSummary,
     Offer,
+    OutputInfo,
+    OutputList,
+    OutputRequest,
     PromptReply,
     PromptRequest,
     ServerInfo,
@@ -57,6 +64,7 @@ from pyrf.protocol.terms import (
     WARNINGS_HEADER,
     EndReason,
     FrameFormat,
+    OutputState,
     Pace,
     State,
 )
@@ -77,6 +85,8 @@ __all__ = [
     "AdaptersMessage",
     "AdaptersReply",
     "AdaptersRequest",
+    "AdminSession",
+    "AdminSessions",
     "Answer",
     "AnyControl",
     "AnyMessage",
@@ -95,7 +105,14 @@ __all__ = [
     "ImageStart",
     "Limits",
     "Message",
+    "ModelList",
+    "ModelName",
+    "ModelSummary",
     "Offer",
+    "OutputInfo",
+    "OutputList",
+    "OutputRequest",
+    "OutputState",
     "Pace",
     "PauseControl",
     "PromptControl",

@@ -9,10 +9,17 @@ from pydantic import Field
 from pyrf.config import MAX_SEED, Fit, StartKind
 from pyrf.protocol.adapters import ServedAdapter
 from pyrf.protocol.prompts import MAX_CHANGES, Over, TimelineEntry, WirePrompt
-from pyrf.protocol.terms import Pace, Reply, Request, State
+from pyrf.protocol.terms import OutputState, Pace, Reply, Request, State
 
 MAX_SDP = 32_768
 """Characters of an offer; browsers that list every codec they have send some 10,000."""
+MAX_TARGET = 2000
+"""Characters of where an output goes."""
+
+
+ModelName = Annotated[
+    str | None, Field(description="One that `GET /v1/models` lists; by default the server's first.")
+]
 
 
 class ImageStart(Request):
@@ -33,6 +40,7 @@ class SessionRequest(ImageStart):
     """Body of `POST /v1/sessions`."""
 
     prompt: WirePrompt
+    model: ModelName = None
     seed: int = Field(0, ge=0, le=MAX_SEED)
     height: int | None = Field(None, description="Of a frame in pixels; by default the model's.")
     width: int | None = Field(None, description="Of a frame in pixels; by default the model's.")
@@ -60,6 +68,7 @@ class VideoRequest(ImageStart):
     """Body of `POST /v1/videos`."""
 
     prompt: WirePrompt
+    model: ModelName = None
     seed: int = Field(0, ge=0, le=MAX_SEED)
     num_frames: int = Field(81, ge=1)
     height: int | None = Field(None, description="Of a frame in pixels; by default the model's.")
@@ -86,6 +95,10 @@ Warnings = Annotated[
     Field(description="What the model has not learned of the prompt or the size."),
 ]
 """Sentences for people; the request was taken all the same."""
+Expansion = Annotated[
+    str | None,
+    Field(description="The prompt as a language model has written it out, which is what is shown; if any."),
+]
 
 
 class PromptReply(Reply):
@@ -102,18 +115,21 @@ class PromptReply(Reply):
     full_chunk: int | None = None
     full_s: float | None = None
     warnings: Warnings = Field(default=[])
+    expanded: Expansion = None
 
 
 class SessionInfo(Reply):
     """Where a session stands.
 
     Attributes:
+        model: the name of what it shows; "" from older servers.
         chunk: index of the next chunk that will be started.
         prompt_id: of the newest prompt; the one given at creation is 0.
         frames_made, frames_dropped: so far; dropped ones never reached the viewer.
     """
 
     id: str
+    model: str = ""
     state: State
     chunk: int
     prompt_id: int
@@ -132,7 +148,42 @@ class SessionCreated(SessionInfo):
     """A new session; `token` opens everything under its path."""
 
     token: str = Field(repr=False)
+    watch: str = Field(
+        "", repr=False, description="Path below which others may watch, and do nothing else: /frames.mjpeg."
+    )
     warnings: Warnings = Field(default=[])
+    expanded: Expansion = None
+
+
+class OutputRequest(Request):
+    """Body of `POST /v1/sessions/{id}/outputs`."""
+
+    target: str = Field(
+        min_length=1,
+        max_length=MAX_TARGET,
+        description="Where the stream goes: rtmp://, rtmps://, srt:// or udp://, or the name of a file.",
+    )
+
+
+class OutputInfo(Reply):
+    """Where an output of a session stands.
+
+    Attributes:
+        target: without what may be a key.
+        state: opening, sending, closing, ended or failed.
+        frames: sent so far.
+        message: why it failed or ended early, if it did.
+    """
+
+    id: str
+    target: str
+    state: OutputState
+    frames: int
+    message: str | None = None
+
+
+class OutputList(Reply):
+    outputs: list[OutputInfo]
 
 
 class Limits(Reply):
@@ -181,9 +232,15 @@ class ServerInfo(Reply):
 
     version: str
     model: str
+    models: list[str] = Field(
+        default=[], description="Names of all models of the server, the default one first."
+    )
     backend: str
     device: str
     dtype: str
+    precision: str | None = Field(
+        None, description="What is computed in fewer bits than the dtype's, such as fp8-attention."
+    )
     fps: float
     height: int
     width: int
@@ -215,18 +272,47 @@ class ServerInfo(Reply):
     ice_servers: list[IceServer] = Field(default=[], description="For WebRTC beyond the local network.")
 
 
+class ModelSummary(Reply):
+    """A model that sessions and clips may choose.
+
+    Attributes:
+        height, width: of a frame in pixels, unless a session asks for another.
+    """
+
+    name: str
+    default: bool = Field(description="Whether it is for whoever names none.")
+    fps: float
+    height: int
+    width: int
+    sizes: list[tuple[int, int]] = Field(
+        default=[], description="Height and width of the frames that it was trained on; empty: any."
+    )
+    words: int = Field(0, description="Number of words that it has learned; 0: it does not say.")
+    choices: list[str] = Field(default=[], description="Names of its groups of phrases.")
+    model_limits: list[str] = Field(default=[], description="What it cannot do, in sentences for people.")
+
+
+class ModelList(Reply):
+    """Reply to `GET /v1/models`, the default model first."""
+
+    models: list[ModelSummary]
+
+
 ERROR_CODES = frozenset(
     {
         "adapters_fixed",
         "bad_adapter",
         "bad_frame",
         "bad_image",
+        "bad_model",
         "bad_offer",
+        "bad_output",
         "bad_prompt",
         "bad_request",
         "bad_size",
         "bad_timeline",
         "busy",
+        "draining",
         "error",
         "forbidden",
         "forbidden_host",
@@ -238,17 +324,22 @@ ERROR_CODES = frozenset(
         "loading",
         "method_not_allowed",
         "no_session",
+        "no_verdict",
         "not_finite",
         "not_found",
+        "outputs_off",
         "preparing",
         "quota",
         "rate_limited",
+        "refused",
         "shutting_down",
         "timeout",
         "too_large",
         "too_long",
         "unauthorized",
+        "unsupported_type",
         "webrtc_off",
+        "wrong_version",
     }
 )
 

@@ -8,7 +8,7 @@ from pydantic import Field, TypeAdapter
 
 from pyrf.protocol.adapters import AdaptersReply, AdaptersRequest
 from pyrf.protocol.frames import FrameFields
-from pyrf.protocol.http import ErrorDetail, SessionInfo, Warnings
+from pyrf.protocol.http import ErrorDetail, Expansion, SessionInfo, Warnings
 from pyrf.protocol.prompts import Over, WirePrompt
 from pyrf.protocol.terms import EndReason, FrameFormat, Reply, Request, State
 
@@ -43,10 +43,14 @@ class CloseControl(Control):
 
 
 class SourceControl(Control):
-    """The viewer's own video is restyled, or its strength changes; null: the prompt alone is shown again."""
+    """The viewer's own video is restyled, or its strength changes; null: the prompt alone is shown again.
+
+    With `follow_motion` the strength is lowered where the video moves.
+    """
 
     type: Literal["source"]
     strength: float | None = Field(ge=0, le=1)
+    follow_motion: bool = False
 
 
 AnyControl = Annotated[
@@ -80,6 +84,7 @@ class PromptMessage(Message):
     full_chunk: int | None = None
     full_s: float | None = None
     warnings: Warnings = Field(default=[])
+    expanded: Expansion = None
 
 
 class AdaptersMessage(Message, AdaptersReply):
@@ -93,6 +98,7 @@ class SourceMessage(Message):
 
     type: Literal["source"] = "source"
     strength: float | None = None
+    follow_motion: bool = False
     chunk: int
 
 

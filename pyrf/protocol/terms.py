@@ -9,7 +9,21 @@ from pydantic import BaseModel, ConfigDict
 Pace = Literal["realtime", "max"]
 FrameFormat = Literal["jpeg", "raw"]
 State = Literal["running", "paused", "detached", "ended"]
-EndReason = Literal["closed", "expired", "max_length", "shutdown", "failed", "idle", "not_finite", "replaced"]
+OutputState = Literal["opening", "sending", "closing", "ended", "failed"]
+EndReason = Literal[
+    "closed",
+    "expired",
+    "max_length",
+    "shutdown",
+    "failed",
+    "idle",
+    "not_finite",
+    "rank_lost",
+    "refused",
+    "revoked",
+    "quota",
+    "replaced",
+]
 
 # Why a stream ends -> the code its WebSocket is closed with.
 CLOSE_CODES: dict[EndReason, int] = {
@@ -18,6 +32,10 @@ CLOSE_CODES: dict[EndReason, int] = {
     "shutdown": 1001,
     "failed": 1011,
     "not_finite": 4500,
+    "rank_lost": 4501,
+    "revoked": 4401,
+    "refused": 4403,
+    "quota": 4429,
     "expired": 4404,
     "idle": 4408,
     "replaced": 4409,

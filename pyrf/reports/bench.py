@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyrf.dtypes import name_of
 from pyrf.machine import peak_rss_mib, percentile, processor
@@ -25,8 +26,11 @@ class Method:
     student: str | None
     device: str
     backend: str
+    gpus_per_stream: int
+    decoder_rank: int | None
     exported: str | None
     dtype: str
+    precision: str | None
     threads: int
     torch: str
     native: str
@@ -83,49 +87,90 @@ def check_counts(*, chunks: int | None, repeats: int, warm_up: int) -> None:
             raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
-def run(
-    pipe: StreamingPipeline,
+class Loaded(NamedTuple):
+    """A pipeline, and the seconds that loading it took."""
+
+    pipe: StreamingPipeline
+    load_s: float
+
+
+class _Figures:
+    """Of the timed streams of one pipeline."""
+
+    def __init__(self) -> None:
+        self._end_to_end: list[float] = []
+        self._denoise: list[float] = []
+        self._first: list[float] = []
+        self._later: list[float] = []
+
+    def add(self, frames: int, seconds: float, first_s: float, timings: list[Timing]) -> None:
+        """What `_time_stream` found."""
+        self._end_to_end.append(frames / seconds)
+        calls = [t.denoise + t.clean for t in timings if t.denoise is not None and t.clean is not None]
+        if calls:
+            self._denoise.append(frames / sum(calls))
+        self._first.append(first_s)
+        self._later += [timing.total for timing in timings[1:]]
+
+    def result(self, method: Method, loaded: Loaded) -> Result:
+        return Result(
+            method=method,
+            load_s=loaded.load_s,
+            end_to_end_fps=statistics.median(self._end_to_end),
+            denoise_fps=statistics.median(self._denoise) if self._denoise else None,
+            first_frame_ms=1e3 * statistics.median(self._first),
+            chunk_p50_ms=1e3 * statistics.median(self._later),
+            chunk_p99_ms=1e3 * percentile(self._later, 99),
+            peak_rss_mib=peak_rss_mib(),
+            peak_cuda_mib=_peak_cuda_mib(loaded.pipe),
+        )
+
+
+def run_in_turns(
+    peers: Mapping[str, Loaded],
     model: str,
     *,
-    load_s: float,
     chunks: int,
     repeats: int,
     warm_up: int,
     student: str | None = None,
     exported: str | None = None,
-) -> Result:
-    """Time `repeats` streams of `chunks` chunks each, after a warm-up stream.
+) -> dict[str, Result]:
+    """Time `repeats` streams of `chunks` chunks of each pipeline of one model, after a stream to warm up.
+
+    Their streams take turns, so that clocks and heat are the same for all. Peaks of memory are those of the
+    process, which holds them all.
 
     Args:
-        model, student, exported: what `pipe` was loaded from, for the method.
-        load_s: the seconds that took.
+        peers: by any names.
+        model, student, exported: what they were loaded from, for the method.
 
     Raises:
         ValueError: when a count is too small to give figures.
     """
     check_counts(chunks=chunks, repeats=repeats, warm_up=warm_up)
-    if warm_up:
-        _time_stream(pipe, warm_up)
-    end_to_end, denoise, first, later = [], [], [], []
-    for _ in range(repeats):
-        frames, seconds, first_s, timings = _time_stream(pipe, chunks)
-        end_to_end.append(frames / seconds)
-        calls = [t.denoise + t.clean for t in timings if t.denoise is not None and t.clean is not None]
-        if calls:
-            denoise.append(frames / sum(calls))
-        first.append(first_s)
-        later += [timing.total for timing in timings[1:]]
-    return Result(
-        method=_method(pipe, model, student, exported, chunks=chunks, repeats=repeats, warm_up=warm_up),
-        load_s=load_s,
-        end_to_end_fps=statistics.median(end_to_end),
-        denoise_fps=statistics.median(denoise) if denoise else None,
-        first_frame_ms=1e3 * statistics.median(first),
-        chunk_p50_ms=1e3 * statistics.median(later),
-        chunk_p99_ms=1e3 * percentile(later, 99),
-        peak_rss_mib=peak_rss_mib(),
-        peak_cuda_mib=_peak_cuda_mib(pipe),
-    )
+    figures = {name: _Figures() for name in peers}
+    for turn in range(repeats + 1):
+        for name, (pipe, _) in peers.items():
+            if turn:
+                figures[name].add(*_time_stream(pipe, chunks))
+            elif warm_up:
+                _time_stream(pipe, warm_up)
+    counts = {"chunks": chunks, "repeats": repeats, "warm_up": warm_up}
+    return {
+        name: figures[name].result(_method(loaded.pipe, model, student, exported, **counts), loaded)
+        for name, loaded in peers.items()
+    }
+
+
+def largest_difference(peers: Mapping[str, Loaded], chunks: int = 4) -> int:
+    """Of any value of a pixel between the first of several pipelines and another, in levels of 0..255."""
+    videos = []
+    for pipe, _ in peers.values():
+        with pipe.stream(PROMPT, seed=0) as stream:
+            videos.append([next(stream).frames.astype(int) for _ in range(chunks)])
+    first, *others = videos
+    return max(int(abs(a - b).max()) for other in others for a, b in zip(first, other))
 
 
 def _time_stream(pipe: StreamingPipeline, chunks: int) -> tuple[int, float, float, list[Timing]]:
@@ -162,8 +207,11 @@ def _method(
         student=student,
         device=torch.cuda.get_device_name(pipe.device) if cuda else f"cpu, {processor()}",
         backend=pipe.backend,
+        gpus_per_stream=1 if pipe.plan is None else pipe.plan.ranks,
+        decoder_rank=None if pipe.plan is None else pipe.plan.decoder_rank,
         exported=exported,
         dtype=name_of(pipe.dtype),
+        precision=pipe.precision,
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         native=native.missing or "used",
@@ -187,16 +235,26 @@ def _peak_cuda_mib(pipe: StreamingPipeline) -> float | None:
     return torch.cuda.max_memory_allocated(pipe.device) / 2**20 if pipe.device.type == "cuda" else None
 
 
+def _split(method: Method) -> list[str]:
+    """What is said of a stream that several ranks share; of them only the first one's memory is measured."""
+    if method.gpus_per_stream == 1:
+        return []
+    decoder = "no rank" if method.decoder_rank is None else f"rank {method.decoder_rank}"
+    return [f"split over {method.gpus_per_stream} ranks, decoder on {decoder}; peaks are of this process"]
+
+
 def table(result: Result) -> str:
     """The result as lines of text, the method first."""
     m = result.method
     student = "" if m.student is None else f" with student {m.student}"
     student += "" if m.preset is None else f" as {m.preset}"
     exported = "" if m.exported is None else f" on {m.exported}"
+    dtype = m.dtype if m.precision is None else f"{m.dtype} with {m.precision}"
     lines = [
-        f"model {m.model}{student}, {m.dtype}, {m.frame_size} at {m.fps:g} fps, codec {m.codec}",
+        f"model {m.model}{student}, {dtype}, {m.frame_size} at {m.fps:g} fps, codec {m.codec}",
         f"device {m.device}; {m.threads} threads, torch {m.torch}, backend {m.backend}{exported}",
         f"native module {m.native}",
+        *_split(m),
         f"chunk {m.chunk_frames} latent frames, window {m.window_frames}, "
         f"{m.network_calls_per_chunk} network calls per chunk, {m.sampler}, batch 1",
         f"warm-up {counted(m.warm_up_chunks, 'chunk')}, then {counted(m.repeats, 'stream')} of "
@@ -218,3 +276,28 @@ def table(result: Result) -> str:
     if result.peak_cuda_mib is not None:
         lines.append(f"peak CUDA      {result.peak_cuda_mib:9.0f} MiB")
     return "\n".join(lines)
+
+
+def comparison(results: Mapping[str, Result], difference: int, auto: str) -> str:
+    """Several backends as lines of text, the method first.
+
+    Args:
+        difference: of `largest_difference`.
+        auto: the backend that `auto` takes here.
+    """
+    first = next(iter(results.values()))
+    head, _, _ = table(first).partition("\n\n")
+    lines = [
+        *(line for line in head.splitlines()),
+        f"{len(results)} backends in turns; their frames differ by {difference} of 255 at most",
+        "",
+        f"{'backend':14}{'FPS':>8}{'denoise':>10}{'first, ms':>11}"
+        f"{'p50, ms':>10}{'p99, ms':>10}{'load, s':>10}",
+    ]
+    for name, r in results.items():
+        denoise = "" if r.denoise_fps is None else f"{r.denoise_fps:.1f}"
+        lines.append(
+            f"{name:14}{r.end_to_end_fps:8.1f}{denoise:>10}{r.first_frame_ms:11.1f}{r.chunk_p50_ms:10.1f}"
+            f"{r.chunk_p99_ms:10.1f}{r.load_s:10.2f}"
+        )
+    return "\n".join([*lines, f"--backend auto takes {auto} here"])

@@ -8,10 +8,12 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
+from typing import NamedTuple
 
 from pyrf import printing
-from pyrf.extras import install_hint
+from pyrf.extras import DISTRIBUTION, install_hint
 from pyrf.machine import available_cpus, processor
+from pyrf.memory.bill import Bill
 
 FOR_DEVELOPMENT = ("test", "dev")
 """Extras that no user of pyrf needs."""
@@ -20,11 +22,16 @@ TORCH_ATTENTION = "torch's scaled_dot_product_attention"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: what was looked at, whether it works, and what was found."""
+    """One line of the report: what was looked at, whether it works, and what was found.
+
+    Attributes:
+        bill: of the model's memory, which takes lines of its own.
+    """
 
     name: str
     ok: bool
     detail: str
+    bill: Bill | None = None
 
     @property
     def key(self) -> str:
@@ -32,9 +39,18 @@ class Finding:
         return "model" if self.name.startswith("model ") else self.name.replace(" ", "_")
 
 
-def examine(model: str) -> Iterator[Finding]:
+class Loading(NamedTuple):
+    """How the model is loaded, as by `StreamingPipeline.from_pretrained`."""
+
+    dtype: str = "float32"
+    device: str = "cpu"
+    max_memory: str | None = None
+
+
+def examine(model: str, how: Loading | None = None) -> Iterator[Finding]:
     """Look at everything a stream needs, one finding at a time; a failure stops none of the later ones."""
-    checks: dict[str, Callable[[], str]] = {
+    how = how or Loading()
+    checks: dict[str, Callable[[], str | tuple[str, Bill | None]]] = {
         "pyrf": _pyrf,
         "packages": _packages,
         "optional packages": _optional_packages,
@@ -44,11 +60,13 @@ def examine(model: str) -> Iterator[Finding]:
         "cuda": _cuda,
         "attention": _attention,
         "video codecs": _video_codecs,
-        f"model {model}": lambda: _model(model),
+        "memory": lambda: _memory(model, how),
+        f"model {model}": lambda: _model(model, how),
     }
     for name, check in checks.items():
         try:
-            yield Finding(name, True, check())
+            found = check()
+            yield Finding(name, True, found) if isinstance(found, str) else Finding(name, True, *found)
         except Exception as error:
             yield Finding(name, False, " ".join(f"{type(error).__name__}: {error}".split()))
 
@@ -61,10 +79,10 @@ def _pyrf() -> str:
 
 def _requirements() -> Iterator[tuple[str, str]]:
     """Name and extra ("" for what is always needed) of each package that pyrf's metadata asks for."""
-    for line in requires("pyrf") or ():
+    for line in requires(DISTRIBUTION) or ():
         requirement, _, condition = line.partition(";")
         name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
-        if name != "pyrf":
+        if name != DISTRIBUTION:
             yield name, "".join(re.findall(r"extra == ['\"](.+?)['\"]", condition))
 
 
@@ -73,14 +91,19 @@ def _packages() -> str:
 
 
 def _optional_packages() -> str:
-    found = []
+    """What each extra has and has not; how one is installed is said once."""
+    extras: dict[str, list[str]] = {}
+    lacking: list[str] = []
     for name, extra in _requirements():
         if extra and extra not in FOR_DEVELOPMENT:
             try:
-                found.append(f"{name} {version(name)} ({extra})")
+                found = f"{name} {version(name)}"
             except PackageNotFoundError:
-                found.append(f"{name} missing: {install_hint(extra)}")
-    return ", ".join(found)
+                found = f"no {name}"
+                lacking.append(extra)
+            extras.setdefault(extra, []).append(found)
+    told = [f"{extra} ({', '.join(found)})" for extra, found in extras.items()]
+    return "; ".join([*told, *(f"add one by {install_hint(extra)}" for extra in lacking[:1])])
 
 
 def _native() -> str:
@@ -166,25 +189,48 @@ def _video_codecs() -> str:
     return f"PyAV {av.__version__} encodes H.264 (libx264) and GIF"
 
 
-def _model(model: str) -> str:
+def _memory(model: str, how: Loading) -> tuple[str, Bill | None]:
+    """What a stream of the model will need, before it is loaded, and what would be changed for it to fit."""
+    from pyrf.backends.choice import check_dtype
+    from pyrf.bundle import load_bundle
+    from pyrf.checks import check_device
+    from pyrf.memory.choice import choose_setup
+    from pyrf.memory.setup import Setup
+
+    bundle = load_bundle(model)
+    asked = Setup(check_dtype(how.dtype, "torch"), check_device(how.device), bundle.stream_config)
+    found = choose_setup(bundle, asked, how.max_memory, always=True)
+    return "; ".join(line.removeprefix("memory: ") for line in found.lines()), found.bill
+
+
+def _model(model: str, how: Loading) -> str:
     from pyrf.pipeline import StreamingPipeline
 
-    pipe = StreamingPipeline.from_pretrained(model)
-    with pipe.stream("a test") as stream:
+    pipe = StreamingPipeline.from_pretrained(
+        model, dtype=how.dtype, device=how.device, max_memory=how.max_memory
+    )
+    known = pipe.card.gallery[0].prompt if pipe.card.gallery else "a red circle"  # else it would be warned of
+    with pipe.stream(known) as stream:
         frames = next(stream).frames
     _, height, width, _ = frames.shape
     return f"loads, and its first chunk has {len(frames)} frames of {height} x {width}"
 
 
-def report(model: str, *, as_json: bool = False) -> bool:
+def report(model: str, how: Loading | None = None, *, as_json: bool = False) -> bool:
     """Print the findings, one per line, or one JSON object of them all; False when something is broken."""
     findings = []
-    for finding in examine(model):
+    for finding in examine(model, how):
         findings.append(finding)
         if not as_json:
             printing.deliver(f"{'ok     ' if finding.ok else 'problem'}  {finding.name}: {finding.detail}")
+            for line in finding.bill.table() if finding.bill else ():
+                printing.deliver(f"         {line}")
     healthy = all(finding.ok for finding in findings)
     if as_json:
-        told = {finding.key: {"ok": finding.ok, "detail": finding.detail} for finding in findings}
+        told: dict[str, dict[str, object]] = {}
+        for finding in findings:
+            told[finding.key] = {"ok": finding.ok, "detail": finding.detail}
+            if finding.bill is not None:
+                told[finding.key]["bytes"] = finding.bill.to_dict()
         printing.deliver(json.dumps({"ok": healthy, "findings": told}))
     return healthy

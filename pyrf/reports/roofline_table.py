@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from pyrf.config import ModelConfig, StreamConfig
+from pyrf.backends.torch.parallel.bands import Bands, check_ranks
+from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.kernels.instances import Instance
 from pyrf.models import wan21, wan22
+from pyrf.models.wan21 import LatentGeometry
 from pyrf.reports.kernels import Resources, resources
-from pyrf.reports.roofline import Ceiling, Sizes, Work, chunk, merge_floor, total_floor, total_flops
+from pyrf.reports.roofline import (
+    E4M3_CEILINGS,
+    AttentionFloors,
+    Ceiling,
+    Sizes,
+    Work,
+    attention_floors,
+    chunk,
+    e4m3_kernels,
+    merge_floor,
+    total_floor,
+    total_flops,
+    total_sent,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,6 +33,8 @@ if TYPE_CHECKING:
 DTYPE = "bfloat16"
 MERGED_RANK = 32
 """Of most published adapters."""
+SPLITS = (2, 3, 4, 5, 6, 8)
+"""GPUs of a stream; a machine seldom has more."""
 
 
 class Frame(NamedTuple):
@@ -59,6 +77,28 @@ class Line:
 
 
 @dataclass(frozen=True)
+class SplitFloor:
+    """The same chunk, split over several GPUs.
+
+    Attributes:
+        gpus: how many; `why_not`: why the stream cannot be split so, else empty, and the rest None.
+        band_tokens: of the GPU that has the most.
+        sent_megabytes: from a GPU to the others, per chunk.
+        exchange_ms: of the floor, what the exchanges take.
+        floor_ms, frames_per_second, cache_gigabytes: see `ModelFloor`; the cache is a GPU's.
+    """
+
+    gpus: int
+    why_not: str = ""
+    band_tokens: int | None = None
+    sent_megabytes: float | None = None
+    exchange_ms: float | None = None
+    floor_ms: float | None = None
+    frames_per_second: float | None = None
+    cache_gigabytes: float | None = None
+
+
+@dataclass(frozen=True)
 class ModelFloor:
     """A steady chunk of one model.
 
@@ -71,6 +111,9 @@ class ModelFloor:
         cache_gigabytes: keys and values of all layers.
         merge_ms: of a change of an adapter's strength, with rank `MERGED_RANK`.
         merge_from_cpu_ms: the same, where the base's weights are kept on the CPU.
+        splits: the same on several GPUs.
+        e4m3_lines: one launch each of the kernels of e4m3, none of which is part of this chunk.
+        e4m3_attention: attention over bfloat16 and over e4m3, on several GPUs.
     """
 
     model: str
@@ -86,6 +129,9 @@ class ModelFloor:
     merge_ms: float
     merge_from_cpu_ms: float
     lines: list[Line]
+    splits: list[SplitFloor]
+    e4m3_lines: list[Line]
+    e4m3_attention: list[AttentionFloors]
 
 
 @dataclass(frozen=True)
@@ -144,6 +190,30 @@ def _floor(
         merge_ms=1e3 * merge_floor(sizes.model, MERGED_RANK, device),
         merge_from_cpu_ms=1e3 * merge_floor(sizes.model, MERGED_RANK, device, from_cpu=True),
         lines=[_line(work, sizes, device, found) for work in works],
+        splits=[_split(frame, sizes, latents, device, gpus) for gpus in SPLITS],
+        e4m3_lines=[_line(work, sizes, device, {}) for work in e4m3_kernels(sizes)],
+        e4m3_attention=[attention_floors(sizes, each) for each in E4M3_CEILINGS],
+    )
+
+
+def _split(frame: Frame, sizes: Sizes, latents: LatentGeometry, device: Ceiling, gpus: int) -> SplitFloor:
+    size = LatentSize(frame.height // latents.spatial_stride, frame.width // latents.spatial_stride)
+    try:
+        check_ranks(frame.model.num_heads, gpus)
+        share = Bands.of(size, gpus).largest_share
+    except ValueError as error:
+        return SplitFloor(gpus, str(error))
+    own = replace(sizes, ranks=gpus, share=share)
+    works = chunk(own)
+    seconds = total_floor(works, device)
+    return SplitFloor(
+        gpus=gpus,
+        band_tokens=own.band,
+        sent_megabytes=total_sent(works) / 1e6,
+        exchange_ms=1e3 * total_floor([work for work in works if work.sent], device),
+        floor_ms=1e3 * seconds,
+        frames_per_second=latents.temporal_stride * sizes.stream.chunk_frames / seconds,
+        cache_gigabytes=own.cache_bytes / 1e9,
     )
 
 
@@ -202,6 +272,43 @@ def _table(floor: ModelFloor, *, compiled: bool) -> Table:
     return table
 
 
+def _split_table(floor: ModelFloor) -> Table:
+    from rich.table import Table
+
+    table = Table(title="one stream on several GPUs; nothing of this is measured", title_justify="left")
+    for name in ("GPUs", "tokens", "MB sent", "exchange ms", "ms/chunk", "at most FPS", "cache GB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for split in floor.splits:
+        if split.floor_ms is None:
+            table.add_row(str(split.gpus), "does not fit")
+            continue
+        figures = (split.sent_megabytes, split.exchange_ms, split.floor_ms, split.frames_per_second)
+        cells = [f"{figure:,.1f}" for figure in figures]
+        table.add_row(str(split.gpus), str(split.band_tokens), *cells, f"{split.cache_gigabytes:.2f}")
+    return table
+
+
+def _e4m3_tables(floor: ModelFloor) -> Iterator[Table]:
+    from rich.table import Table
+
+    table = Table(
+        title="one launch of each kernel of e4m3; nothing of this is measured", title_justify="left"
+    )
+    for name in COLUMNS[0], *COLUMNS[2:6]:
+        left = name in ("operation", "bound")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for line in floor.e4m3_lines:
+        figures = f"{line.gflop:.2f}", f"{line.megabytes:.1f}", f"{line.floor_us:.1f}"
+        table.add_row(line.name, *figures, line.bound)
+    yield table
+    table = Table(title="one attention at least, in microseconds", title_justify="left")
+    for name in ("GPU", "bfloat16", "e4m3", "e4m3 by mma.sync"):
+        table.add_column(name, justify="left" if name == "GPU" else "right", no_wrap=True)
+    for gpu, *floors in floor.e4m3_attention:
+        table.add_row(gpu, *(f"{each:.1f}" for each in floors))
+    yield table
+
+
 def show(found: RooflineTable) -> None:
     """Print the report as tables."""
     from rich.console import Console
@@ -229,3 +336,6 @@ def show(found: RooflineTable) -> None:
             f"{floor.merge_from_cpu_ms:.1f} ms with the base's weights on the CPU",
             soft_wrap=True,
         )
+        console.print(_split_table(floor))
+        for table in _e4m3_tables(floor):
+            console.print(table)

@@ -21,6 +21,10 @@ _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """An id that a proxy gave, and that is kept; anything else is replaced, as it ends up in logs."""
 _NOTE = "pyrf.note"
 """Key of a scope."""
+_WATCH_KEY = re.compile(r"(/watch/)[^/]+")
+"""What opens a stream to watch; the log does not tell it."""
+IS_HEAD = "pyrf.is_head"
+"""Key of a scope: whether nobody waits for the body of the reply."""
 LONGEST_PATH = 200
 """Characters of a path in the log."""
 _DISTRUST = {401, 403, 429}
@@ -49,16 +53,24 @@ class Note:
     Attributes:
         id: the request's.
         code: of the refusal, if it was refused.
+        key: name of the API key that was shown, if it is one.
     """
 
     id: str
     code: str | None = None
+    key: str | None = None
 
 
 def note_refusal(scope: Scope, code: str) -> None:
     """Say why a request is refused, for its line in the log."""
     if isinstance(note := scope.get(_NOTE), Note):
         note.code = code
+
+
+def note_key(scope: Scope, name: str) -> None:
+    """Say which API key was shown, for the same line."""
+    if isinstance(note := scope.get(_NOTE), Note):
+        note.key = name
 
 
 class Envelope:
@@ -75,7 +87,7 @@ class Envelope:
         note = Note(given if _GIVEN_ID.fullmatch(given) else secrets.token_hex(8))
         # HEAD is GET without the body, for all that GET answers.
         is_head = scope.get("method") == "HEAD"
-        inner = {**scope, _NOTE: note, **({"method": "GET"} if is_head else {})}
+        inner = {**scope, _NOTE: note, IS_HEAD: is_head, **({"method": "GET"} if is_head else {})}
 
         async def answer(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
@@ -118,8 +130,10 @@ def _log_refusal(scope: Scope, note: Note, status: int) -> None:
         "request": note.id,
         "address": client_address(scope),
         "method": scope.get("method", "WEBSOCKET"),
-        "path": path[:LONGEST_PATH],
+        "path": _WATCH_KEY.sub(r"\1...", path)[:LONGEST_PATH],
         "status": status,
         "code": note.code,
     }
+    if note.key is not None:
+        values["key"] = note.key
     logger.log(level, "request refused", extra=values)

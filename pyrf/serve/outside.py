@@ -25,7 +25,7 @@ def put_before(app: FastAPI, settings: ServeSettings, metrics: Metrics) -> None:
             allow_origins=settings.origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["Retry-After", REQUEST_ID],
+            expose_headers=["Retry-After", REQUEST_ID, "Location", "ETag", "Link", "Accept-Patch"],
         )
     app.add_middleware(Envelope)
     app.add_middleware(Prefixed, root_path=settings.root_path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
@@ -12,9 +10,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pyrf.serve.address import ASKED_HOST, client_address
-from pyrf.serve.envelope import note_refusal
+from pyrf.serve.envelope import note_key, note_refusal
 from pyrf.serve.errors import ServeError, error_response
 from pyrf.serve.hosts import AllowedHosts, Host, Origin, Reach, is_own_origin
+from pyrf.serve.keys.key import Key, Right
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.settings import ServeSettings
 from pyrf.serve.state import ServerState, TheServer
@@ -35,38 +34,53 @@ def bearer_token(
 Bearer = Annotated[str | None, Depends(bearer_token)]
 
 
-def require_token(server: TheServer, request: Request, token: Bearer) -> None:
-    """Let in who holds the server's token, or anyone when it has none.
+def require_key(server: TheServer, request: Request, token: Bearer) -> Key | None:
+    """Let in who holds a key that begins sessions, or anyone when there is none; which one it was.
 
     Raises:
-        ServeError: 401, or 429 after many wrong tokens.
+        ServeError: 401, or 429 after many wrong keys.
     """
-    _require(server, request, token, [server.settings.token])
+    return _require(server, request, token, "sessions")
 
 
-def require_metrics_token(server: TheServer, request: Request, token: Bearer) -> None:
-    """Let in who holds the token for metrics or the server's, or anyone when it has neither.
+def require_metrics_key(server: TheServer, request: Request, token: Bearer) -> None:
+    """Let in who holds a key for metrics, or anyone when there is none.
 
     Raises:
-        ServeError: 401, or 429 after many wrong tokens.
+        ServeError: 401, or 429 after many wrong keys.
     """
-    _require(server, request, token, [server.settings.metrics_token, server.settings.token])
+    _require(server, request, token, "metrics")
 
 
-def _require(
-    server: ServerState, request: Request, token: str | None, accepted: Sequence[str | None]
-) -> None:
-    expected = [one.encode() for one in accepted if one is not None]
-    if not expected:
-        return
+def require_admin(server: TheServer, request: Request, token: Bearer) -> Key | None:
+    """Let in who holds a key of an admin.
+
+    Raises:
+        ServeError: 401, or 429 after many wrong keys.
+    """
+    return _require(server, request, token, "admin")
+
+
+TheKey = Annotated[Key | None, Depends(require_key)]
+
+
+def _require(server: ServerState, request: Request, token: str | None, right: Right) -> Key | None:
+    if not server.keyring.guards(right):
+        return None
     address = client_address(request.scope)
-    if token is not None:
-        server.guesses.check(address)
-        # All are compared, so that time tells nothing.
-        if sum([secrets.compare_digest(token.encode(), one) for one in expected]):
-            return
+    if token is None:
+        raise ServeError(401, "unauthorized", "this server needs its token: Authorization: Bearer TOKEN")
+    server.guesses.check(address)
+    found = server.keyring.find(token)
+    if not found:
         server.guesses.count(address)
-    raise ServeError(401, "unauthorized", "this server needs its token: Authorization: Bearer TOKEN")
+        raise ServeError(401, "unauthorized", "this server does not know the token; ask whoever runs it")
+    note_key(request.scope, found[0].name)
+    for key in found:
+        if right in key.may:
+            return key
+    message = f"the key {found[0].name} may not do this; take one whose rights include {right!r}"
+    raise ServeError(401, "unauthorized", message)
 
 
 def find_session(server: ServerState, scope: Scope, id: str, token: str | None) -> Session:
@@ -76,9 +90,25 @@ def find_session(server: ServerState, scope: Scope, id: str, token: str | None) 
         ServeError: 404, whether it is the session or the token that is wrong; 429 after many wrong tokens.
     """
     try:
-        return server.registry.find(id, token)
+        return server.registry.live.find(id, token)
     except ServeError:
-        if token and server.registry.knows(id):
+        if token and server.registry.live.get(id):
+            address = client_address(scope)
+            server.guesses.check(address)
+            server.guesses.count(address)
+        raise
+
+
+def find_watched(server: ServerState, scope: Scope, id: str, key: str) -> Session:
+    """The live session of this id, for who holds the key to watch it.
+
+    Raises:
+        ServeError: 404, whether it is the session or the key that is wrong; 429 after many wrong keys.
+    """
+    try:
+        return server.registry.live.find_watched(id, key)
+    except ServeError:
+        if server.registry.live.get(id):
             address = client_address(scope)
             server.guesses.check(address)
             server.guesses.count(address)
@@ -100,7 +130,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
-        reach: Reach = "loopback" if settings.loopback else "open" if settings.token is None else "named"
+        reach: Reach = "loopback" if settings.loopback else "open" if settings.is_open else "named"
         self._hosts = AllowedHosts(settings.allowed_hosts, reach)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
+from pyrf.endpoints.expand import PromptExpander
+from pyrf.endpoints.moderate import HttpModerator
 from pyrf.serve.hosts import parse_allowed_host, parse_origin, parse_root_path
+from pyrf.serve.targets import parse_allowed
 
 SHORTEST_TOKEN, FEWEST_CHARACTERS = 16, 6
 """Of a token of a server that other machines can reach."""
@@ -64,6 +68,8 @@ class ServeSettings:
         Flag("--token", envvar="PYRF_TOKEN"),
         secret=True,
     )
+    # As `pyrf keys` writes it; read anew whenever it changes. New sessions and clips need one of its keys.
+    keys: str | None = _setting(None, "File of named API keys, which `pyrf keys` makes.", "--keys")
     # As `token`. What begins sessions opens the metrics too, what opens the metrics does nothing else.
     metrics_token: str | None = _setting(
         None,
@@ -112,6 +118,8 @@ class ServeSettings:
     max_batch: int = _setting(4, "Sessions computed in one call.", "--max-batch")
     max_session_s: float = _setting(3600.0, "Longest life of a session.", Flag("--max-minutes", unit=60))
     max_video_frames: int = _setting(960, "Frames of a clip.")
+    keep_clips_s: float = _setting(300.0, "Seconds that a finished clip may be asked for again.")
+    max_kept_bytes: int = _setting(268_435_456, "Bytes of all finished clips that are kept.")
     max_prompt_chars: int = _setting(2000, "Characters of a prompt.")
     max_pixels: int | None = _setting(None, "Pixels of a frame; by default those of the model's own size.")
     max_body_bytes: int = _setting(65536, "Bytes of a request's body, and of a WebSocket message.")
@@ -154,12 +162,37 @@ class ServeSettings:
     # Two seconds' worth may come at once.
     requests_per_second: float = _setting(100.0, "Requests of an address that are answered at once.")
     max_header_bytes: int = _setting(16384, "Bytes of a request's header.")
+    max_watchers: int = _setting(8, "Who may watch a session beside its viewer, at a time.", "--max-watchers")
+    # As `parse_allowed` reads them. Whoever has a session may send it there.
+    allow_outputs: tuple[str, ...] = _setting(
+        (), "Address that sessions may be sent to, or below it; may be repeated.", "--allow-output"
+    )
+    output_folder: str | None = _setting(
+        None, "Folder that sessions may be written into as files.", "--output-folder"
+    )
+    max_outputs: int = _setting(2, "Outputs of a session at a time.", "--max-outputs")
+    max_output_bytes: int = _setting(4_294_967_296, "Bytes of all files of the folder of outputs.")
     drain_s: float = _setting(10.0, "Seconds that the end may take after SIGTERM.", "--drain-seconds")
     lead_s: float = _setting(0.5, "Seconds a real-time stream may be ahead of being played.", or_zero=True)
     buffer_chunks: int = _setting(2, "Finished chunks that wait for a viewer.")
     jpeg_quality: int = _setting(90, "Of JPEG frames, 1..95.")
+    # Base URLs of OpenAI-compatible APIs; their keys are $PYRF_EXPAND_KEY and $PYRF_MODERATE_KEY.
+    expand: str | None = _setting(None, "API of a language model that writes prompts out.", "--expand")
+    expand_model: str = _setting("default", "The language model's name there.", "--expand-model")
+    moderate: str | None = _setting(None, "API that may refuse prompts and frames.", "--moderate")
+    moderate_chunks: int = _setting(
+        0, "A frame of each so many chunks is moderated too; 0: of none.", "--moderate-chunks", or_zero=True
+    )
+    endpoint_timeout_s: float = _setting(10.0, "Seconds for a call of such an API.", "--endpoint-timeout")
+    # As `pyrf.video.Watermark` takes it.
+    watermark: str | None = _setting(None, "Text, or a .png, that every frame shows.", "--watermark")
     log_prompts: bool = _setting(False, "Write prompts to the log.", "--log-prompts")
     id_prefix: str = _setting("", "What the ids of sessions begin with.")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everyone may begin sessions."""
+        return self.token is None and self.keys is None
 
     @property
     def max_opening_bytes(self) -> int:
@@ -180,11 +213,29 @@ class ServeSettings:
                 raise ValueError(f"{one.name} must be positive and finite, got {value}")
         self._normalise("origins", tuple(map(parse_origin, self.origins)))
         self._normalise("allowed_hosts", tuple(map(parse_allowed_host, self.allowed_hosts)))
+        for text in self.allow_outputs:
+            parse_allowed(text)
+        if self.output_folder is not None and not Path(self.output_folder).is_dir():
+            raise ValueError(f"--output-folder {self.output_folder!r} is no folder; make it first")
         self._normalise("root_path", parse_root_path(self.root_path))
-        if "*" in self.origins and self.token is None:
+        if "*" in self.origins and self.is_open:
             raise ValueError(
                 "--origin '*' lets every web page use the server; set a token, or name the origins"
             )
+        if self.keys is not None:
+            from pyrf.serve.keys.file import (
+                read_keys,
+            )  # needs the extra, and the command line reads flags here
+
+            read_keys(self.keys)
+        if self.expand is not None:
+            PromptExpander(self.expand, timeout_s=self.endpoint_timeout_s)
+        if self.moderate is not None:
+            HttpModerator(self.moderate, timeout_s=self.endpoint_timeout_s)
+        if self.watermark is not None:
+            from pyrf.video.watermark import Watermark
+
+            Watermark(self.watermark)
         if self.trusted_proxies:
             from pyrf.serve.address import Proxies
 

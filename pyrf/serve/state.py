@@ -10,12 +10,17 @@ from starlette.datastructures import State
 from starlette.requests import HTTPConnection
 
 from pyrf.serve.guesses import Guesses
+from pyrf.serve.keys.ring import Keyring
 from pyrf.serve.metrics import Metrics
 from pyrf.serve.settings import ServeSettings
 
 if TYPE_CHECKING:  # they need torch, and the server answers before that is there
     from pyrf.serve.sessions.registry import SessionRegistry
     from pyrf.serve.transports.frames import FrameEncoder
+    from pyrf.serve.transports.kept import KeptClips
+    from pyrf.serve.transports.outputs import Outputs
+    from pyrf.serve.transports.players import Players
+    from pyrf.serve.transports.playlists import Playlists
     from pyrf.serve.transports.webrtc import Peers
 
 
@@ -26,8 +31,13 @@ class ServerState:
     registry: SessionRegistry
     encoder: FrameEncoder
     peers: Peers
+    players: Players
+    playlists: Playlists
+    outputs: Outputs
     settings: ServeSettings
     metrics: Metrics
+    clips: KeptClips
+    keyring: Keyring
     guesses: Guesses = field(default_factory=Guesses)
 
 

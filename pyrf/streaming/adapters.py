@@ -5,12 +5,27 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 from weakref import WeakSet
 
 from pyrf import forks
 from pyrf.bundle.adapter_file import check_strength
 from pyrf.models.dit.adapter import Adapter
-from pyrf.models.dit.merging import MergedWeights
+
+
+class Weights(Protocol):
+    """A network's weights with adapters merged into them, wherever they are
+    (`pyrf.models.dit.merging.MergedWeights`).
+
+    Attributes:
+        strengths: of the adapters by name, as they are merged now.
+    """
+
+    strengths: dict[str, float]
+
+    def merge(self, strengths: Mapping[str, float]) -> None:
+        """Make the weights anew that a change of strengths touches; adapters not named keep theirs."""
+        ...
 
 
 class LiveAdapters:
@@ -30,7 +45,7 @@ class LiveAdapters:
     """
 
     def __init__(
-        self, adapters: Sequence[Adapter] = (), merged: MergedWeights | None = None, *, shared: bool = False
+        self, adapters: Sequence[Adapter] = (), merged: Weights | None = None, *, shared: bool = False
     ) -> None:
         self.initial = {adapter.name: adapter.strength for adapter in adapters}
         self.shared = shared
@@ -126,7 +141,7 @@ class LiveAdapters:
                 self._chunks -= 1
                 self._turn.notify_all()
 
-    def _begin_chunk(self, merged: MergedWeights) -> bool:
+    def _begin_chunk(self, merged: Weights) -> bool:
         """Count a chunk, if the weights are what is wanted; else merge them, with nobody else at a chunk.
 
         Who asks for strengths or wants others does not wait for the merge.

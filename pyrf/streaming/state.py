@@ -128,8 +128,7 @@ class StreamState:
         if self._weights == self.model.adapters.version:
             return False
         self._weights = self.model.adapters.version
-        if isinstance(self.rollout, TorchRollout):
-            self.rollout.weights_changed()
+        self.rollout.weights_changed()
         return True
 
     def watch(self, call: Call) -> None:

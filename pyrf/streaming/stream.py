@@ -183,6 +183,15 @@ class Stream:
         self._check_open()
         self._source.strength = check_strength(strength)
 
+    @property
+    def follow_motion(self) -> bool:
+        """Whether the strength is lowered where a source moves; assign to change it at the next chunk."""
+        return self._source.follows_motion
+
+    @follow_motion.setter
+    def follow_motion(self, follows: bool) -> None:
+        self._source.follows_motion = follows
+
     def set_source(self, source: Source | AnyFrames | Feed | None) -> None:
         """Restyle the frames of a source from the next chunk on, in place of those of another.
 

@@ -1,7 +1,8 @@
 """What a file says of how it was made: prompt, seed, model and version, in the words of each format.
 
-Every format has all of it as one JSON object: MP4 under `comment`, GIF as its comment, PNG under `Comment`.
-MP4 and PNG have the first prompt as a description too.
+Every format has all of it as one JSON object: MP4, MOV, Matroska and WebM under `comment`, GIF and JPEG as
+their comment, PNG and APNG under `Comment`, WebP as the description of its EXIF data. Those of video and
+PNG have the first prompt as a description too.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ Metadata = Mapping[str, Any]
 _GIF_HEADER_BYTES = 13
 
 
-def as_json(metadata: Metadata) -> str:
+def as_json(metadata: Metadata, *, ascii_only: bool = False) -> str:
     """All of it in one line.
 
     Raises:
         ValueError: when a value is not of JSON's.
     """
     try:
-        return _encodable(json.dumps(dict(metadata), ensure_ascii=False))
+        return _encodable(json.dumps(dict(metadata), ensure_ascii=ascii_only))
     except TypeError as error:
         raise ValueError(f"metadata must have JSON values: {error}") from None
 
@@ -38,7 +39,7 @@ def _encodable(text: str) -> str:
 
 
 def for_container(metadata: Metadata) -> dict[str, str]:
-    """Tags of an MP4, as ffprobe shows them."""
+    """Tags of MP4, MOV, Matroska and WebM, as ffprobe shows them."""
     if not metadata:
         return {}
     tags = {"comment": as_json(metadata)}
@@ -58,6 +59,24 @@ def for_png(metadata: Metadata) -> PngInfo | None:
     if "prompt" in metadata:
         info.add_itxt("Description", _encodable(str(metadata["prompt"])))
     return info
+
+
+MAX_JPEG_BYTES = 65_533
+"""Of a JPEG's comment."""
+
+
+def for_jpeg(metadata: Metadata) -> bytes | None:
+    """The comment of a JPEG.
+
+    Raises:
+        ValueError: when it is longer than a comment may be.
+    """
+    if not metadata:
+        return None
+    comment = as_json(metadata).encode()
+    if len(comment) > MAX_JPEG_BYTES:
+        raise ValueError(f"a JPEG holds {MAX_JPEG_BYTES} bytes of metadata, got {len(comment)}; choose .png")
+    return comment
 
 
 class CommentedGif(io.RawIOBase):

@@ -1,16 +1,17 @@
-"""Frames as pictures: a contact sheet in one PNG, or a folder of them."""
+"""Frames as pictures: a contact sheet in one PNG or JPEG, or a folder of PNGs."""
 
 from __future__ import annotations
 
 import math
 import os
+from typing import Any
 
-from pyrf.video.metadata import for_png
-from pyrf.video.writer import FileWriter, Frames
+from pyrf.video.metadata import Metadata, for_jpeg, for_png
+from pyrf.video.writer import FileWriter, Frames, PathLike
 
 
 class SheetWriter(FileWriter):
-    """Contact sheet: frames at even distances, row by row, in one PNG.
+    """Contact sheet: frames at even distances, row by row, in one PNG, or in a JPEG by its name.
 
     Keeps every stride-th frame and doubles the stride when the sheet is full, so it needs not know how
     many frames will come.
@@ -21,6 +22,18 @@ class SheetWriter(FileWriter):
     gap = 2
 
     _tiles: list[Frames]
+
+    def __init__(
+        self, path: PathLike, fps: float, *, metadata: Metadata | None = None, keep_partial: bool = False
+    ) -> None:
+        is_jpeg = os.fspath(path).lower().endswith((".jpg", ".jpeg"))
+        comment = for_jpeg(metadata or {}) if is_jpeg else None
+        super().__init__(path, fps, metadata=metadata, keep_partial=keep_partial)
+        self._options: dict[str, Any] = (
+            {"format": "jpeg", "quality": 92, "subsampling": 0, "comment": comment}
+            if is_jpeg
+            else {"format": "png", "pnginfo": for_png(self.metadata)}
+        )
 
     def _open(self, height: int, width: int) -> None:
         self._tiles = []
@@ -48,7 +61,7 @@ class SheetWriter(FileWriter):
             row, column = divmod(i, columns)
             sheet.paste(Image.fromarray(tile), (column * (width + self.gap), row * (height + self.gap)))
         with os.fdopen(os.dup(self._partial.descriptor), "wb") as file:
-            sheet.save(file, format="png", pnginfo=for_png(self.metadata))
+            sheet.save(file, **self._options)
 
 
 class FolderWriter(FileWriter):

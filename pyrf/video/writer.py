@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -72,6 +73,7 @@ class FrameWriter(ABC):
     Attributes:
         num_frames: taken so far.
         size: height and width of a frame, once there was one.
+        transform: changes frames before they are taken, and not their size.
 
     Raises:
         ValueError: when fps lies outside of what files can say, or metadata is not JSON's.
@@ -87,6 +89,7 @@ class FrameWriter(ABC):
         as_json(self.metadata)  # refuse what cannot be said before the first frame
         self.num_frames = 0
         self.size: tuple[int, int] | None = None
+        self.transform: Callable[[Frames], Frames] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -119,7 +122,8 @@ class FrameWriter(ABC):
                 f"all frames must have the size of the first, {self.size[0]} x {self.size[1]}, "
                 f"got {height} x {width}"
             )
-        for index, frame in enumerate(frames):
+        shown = frames if self.transform is None else self.transform(frames)
+        for index, frame in enumerate(shown):
             self._take(np.ascontiguousarray(frame), begins=index == 0)
 
     @abstractmethod

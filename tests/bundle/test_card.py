@@ -11,7 +11,7 @@ from pyrf.training.kinds import load_scratch_recipe
 from pyrf.training.scratch.ship import card_of
 from pyrf.worlds.choice import WORLDS
 from pyrf.worlds.shapes.world import ShapesWorld
-from pyrf.worlds.valley import captions
+from pyrf.worlds.valley import phrases
 from pyrf.worlds.valley.world import Valley
 from tests.support import networks
 from tests.support.bundle_checks import edit, refused
@@ -161,8 +161,8 @@ def test_choices_name_what_the_world_draws() -> None:
 
 def test_each_choice_of_the_valley_means_its_value() -> None:
     """A phrase is one of the captions' own for its value, or made of those."""
-    for name, values in captions.CHOICES.items():
-        for value, phrases in values.items():
-            known = captions.words_by_attribute()[name][value]
-            for phrase in phrases:
-                assert any(captions.normalize(one) in phrase for one in known), (name, value, phrase)
+    for name, values in phrases.CHOICES.items():
+        for value, offered in values.items():
+            known = phrases.words_by_attribute()[name][value]
+            for phrase in offered:
+                assert any(phrases.normalize(one) in phrase for one in known), (name, value, phrase)

@@ -1,5 +1,6 @@
 """Everything that can be wrong with a bundle is named."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pyrf.bundle.names import dit_to_diffusers
 from tests.support import networks
 from tests.support.bundle_checks import edit, refused
 
-PARTS = {
+PARTS: dict[str, Callable[[Bundle], object]] = {
     "transformer/diffusion_pytorch_model.safetensors": Bundle.transformer,
     "vae/diffusion_pytorch_model.safetensors": Bundle.codec,
     "text_encoder/model.safetensors": Bundle.text_encoder,

@@ -109,7 +109,7 @@ def test_full_size_names_are_diffusers(size: str) -> None:
     assert {dit_to_diffusers(name) for name in official_shapes(config)} == set(theirs.state_dict())
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12, derandomize=True)
 @given(
     heads=st.integers(1, 3),
     head_dim=st.sampled_from([6, 8, 12, 16, 24]),

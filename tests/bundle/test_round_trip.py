@@ -52,7 +52,7 @@ def stream_configs(draw: Any) -> StreamConfig:
     )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     config=model_configs(),
     stream=stream_configs(),

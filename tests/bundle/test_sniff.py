@@ -170,7 +170,7 @@ def test_the_content_counts_and_not_the_name(saved: Path, tmp_path: Path, new: b
         assert all(torch.equal(found[key], tensor) for key, tensor in weights.items())
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.binary(max_size=600))
 def test_any_bytes_have_a_form(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "bytes"

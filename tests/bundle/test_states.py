@@ -66,7 +66,7 @@ def test_prefixes(saved: Path, tmp_path: Path, prefix: str, diffusers: bool) -> 
         assert same(loaded.transformer().state_dict(), STATE)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(
     prefix=st.lists(st.sampled_from(["model", "module", "net", *(w[:-1] for w in WRAPPERS)]), max_size=4),
     inner=st.sampled_from(["", *WRAPPERS]),

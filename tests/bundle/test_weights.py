@@ -104,7 +104,7 @@ def test_other_pickles_are_refused(content: Any, message: str, tmp_path: Path) -
         read_part(tmp_path / "odd.pt", "transformer")
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(kind=st.sampled_from(["a.safetensors", "a.pt", "old.pt"]), part=st.floats(0, 0.999))
 def test_a_truncated_file_is_refused(
     tmp_path_factory: pytest.TempPathFactory, kind: str, part: float

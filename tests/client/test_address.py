@@ -17,8 +17,8 @@ from pyrf.serve.server import bind
 from pyrf.serve.settings import ServeSettings
 from pyrf.serve.tls import tls_context
 from pyrf.serve.unix import unix_socket
-from tests.client.test_failures import INFO, ask, closed_port
 from tests.support.certificates import write_certificate
+from tests.support.client_calls import INFO, ask, closed_port
 from tests.support.misbehaving import Misbehaving, hang, reply
 from tests.support.running import PROMPT, ROOMY, TIMEOUT, Running
 

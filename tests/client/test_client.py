@@ -137,7 +137,7 @@ def test_a_server_that_dies(server: Running) -> None:
 
     with Cable(int(server.url.rpartition(":")[2])) as cable:
         run(main(cable))
-    server.wait_until(lambda: not server.registry._sessions)
+    server.wait_until(lambda: not server.registry.live)
 
 
 def test_a_server_that_dies_without_an_event_loop(server: Running) -> None:
@@ -155,7 +155,7 @@ def test_a_server_that_dies_without_an_event_loop(server: Running) -> None:
             watch(session, cable)
         with pytest.raises(UnreachableError):
             session.__exit__(None, None, None)
-    server.wait_until(lambda: not server.registry._sessions)
+    server.wait_until(lambda: not server.registry.live)
 
 
 def test_refusals(serve: Callable[..., Running]) -> None:

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from pyrf import cli
 from pyrf.pipeline import StreamingPipeline
-from tests.commands.test_cli import PROMPT, generate
 from tests.support import adapters
+from tests.support.command_line import PROMPT, generate
 
 
 @pytest.fixture

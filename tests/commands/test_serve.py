@@ -23,6 +23,7 @@ def parameters() -> dict[str, Any]:
 def test_what_may_be_repeated_and_what_the_environment_says() -> None:
     found = parameters()
     repeated = {"--origin", "--ice-server", "--allowed-host", "--trusted-proxy", "--stream", "--lora"}
+    repeated |= {"--allow-output", "--model"}
     assert {name for name, flag in found.items() if flag.multiple} == repeated
     assert {name: flag.envvar for name, flag in found.items() if flag.envvar} == {
         "--model": "PYRF_MODEL",
@@ -84,3 +85,16 @@ def test_with_ray_the_application_is_run_there(monkeypatch: pytest.MonkeyPatch) 
     ((host, port),) = ran
     assert host == "127.0.0.1"
     assert port > 0
+
+
+def test_a_limit_of_memory_reaches_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def load(model: str, **options: Any) -> None:
+        asked.update(options)
+        raise ValueError("that is all")
+
+    monkeypatch.setattr("pyrf.loading.decide", load)
+    monkeypatch.setattr("pyrf.serve.server.run", lambda make, *_, **__: make(lambda progress: None))
+    assert cli.run(["serve", "--port", "0", "--fit", "9GiB"]) == 2
+    assert asked["max_memory"] == "9GiB"

@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 import pyrf
 from pyrf.evaluation.held_out import evaluate
 from pyrf.worlds.choice import WORLDS
+
+pytestmark = pytest.mark.long
 
 ASSETS = Path(pyrf.__file__).parent / "assets"
 MAX_BYTES = 60 * 10**6

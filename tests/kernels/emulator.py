@@ -28,9 +28,16 @@ COMPILER = os.environ.get("CXX", "g++")
 FLAGS: tuple[str, ...] = ("-std=c++17", "-march=native", "-ffp-contract=off", "-fPIC", "-DPYRF_EMULATE")
 FLAGS += ("-Wall", "-Wextra", "-Wno-unknown-pragmas")
 
-KERNELS = ("add_norm", "ema_sink_update", "norm_rope_append", "ring_attention")
+KERNELS = (
+    "add_norm",
+    "ema_sink_update",
+    "norm_rope_append",
+    "quantise_rows",
+    "ring_attention",
+    "ring_attention_e4m3",
+)
 ELEMENTS = ("bf16", "fp16")
-DTYPES = {"bf16": 0, "fp16": 1, "float32": 2, "int16": 3, "int64": 4}
+DTYPES = {"bf16": 0, "fp16": 1, "float32": 2, "int16": 3, "int64": 4, "e4m3": 5}
 """As in csrc/view.h."""
 SCHEDULES = ("round robin", "random", "starve")
 COPY_MODES = ("at once", "at wait", "either")
@@ -193,7 +200,7 @@ def load(library: Path, header: Path = HEADER) -> ctypes.CDLL:
 
 
 class Emulator:
-    """The C interface on numpy arrays; those of 16-bit floats are uint16.
+    """The C interface on numpy arrays; those of 16-bit floats are uint16, of e4m3 uint8.
 
     Every array given to an op is registered, so that an access outside them is an error.
     """
@@ -244,5 +251,5 @@ def _as_c(x: np.ndarray | float | None, dtype: str) -> View | float:
         return View()
     if not isinstance(x, np.ndarray):
         return x
-    number = DTYPES[dtype] if x.dtype == np.uint16 else DTYPES[x.dtype.name]
+    number = DTYPES[{"uint16": dtype, "uint8": "e4m3"}.get(x.dtype.name, x.dtype.name)]
     return View.of(x.ctypes.data, number, x.shape, [stride // x.itemsize for stride in x.strides])

@@ -20,13 +20,27 @@ from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.rope import ChunkRope
 from pyrf.models.dit.attention import CachedAttention
-from pyrf.ops import add_norm, bias_norm, ema_sink_update, gated_sum, norm_rope_append, ring_attention
+from pyrf.ops import (
+    add_norm,
+    add_norm_e4m3,
+    bias_norm,
+    ema_sink_update,
+    gated_sum,
+    norm_rope_append,
+    quantise_rows,
+    ring_attention,
+)
 from pyrf.ops.attention_choice import set_attention
+from pyrf.ops.e4m3 import E4M3, QuantisedRows, plain_quantise_rows
 from pyrf.ops.ema_sink_update import MASTER_DTYPES, join_bits, split_bits
+from pyrf.ops.library import rounded
 from pyrf.ops.norm_rope_append import norm_rotate
+from pyrf.ops.ring_attention import E4M3_WITHIN
 
-ROUNDING = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+ROUNDING = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, E4M3: 2.0**-4}
 """Half a unit in the last place, relative."""
+LEAST = {E4M3: 1.01 * 2.0**-10}
+"""The same of the smallest numbers, absolute."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +55,13 @@ class Case:
     device: str = "cuda"
 
     def draw(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        return torch.randn(shape, device=self.device, dtype=torch.float32).to(dtype or self.dtype)
+        return rounded(torch.randn(shape, device=self.device, dtype=torch.float32), dtype or self.dtype)
 
     def cache(self, slots: int = 3) -> Tensor:
         return self.draw(self.batch, self.heads, slots * self.tokens, self.head_dim)
 
     def poisoned_cache(self) -> Tensor:
-        return self.cache().fill_(math.nan)
+        return self.cache().float().fill_(math.nan).to(self.dtype)
 
     def table(self, rows: int, pairs: int) -> Tensor:
         """Cosines and sines, [rows, pairs, 2]."""
@@ -73,33 +87,40 @@ def plain_attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return out
 
 
-def check_ring_attention(case: Case, length: int) -> None:
-    """`length` valid keys; the others are NaN."""
+def check_ring_attention(case: Case, length: int, stored: torch.dtype | None = None) -> None:
+    """`length` valid keys; the others are NaN. With a cache `stored` in e4m3 the products take e4m3."""
     q, keys, values = case.cache(slots=1), case.cache(), case.cache()
     keys[:, :, length:] = values[:, :, length:] = math.nan
-    wide = (q.float(), keys[:, :, :length].float(), values[:, :, :length].float())
+    keys, values = (rounded(x, stored or case.dtype) for x in (keys, values))
+    wide = (rounded(q, keys.dtype).float(), keys[:, :, :length].float(), values[:, :, :length].float())
     expected = plain_attention(*wide).transpose(1, 2).flatten(2)
     case.poison_the_allocator()
     error = relative_error(ring_attention(q, keys, values, length), expected)
-    assert error < 0.75 * ROUNDING[case.dtype], error
+    assert error < (E4M3_WITHIN if stored else 0.75 * ROUNDING[case.dtype]), error
 
 
-def check_norm_rope_append(case: Case) -> None:
-    """q, k and v are views of a fused product; the cache is NaN, and stays so but for the slot."""
+def check_norm_rope_append(case: Case, stored: torch.dtype | None = None) -> None:
+    """q, k and v are views of a fused product; the cache is NaN, and stays so but for the slot.
+
+    Args:
+        case: in whose dtype the cache is.
+        stored: the cache's dtype in place of it, e4m3.
+    """
     dim, tokens = case.heads * case.head_dim, case.tokens
     q, k, v = case.draw(case.batch, tokens, 3 * dim).chunk(3, -1)
     norm_q, norm_k = (1 + 0.1 * case.draw(dim) for _ in range(2))
     rope = case.table(tokens, case.head_dim // 2)
-    keys, values = case.poisoned_cache(), case.poisoned_cache()
+    keys, values = (case.poisoned_cache().to(stored or case.dtype) for _ in range(2))
     slot = torch.tensor(1, device=case.device)
     case.poison_the_allocator()
     got = norm_rope_append(q, k, v, norm_q, norm_k, 1e-6, rope, slot, keys, values)
     inside = slice(tokens, 2 * tokens)
-    rtol, atol = 1.01 * ROUNDING[case.dtype], 1e-5
     for result, x, weight in ((got, q, norm_q), (keys[:, :, inside], k, norm_k)):
         expected = norm_rotate(x.float(), weight.float(), 1e-6, rope)
+        rtol, atol = 1.01 * ROUNDING[result.dtype], LEAST.get(result.dtype, 1e-5)
         torch.testing.assert_close(result.float(), expected, rtol=rtol, atol=atol)
-    assert torch.equal(values[:, :, inside], v.unflatten(-1, (-1, case.head_dim)).transpose(1, 2))
+    expected = rounded(v.unflatten(-1, (-1, case.head_dim)).transpose(1, 2), values.dtype)
+    assert torch.equal(values[:, :, inside].float(), expected.float())
     for cache in (keys, values):
         assert cache[:, :, :tokens].isnan().all()
         assert cache[:, :, 2 * tokens :].isnan().all()
@@ -129,6 +150,32 @@ def check_add_norm(dtype: torch.dtype, rows: int, dim: int, device: str) -> None
 
     summed = gated_sum(y, residual, bias=bias)
     torch.testing.assert_close(summed.float(), wide_residual + (wide_y + wide_bias), rtol=rtol, atol=atol)
+
+
+def check_same_rows(got: QuantisedRows, expected: QuantisedRows) -> None:
+    """To the bit, but for what stands for NaN."""
+    torch.testing.assert_close(got.scales, expected.scales, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(got.rows.float(), expected.rows.float(), rtol=0, atol=0, equal_nan=True)
+
+
+def check_rows_in_e4m3(dtype: torch.dtype, rows: int, dim: int, hidden: int, device: str) -> None:
+    """Every bit of what is scaled: of rows, of their norms, and of GELU within what 16 bits and e4m3 keep."""
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, device=device).to(dtype)
+
+    x, y, residual, (gate, weight, shift) = draw(rows, hidden), draw(rows, dim), draw(rows, dim), draw(3, dim)
+    x[0], x[1, 5], x[2, -1] = 0, math.nan, math.inf
+    check_same_rows(quantise_rows(x), plain_quantise_rows(x))
+    got, exact = quantise_rows(x[3:], gelu=True), F.gelu(x[3:].float(), approximate="tanh")
+    least = 2.2e-6 * exact.abs().amax(-1, keepdim=True) + 4e-8
+    assert ((got.rows.float() * got.scales - exact).abs() <= 0.07 * exact.abs() + least).all()
+
+    settings = {"gate": gate, "shift": shift, "eps": 1e-6}
+    total, normed = add_norm(y, residual, weight, **settings)
+    same_total, narrow = add_norm_e4m3(y, residual, weight, **settings)
+    assert torch.equal(total, same_total)
+    check_same_rows(narrow, plain_quantise_rows(normed))
 
 
 def check_ema_sink_update(case: Case, alpha: float = 0.999, updates: int = 20) -> None:
@@ -166,8 +213,8 @@ def check_ema_sink_update(case: Case, alpha: float = 0.999, updates: int = 20) -
         slot_0 = cache[:, :, :tokens]
         exact = join_bits(slot_0, master) if master.dtype == torch.int16 else master
         torch.testing.assert_close(exact, sink, rtol=1e-5, atol=1e-5)
-        rounded = split_bits(exact)[0] if master.dtype == torch.int16 else exact.to(case.dtype)
-        assert torch.equal(slot_0, rounded)
+        expected = split_bits(exact)[0] if master.dtype == torch.int16 else rounded(exact, case.dtype)
+        assert torch.equal(slot_0.float(), expected.float())
         assert cache[:, :, tokens : 2 * tokens].isnan().all()
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.kernels.emulator import COMPILER, CSRC, FLAGS, KERNELS, build
+from tests.kernels.mutants import SHARED
 
-FILES = ("elements.cuh", *(kernel + suffix for kernel in KERNELS for suffix in (".cuh", ".cu")))
+FILES = (*SHARED, "ring_launch.h", *(kernel + suffix for kernel in KERNELS for suffix in (".cuh", ".cu")))
 LEAST = 0.97
 
 

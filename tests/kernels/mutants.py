@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from tests.kernels.emulator import CSRC, KERNELS, build
 
+SHARED = ("elements.cuh", "e4m3.h", "row_scale.cuh", "ring_block.cuh")
+
 
 class Mutant(NamedTuple):
     """A fault: in a kernel's device code, or in what it shares with others, `old` becomes `new`."""
@@ -26,14 +28,14 @@ class Mutant(NamedTuple):
     what: str
 
 
-ADD, EMA, NORM, RING = KERNELS
+ADD, EMA, NORM, ROWS, RING, RING_E4M3 = KERNELS
 MUTANTS = (
-    Mutant(ADD, "row < params.rows ? params.vectors : 0", "params.vectors", "rows past the last are touched"),
+    Mutant(
+        ADD, "row(r) < params.rows ? params.vectors : 0", "params.vectors", "rows past the last are touched"
+    ),
     Mutant(ADD, "vector(v) < vectors[r]", "vectors[r] > 0", "channels past a row's last are touched"),
     Mutant(ADD, "&& vector < params.vectors", "", "parameters are read past their end"),
-    Mutant(
-        ADD, "r < Tile::kRows; ++r, row += Tile::kGroups", "r < Tile::kRows; ++r", "one row for all of a lane"
-    ),
+    Mutant(ADD, "r * Tile::kGroups;", "0;", "one row for all of a lane"),
     Mutant(ADD, "lanes = kLanes / 2", "lanes = kLanes / 4", "half of a row's lanes are left out"),
     Mutant(ADD, "lanes = kLanes / 2", "lanes = 16", "two rows of a warp are added up"),
     Mutant(ADD, "rows.holds(r, v) ? mean[r] : 0.0f", "mean[r]", "absent channels are as far as the mean"),
@@ -58,6 +60,18 @@ MUTANTS = (
     Mutant(ADD, "-static_cast<float>(kLog2E)", "static_cast<float>(kLog2E)", "the sigmoid is mirrored"),
     Mutant(ADD, "if (params.weight != nullptr) norm", "norm", "a norm without weights"),
     Mutant(
+        ADD, "row_largest<Tile::kLanes>(largest)", "largest", "lanes scale by what is largest among theirs"
+    ),
+    Mutant(
+        ADD, "largest_size(words[r][v])", "largest_size(words[0][v])", "one row's largest for all of a lane"
+    ),
+    Mutant(ADD, "rows.first == 0 && rows.holds(r, 0)", "rows.first == 0", "scales past the last row"),
+    Mutant(
+        ADD, "params.scales + rows.row(r)", "params.scales + rows.row(0)", "one scale for all rows of a lane"
+    ),
+    Mutant(ADD, "if (rows.holds(r, v)) ptx::store8", "ptx::store8", "e4m3 past a row's last channel"),
+    Mutant(ADD, "step < kLanes", "step < 16", "half of a row's lanes are not compared"),
+    Mutant(
         EMA,
         "token >= params.tokens || !slot_exists(slot, params.slots)",
         "!slot_exists(slot, params.slots)",
@@ -81,7 +95,25 @@ MUTANTS = (
         "the evicted slot is elsewhere",
     ),
     Mutant(EMA, "params.halves[is_keys ? 0 : 1]", "params.halves[0]", "keys are updated twice"),
-    Mutant(NORM, "  ptx::sync_threads();\n", "", "no barrier before the warps' sums are read"),
+    Mutant(EMA, "size + 0x7ffff + (size >> 20 & 1)", "size + 0x80000", "ties to e4m3 go up"),
+    Mutant(EMA, "size >= kLargest", "size >= kInfinity", "what is too large for e4m3 stays so"),
+    Mutant(EMA, "kRounder = 16384.0f", "kRounder = 8192.0f", "small e4m3 numbers have a bit too many"),
+    Mutant(EMA, "(byte & 0x80) << 24", "0", "e4m3 is read without its sign"),
+    Mutant(EMA, "0x1p120f", "0x1p119f", "e4m3 is read as half of what it is"),
+    Mutant(EMA, "(i < 4 ? words.x : words.y)", "words.x", "four bytes are read twice"),
+    Mutant(NORM, "ptx::pack_e4m3(x[2], x[3]) << 16,", "ptx::pack_e4m3(x[2], x[3]) << 8,", "bytes overlap"),
+    Mutant(
+        NORM,
+        "at<Cache>(params.values, params.values_strides",
+        "at<Cache>(params.keys, params.values_strides",
+        "values are written among the keys",
+    ),
+    Mutant(
+        NORM,
+        "  ptx::sync_threads();\n  const bool",
+        "  const bool",
+        "no barrier before the warps' sums are read",
+    ),
     Mutant(NORM, "if (lane == 0) {", "if (warp == 0) {", "only one warp leaves its sum"),
     Mutant(NORM, "lanes = kLanes / 2", "lanes = kLanes / 4", "half a warp's sum is lost"),
     Mutant(NORM, "if (!active) return;", "", "threads past the last channel go on"),
@@ -101,6 +133,35 @@ MUTANTS = (
         "kNormMaxWarps * sizeof(float)",
         "shared memory for one sum of two",
     ),
+    Mutant(ROWS, "vector < params.vectors ?", "true ?", "channels past a row's last are read"),
+    Mutant(
+        ROWS, "    if (vector >= params.vectors) continue;\n", "", "channels past a row's last are written"
+    ),
+    Mutant(
+        ROWS,
+        "  ptx::sync_threads();\n  return row_largest",
+        "  return row_largest",
+        "no barrier before the warps' largest are read",
+    ),
+    Mutant(ROWS, "if (lane == 0) ptx", "if (warp == 0) ptx", "only one warp leaves its largest"),
+    Mutant(
+        ROWS, "kQuantiseWarps * sizeof(uint32_t);", "sizeof(uint32_t);", "shared memory for one warp of eight"
+    ),
+    Mutant(ROWS, "row_largest<kQuantiseWarps>", "row_largest<4>", "half of the warps are not compared"),
+    Mutant(ROWS, "word[i] >> 16 & 0x7fff", "0u", "every second number is not compared"),
+    Mutant(ROWS, "larger(word[i] & 0x7fff", "larger(word[i] & 0xffff", "negative numbers are the largest"),
+    Mutant(ROWS, "i < 4; ++i) largest", "i < 3; ++i) largest", "two numbers of eight are not compared"),
+    Mutant(ROWS, "(size < kLeast ? kLeast : size)", "size", "a row of zeros is divided by zero"),
+    Mutant(
+        ROWS, "(size < kLeast ? kLeast : size)", "(size > kLeast ? size : kLeast)", "NaN is taken for zero"
+    ),
+    Mutant(ROWS, "1.0 / 448.0", "1.0 / 480.0", "the largest number becomes more than e4m3 holds"),
+    Mutant(ROWS, "x[i] *= inverse", "x[i] *= scale", "rows are multiplied by what undoes it"),
+    Mutant(ROWS, "if (params.gelu)", "if (!params.gelu)", "GELU where none is asked for"),
+    Mutant(ROWS, "kCubic * x, x, kLinear", "kCubic, x, kLinear", "a square in place of a cube"),
+    Mutant(ROWS, "return x * ptx::reciprocal", "return ptx::reciprocal", "the gate alone"),
+    Mutant(ROWS, "if (threadIdx.x == 0) ptx", "if (threadIdx.x == 300) ptx", "no scale is stored"),
+    Mutant(ROWS, "params.scales + blockIdx.x", "params.scales", "one scale for all rows"),
     Mutant(RING, "copy_async_wait<0>", "copy_async_wait<1>", "one group of copies is not waited for"),
     Mutant(
         RING,
@@ -116,11 +177,11 @@ MUTANTS = (
     ),
     Mutant(
         RING,
-        "  ptx::sync_warp();\n  constexpr int kStep",
-        "  constexpr int kStep",
+        "    ptx::sync_warp();\n    constexpr int kStep",
+        "    constexpr int kStep",
         "lanes read rows that others have not written",
     ),
-    Mutant(RING, "(chunk ^ (row % 8))", "chunk", "no swizzle"),
+    Mutant(RING, "(chunk ^ turn)", "chunk", "no swizzle"),
     Mutant(RING, "if (valid < Tile::kKeys) state.mask", "if (false) state.mask", "no mask on the tail"),
     Mutant(RING, "column + i % 2 < valid", "column + i % 2 <= valid", "one key too many"),
     Mutant(RING, "load_matrices_transposed(v", "load_matrices(v", "values are not transposed"),
@@ -130,9 +191,40 @@ MUTANTS = (
     Mutant(RING, "out[m][d][2 * row] *= shrink", "out[m][d][2 * row] *= 1", "old output is not rescaled"),
     Mutant(RING, "sum[m][row] *= shrink", "sum[m][row] *= 1", "the old sum is not rescaled"),
     Mutant(RING, "shuffle_xor(peak, 2)", "shuffle_xor(peak, 1)", "a row's lanes disagree on its peak"),
-    Mutant(RING, "if (query >= queries) continue;", "", "rows past the last query are written"),
+    Mutant(
+        RING,
+        "if (query >= params.queries - first_query) continue;",
+        "",
+        "rows past the last query are written",
+    ),
     Mutant(RING, "first + i < valid", "true", "rows past the last are read"),
     Mutant(RING, "kQueryBytes + 4 * kKeyBytes", "kQueryBytes + 3 * kKeyBytes", "shared memory is short"),
+    Mutant(RING_E4M3, "kEven = 0x6420", "kEven = 0x7531", "odd channels in place of even ones"),
+    Mutant(RING_E4M3, "kOdd = 0x7531", "kOdd = 0x7513", "two keys of four are exchanged"),
+    Mutant(RING_E4M3, "ptx::permute(v[2], v[3], kOdd)", "ptx::permute(v[0], v[1], kOdd)", "16 keys twice"),
+    Mutant(RING_E4M3, "i / 2 * 2 + 1]", "i / 2 * 2]", "a column's weights are used twice"),
+    Mutant(RING_E4M3, "row = i % 2 * 2;", "row = 0;", "8 rows' weights are used twice"),
+    Mutant(RING_E4M3, "? 8.0f", "? 12.0f", "weights are beyond e4m3's largest number"),
+    Mutant(RING_E4M3, "first + row < params.queries", "true", "rows past the last query are read"),
+    Mutant(
+        RING_E4M3,
+        "if (query >= params.queries - first_query) continue;",
+        "",
+        "rows past the last query are written",
+    ),
+    Mutant(
+        RING_E4M3, "(2 * chunk + half) * kVector", "2 * chunk * kVector", "8 channels of q are used twice"
+    ),
+    Mutant(RING_E4M3, "load_matrices_transposed(v", "load_matrices(v", "values are not transposed"),
+    Mutant(
+        RING_E4M3, "kChunks == 4 ? row / 2 % 4", "kChunks == 4 ? row % 4", "the swizzle meets its own banks"
+    ),
+    Mutant(RING_E4M3, "even[0] * scale, odd[0] * scale", "even[0] * scale, even[1] * scale", "channel order"),
+    Mutant(RING_E4M3, "total(m, half)", "total(m, 0)", "8 rows are divided by the sums of others"),
+    Mutant(RING_E4M3, "odd[0], odd[1]", "odd[1], odd[0]", "operands of a product are mixed up"),
+    Mutant(
+        RING_E4M3, "right(v_row, d), 2 * n", "right(v_row, d), n", "the second 32 keys begin 16 too early"
+    ),
 )
 
 
@@ -152,7 +244,7 @@ def build_mutant(mutant: Mutant, folder: Path, **options: Any) -> Path:
     """
     csrc = folder / "csrc"
     shutil.copytree(CSRC, csrc)
-    sources = [csrc / f"{mutant.kernel}.cuh", csrc / "elements.cuh"]
+    sources = [csrc / name for name in (f"{mutant.kernel}.cuh", *SHARED)]
     counts = [source.read_text().count(mutant.old) for source in sources]
     if sum(counts) != 1:
         raise ValueError(f"{mutant.old!r} must be in {mutant.kernel}'s sources once, not {sum(counts)} times")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pyrf.dtypes import name_of
-from pyrf.kernels.instances import RING_QUERIES, Instance
+from pyrf.kernels.instances import RING_QUERIES, SIZES, Instance
+from pyrf.ops.e4m3 import E4M3
 from tests.kernels.ptx import GlobalMemory, Kernel, launch
 
 EMA_THREADS = 256
@@ -30,12 +31,23 @@ class AddNormParams(ctypes.Structure):
 
     _fields_ = [
         *((name, _POINTER) for name in ("y", "residual", "gate", "bias", "weight", "shift", "sum", "normed")),
+        ("scales", _POINTER),
         ("rows", ctypes.c_int64),
         ("vectors", _INT),
         ("inverse_dim", _FLOAT),
         ("eps", _FLOAT),
         ("rms", _INT),
         ("silu", _INT),
+    ]
+
+
+class QuantiseRowsParams(ctypes.Structure):
+    """As in csrc/params.h."""
+
+    _fields_ = [
+        *((name, _POINTER) for name in ("x", "rows", "scales")),
+        ("vectors", _INT),
+        ("gelu", _INT),
     ]
 
 
@@ -140,8 +152,10 @@ class PtxOps:
         grid: tuple[int, int, int],
         parameters: ctypes.Structure,
         device: _Device,
+        written: Tensor | None = None,
     ) -> None:
-        instance = Instance(op, name_of(like.dtype), size)
+        stored = name_of(written.dtype) if written is not None and written.dtype != like.dtype else None
+        instance = Instance(op, name_of(like.dtype), size, stored)
         threads, shared = instance.block(heads)
         launch(self.kernels[instance], grid, (threads, 1, 1), bytes(parameters), device.memory, shared)
         device.fetch()
@@ -157,12 +171,16 @@ class PtxOps:
         eps: float,
         rms: bool,
         silu: bool,
+        *,
+        quantises: bool = False,
     ) -> list[Tensor]:
         rows, dim = y.shape
-        outputs = [None if x is None else torch.full_like(y, math.nan) for x in (residual, weight)]
+        outputs = [None if x is None else torch.full_like(y, math.nan) for x in (residual, weight, None)]
+        if quantises:
+            outputs[1:] = y.to(E4M3), torch.full((rows, 1), math.nan)
         device = _Device()
         named = {"y": y, "residual": residual, "gate": gate, "bias": bias, "weight": weight, "shift": shift}
-        named |= {"sum": outputs[0], "normed": outputs[1]}
+        named |= {"sum": outputs[0], "normed": outputs[1], "scales": outputs[2]}
         parameters = AddNormParams(
             **{name: device.pointer(tensor) for name, tensor in named.items()},
             rows=rows,
@@ -174,8 +192,20 @@ class PtxOps:
         )
         size = min(width for width in ADD_NORM_ROWS if width >= dim)
         grid = (-(-rows // ADD_NORM_ROWS[size]), 1, 1)
-        self._launch("add_norm", y, size, 1, grid, parameters, device)
+        self._launch("add_norm", y, size, 1, grid, parameters, device, outputs[1])
         return [x for x in outputs if x is not None]
+
+    def quantise_rows(self, x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
+        rows, dim = x.shape
+        outputs = x.to(E4M3), torch.full((rows, 1), math.nan)
+        device = _Device()
+        named = dict(zip(("x", "rows", "scales"), (x, *outputs)))
+        parameters = QuantiseRowsParams(
+            **{name: device.pointer(tensor) for name, tensor in named.items()}, vectors=dim // 8, gelu=gelu
+        )
+        size = min(width for width in SIZES["quantise_rows"] if width >= dim)
+        self._launch("quantise_rows", x, size, 1, (rows, 1, 1), parameters, device)
+        return outputs
 
     def ema_sink_update(
         self,
@@ -236,10 +266,15 @@ class PtxOps:
             slots=capacity // tokens,
             eps=eps,
         )
-        self._launch("norm_rope_append", keys, head_dim, heads, (tokens, batch, 1), parameters, device)
+        self._launch("norm_rope_append", q, head_dim, heads, (tokens, batch, 1), parameters, device, keys)
         return out.transpose(1, 2)
 
-    def ring_attention(self, q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+    def ring_attention_e4m3(self, q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+        return self.ring_attention(q, keys, values, length, "ring_attention_e4m3")
+
+    def ring_attention(
+        self, q: Tensor, keys: Tensor, values: Tensor, length: int, op: str = "ring_attention"
+    ) -> Tensor:
         batch, heads, queries, head_dim = q.shape
         out = torch.full((batch, queries, heads * head_dim), math.nan, dtype=q.dtype)
         device = _Device()
@@ -254,5 +289,5 @@ class PtxOps:
             scale_log2=math.log2(math.e) / math.sqrt(head_dim),
         )
         grid = (-(-queries // RING_QUERIES), heads, batch)
-        self._launch("ring_attention", q, head_dim, heads, grid, parameters, device)
+        self._launch(op, q, head_dim, heads, grid, parameters, device)
         return out

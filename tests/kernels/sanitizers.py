@@ -42,8 +42,8 @@ SANITIZERS = {
 }
 RACE = Mutant(
     "ring_attention",
-    "  ptx::sync_warp();\n  state.normalise(warp_rows);\n",
-    "  state.normalise(warp_rows);\n",
+    "    ptx::sync_warp();\n    normalise(rows);\n",
+    "    normalise(rows);\n",
     "a lane overwrites queries that others may not have read",
 )
 """A race that no schedule shows: ldmatrix orders nothing, though the emulator's lanes meet there."""

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from pyrf.ops import add_norm
-from tests.kernels.checks import POISON, Rows, aligned, check_add_norm, place, rel_l2
+from tests.kernels.checks import Rows, check_add_norm, rel_l2
 from tests.kernels.emulator import ELEMENTS, EVERY_SCHEDULE, Emulator, RefusedError
+from tests.kernels.numbers import POISON, aligned, place
 from tests.kernels.torch_bits import DTYPES as TORCH_DTYPES
 from tests.kernels.torch_bits import bits, draw, shift
 
@@ -84,7 +85,7 @@ def run(
     """The sum and its norm."""
     outputs = [torch.full_like(given["y"], float("nan")) for _ in range(2)]
     arrays: dict[str, np.ndarray | None] = {name: bits(x) for name, x in given.items()}
-    for name in ("residual", *EVERYTHING):
+    for name in ("residual", *EVERYTHING, "scales"):
         arrays.setdefault(name, None)
     arrays["sum"], arrays["normed"] = (bits(x) for x in outputs)
     if "residual" not in given:
@@ -167,7 +168,7 @@ def test_refuses_numbers(emulated: Emulator) -> None:
     ],
 )
 def test_refuses_outputs_without_inputs(emulated: Emulator, given: tuple[str, ...], message: str) -> None:
-    arrays: dict[str, np.ndarray | None] = dict.fromkeys((*EVERYTHING, "sum", "normed"))
+    arrays: dict[str, np.ndarray | None] = dict.fromkeys((*EVERYTHING, "sum", "normed", "scales"))
     for name in given:
         arrays[name] = aligned((16,) if name == "weight" else (2, 16), np.uint16)
     y = aligned((2, 16), np.uint16)
@@ -201,6 +202,6 @@ def test_large_negative_values_have_no_activation(emulated: Emulator) -> None:
     weight, shift_down = (bits(torch.full((96,), x, dtype=torch.bfloat16)) for x in (1.0, -200.0))
     normed = aligned(y.shape, np.uint16, POISON)
     arguments = {"y": y, "residual": None, "gate": None, "bias": None, "weight": place(weight)}
-    arguments |= {"shift": place(shift_down), "sum": None, "normed": normed}
+    arguments |= {"shift": place(shift_down), "sum": None, "normed": normed, "scales": None}
     emulated.run("add_norm", "bf16", **arguments, eps=1e-6, rms=True, silu=True)
     assert not (normed & 0x7FFF).any()

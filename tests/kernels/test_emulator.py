@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.kernels.checks import aligned, check_kernel
+from tests.kernels.checks import check_kernel
 from tests.kernels.emulator import EVERY_SCHEDULE, Emulator, FailedError, build, has_compiler
+from tests.kernels.numbers import aligned
 
 FAULTS = {
     1: "divergent barriers: line",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -13,7 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pyrf.config import ModelConfig, StreamConfig
 from pyrf.ops import native
 from pyrf.ops.attention_choice import CHOICE
-from tests.kernels.emulator import has_compiler
+from pyrf.ops.e4m3 import E4M3
+from tests.kernels.emulator import KERNELS, has_compiler
 from tests.kernels.gpu_checks import (
     Case,
     LayerStream,
@@ -21,6 +23,7 @@ from tests.kernels.gpu_checks import (
     check_ema_sink_update,
     check_norm_rope_append,
     check_ring_attention,
+    check_rows_in_e4m3,
     check_stream,
 )
 from tests.support.emulated_native import EmulatedKernels, cpu_tensors_take_the_cuda_path
@@ -69,15 +72,37 @@ class TestOnGpu:
         for length in (3 * tokens, 2 * tokens, tokens, 2 * tokens + 17, 5):
             check_ring_attention(case, length)
 
+    def test_ring_attention_of_e4m3(
+        self, dtype: torch.dtype, head_dim: int, heads: int, tokens: int, batch: int
+    ) -> None:
+        if torch.cuda.get_device_capability() < native.E4M3_CAPABILITY:
+            pytest.skip("this GPU has no products of e4m3")
+        case = case_of(dtype, head_dim, heads, tokens, batch)
+        for length in (3 * tokens, 2 * tokens + 17, 5):
+            check_ring_attention(case, length, E4M3)
+
     def test_norm_rope_append(
         self, dtype: torch.dtype, head_dim: int, heads: int, tokens: int, batch: int
     ) -> None:
         check_norm_rope_append(case_of(dtype, head_dim, heads, tokens, batch))
 
+    def test_norm_rope_append_to_e4m3(
+        self, dtype: torch.dtype, head_dim: int, heads: int, tokens: int, batch: int
+    ) -> None:
+        check_norm_rope_append(case_of(dtype, head_dim, heads, tokens, batch), E4M3)
+
     def test_ema_sink_update(
         self, dtype: torch.dtype, head_dim: int, heads: int, tokens: int, batch: int
     ) -> None:
         check_ema_sink_update(case_of(dtype, head_dim, heads, tokens, batch))
+
+
+@on_gpu
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(("heads", "tokens", "batch"), SHAPES)
+@pytest.mark.parametrize("head_dim", native.HEAD_DIMS)
+def test_ema_sink_update_of_e4m3(head_dim: int, heads: int, tokens: int, batch: int) -> None:
+    check_ema_sink_update(case_of(E4M3, head_dim, heads, tokens, batch))
 
 
 @on_gpu
@@ -89,6 +114,14 @@ class TestOnGpu:
 def test_add_norm(dtype: torch.dtype, rows: int, dim: int) -> None:
     """Rows of both DiTs and of the Wan VAE, a chunk at a time."""
     check_add_norm(dtype, rows, dim, "cuda")
+
+
+@on_gpu
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("dim", "hidden"), [(1536, 8960), (3072, 14336), (5120, 13824)])
+def test_rows_in_e4m3(dtype: torch.dtype, dim: int, hidden: int) -> None:
+    check_rows_in_e4m3(dtype, 4680, dim, hidden, "cuda")
 
 
 LAYER = ModelConfig(num_layers=1)
@@ -112,7 +145,7 @@ def emulated() -> Iterator[None]:
         kernels = EmulatedKernels()
         with cpu_tensors_take_the_cuda_path(patch, kernels):
             yield
-        assert set(kernels.calls) == {"add_norm", "ema_sink_update", "norm_rope_append", "ring_attention"}
+        assert set(kernels.calls) == set(KERNELS)
 
 
 @pytest.mark.usefixtures("emulated")
@@ -123,13 +156,21 @@ class TestRehearsal:
     def test_kernels(self, dtype: torch.dtype) -> None:
         case = Case(dtype, 64, heads=2, tokens=40, batch=2, device="cpu")
         check_ring_attention(case, 100)
+        check_ring_attention(case, 100, E4M3)
         check_norm_rope_append(case)
+        check_norm_rope_append(case, E4M3)
         check_ema_sink_update(case)
+        check_ema_sink_update(replace(case, dtype=E4M3))
 
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize(("rows", "dim"), [(77, 96), (18, 384), (7, 1536), (3, 5120)])
     def test_add_norm(self, dtype: torch.dtype, rows: int, dim: int) -> None:
         check_add_norm(dtype, rows, dim, "cpu")
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize(("dim", "hidden"), [(96, 2056), (1536, 8960)])
+    def test_rows_in_e4m3(self, dtype: torch.dtype, dim: int, hidden: int) -> None:
+        check_rows_in_e4m3(dtype, 7, dim, hidden, "cpu")
 
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_stream(self, dtype: torch.dtype) -> None:

@@ -13,8 +13,8 @@ from tests.kernels import emulator
 _native = pytest.importorskip("pyrf._native")
 
 ADDRESS = 1 << 20  # aligned, and never touched
-BF16, FP16, FP32, INT16, INT64 = (
-    _native.DTYPES[name] for name in ("bfloat16", "float16", "float32", "int16", "int64")
+BF16, FP16, FP32, INT16, INT64, E4M3 = (
+    _native.DTYPES[name] for name in ("bfloat16", "float16", "float32", "int16", "int64", "float8_e4m3fn")
 )
 
 View = tuple[int, int, tuple[int, ...], tuple[int, ...]]
@@ -32,7 +32,7 @@ def call(op: str, dtype: int) -> list[Any]:
     rows, cache, slot = view(dtype, 2, 4, 64), view(dtype, 2, 1, 8, 64), view(INT64)
     if op == "add_norm":
         channels = view(dtype, 64)
-        return [rows, rows, *4 * [channels], 1e-6, False, True, rows, rows, 0]
+        return [rows, rows, *4 * [channels], 1e-6, False, True, rows, rows, None, 0]
     if op == "ema_sink_update":
         master = view(INT16 if dtype == BF16 else FP32, 2, 1, 4, 64)
         return [cache, cache, master, master, slot, view(FP32, 12, 2), 4, 0.9, 0]
@@ -40,6 +40,10 @@ def call(op: str, dtype: int) -> list[Any]:
         channels, rope = view(dtype, 64), view(FP32, 4, 32, 2)
         out = view(dtype, 2, 4, 1, 64)
         return [rows, rows, rows, channels, channels, 1e-6, rope, slot, cache, cache, out, 0]
+    if op == "quantise_rows":
+        return [rows, False, view(E4M3, 2, 4, 64), view(FP32, 2, 4, 1), 0]
+    if op == "ring_attention_e4m3":
+        cache = view(E4M3, 2, 1, 8, 64)
     return [view(dtype, 2, 1, 4, 64), cache, cache, 8, rows, 0]
 
 
@@ -49,7 +53,7 @@ built = pytest.mark.skipif(native.kernels is None, reason="pyrf was built withou
 def test_all_agree_on_the_numbers_of_dtypes() -> None:
     numbers = {str(dtype).removeprefix("torch."): number for dtype, number in native.DTYPE_NUMBERS.items()}
     assert numbers == _native.DTYPES
-    short = {"bfloat16": "bf16", "float16": "fp16"}
+    short = {"bfloat16": "bf16", "float16": "fp16", "float8_e4m3fn": "e4m3"}
     assert {short.get(name, name): number for name, number in numbers.items()} == emulator.DTYPES
 
 

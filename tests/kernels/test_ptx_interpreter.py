@@ -79,6 +79,12 @@ RESULTS = [
     (f"cvt.rn.bf16x2.f32 %r6, {HALF}, {ONE};", 0x3F003F80),
     (f"cvt.rn.f16x2.f32 %r6, {HALF}, {ONE};", 0x38003C00),
     ("cvt.rn.bf16x2.f32 %r6, 0f3F808000, 0f3F818000;", 0x3F803F82),  # ties to even
+    (f"cvt.rn.satfinite.e4m3x2.f32 %h1, {HALF}, {ONE}; cvt.u32.u16 %r6, %h1;", 0x3038),
+    (
+        "cvt.rn.satfinite.e4m3x2.f32 %h1, 0f3F880000, 0f3F980000; cvt.u32.u16 %r6, %h1;",
+        0x383A,
+    ),  # ties to even
+    ("cvt.rn.satfinite.e4m3x2.f32 %h1, 0fFF800000, 0f7FC00000; cvt.u32.u16 %r6, %h1;", 0xFE7F),
     ("mov.b32 %r7, 0x3C00; cvt.u16.u32 %h1, %r7; cvt.f32.f16 %f1, %h1; mov.b32 %r6, %f1;", bits(1)),
     ("mov.u32 %r6, 0;\n$loop: add.s32 %r6, %r6, 3; setp.lt.s32 %p1, %r6, 20; @%p1 bra $loop;", 21),
 ]
@@ -184,6 +190,7 @@ def test_mma_of_matrices_loaded_by_ldmatrix(transposed: bool) -> None:
 SHUFFLE = "shfl.sync.bfly.b32 %r6, %r6, 1, 31, -1;"
 REFUSED = [
     ("wgmma.fence.sync.aligned;", "unknown instruction: wgmma.fence"),
+    ("cvt.rn.satfinite.bf16x2.f32 %r6, %f1, %f1;", "saturate to e4m3 alone"),
     ("add.sat.s32 %r6, %r6, 1;", "unknown instruction: add.sat"),
     ("ld.global.u32 %r6, [%d3+128];", "outside every array"),
     ("ld.global.u64 %d4, [%d3];", "misaligned global access of 8 bytes"),

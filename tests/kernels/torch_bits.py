@@ -1,4 +1,4 @@
-"""16-bit torch tensors as the numpy bits that the emulator takes, sharing memory."""
+"""Torch tensors of 16 bits and of e4m3 as the numpy bits that the emulator takes, sharing memory."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyrf.ops.e4m3 import E4M3
+
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def bits(x: Tensor) -> np.ndarray:
-    """A tensor as numpy; 16-bit floats as uint16."""
+    """A tensor as numpy; 16-bit floats as uint16, e4m3 as uint8."""
+    if x.dtype == E4M3:
+        return x.view(torch.uint8).numpy()
     return x.view(torch.int16).numpy().view(np.uint16) if x.dtype in DTYPES.values() else x.numpy()
 
 

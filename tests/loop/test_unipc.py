@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UniPCMultistepScheduler
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -43,7 +43,6 @@ def of_diffusers(steps: Sequence[int], shift: float, latents: Tensor) -> tuple[T
     return latents, levels
 
 
-@settings(deadline=None)
 @given(
     steps=st.sets(st.integers(2, 1000), min_size=1, max_size=8),
     shift=st.sampled_from((1.0, 3.0, 5.0, 8.0)),

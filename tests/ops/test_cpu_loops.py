@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrf.backends.torch.rollout import TorchRollout
@@ -72,7 +72,6 @@ def exact(q, keys, values, length):
     return F.scaled_dot_product_attention(q.double(), *seen).transpose(1, 2).flatten(2)
 
 
-@settings(deadline=None)
 @given(
     batch=st.integers(1, 2),
     heads=st.integers(1, 5),

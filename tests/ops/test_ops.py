@@ -36,6 +36,9 @@ def test_opcheck(name, dtype):
 SCHEMAS = {
     "add_norm": "(Tensor y, Tensor? residual, Tensor? gate, Tensor? bias, Tensor? weight, Tensor? shift, "
     "float eps, bool rms, bool silu) -> Tensor[]",
+    "add_norm_e4m3": "(Tensor y, Tensor? residual, Tensor? gate, Tensor? bias, Tensor? weight, "
+    "Tensor? shift, float eps, bool rms, bool silu) -> Tensor[]",
+    "quantise_rows": "(Tensor x, bool gelu) -> (Tensor, Tensor)",
     "ema_sink_update": "(Tensor(a!) keys, Tensor(b!) values, Tensor(c!)? key_master, Tensor(d!)? "
     "value_master, Tensor slot, Tensor turn, SymInt tokens, float alpha) -> ()",
     "norm_rope_append": "(Tensor q, Tensor k, Tensor v, Tensor norm_q, Tensor norm_k, float eps, "

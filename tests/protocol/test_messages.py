@@ -20,8 +20,8 @@ CONTROLS = [
     '{"type":"close"}',
 ]
 SESSION = (
-    '{"id":"0123abcd","state":"running","chunk":3,"prompt_id":1,"seed":7,"fps":16.0,"height":64,"width":96,'
-    '"pace":"realtime","grace_s":30.0,"frames_made":33,"frames_dropped":0}'
+    '{"id":"0123abcd","model":"tiny","state":"running","chunk":3,"prompt_id":1,"seed":7,"fps":16.0,"height":64,'
+    '"width":96,"pace":"realtime","grace_s":30.0,"frames_made":33,"frames_dropped":0}'
 )
 MESSAGES = [
     f'{{"type":"hello","session":{SESSION},"format":"jpeg"}}',

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pyrf import cli
 from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.ops import attention_choice, native
 from pyrf.pipeline import StreamingPipeline, Timing
@@ -53,9 +54,14 @@ def result_of(
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+def timed_alone(pipe: StreamingPipeline, *, chunks: int, repeats: int, warm_up: int) -> bench.Result:
+    peers = {"it": bench.Loaded(pipe, 1.5)}
+    return bench.run_in_turns(peers, "random", chunks=chunks, repeats=repeats, warm_up=warm_up)["it"]
+
+
 def test_figures_agree_with_each_other(random_bundle: Path) -> None:
     pipe = StreamingPipeline.from_pretrained(str(random_bundle))
-    result = bench.run(pipe, "random", load_s=1.5, chunks=4, repeats=3, warm_up=1)
+    result = timed_alone(pipe, chunks=4, repeats=3, warm_up=1)
     assert result.load_s == 1.5
     assert result.denoise_fps is not None
     assert result.denoise_fps > result.end_to_end_fps
@@ -86,7 +92,7 @@ def test_figures_are_medians_of_what_was_timed(random_bundle: Path, monkeypatch:
     )
     monkeypatch.setattr(bench, "_time_stream", lambda pipe, chunks: next(streams))
     pipe = StreamingPipeline.from_pretrained(str(random_bundle))
-    result = bench.run(pipe, "random", load_s=1.5, chunks=3, repeats=3, warm_up=1)
+    result = timed_alone(pipe, chunks=3, repeats=3, warm_up=1)
     assert result.end_to_end_fps == pytest.approx(33 / 5)
     assert result.denoise_fps == pytest.approx(33 / (0.6 * 7.7))
     assert result.first_frame_ms == pytest.approx(700)
@@ -94,10 +100,44 @@ def test_figures_are_medians_of_what_was_timed(random_bundle: Path, monkeypatch:
     assert 5900 < result.chunk_p99_ms <= 6000
 
 
+def test_backends_are_timed_in_turns(
+    random_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order: list[str] = []
+    time_stream = bench._time_stream
+
+    def timed(pipe: StreamingPipeline, chunks: int) -> Any:
+        order.append(pipe.backend)
+        return time_stream(pipe, chunks)
+
+    monkeypatch.setattr(bench, "_time_stream", timed)
+    command = ["bench", "--compare", "--model", str(random_bundle), "--chunks", "2", "--repeats", "2"]
+    assert cli.run([*command, "--warm-up", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert order == ["torch", "onnxruntime"] * 3
+    assert {name: one["method"]["backend"] for name, one in found["backends"].items()} == {
+        "torch": "torch",
+        "onnxruntime": "onnxruntime",
+    }
+    assert found["largest_difference"] <= 1
+    assert found["auto"] == "onnxruntime"  # as the network is small
+    assert cli.run([*command, "--backend", "onnxruntime"]) == 2
+    assert "leave out --backend" in capsys.readouterr().err
+
+
+def test_a_comparison_for_people(random_bundle: Path) -> None:
+    result = timed_alone(
+        StreamingPipeline.from_pretrained(str(random_bundle)), chunks=2, repeats=1, warm_up=0
+    )
+    lines = bench.comparison({"torch": result, "other": replace(result, denoise_fps=None)}, 1, "other")
+    assert "2 backends in turns; their frames differ by 1 of 255 at most" in lines
+    assert lines.splitlines()[-1] == "--backend auto takes other here"
+
+
 def test_no_figure_for_denoising_that_overlaps(random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = StreamingPipeline.from_pretrained(str(random_bundle))
     overlap_decoders(pipe, monkeypatch)
-    result = bench.run(pipe, "random", load_s=1.5, chunks=2, repeats=1, warm_up=0)
+    result = timed_alone(pipe, chunks=2, repeats=1, warm_up=0)
     assert json.loads(json.dumps(result.to_dict()))["denoise_fps"] is None
     lines = bench.table(result)
     assert "end to end" in lines
@@ -190,9 +230,11 @@ def test_kernels_times_each_op(
         case.work.name: module.measure(case, timer, warm_up=1, repeats=3)
         for case in module.cases(sizes, LatentSize(4, 6), dtype, "cpu")
     }
-    assert seen == 20 * [("kernels", "pyrf"), (None, "sdpa")]
+    assert seen == 44 * [("kernels", "pyrf"), (None, "sdpa")]
     assert set(results) == {
-        *("ema_sink_update", "norm_rope_append", "ring_attention", "add_norm", "bias_norm, VAE")
+        *("ema_sink_update", "norm_rope_append", "ring_attention", "add_norm", "bias_norm, VAE"),
+        *("ema_sink_update, e4m3", "norm_rope_append, e4m3", "ring_attention_e4m3", "add_norm_e4m3"),
+        *("quantise_rows", "quantise_rows, GELU"),
     }
     for pair in results.values():
         for one in pair.values():
@@ -201,7 +243,7 @@ def test_kernels_times_each_op(
     assert (one["median_us"], one["p90_us"]) == (2000, 5000)
     assert (one["gigabytes_per_s"], one["tflop_per_s"]) == (1.5, 1.0)
     module.show(results)
-    assert capsys.readouterr().out.count("\n") == 11
+    assert capsys.readouterr().out.count("\n") == 23
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -210,9 +252,15 @@ def test_kernels_at_full_size_on_fake_cuda(dtype: torch.dtype) -> None:
     sizes = Sizes.of(ModelConfig(), StreamConfig(), 480, 832)
     with torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True):
         cases = script("kernels").cases(sizes, LatentSize(60, 104), dtype, "cuda:0")
-        sink, append, attention, add_norm, vae = cases
+        sink, append, attention, add_norm, vae, *narrow = cases
         assert sink.run() is None
         assert append.run().shape == (1, 12, 4680, 128)
         assert attention.run().shape == (1, 4680, 1536)
         assert [x.shape for x in add_norm.run()] == 2 * [(1, 4680, 1536)]
         assert vae.run().shape == (12 * 480 * 832, 96)
+        sink, append, attention, add_norm, rows, hidden = narrow
+        assert sink.run() is None
+        assert append.run().shape == (1, 12, 4680, 128)
+        assert [x.shape for x in add_norm.run()] == 2 * [(1, 4680, 1536)]
+        assert [x.shape for x in rows.run()] == [(1, 4680, 1536), (1, 4680, 1)]
+        assert [x.shape for x in hidden.run()] == [(1, 4680, 8960), (1, 4680, 1)]

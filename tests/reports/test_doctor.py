@@ -1,6 +1,7 @@
 """The doctor's findings that depend on the machine, with machines made up."""
 
 import json
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
@@ -52,9 +53,9 @@ def test_packages_are_those_of_the_metadata(monkeypatch):
     assert needed.detail.startswith(f"torch {torch.__version__}, pillow ")
     optional = finding("optional packages")
     assert optional.ok
-    assert (
-        " (train), not_installed_anywhere missing: pip install '.[engines]' in a clone of pyrf"
-        in optional.detail
+    assert optional.detail == (
+        f"train (pydantic {version('pydantic')}); engines (no not_installed_anywhere); "
+        "add one by pip install '.[engines]' in a clone of pyrf"
     )
     assert "pytest" not in optional.detail
 
@@ -107,9 +108,14 @@ def test_attention_on_a_cpu(monkeypatch):
     assert "auto, pyrf, sdpa, got 'flash'" in found.detail
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_bundled_model_is_asked_for_what_it_knows():
+    assert doctor._model("tiny", doctor.Loading()) == "loads, and its first chunk has 9 frames of 64 x 96"
+
+
 def test_json_has_stable_keys(monkeypatch, capsys):
     """They are documented, and the model's name is not among them."""
-    monkeypatch.setattr(doctor, "_model", lambda model: f"{model} loads")
+    monkeypatch.setattr(doctor, "_model", lambda model, how: f"{model} loads")
     doctor.report("some/where", as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert list(told) == ["ok", "findings"]
@@ -123,6 +129,7 @@ def test_json_has_stable_keys(monkeypatch, capsys):
         "cuda",
         "attention",
         "video_codecs",
+        "memory",
         "model",
     ]
     assert told["findings"]["model"] == {"ok": True, "detail": "some/where loads"}

@@ -12,6 +12,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pyrf import cli
+from pyrf.backends.torch.parallel.bands import Bands
+from pyrf.backends.torch.parallel.exchange import Exchange
+from pyrf.backends.torch.parallel.rollout import SplitRollout
 from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.kernels import nvcc
 from pyrf.kernels.instances import Instance
@@ -21,6 +24,7 @@ from pyrf.models import wan22
 from pyrf.models.dit.attention import CachedAttention
 from pyrf.models.dit.model import WanModel
 from pyrf.models.wan21 import MODELS
+from pyrf.ops.e4m3 import E4M3
 from pyrf.reports import roofline, roofline_table
 from pyrf.reports.roofline import SM, Ceiling, Sizes, Work
 from tests.reports.test_kernels import PTXAS
@@ -104,6 +108,34 @@ def test_kernels_move_the_bytes_of_their_tensors() -> None:
     assert sink_update.bytes == 2 * (held(sink, evicted, master) + held(sink, master))
     wide = roofline.kernels(WAN, wide_master=True)[0]
     assert wide.bytes == 2 * (held(evicted, master.float()) + held(sink, master.float()))
+
+
+def test_kernels_of_e4m3_move_the_bytes_of_their_tensors() -> None:
+    model, n, window = WAN.model, WAN.tokens, WAN.window
+    with torch.device("meta"):
+        rows = torch.empty(1, n, model.dim, dtype=torch.bfloat16)
+        narrow = torch.empty(1, n, model.dim, dtype=E4M3)
+        hidden = torch.empty(1, n, model.ffn_dim, dtype=torch.bfloat16)
+        scales = torch.empty(1, n, 1)
+        weight = torch.empty(model.dim, dtype=torch.bfloat16)
+        rope = torch.empty(n, model.head_dim // 2, 2)
+        keys = torch.empty(1, model.num_heads, window, model.head_dim, dtype=E4M3)
+        master = torch.empty(1, model.num_heads, n, model.head_dim)
+    sink, append, attention, sums, quantised, activated = roofline.e4m3_kernels(WAN)
+    assert sink.bytes == 2 * (held(narrow, master) + held(narrow, master))
+    assert append.bytes == held(rows, rows, rows, weight, weight, rope) + held(rows, narrow, narrow)
+    assert attention.bytes == held(rows, keys, keys) + held(rows)
+    assert sums.bytes == held(rows, rows, weight, weight, weight) + held(rows, narrow, scales)
+    assert quantised.bytes == held(rows) + held(narrow, scales)
+    assert activated.bytes == held(hidden) + held(hidden.to(E4M3), scales)
+
+
+def test_attention_in_e4m3_by_architecture() -> None:
+    """At a full window it is bound by products: by the GPU's, or by those that `mma.sync` has there."""
+    for device in roofline.E4M3_CEILINGS:
+        found = roofline.attention_floors(WAN, device)
+        assert found.wide / found.narrow == pytest.approx(device.e4m3_flops / device.flops)
+        assert found.kernel == (found.narrow if device.has_e4m3_mma else found.wide)
 
 
 def test_a_floor_is_the_larger_of_two() -> None:
@@ -199,3 +231,46 @@ def test_a_change_of_strength_costs_less_than_a_chunk(name: str) -> None:
     weights = model.num_layers * sum(product.numel() for product in products)
     expected = 64 * weights / device.wide_flops + 20 * weights / device.bandwidth
     assert roofline.merge_floor(model, 32, device) == pytest.approx(expected)
+
+
+class CountingExchange(Exchange):
+    """Rank 0 of several that are not there: what it would send is counted, what it would get is noise."""
+
+    def __init__(self, ranks: int) -> None:
+        self.rank, self.ranks, self.sent = 0, ranks, 0
+
+    def _all_to_all(self, x: Tensor, sent: list[int], received: list[int]) -> Tensor:
+        if x.ndim < 5:  # a flow, of which a roofline knows nothing
+            self.sent += sum(sent[1:]) * x[0].numel() * roofline.ELEMENT
+        return x.new_ones(sum(received), *x.shape[1:])
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_send_what_the_roofline_counts(ranks: int) -> None:
+    config, size = replace(networks.MODEL, dim=72, num_heads=6), LatentSize(4, 6)
+    bands = Bands.of(size, ranks)
+    sizes = replace(Sizes.of(config, StreamConfig(), 32, 48), ranks=ranks, share=bands.largest_share)
+    exchange = CountingExchange(ranks)
+    prompt = torch.zeros(1, config.text_len, config.text_dim, dtype=torch.float32, device="cpu")
+    rollout = SplitRollout(networks.dit(config), StreamConfig(), 1, size, prompt, None, exchange)
+    rollout.begin_chunk()
+    rollout.denoise(torch.zeros(1, *rollout.shape, dtype=torch.float32, device="cpu"), 500.0)
+    assert exchange.sent == roofline.total_sent(roofline.call(sizes))
+    assert rollout.cache.keys[0].numel() * 4 * config.num_layers == sizes.cache_bytes
+
+
+def test_a_split_shares_out_all_work_but_the_exchange() -> None:
+    """Of Wan, whose bands are even; the norms' weights and the table are every rank's."""
+    whole = roofline.total_flops(roofline.chunk(WAN))
+    for ranks in (2, 3, 4, 6):
+        works = roofline.chunk(replace(WAN, ranks=ranks, share=1 / ranks))
+        assert ranks * roofline.total_flops(works) == pytest.approx(whole, rel=1e-3)
+        assert {work.bound(Ceiling()) for work in works if work.sent} == {"link"}
+
+
+def test_which_counts_fit() -> None:
+    floors = {floor.model: floor for floor in roofline_table.report().models}
+    fitting = {name: [s.gpus for s in floor.splits if not s.why_not] for name, floor in floors.items()}
+    assert fitting["Wan2.1-T2V-1.3B"] == [2, 3, 4, 6]
+    assert fitting["Wan2.1-T2V-14B"] == [2, 4, 5, 8]
+    assert all("heads cannot be shared" in s.why_not for f in floors.values() for s in f.splits if s.why_not)

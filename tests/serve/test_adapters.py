@@ -74,7 +74,7 @@ def test_a_strength_acts_at_the_chunk_the_reply_names(
             assert reply.json()["strengths"] == {"ink": -0.5}
             assert read_until(socket, "adapters").strengths == {"ink": -0.5}
         server.delete(created)
-        server.wait_until(lambda: not server.registry._sessions)
+        server.wait_until(lambda: not server.registry.live)
         # The next viewer finds the server's own strengths.
         server.delete(server.create())
         assert server.http.get("/v1/model").json()["adapters"] == [{"name": "ink", "strength": 0.25}]

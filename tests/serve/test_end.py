@@ -32,11 +32,11 @@ Stream._compute = slow
 
 ENDLESS_LOADING = """
 import time
-from pyrf.pipeline import StreamingPipeline
+import pyrf.loading
 def load(*_, **__):
     print("loading", flush=True)
     time.sleep(3600)
-StreamingPipeline.from_pretrained = load
+pyrf.loading.load = load
 """
 
 

@@ -203,7 +203,7 @@ def test_a_fault_has_the_headers_of_other_replies(
 ) -> None:
     server = serve(origins=("https://app.example",))
 
-    def fail() -> None:
+    def fail(_: object) -> None:
         raise RuntimeError("a fault")
 
     monkeypatch.setattr(server.registry, "info", fail)

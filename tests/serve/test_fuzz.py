@@ -43,6 +43,7 @@ def watched(server: Running) -> Iterator[dict[str, Any]]:
     server.delete(created)
 
 
+schemathesis.serializer.alias(["application/sdp", "application/trickle-ice-sdpfrag"], "text/plain")
 CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
 
 
@@ -56,7 +57,7 @@ def test_http(server: Running, watched: dict[str, Any]) -> None:
     for operation in operations:
 
         @given(operation.as_strategy(), st.booleans())
-        @settings(max_examples=8, deadline=None, suppress_health_check=CALM, derandomize=True)
+        @settings(max_examples=8, suppress_health_check=CALM, derandomize=True)
         def check(case: schemathesis.Case[Any], reach: bool) -> None:
             if reach and "id" in case.path_parameters and case.method != "DELETE":
                 case.path_parameters["id"] = watched["id"]
@@ -87,7 +88,7 @@ messages = (
 
 
 @given(st.lists(messages, max_size=20))
-@settings(max_examples=30, deadline=None, suppress_health_check=CALM, derandomize=True)
+@settings(max_examples=30, suppress_health_check=CALM, derandomize=True)
 def test_websocket_messages(server: Running, watched: dict[str, Any], sent: list[str | bytes]) -> None:
     with server.attach(watched, close_timeout=0.1) as socket:
         for message in sent:
@@ -107,7 +108,7 @@ def test_websocket_messages(server: Running, watched: dict[str, Any], sent: list
 
 
 @given(st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=6))
-@settings(max_examples=20, deadline=None, suppress_health_check=CALM, derandomize=True)
+@settings(max_examples=20, suppress_health_check=CALM, derandomize=True)
 def test_broken_websocket_frames(server: Running, watched: dict[str, Any], pieces: list[bytes]) -> None:
     """Bytes that are no WebSocket frames end the connection, not the session."""
     with suppress(ConnectionClosed, OSError), server.attach(watched, close_timeout=0.05) as socket:

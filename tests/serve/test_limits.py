@@ -82,7 +82,7 @@ def test_controls_of_a_session_that_has_ended(server: Running, type: str) -> Non
     session = server.session(created)
     server.delete(created)
     control = json.dumps({"type": type, "ref": 3} | ({"prompt": BLUE} if type == "prompt" else {}))
-    reply = server.call(lambda: answer(server.registry, session, control))
+    reply = server.run(answer(server.registry, session, control))
     assert (reply.type, reply.error.code, reply.ref) == ("error", "no_session", 3)
 
 

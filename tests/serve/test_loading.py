@@ -147,7 +147,7 @@ def test_any_failure_to_load_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise KeyError("blocks.0.weight")
 
-    monkeypatch.setattr(StreamingPipeline, "from_pretrained", fail)
+    monkeypatch.setattr("pyrf.loading.load", fail)
     assert cli.run(["serve", "--port", "0"]) == 2
     captured = capsys.readouterr()
     assert captured.err == "error: the model cannot be loaded: KeyError: 'blocks.0.weight'\n"

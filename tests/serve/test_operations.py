@@ -16,34 +16,35 @@ from pyrf.serve.logs import JsonFormatter
 from tests.support.running import PROMPT, TIMEOUT, Running, read_frames, read_until
 
 
+def figures(server: Running) -> dict[tuple[str, str], float]:
+    """What `/metrics` says now, by name and by the values of all labels."""
+    return {
+        (sample.name, " ".join(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(server.http.get("/metrics").text)
+        for sample in family.samples
+    }
+
+
 def test_metrics_tell_what_happened(serve: Callable[..., Running]) -> None:
     server = serve()
-
-    def samples() -> dict[tuple[str, str], float]:
-        return {
-            (sample.name, next(iter(sample.labels.values()), "")): sample.value
-            for family in text_string_to_metric_families(server.http.get("/metrics").text)
-            for sample in family.samples
-        }
-
     created, idle = server.create(pace="max"), server.create()
     with server.attach(created) as socket:
         frames = read_frames(socket, 45)
         server.post(created, "/pause")
         read_until(socket, "state")
-        during = samples()
-    assert during["pyrf_sessions", "paused"] == 1
-    assert during["pyrf_sessions", "detached"] == 1
-    assert during["pyrf_sessions_started_total", ""] == 2
-    assert during["pyrf_frames_total", ""] >= len(frames)
+        during = figures(server)
+    assert during["pyrf_sessions", "random paused"] == 1
+    assert during["pyrf_sessions", "random detached"] == 1
+    assert during["pyrf_sessions_started_total", "random"] == 2
+    assert during["pyrf_frames_total", "random"] >= len(frames)
     assert during["pyrf_first_frame_seconds_count", ""] == 2
-    assert during["pyrf_chunk_seconds_count", ""] >= 5
+    assert during["pyrf_chunk_seconds_count", "random"] >= 5
     assert during["pyrf_queue_seconds_count", ""] >= 5
     assert during["process_resident_memory_bytes", ""] > 0
     server.delete(created)
     server.delete(idle)
     assert server.post(idle, "/pause").status_code == 404
-    after = samples()
+    after = figures(server)
     assert after["pyrf_sessions_ended_total", "closed"] == 2
     assert after["pyrf_refused_total", "no_session"] == 1
 

@@ -167,11 +167,14 @@ def test_the_python_client_sends_frames(server: Running) -> None:
         assert limits.max_source_bytes == server.settings.max_source_bytes
         session.set_source(0.0)
         session.send_frame(picture())
-        own = server.registry._sessions[session.created.id]
+        own = server.registry.live.get(session.created.id)
         for frame in session:
             if own._shows_camera:
                 assert frame.pixels.shape == (HEIGHT, WIDTH, 3)
                 break
+        session.set_source(0.3, follow_motion=True)
+        server.wait_until(lambda: own.stream.follow_motion)
+        assert own.stream.strength == 0.3
         session.set_source(None)
         with pytest.raises(ValueError, match=r"strength must lie in 0\.\.1"):
             session.set_source(3)

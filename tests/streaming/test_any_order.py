@@ -84,5 +84,5 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 def test_any_order(pipe: StreamingPipeline) -> None:
-    few = settings(max_examples=12, stateful_step_count=10, deadline=None)
+    few = settings(max_examples=12, stateful_step_count=10)
     run_state_machine_as_test(lambda: AnyOrder(pipe), settings=few)  # type: ignore[arg-type]  # a factory will do

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -23,7 +23,6 @@ def rows(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
-@settings(deadline=None)
 @given(SEEDS, SHARES, st.floats(0.1, 10))
 def test_slerp_turns_evenly_and_mixes_norms_linearly(seed: int, share: float, longer: float) -> None:
     a, b = rows(seed, 5, 16), longer * rows(seed + 1, 5, 16)

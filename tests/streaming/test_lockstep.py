@@ -29,7 +29,7 @@ def near(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 @given(data=st.data())
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_company_any_prompt_at_any_time(pipe: StreamingPipeline, data: st.DataObject) -> None:
     """Streams join and leave, ahead or behind, and switch prompts; none of them shows it."""
     count = data.draw(st.integers(2, 4))

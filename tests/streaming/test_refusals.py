@@ -97,6 +97,11 @@ def test_bad_arguments(pipe: StreamingPipeline, arguments: dict[str, Any], messa
     [
         ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float16, got 'int8'"),
         ({"dtype": "float16"}, "dtype float16 is for the tensorrt backend alone; give float32 or bfloat16"),
+        ({"precision": "fp7"}, "precision must be fp8-attention or fp8, or left out, got 'fp7'"),
+        (
+            {"precision": "fp8-attention", "backend": "onnxruntime"},
+            "precision fp8-attention is for the torch backend, got onnxruntime",
+        ),
         ({"device": "warp"}, "device must be cpu, cuda"),
         ({"device": "meta"}, "device must be cpu, cuda"),
         ({"device": "cuda:99"}, "torch sees"),

@@ -222,7 +222,7 @@ def test_memory_is_bounded_and_a_wait_ends_with_the_stream(pipe: StreamingPipeli
     thread = threading.Thread(target=lambda: ended.extend(stream))
     thread.start()
     stream.close()
-    thread.join(20)
+    thread.join(300)
     blocked.set()
     assert not thread.is_alive()
     assert ended == []
@@ -242,7 +242,7 @@ def test_another_source_ends_the_wait_for_one_that_is_stuck(pipe: StreamingPipel
         thread = threading.Thread(target=lambda: made.append(next(stream)))
         thread.start()
         stream.set_source(clip)
-        thread.join(20)
+        thread.join(300)
         blocked.set()
     assert made[0].strength == 0
     with pytest.raises(FeedClosedError):

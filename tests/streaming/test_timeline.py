@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrf.moments import format_time
@@ -36,7 +36,6 @@ def test_a_time_at_which_a_chunk_starts_is_that_chunk(
         assert place(pipe.model, switches_of({seconds: RED}), continues=False) == {chunk: Change(RED)}
 
 
-@settings(deadline=None)
 @given(st.floats(0.01, 1e5), st.booleans())
 def test_a_prompt_begins_with_the_first_chunk_at_its_time_or_later(
     pipe: StreamingPipeline, seconds: float, continues: bool

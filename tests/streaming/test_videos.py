@@ -12,6 +12,8 @@ import torch
 import pyrf
 from pyrf.bundle import load_bundle
 from pyrf.config import StreamConfig
+from pyrf.loading import Decision, load
+from pyrf.memory.setup import Setup
 from pyrf.pipeline import StreamingPipeline
 from tests.support.random_bundle import HEIGHT, WIDTH, save_random_bundle
 from tests.support.taking import BLUE, RED, frames_of, take
@@ -149,12 +151,13 @@ def test_the_text_encoder_of_a_float16_model_is_in_bfloat16(
 ) -> None:
     """Wan's activations of text leave the range of float16."""
     given: dict[str, torch.dtype] = {}
-    monkeypatch.setattr("pyrf.pipeline.load_backend", lambda *_, **options: given.update(options))
+    monkeypatch.setattr("pyrf.loading.load_backend", lambda *_, **options: given.update(options))
     bundle = load_bundle(str(random_bundle))
-    pipe = StreamingPipeline(bundle, backend="tensorrt", dtype=torch.float16, device=torch.device("cpu"))
+    setup = Setup(torch.float16, torch.device("cpu"), bundle.stream_config)
+    model = load(Decision(bundle, setup, "tensorrt"))
     assert given["dtype"] == torch.float16
-    assert pipe.text_encoder.network.token_embedding.weight.dtype == torch.bfloat16
-    assert next(pipe.codec.network.decoder.parameters()).dtype == torch.float16  # type: ignore[attr-defined]
+    assert model.text_encoder.network.token_embedding.weight.dtype == torch.bfloat16
+    assert next(model.codec.network.decoder.parameters()).dtype == torch.float16  # type: ignore[attr-defined]
 
 
 def test_bundle_with_its_own_geometry(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 TIMEOUT_S = 300
 
+expect.set_options(timeout=1000 * TIMEOUT_S)  # of itself it waits for 5 s, which a loaded machine may need
+
 # Chromium draws no frame that nothing asks for; the page's own loop keeps it drawing.
 _UNTIL = """([milliseconds]) => new Promise((done, fail) => {
   const timer = setTimeout(() => fail(new Error(document.body.innerText)), milliseconds);
@@ -101,7 +103,7 @@ class Visit:
         self.await_state("live")
 
     def send(self, prompt: str) -> None:
-        expect(self.page.locator("#send")).to_be_enabled(timeout=1000 * TIMEOUT_S)
+        expect(self.page.locator("#send")).to_be_enabled()
         self.page.fill("#prompt", prompt)
         self.page.press("#prompt", "Enter")
 

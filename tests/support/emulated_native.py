@@ -10,9 +10,11 @@ from pyrf.ops import native
 from pyrf.ops.library import checked
 from tests.kernels.emulator import View, build, load, signatures
 
-OPS = ("add_norm", "norm_rope_append", "ring_attention", "ema_sink_update")
+OPS = ("add_norm", "norm_rope_append", "quantise_rows", "ring_attention", "ema_sink_update")
 MODULES = {name: import_module(f"pyrf.ops.{name}") for name in OPS}
 RUN_CUDA = {name: checked(op.Args, op._check, op._run_cuda) for name, op in MODULES.items()}
+ADD_NORM = MODULES["add_norm"]
+RUN_CUDA["add_norm_e4m3"] = checked(ADD_NORM.Args, ADD_NORM._check_e4m3, ADD_NORM._run_e4m3_cuda)
 """What the dispatcher calls for CUDA tensors."""
 
 

@@ -7,8 +7,9 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Close
 from websockets.sync.client import ClientConnection, connect
 
+from pyrf.endpoints.moderate import Moderate
 from pyrf.pipeline import StreamingPipeline
 from pyrf.protocol import MESSAGE, FrameHeader, unpack_frame
 from pyrf.serve.app import create_app
@@ -40,6 +42,10 @@ ROOMY: dict[str, Any] = {
 }
 
 
+def _loaded(pipe: StreamingPipeline) -> StreamingPipeline:
+    return pipe
+
+
 class Running:
     """A server and what a test asks of it.
 
@@ -58,9 +64,14 @@ class Running:
         *,
         sock: socket.socket | None = None,
         tls: ssl.SSLContext | None = None,
+        moderate: Moderate | None = None,
+        others: Mapping[str, StreamingPipeline] | None = None,
     ) -> None:
         self.pipe, self.settings, self._tls = pipe, settings, tls
-        self.app = create_app(lambda: pipe, model="random", settings=settings)
+        loads = {name: partial(_loaded, other) for name, other in (others or {}).items()}
+        self.app = create_app(
+            lambda: pipe, model="random", others=loads, settings=settings, moderate=moderate
+        )
         self._socket = bind("127.0.0.1", 0) if sock is None else sock
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self._uds = self._socket.getsockname() if self._socket.family == socket.AF_UNIX else None
@@ -140,7 +151,7 @@ class Running:
 
     def session(self, created: dict[str, Any]) -> Any:
         """The server's own session, or None."""
-        return self.registry._sessions.get(created["id"])
+        return self.registry.live.get(created["id"])
 
     def post(self, created: dict[str, Any], path: str, **body: Any) -> httpx.Response:
         """A control of a session."""

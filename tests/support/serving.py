@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.support.running import TIMEOUT
 from tests.support.signals import hear_signals
 
 MAIN = "from pyrf.cli import main; main()"
@@ -29,6 +31,19 @@ def serving(
         line = process.stdout.readline()
         assert " at " in line, process.communicate()[1]
         yield process, line.split()[-1]
+
+
+@contextmanager
+def stopping_well(*options: str) -> Iterator[str]:
+    """What a server says when it is ready. Afterwards SIGTERM ends it without a fault.
+
+    Its log is this process's, so that no pipe of it fills.
+    """
+    with starting("--log-level", "warning", *options, stderr=None) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
 
 
 @contextmanager

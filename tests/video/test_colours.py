@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from PIL import Image
 
 from pyrf.serve.transports.clips import FragmentedMp4
 from pyrf.serve.transports.frames import FrameEncoder
-from pyrf.video import Video, open_writer, read_frames
+from pyrf.video import EncoderSettings, Video, open_writer, read_frames
 from pyrf.video.writer import Frames
 
 RANDOM = np.random.default_rng(0).integers(0, 256, (18, 3))
@@ -59,6 +61,14 @@ def test_mp4(tmp_path: Path, height: int, width: int) -> None:
     check_bt709(str(tmp_path / "a.mp4"))
 
 
+@pytest.mark.parametrize("name", ["a.mov", "a.mkv", "a.webm", "a.m3u8"])
+def test_other_containers(tmp_path: Path, name: str) -> None:
+    best = EncoderSettings(crf=8 if name == "a.webm" else 18)
+    with open_writer(tmp_path / name, 16, encoder=best) as writer:
+        writer.write(flat(64, 96))
+    check_bt709(str(tmp_path / name))
+
+
 def test_the_container_says_it_too(tmp_path: Path) -> None:
     """Players that do not look into H.264 read the box `colr`: nclx, three ones, and no full range."""
     data = Video(flat(64, 96), 16).save(tmp_path / "a.mp4").read_bytes()
@@ -72,11 +82,29 @@ def test_the_servers_clip(height: int, width: int) -> None:
     check_bt709(io.BytesIO(encoder.encode(flat(height, width)) + encoder.finish()))
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.apng", "a.mov"])
 def test_what_is_written_is_read_back(tmp_path: Path, name: str) -> None:
     path = Video(flat(64, 96), 10).save(tmp_path / name)
     found = read_frames(path, height=64, width=96, fps=10)
     assert np.abs(found.astype(int) - flat(64, 96)).max() <= 2
+
+
+def test_another_programs_reader_finds_them_too(tmp_path: Path) -> None:
+    """The command ffmpeg, of another version than the one that wrote them, by the tags alone."""
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        pytest.skip("the command ffmpeg is not installed")
+    for name in ("a.mp4", "a.webm", "a.mkv"):
+        with open_writer(tmp_path / name, 16, encoder=EncoderSettings(crf=8)) as writer:
+            writer.write(flat(64, 96))
+        command = [ffmpeg, "-v", "error", "-i", str(tmp_path / name), "-f", "rawvideo", "-pix_fmt", "rgb24"]
+        # Its default way to RGB is quick and a level or two coarser.
+        made = subprocess.run(
+            [*command, "-sws_flags", "accurate_rnd+full_chroma_int", "-"], capture_output=True
+        )
+        found = np.frombuffer(made.stdout, np.uint8).reshape(-1, 64, 96, 3)
+        assert found.shape == flat(64, 96).shape
+        assert np.abs(found.astype(int) - flat(64, 96)).max() <= 3
 
 
 def test_the_servers_jpegs() -> None:

@@ -12,11 +12,15 @@ import pytest
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
-from pyrf.video.encoded import LIVE_MP4, Encoder, Mp4Writer
+from pyrf.video.encoded import Mp4Writer
+from pyrf.video.encoder import Encoder
+from pyrf.video.encoding import LIVE_MP4
 from pyrf.video.files import Video, check_output, open_writer
 from pyrf.video.pictures import SheetWriter
 from pyrf.video.writer import Frames
 from tests.support.video_files import decode, ramp
+
+KINDS = ["a.mp4", "a.mov", "a.mkv", "a.webm", "a.gif", "a.webp", "a.apng", "a.png", "a.jpg", "a/"]
 
 
 @pytest.fixture
@@ -92,6 +96,40 @@ def test_webp_loops_and_keeps_the_pictures(tmp_path: Path, frames: Frames) -> No
     assert np.abs(back.astype(int) - frames).mean() < 8
 
 
+@pytest.mark.parametrize(
+    ("name", "container", "codec"),
+    [("a.mov", "mov", "h264"), ("a.mkv", "matroska", "h264"), ("a.webm", "matroska", "vp9")],
+)
+def test_containers_keep_the_pictures(
+    tmp_path: Path, frames: Frames, name: str, container: str, codec: str
+) -> None:
+    path = Video(frames, 16).save(tmp_path / name)
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        assert container in file.format.name
+        assert stream.codec_context.name == codec
+        assert stream.average_rate == 16
+        times = [frame.time for frame in file.decode(stream)]
+    assert times == pytest.approx([i / 16 for i in range(20)], abs=1e-3)
+    assert np.abs(decode(path).astype(int) - frames).mean() < 4
+    brand = {"a.mov": b"ftypqt", "a.mkv": b"matroska", "a.webm": b"webm"}[name]
+    assert brand in path.read_bytes()[:64]
+
+
+def test_apng_holds_every_frame_exactly_and_loops(tmp_path: Path, frames: Frames) -> None:
+    path = Video(frames, 16).save(tmp_path / "a.apng")
+    assert np.array_equal(decode(path), frames)
+    with Image.open(path) as image:
+        assert (image.info["loop"], image.info["duration"]) == (0, 62.5)
+
+
+def test_a_jpeg_is_the_sheet_of_the_png(tmp_path: Path, frames: Frames) -> None:
+    exact, jpeg = (Video(frames, 16).save(tmp_path / name) for name in ("a.png", "a.jpg"))
+    with Image.open(exact) as wanted, Image.open(jpeg) as image:
+        assert image.format == "JPEG"
+        assert np.abs(np.asarray(image).astype(int) - np.asarray(wanted)).mean() < 2
+
+
 def test_folder_holds_every_frame_exactly(tmp_path: Path, frames: Frames) -> None:
     Video(frames, 16).save(f"{tmp_path}/frames/")
     names = sorted(path.name for path in (tmp_path / "frames").iterdir())
@@ -158,7 +196,7 @@ def test_sheet_shows_frames_at_even_distances(tmp_path: Path, count: int) -> Non
     assert sheet.shape[:2] == (10 * -(-len(shown) // columns) - 2, 10 * columns - 2)
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp", "a.png", "a/"])
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in ("a.mkv", "a.webm")])
 def test_chunks_give_the_same_file_as_the_whole(tmp_path: Path, frames: Frames, name: str) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
@@ -170,7 +208,7 @@ def test_chunks_give_the_same_file_as_the_whole(tmp_path: Path, frames: Frames, 
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp", "a.png", "a/"])
+@pytest.mark.parametrize("name", [*KINDS, "a.m3u8"])
 def test_an_error_leaves_nothing(tmp_path: Path, frames: Frames, name: str, error: type) -> None:
     with pytest.raises(error):
         write(f"{tmp_path}/{name}", frames, error=error)
@@ -197,7 +235,7 @@ def test_nothing_written_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a.avi", r"unknown extension '\.avi'; use \.mp4, \.gif, \.webp, \.png"),
+        ("a.avi", r"unknown extension '\.avi'; use \.mp4, \.mov, \.mkv, \.webm, \.gif"),
         ("missing/a.mp4", "No such file or directory"),
         ("missing/a/", "No such file or directory"),
         ("file/a.mp4", "Not a directory"),
@@ -229,13 +267,13 @@ def test_an_address_that_nothing_sends_to_is_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"rtmp://host/live: unknown address 'rtmp://'; use \.mp4, \.gif"):
-        check_output("rtmp://host/live")
+    with pytest.raises(ValueError, match=r"unknown address 'ftp://'; use rtmp://, rtmps://, srt://, udp://"):
+        check_output("ftp://host/live")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_check_output_leaves_nothing(tmp_path: Path) -> None:
-    for name in ("a.mp4", "a.gif", "a.png", "a/"):
+    for name in (*KINDS, "a.jpeg", "new/a.m3u8"):
         check_output(f"{tmp_path}/{name}")
     assert list(tmp_path.iterdir()) == []
 

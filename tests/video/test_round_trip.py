@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pyrf.video import Video, open_writer, read_frames
-from pyrf.video.encoded import LIVE_MP4, Encoder
+from pyrf.video.encoder import Encoder
+from pyrf.video.encoding import LIVE_MP4
 from pyrf.video.writer import Frames
 from tests.support.video_files import decode
 
@@ -27,7 +28,7 @@ def clip(count: int, height: int, width: int) -> Frames:
     return np.broadcast_to(levels[:, None, None, None], (count, height, width, 3)).copy()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(kind=st.sampled_from([".mp4", ".gif"]), count=st.integers(1, 9), height=SIDES, width=SIDES, fps=RATES)
 def test_videos(kind: str, count: int, height: int, width: int, fps: float) -> None:
     frames = clip(count, height, width)
@@ -45,7 +46,7 @@ def test_videos(kind: str, count: int, height: int, width: int, fps: float) -> N
         assert read_frames(path, height=height, width=width, fps=fps).shape[1:] == (height, width, 3)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(count=st.integers(1, 5), height=st.integers(1, 40), width=st.integers(1, 40), fps=RATES)
 def test_folders_keep_every_bit(count: int, height: int, width: int, fps: float) -> None:
     frames = np.random.default_rng(count).integers(0, 256, (count, height, width, 3), np.uint8)
@@ -55,7 +56,7 @@ def test_folders_keep_every_bit(count: int, height: int, width: int, fps: float)
     assert np.array_equal(np.stack(back), frames)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(count=st.integers(1, 9), height=SIDES, width=SIDES, fps=RATES)
 def test_a_live_video_can_be_read_as_far_as_it_went(count: int, height: int, width: int, fps: float) -> None:
     frames = clip(count, height, width)

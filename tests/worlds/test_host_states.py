@@ -13,7 +13,7 @@ SEED = 5
 
 
 def drawn_and_judged(world: World) -> tuple[Frames, Facts, dict[str, bool]]:
-    frames = world.scene(SEED).render(7, 24)
+    frames = world.scene(SEED).render(7, 12)
     prompt = world.held_out(1)[0]
     return frames, world.scene(SEED).facts, world.judge(frames, prompt)
 

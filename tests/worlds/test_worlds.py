@@ -10,6 +10,8 @@ from pyrf.evaluation.held_out import grade
 from pyrf.worlds.choice import WORLDS, world_type
 from pyrf.worlds.world import World, WorldPrompt, draw_scene
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(params=WORLDS)
 def world(request: pytest.FixtureRequest) -> World:
@@ -66,8 +68,8 @@ def test_verdicts_are_among_the_criteria_and_true_clips_are_right(world: World) 
 
 def test_grades_are_shares_of_those_who_ask(world: World) -> None:
     """In the order of the criteria; what no prompt asks for is left out."""
-    prompts = world.held_out(12)
-    videos = [world.scene(seed).render(0, 40) for seed in range(12)]
+    prompts = world.held_out(6)
+    videos = [world.scene(seed).render(0, 24) for seed in range(6)]
     found = grade(world, videos, prompts)
     assert list(found) == [name for name in world.criteria if name in found]
     for name, share in found.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,17 +14,15 @@ from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.bundle.bundle import Bundle
 from pyrf.loop.sampler import ChunkLoop, FewStepSampler, SeededNoise
 from pyrf.models.codecs.codec import Codec, latent_size
-from pyrf.worlds.world import Frames, Scene, World
+from pyrf.training.lora.lesson import Lesson
+from pyrf.worlds.world import Frames
 
 logger = logging.getLogger(__name__)
 
-FIRST_SCENE = 7 * 10**7
-"""Seed of the first scene whose caption is streamed; no other training draws from there."""
+FIRST_SEED = 7 * 10**7
+"""Of the first lesson and its stream; no other training draws from there."""
 BATCH = 16
 """Streams that are made side by side."""
-
-Change = Callable[[Frames, Scene], Frames | None]
-"""What a clip of a scene's caption shall show in its place; None where it stays."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class ChangedClips:
     """The first chunks of streams of a bundle, as they shall become.
 
     Attributes:
-        captions: of the clips.
+        captions: that the adapter learns for the clips.
         clean: their latents, [clips, F, C, h, w].
         noise: of each denoise call, [clips, calls, F, C, h, w]; the first is what the chunk starts from.
     """
@@ -47,14 +44,16 @@ class ChangedClips:
 
 
 @torch.no_grad()
-def changed_clips(bundle: Bundle, world: World, count: int, change: Change) -> ChangedClips:
-    """Stream captions of a world, as many chunks as a window holds, and change what they show.
+def changed_clips(bundle: Bundle, count: int, lesson_of: Callable[[int], Lesson]) -> ChangedClips:
+    """Stream what lessons say, as many chunks as a window holds, and change what the streams show.
 
     The change passes through the codec: a clip's latents are moved by the difference that it makes to their
     encoding. So clips that stay have the very latents of the stream.
 
     Args:
-        count: of clips; about half of them should change, so that the rest is learnt to stay.
+        count: of clips.
+        lesson_of: gives the lesson of a seed. About half of them should change nothing, so that the adapter
+            learns to keep the rest.
 
     Raises:
         ValueError: when the bundle's first chunk takes other steps than the later ones.
@@ -68,11 +67,11 @@ def changed_clips(bundle: Bundle, world: World, count: int, change: Change) -> C
     size = latent_size(bundle.height, bundle.width, codec)
     captions: list[str] = []
     cleans, noises = [], []
-    for first in range(FIRST_SCENE, FIRST_SCENE + count, BATCH):
-        seeds = range(first, min(first + BATCH, FIRST_SCENE + count))
-        scenes = [world.scene(seed) for seed in seeds]
-        told = [scene.caption(random.Random(seed)) for scene, seed in zip(scenes, seeds)]
-        rollout = TorchRollout(model, stream, len(seeds), size, text.encode(told))
+    for first in range(FIRST_SEED, FIRST_SEED + count, BATCH):
+        seeds = range(first, min(first + BATCH, FIRST_SEED + count))
+        lessons = [lesson_of(seed) for seed in seeds]
+        prompts = text.encode([lesson.streamed for lesson in lessons])
+        rollout = TorchRollout(model, stream, len(seeds), size, prompts)
         drawn: list[Tensor] = []
         noise = SeededNoise(seeds, rollout.shape)
 
@@ -83,11 +82,11 @@ def changed_clips(bundle: Bundle, world: World, count: int, change: Change) -> C
         loop = ChunkLoop(rollout, stream, draw)
         clean = torch.cat([loop.next_chunk() for _ in range(stream.slots)], dim=1)
         frames = codec.decoder().decode(clean)
-        for i, scene in enumerate(scenes):
-            changed = change(frames[i].numpy(), scene)
-            if changed is not None:
-                clean[i] += _encoded(codec, changed) - _encoded(codec, frames[i].numpy())
-        captions += told
+        for i, lesson in enumerate(lessons):
+            if lesson.change is not None:
+                shown = frames[i].numpy()
+                clean[i] += _encoded(codec, lesson.change(shown)) - _encoded(codec, shown)
+        captions += [lesson.told for lesson in lessons]
         logger.info("streams to learn from: %d of %d", len(captions), count)
         cleans.append(clean.clone())
         noises.append(torch.stack(drawn, 1).unflatten(1, (stream.slots, calls)).transpose(1, 2).flatten(2, 3))

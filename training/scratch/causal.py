@@ -38,6 +38,7 @@ class CausalSettings(Settings):
 
     Attributes:
         subject_weight: of a cell with a subject in it, against one without.
+        motion_weight: of what changes from one latent frame to the next, see `flow_matching_loss`.
         context_noise: largest noise level of the clean context, which a stream's own errors resemble.
         turns: share of the samples in which one attribute turns.
     """
@@ -45,6 +46,7 @@ class CausalSettings(Settings):
     shift: float = Field(default=3.0, gt=0)
     drop: float = Field(default=0.1, ge=0, le=1)
     subject_weight: float = Field(default=1.0, gt=0)
+    motion_weight: float = Field(default=0.0, ge=0)
     context_noise: float = Field(default=0.15, ge=0, le=1)
     turns: float = Field(default=0.0, ge=0, le=1)
     eval_prompts: int = Field(default=48, gt=0)
@@ -167,6 +169,8 @@ class CausalStage(NetworkStage):
             sigmas,
             noise,
             subject_weights(cells, self.settings.subject_weight),
+            motion_weight=self.settings.motion_weight,
+            chunk_frames=self.stream.chunk_frames,
         )
         chunks = error.unflatten(1, (CHUNKS, -1)).mean(2)
         loss = (chunks * weights).sum() / weights.sum()

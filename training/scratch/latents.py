@@ -73,6 +73,11 @@ class LatentScenes:
         """A fresh wording for one scene."""
         return self.world.scene(self.seeds[index]).caption(rng)
 
+    def frames_of(self, index: int, latent: int) -> tuple[Scene, int]:
+        """One scene, and its frame at which a latent of `near` begins."""
+        scene, begin, _ = _times(self.world, self.seeds[index])
+        return scene, begin + FRAMES_PER_LATENT * (WARM_LATENTS + latent)
+
     def turned_caption(self, index: int, rng: random.Random) -> str:
         """A fresh wording for one scene after its turn, which names what has turned."""
         return _turn(self.world, self.seeds[index]).caption(rng)

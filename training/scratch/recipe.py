@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import BeforeValidator, Field, model_validator
@@ -20,6 +21,7 @@ from pyrf.training.runner.host_state import of_a_training
 from pyrf.training.runner.origin import fingerprint
 from pyrf.training.runner.stage import Stage
 from pyrf.training.scratch.block_codec import BlockCodecSettings, BlockCodecStage
+from pyrf.training.scratch.block_decoder import BlockDecoderSettings, BlockDecoderStage
 from pyrf.training.scratch.causal import CausalForcing, CausalSettings, CausalStage
 from pyrf.training.scratch.codec import CodecSettings, CodecStage
 from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
@@ -34,7 +36,9 @@ from pyrf.training.stages.reward import load_reward
 
 
 class ScratchStage(StageRecipe):
-    """A stage of a training from nothing."""
+    """A stage of a training from nothing. It makes a network, or where it says so a codec."""
+
+    makes_codec: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, run: Run, name: str) -> Stage[Any]:
@@ -43,13 +47,18 @@ class ScratchStage(StageRecipe):
     @property
     def before(self) -> dict[str, str]:
         """Stages that must have run, by the key of the recipe that names them."""
-        names = {key: getattr(self, key, None) for key in ("init", "teacher")}
+        names = {key: getattr(self, key, None) for key in ("init", "teacher", "student")}
         return {key: name for key, name in names.items() if isinstance(name, str)}
+
+    def names_codec(self, key: str) -> bool:
+        """Whether a key of `before` names a codec's stage: what is gone on from is of the same kind."""
+        return self.makes_codec and key == "init"
 
 
 class CodecRecipe(ScratchStage):
     """`init` names the codec stage whose weights are taken over."""
 
+    makes_codec: ClassVar[bool] = True
     stage: Literal["codec"]
     codec: CodecSettings
     init: str | None = None
@@ -62,11 +71,26 @@ class CodecRecipe(ScratchStage):
 class BlockCodecRecipe(ScratchStage):
     """A codec that begins as a linear one; its encoder stays so."""
 
+    makes_codec: ClassVar[bool] = True
     stage: Literal["block-codec"]
     codec: BlockCodecSettings
 
     def build(self, run: Run, name: str) -> Stage[Any]:
         return BlockCodecStage(self.codec, run.world, self.train.batch, run.folder / name)
+
+
+class BlockDecoderRecipe(ScratchStage):
+    """`init` names the codec stage to go on from, `student` the stage whose network streams."""
+
+    makes_codec: ClassVar[bool] = True
+    stage: Literal["block-decoder"]
+    decoder: BlockDecoderSettings
+    init: str
+    student: str
+
+    def build(self, run: Run, name: str) -> Stage[Any]:
+        network, student = run.codec_of(self.init).network, run.network_of(self.student)
+        return BlockDecoderStage(self.decoder, network, student, run.scenes, run.stream, self.train.batch)
 
 
 class TeacherRecipe(ScratchStage):
@@ -135,7 +159,8 @@ class OdeRecipe(ScratchStage):
 class DmdRecipe(ScratchStage):
     """`init` is the student's start, `teacher` the bidirectional network it is matched with.
 
-    With `open_speed`, captions ask for motion and leave its speed open: there a reward may choose.
+    With `open_speed`, captions ask for motion and leave its speed open: there a reward may choose. `stream`
+    says how this student streams where that is not the recipe's way, as one of fewer steps does.
     """
 
     stage: Literal["dmd"]
@@ -143,6 +168,7 @@ class DmdRecipe(ScratchStage):
     init: str
     teacher: str
     open_speed: bool = False
+    stream: StreamSettings | None = None
 
     def build(self, run: Run, name: str) -> Stage[Any]:
         scenes = run.scenes.of_open_speed() if self.open_speed else run.scenes
@@ -154,14 +180,20 @@ class DmdRecipe(ScratchStage):
             student=run.network_of(self.init),
             data=scenes,
             codec=run.codec,
-            stream=run.stream,
+            stream=self.stream or run.stream,
             batch=self.train.batch,
             reward=None if reward is None else load_reward(reward),
         )
 
 
 AnyStage = Annotated[
-    CodecRecipe | BlockCodecRecipe | TeacherRecipe | CausalRecipe | OdeRecipe | DmdRecipe,
+    CodecRecipe
+    | BlockCodecRecipe
+    | BlockDecoderRecipe
+    | TeacherRecipe
+    | CausalRecipe
+    | OdeRecipe
+    | DmdRecipe,
     Field(discriminator="stage"),
 ]
 
@@ -215,8 +247,8 @@ class ScratchRecipe(Recipe):
         codecs: set[str] = set()
         networks: set[str] = set()
         for name, stage in self.stages.items():
-            known = codecs if isinstance(stage, (CodecRecipe, BlockCodecRecipe)) else networks
             for key, other in stage.before.items():
+                known = codecs if stage.names_codec(key) else networks
                 if other not in known:
                     raise ValueError(_no_stage(f"stages.{name}.{key}", other, known, "before it"))
             if isinstance(stage, CodecRecipe) and stage.codec.crop > side:
@@ -224,7 +256,7 @@ class ScratchRecipe(Recipe):
                     f"stages.{name}.codec.crop must be at most {side}, a frame's shorter side, "
                     f"got {stage.codec.crop}"
                 )
-            known.add(name)
+            (codecs if stage.makes_codec else networks).add(name)
         for key, known in (("codec", codecs), ("network", networks)):
             if (name := getattr(self.ship, key)) not in known:
                 raise ValueError(_no_stage(f"ship.{key}", name, known, "that makes one"))
@@ -242,7 +274,7 @@ class ScratchRecipe(Recipe):
 
     def build_stage(self, name: str, folder: Path) -> Stage[Any]:
         if self.device != "cpu":
-            if isinstance(self.stages[name], (CodecRecipe, BlockCodecRecipe)):
+            if self.stages[name].makes_codec:
                 raise RecipeError(f"stage {name}: codecs are trained on the CPU; say device: cpu for it")
             # many cores draw and encode scenes, which the one process of a GPU would wait for
             processes.launch(available_cpus(), _encode_scenes, self, folder)
@@ -258,13 +290,16 @@ class ScratchRecipe(Recipe):
 
     def restore(self, folder: Path, bundle: Bundle, stage: str) -> None:
         before = self.stages[stage].before.get("init")
-        if before is None or isinstance(self.stages[before], (CodecRecipe, BlockCodecRecipe)):
+        if before is None or self.stages[before].makes_codec:
             raise RecipeError(f"stage {stage} does not go on from a network, so it takes none from a bundle")
         restore(self.run_in(folder), bundle, before, self.ship.codec)
 
     def make_bundle(self, folder: Path) -> Path | None:
         card, dtype = card_of(self.world, self.ship.gallery), getattr(torch, self.ship.dtype)
-        return ship_latest(self.run_in(folder), self.ship.network, self.ship.codec, card, dtype)
+        run, student = self.run_in(folder), self.stages[self.ship.network]
+        if isinstance(student, DmdRecipe) and student.stream is not None:
+            run = replace(run, stream=student.stream)
+        return ship_latest(run, self.ship.network, self.ship.codec, card, dtype)
 
 
 def _encode_scenes(recipe: ScratchRecipe, folder: Path) -> None:

@@ -31,12 +31,14 @@ class TeacherSettings(Settings):
         frames: latent frames of a sample.
         drop: chance that a caption is left out, for classifier-free guidance.
         subject_weight: of a cell with a subject in it, against one without.
+        motion_weight: of what changes from one latent frame to the next, see `flow_matching_loss`.
     """
 
     frames: int = Field(gt=0, le=NEAR)
     shift: float = Field(default=3.0, gt=0)
     drop: float = Field(default=0.1, ge=0, le=1)
     subject_weight: float = Field(default=1.0, gt=0)
+    motion_weight: float = Field(default=0.0, ge=0)
     guidance_scale: float = 3.0
     sampling_steps: int = Field(default=16, gt=0)
     eval_prompts: int = Field(default=48, gt=0)
@@ -63,7 +65,12 @@ class TeacherStage(NetworkStage):
         noise = gauss(x0.shape, generator).to(x0.device)
         weight = subject_weights(cells, self.settings.subject_weight)
         error = flow_matching_loss(
-            lambda x, t: self.module.dit(x, t[:, 0], prompt), x0, sigmas, noise, weight
+            lambda x, t: self.module.dit(x, t[:, 0], prompt),
+            x0,
+            sigmas,
+            noise,
+            weight,
+            motion_weight=self.settings.motion_weight,
         )
         return error.mean(), {}
 

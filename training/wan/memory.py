@@ -18,25 +18,22 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from pyrf.bundle.weights import unfilled
 from pyrf.config import PATCH, ModelConfig, StreamConfig
 from pyrf.evaluation.scores.settings import ScoreSettings, VideoAlignSettings, single_scores
+from pyrf.memory.bill import MemoryRow
+from pyrf.memory.counts import parameters_of, slot_numbers, text_parameters
 from pyrf.models.dit.model import WanModel
-from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
+from pyrf.models.text.umt5 import UMT5Config
 from pyrf.models.wan21 import LATENTS, LatentGeometry
 from pyrf.models.wan22 import LATENTS as LATENTS_22
-from pyrf.training.needs import MemoryRow, NetworkSize
+from pyrf.training.needs import NetworkSize
 
 FLOAT, HALF = 4, 2
 """Bytes of a float32 and of a bfloat16."""
 JUDGE_PARAMETERS = 2_208_985_600
 """Of Qwen2-VL-2B-Instruct: transformers' Qwen2VLForConditionalGeneration on the meta device."""
-
-
-def parameters_of(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 def network_size(config: ModelConfig, processes: int) -> NetworkSize:
@@ -51,8 +48,7 @@ def network_size(config: ModelConfig, processes: int) -> NetworkSize:
 
 def text_encoder_parameters() -> int:
     """UMT5-XXL, which every Wan2.1 bundle has."""
-    with unfilled():
-        return parameters_of(UMT5Encoder(UMT5Config()))
+    return text_parameters(UMT5Config())
 
 
 def vae_parameters(latent_channels: int = LATENTS.latent_channels) -> int:
@@ -113,7 +109,7 @@ def dmd_rows(
     """The same of distribution matching; `chunks` of the rollout carry a gradient."""
     tokens, chunk = clip.tokens(clip.latent_frames), clip.tokens(clip.stream.chunk_frames)
     slots = clip.stream.slots
-    slot = chunk * 2 * student.dim * student.num_layers * HALF
+    slot = slot_numbers(student, chunk) * HALF
     contexts = sum(min(c, slots - 1) for c in chunks) * slot
     rollout = clip.differentiable(student, len(chunks) * chunk, chunk)
     most = max(rollout + clip.teaching(teacher), clip.differentiable(critic, tokens, tokens))

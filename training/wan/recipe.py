@@ -16,11 +16,12 @@ from pyrf.bundle.hub import has_bundle, has_student
 from pyrf.config import ModelConfig
 from pyrf.dtypes import dtype_of
 from pyrf.evaluation.scores.settings import UserPath, VideoAlignSettings, single_scores
+from pyrf.memory.bill import MemoryRow
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.wan21 import LATENTS
 from pyrf.models.wan22 import geometry_of
 from pyrf.settings import Settings
-from pyrf.training.needs import FileNeed, MemoryRow, Needs
+from pyrf.training.needs import FileNeed, Needs
 from pyrf.training.recipe import Recipe, RecipeError, StageRecipe, StreamSettings
 from pyrf.training.runner import processes
 from pyrf.training.runner.origin import fingerprint

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from pyrf.backends.base import Rollout
+from pyrf.backends.cached import CachedRollout
 from pyrf.config import LatentSize
 from pyrf.dtypes import dtype_of
 from pyrf.export.errors import ExportError
@@ -41,7 +41,7 @@ class GraphVideo(Protocol):
         ...
 
 
-class GraphRollout(Rollout):
+class GraphRollout(CachedRollout):
     """Computes the calls of one stream with the graphs of an export.
 
     A subclass binds the graphs for each video, then puts the first prompt in force.
@@ -73,6 +73,9 @@ class GraphRollout(Rollout):
     @abstractmethod
     def _modulate(self, row: Tensor) -> Tensor:
         """Run the graph `time` on a sinusoid [1, 1, freq_dim] of the host."""
+
+    def weights_changed(self) -> None:
+        raise RuntimeError("the weights of a graph do not change")
 
     def _upload(self, x: Tensor) -> Tensor:
         """A tensor of the host on the backend's device."""

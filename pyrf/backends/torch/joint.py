@@ -10,7 +10,7 @@ from torch import Tensor
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.loop.held import Timestep
 from pyrf.loop.inference import inference
-from pyrf.models.dit.attention import CachedLayer
+from pyrf.models.dit.attention import CachingLayer
 from pyrf.models.dit.model import PromptCache
 
 
@@ -34,8 +34,8 @@ class JointRollout:
             tuple(torch.cat(values) for values in zip(*(prompt.values for prompt in prompts))),
         )
         self._layers = [
-            _JointLayer(layers, self._counts)
-            for layers in zip(*(member.attention.layers for member in members))
+            _JointLayer([member.attention.for_layer(layer) for member in members], self._counts)
+            for layer in range(members[0].model_config.num_layers)
         ]
 
     def for_layer(self, layer: int) -> _JointLayer:
@@ -70,7 +70,7 @@ class JointRollout:
 class _JointLayer:
     """A layer's self-attention, stream by stream."""
 
-    def __init__(self, layers: Sequence[CachedLayer], counts: list[int]) -> None:
+    def __init__(self, layers: Sequence[CachingLayer], counts: list[int]) -> None:
         self._layers, self._counts = layers, counts
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float) -> Tensor:

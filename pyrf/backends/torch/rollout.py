@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyrf.backends.base import Rollout
+from pyrf.backends.cached import CachedRollout
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.loop.held import Timestep
 from pyrf.loop.inference import inference
 from pyrf.loop.rope import ChunkRope
 from pyrf.loop.timesteps import PerTimestep
-from pyrf.models.dit.attention import CachedAttention
+from pyrf.models.dit.attention import CachedAttention, CachingAttention
 from pyrf.models.dit.model import PromptCache, TimeEmbedding, WanModel
 
 
-class TorchRollout(Rollout):
+class TorchRollout(CachedRollout):
     """Computes the calls of one stream with a `WanModel`, eagerly.
 
     Args:
@@ -24,6 +24,8 @@ class TorchRollout(Rollout):
         batch: videos made together.
         size: of the latents.
         prompt_embeds: [B, text_len, text_dim], or [1, ...] for all videos.
+        cache_dtype: of keys and values: the model's, or e4m3; None: the model's.
+        heads: of the cache; None: the model's.
 
     Attributes:
         attention: what self-attention sees.
@@ -40,20 +42,22 @@ class TorchRollout(Rollout):
         batch: int,
         size: LatentSize,
         prompt_embeds: Tensor,
+        cache_dtype: torch.dtype | None = None,
+        heads: int | None = None,
     ) -> None:
-        super().__init__(model.config, stream, batch, size, dtype=model.dtype, device=model.device)
+        dtype = cache_dtype or model.dtype
+        super().__init__(model.config, stream, batch, size, dtype=dtype, device=model.device, heads=heads)
         self.model = model
         self.rope = ChunkRope(model.config, size, dtype=model.dtype, device=model.device)
-        self.attention = CachedAttention(self.cache, self.rope)
+        self.attention = self._attention()
         self._times = PerTimestep[Timestep, TimeEmbedding]()
         self.set_prompt(prompt_embeds)
 
+    def _attention(self) -> CachingAttention:
+        return CachedAttention(self.cache, self.rope)
+
     @inference()
     def weights_changed(self) -> None:
-        """Make anew, between chunks, what is kept of the network's work: its prompt and its times.
-
-        The cache stays: what was shown is what the stream remembers.
-        """
         self._times = PerTimestep[Timestep, TimeEmbedding]()
         self._encode_prompt(self._prompt_embeds)
 

@@ -20,6 +20,8 @@ from pyrf.evaluation.report.lasting import lasting
 from pyrf.evaluation.report.picture import picture
 from pyrf.evaluation.report.told_apart import told_apart
 from pyrf.export.fingerprint import bundle_fingerprint
+from pyrf.loading import Decision, load
+from pyrf.memory.setup import Setup
 from pyrf.pipeline import StreamingPipeline
 from pyrf.printing import counted
 from pyrf.worlds.world import World
@@ -83,10 +85,9 @@ def measure(
     missing = {name: count for name, count in chosen.items() if not report.has(name, count)}
     if not missing:
         return report
-    pipe = StreamingPipeline(
-        bundle, backend="torch", dtype=torch.float32, device=torch.device("cpu"), name=model
-    )
-    examined = Examined(pipe, world)
+    setup = Setup(torch.float32, torch.device("cpu"), bundle.stream_config)
+    decision = Decision(bundle, setup, "torch", name=model)
+    examined = Examined(StreamingPipeline(decision, load(decision)), world)
     for name, count in missing.items():
         log.info("%s: %d prompts", name, count)
         report.keep(name, count, PARTS[name].measure(examined, count))

@@ -11,22 +11,12 @@ from torch import Tensor, nn
 from pyrf.config import PATCH, ModelConfig
 from pyrf.models.attention import softmax_attention
 from pyrf.models.dit.attention import CachingLayer, LayerAttention
-from pyrf.ops import add_norm, bias_norm, ring_attention
+from pyrf.ops import add_norm, add_norm_e4m3, bias_norm, bias_norm_e4m3, quantise_rows, ring_attention
+from pyrf.ops.e4m3 import QuantisedRows
+from pyrf.ops.gelu import gelu_tanh
 
 Modulation = tuple[Tensor, ...]
 """Shifts, scales (plus one) and gates of a layer, each [D], or [B, F or 1, 1, D]."""
-
-
-def gelu_tanh(x: Tensor) -> Tensor:
-    """GELU in its tanh form. On a CPU half the cost of torch's: (1 + tanh u) / 2 is sigmoid(2u)."""
-    slow = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    if not slow or torch.compiler.is_exporting():
-        return F.gelu(x, approximate="tanh")
-    scale = 2 * math.sqrt(2 / math.pi)
-    gate = torch.addcmul(x.new_full((), scale), x, x, value=0.044715 * scale)
-    if torch.is_grad_enabled():
-        return x * torch.sigmoid(gate * x)
-    return gate.mul_(x).sigmoid_().mul_(x)
 
 
 class TanhGELU(nn.Module):
@@ -104,13 +94,13 @@ class _Projections(nn.Module):
 class SelfAttention(_Projections):
     """Projections and norms of a self-attention; mixing is left to the attention object."""
 
-    def forward(self, x: Tensor, attention: LayerAttention) -> Tensor:
+    def forward(self, x: Tensor | QuantisedRows, attention: LayerAttention) -> Tensor:
         mixed = attention.attend(
             self.q(x), self.k(x), self.v(x), self.norm_q.weight, self.norm_k.weight, self.eps
         )
         return self.o(mixed)
 
-    def append(self, x: Tensor, attention: CachingLayer) -> None:
+    def append(self, x: Tensor | QuantisedRows, attention: CachingLayer) -> None:
         """Only write x's keys and values into the cache."""
         attention.append(self.k(x), self.v(x), self.norm_k.weight, self.eps)
 
@@ -125,7 +115,7 @@ class CrossAttention(_Projections):
         """Text [B, text_len, D] to keys and values [B, heads, text_len, head_dim]."""
         return self._split(self.norm_k(self.k(text))), self._split(self.v(text))
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def forward(self, x: Tensor | QuantisedRows, keys: Tensor, values: Tensor) -> Tensor:
         """x [B, N, D], or [N, D] of one clip, to the same shape."""
         q = self.q(x)
         if q.device.type == "cpu" and q.dtype == torch.float32 and _is_inference():
@@ -141,7 +131,11 @@ class CrossAttention(_Projections):
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention and feed-forward, modulated by the timestep."""
+    """Self-attention, cross-attention and feed-forward, modulated by the timestep.
+
+    Attributes:
+        quantises: whether norms give the linears after them rows in e4m3 (`pyrf.models.dit.fp8_linear`).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -152,6 +146,7 @@ class Block(nn.Module):
         self.modulation = nn.Parameter(torch.empty(1, 6, config.dim))
         nn.init.normal_(self.modulation, std=config.dim**-0.5)
         self.eps = config.eps
+        self.quantises = False
 
     def modulate(self, projected: Tensor) -> Modulation:
         """Shift, scale and gate of self-attention, then of the feed-forward."""
@@ -175,17 +170,28 @@ class Block(nn.Module):
             attention: what self-attention sees.
         """
         m = self.modulate(projected) if isinstance(projected, Tensor) else projected
-        mixed = self.self_attn(_modulated(x, m[0], m[1], self.eps), attention)
+        mixed = self.self_attn(self._entering(x, m[0], m[1]), attention)
         norm = self.norm3
         if _is_one_pass(x, m[2], norm.weight):
-            x, normed = add_norm(mixed, x, norm.weight, gate=m[2], shift=norm.bias, eps=norm.eps)
+            sum_and_norm = add_norm_e4m3 if self.quantises else add_norm
+            x, normed = sum_and_norm(mixed, x, norm.weight, gate=m[2], shift=norm.bias, eps=norm.eps)
             crossed = self.cross_attn(normed, keys, values)
-            x, normed = add_norm(crossed, x, m[4], shift=m[3], eps=self.eps)
+            x, normed = sum_and_norm(crossed, x, m[4], shift=m[3], eps=self.eps)
         else:
             x = _gated(x, m[2], mixed)
-            x = x + self.cross_attn(norm(x), keys, values)
-            normed = _modulated(x, m[3], m[4], self.eps)
+            x = x + self.cross_attn(self._rows(norm(x)), keys, values)
+            normed = self._entering(x, m[3], m[4])
         return _gated(x, m[5], self.ffn(normed))
+
+    def _entering(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor | QuantisedRows:
+        """LN(x) scale + shift, as the block's linears take it."""
+        if self.quantises and _is_one_pass(x, shift, scale):
+            return bias_norm_e4m3(x, scale, shift=shift, eps=self.eps)
+        return self._rows(_modulated(x, shift, scale, self.eps))
+
+    def _rows(self, x: Tensor) -> Tensor | QuantisedRows:
+        """What several linears share is rounded once."""
+        return quantise_rows(x) if self.quantises else x
 
     def encode_prompt(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """This layer's part of the `PromptCache`: text [B, text_len, D] to keys and values."""
@@ -194,7 +200,7 @@ class Block(nn.Module):
     def append(self, x: Tensor, projected: Tensor | Modulation, attention: CachingLayer) -> None:
         """Only write x's keys and values into the cache: all that the last block of a clean call does."""
         shift, scale = (self.modulate(projected) if isinstance(projected, Tensor) else projected)[:2]
-        self.self_attn.append(_modulated(x, shift, scale, self.eps), attention)
+        self.self_attn.append(self._entering(x, shift, scale), attention)
 
 
 class Head(nn.Module):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pyrf.loop.inference import inference
 from pyrf.models.dit.adapter import Adapter, Added, LowRank
+from pyrf.models.dit.fp8_linear import Fp8Linear
 from pyrf.models.dit.model import WanModel
 from pyrf.models.dit.packed_linear import PackedLinear
 
@@ -20,7 +21,7 @@ from pyrf.models.dit.packed_linear import PackedLinear
 class MergedWeights:
     """A network's weights, and what they are made of: the base's own values and adapters.
 
-    Made before the network's linears are packed, as these give no weights back.
+    Made before the network's linears are packed or rounded, as these give no weights back.
 
     Args:
         model: with the base's weights, on its device and in its dtype. It is changed by `merge` alone.
@@ -86,7 +87,7 @@ class MergedWeights:
     def _write(self, name: str, value: Tensor) -> None:
         module_name, _, leaf = name.rpartition(".")
         module: nn.Module = self._model.get_submodule(module_name)
-        if isinstance(module, PackedLinear):
+        if isinstance(module, PackedLinear | Fp8Linear):
             module.load(leaf, value)
         else:
             module.get_parameter(leaf).copy_(value)

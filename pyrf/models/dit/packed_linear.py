@@ -1,7 +1,9 @@
-"""Linears laid out ahead for oneDNN, for inference on an x86 CPU.
+"""Linears laid out ahead for oneDNN, for inference on an x86 CPU with AVX-512.
 
-torch hands a float32 linear to MKL, which on AMD's CPUs is a fifth slower than oneDNN on weights that it has
-laid out for itself. torch's compiler uses the same two operators; eager code has no public name for them.
+torch hands a float32 linear to MKL, which on AMD's CPUs with AVX-512 is a fifth slower than oneDNN on
+weights that it has laid out for itself. With AVX2 alone MKL is as fast or faster, and GELU in oneDNN's
+product costs a third of it (docs/benchmarks.md). torch's compiler uses the same two operators; eager code
+has no public name for them.
 """
 
 from __future__ import annotations
@@ -45,12 +47,14 @@ class PackedLinear(nn.Module):
 
 
 def packs_here() -> bool:
-    """Whether this machine gains from packed weights: an x86 CPU, with a torch that has oneDNN."""
-    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    """Whether this machine gains from packed weights: a CPU with AVX-512, and a torch that has oneDNN."""
+    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return wide and torch.backends.mkldnn.is_available()
 
 
 def pack_linears(model: WanModel) -> None:
-    """Replace the linears of a model's blocks, which take nearly all of its time, where that gains.
+    """Replace the linears of a model's blocks, which take nearly all of its time, where that gains; others
+    than `nn.Linear` stay.
 
     Weights are held once. Afterwards the model computes, but can be neither trained, moved nor saved.
     """
@@ -62,8 +66,10 @@ def pack_linears(model: WanModel) -> None:
                 if isinstance(linear, nn.Linear) and linear.weight.numel() >= MIN_WEIGHTS:
                     module.register_module(name, PackedLinear(linear))
         first, _, last = block.ffn
-        assert isinstance(first, nn.Linear)
-        assert isinstance(last, nn.Linear)
-        if first.weight.numel() >= MIN_WEIGHTS:
+        if (
+            isinstance(first, nn.Linear)
+            and isinstance(last, nn.Linear)
+            and first.weight.numel() >= MIN_WEIGHTS
+        ):
             packed = {"0": PackedLinear(first, gelu=True), "2": PackedLinear(last)}
             block.ffn = nn.Sequential(OrderedDict[str, nn.Module](packed))  # under the names of their weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import ftfy
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from pyrf.loop.inference import unmixed
-from pyrf.models.text.umt5 import UMT5Encoder
+from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,19 @@ def read_tokenizer(directory: Path) -> Tokenizer:
         raise ValueError(f"{path}: not a tokenizer ({str(error).splitlines()[0]})") from error
 
 
+def check_ids(tokenizer: Tokenizer, config: UMT5Config) -> None:
+    """Refuse a tokenizer whose ids the encoder has no rows for.
+
+    Raises:
+        ValueError: saying how many it has.
+    """
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has ids up to {highest}, the text encoder only {config.vocab_size} rows"
+        )
+
+
 class TextEncoder:
     """A tokenizer and the UMT5 encoder behind one method.
 
@@ -49,10 +63,7 @@ class TextEncoder:
     """
 
     def __init__(self, network: UMT5Encoder, tokenizer: Tokenizer, text_len: int) -> None:
-        highest = max(tokenizer.get_vocab().values(), default=-1)
-        rows = network.config.vocab_size
-        if highest >= rows:
-            raise ValueError(f"the tokenizer has ids up to {highest}, the text encoder only {rows} rows")
+        check_ids(tokenizer, network.config)
         self.network = network
         self.tokenizer = tokenizer
         self.text_len = text_len
@@ -105,3 +116,35 @@ class TextEncoder:
         keep = torch.tensor(kept, dtype=torch.bool, device="cpu").to(weight.device)
         rows[:, :longest] = self.network(ids, keep) * keep[..., None]
         return rows
+
+
+class BriefTextEncoder(TextEncoder):
+    """A text encoder whose network is there while a prompt is encoded, and not before or after.
+
+    Args:
+        read: the network, from where it is kept.
+        config: its sizes.
+        tokenizer, text_len: as of `TextEncoder`.
+    """
+
+    def __init__(
+        self, read: Callable[[], UMT5Encoder], config: UMT5Config, tokenizer: Tokenizer, text_len: int
+    ) -> None:
+        check_ids(tokenizer, config)
+        self._read, self._config = read, config
+        self.tokenizer = tokenizer
+        self.text_len = text_len
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(text_len)
+
+    @property
+    def text_dim(self) -> int:
+        return self._config.dim
+
+    def embed(self, prompts: list[str]) -> Tensor:
+        """As of `TextEncoder`. The network is read anew at each call."""
+        return TextEncoder(self._read(), self.tokenizer, self.text_len).embed(prompts)
+
+    def encode(self, prompts: list[str]) -> Tensor:
+        """As of `TextEncoder`; the network is read once."""
+        return TextEncoder(self._read(), self.tokenizer, self.text_len).encode(prompts)

@@ -63,12 +63,14 @@ class RayOptions:
     Attributes:
         replicas: at least.
         max_replicas: at most.
-        gpu: whether each has a GPU to itself, else it counts as one CPU.
+        gpu: whether each has GPUs to itself, else it counts as CPUs.
+        ranks: how many of them; Ray gives a replica all of one machine, or waits.
     """
 
     replicas: int = 1
     max_replicas: int = 1
     gpu: bool = False
+    ranks: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.replicas <= self.max_replicas:
@@ -200,7 +202,7 @@ def application(
     deployment = serve.deployment(
         Replica,
         name=DEPLOYMENT,
-        ray_actor_options={"num_gpus": int(options.gpu), "num_cpus": 1},
+        ray_actor_options={"num_gpus": options.ranks if options.gpu else 0, "num_cpus": options.ranks},
         max_ongoing_requests=4 * settings.max_sessions + 64,
         max_constructor_retry_count=STARTS,
         graceful_shutdown_timeout_s=DRAIN_S + FAREWELL_S,

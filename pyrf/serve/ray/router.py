@@ -10,7 +10,7 @@ from typing import Any
 from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 from ray.serve.request_router import PendingRequest, RunningReplica
 
-_SESSION = re.compile(r"/v1/sessions/([^/.]+)\.")
+_SESSION = re.compile(r"/v1/(?:admin/)?(?:sessions|videos)/([^/.]+)\.")
 
 
 class SessionRouter(ConsistentHashRouter):  # type: ignore[misc]  # ray is not followed

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyrf.protocol import FrameFields, Pace
+from pyrf.serve.keys.key import Key
 
 if TYPE_CHECKING:
     from pyrf.streaming.chunk import Chunk
@@ -26,6 +27,9 @@ class SessionOptions:
         pause_s: seconds that a pause may last.
         address: of whoever asked for it, for quotas.
         is_clip: whether it is there for a clip.
+        key: that was shown for it, if one is needed.
+        model: the name of what it shows.
+        together: whether it may be computed in one call with others of its model and size.
     """
 
     seed: int
@@ -39,6 +43,9 @@ class SessionOptions:
     pause_s: float = math.inf
     address: str = ""
     is_clip: bool = False
+    key: Key | None = None
+    model: str = ""
+    together: bool = True
 
 
 @dataclass(frozen=True, eq=False)

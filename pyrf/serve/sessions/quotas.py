@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from pyrf.serve.sessions.session import Session
 from pyrf.serve.settings import ServeSettings
 
+BUSY_RETRY_S = 5.0
+"""What whoever finds no room, or holds its share, is told to wait; nobody knows when a session will end."""
+
 
 def over_quota(
     sessions: Iterable[Session], address: str, is_clip: bool, settings: ServeSettings

@@ -1,4 +1,4 @@
-"""All sessions of a server: who is let in, who is found again, and how everything ends."""
+"""The registry of sessions: who is let in, what viewers change, and how everything ends."""
 
 from __future__ import annotations
 
@@ -7,120 +7,138 @@ import logging
 import math
 import secrets
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from pyrf.protocol import (
     AdaptersMessage,
     AdaptersReply,
+    AdminSession,
     EndReason,
-    ImageStart,
     PromptReply,
     ServerInfo,
     SessionRequest,
-    State,
 )
 from pyrf.serve.errors import ServeError
+from pyrf.serve.keys.key import Key
+from pyrf.serve.keys.ring import Keyring
 from pyrf.serve.metrics import Metrics
-from pyrf.serve.sessions.adapters import ServedAdapters
+from pyrf.serve.models import ServedModel, ServedModels
+from pyrf.serve.sessions.accounts import Accounts
+from pyrf.serve.sessions.admission import Admission
 from pyrf.serve.sessions.chunks import SessionOptions
+from pyrf.serve.sessions.farewell import end_all
+from pyrf.serve.sessions.gate import Gate, Given
 from pyrf.serve.sessions.images import decode_image
-from pyrf.serve.sessions.quotas import over_quota
+from pyrf.serve.sessions.live import LiveSessions, no_session
+from pyrf.serve.sessions.quotas import BUSY_RETRY_S
 from pyrf.serve.sessions.rates import RateLimit
 from pyrf.serve.sessions.scheduler import Scheduler
 from pyrf.serve.sessions.session import Session
-from pyrf.serve.sessions.sizes import Sizes
 from pyrf.serve.sessions.sources import ViewersSources
-from pyrf.serve.sessions.told import server_info
-from pyrf.serve.sessions.viewer import FAREWELL_S
+from pyrf.serve.sessions.told import admin_session, server_info
 from pyrf.serve.settings import ServeSettings
 from pyrf.streaming.change import Change, schedule
-from pyrf.streaming.lockstep import can_join
-from pyrf.streaming.mix import ClipPrompt, as_json, as_mix, texts_of
+from pyrf.streaming.mix import ClipPrompt, as_json, texts_of
 from pyrf.streaming.notices import told_elsewhere
-from pyrf.streaming.start import check_start
+from pyrf.video.watermark import Watermark
 
 if TYPE_CHECKING:
-    from pyrf.config import StartKind
-    from pyrf.pipeline import StreamingPipeline
+    from pyrf.endpoints.moderate import Moderate
+    from pyrf.streaming.chunk import Chunk
     from pyrf.streaming.stream import Stream
 
 logger = logging.getLogger(__name__)
 
-WARM_UP_CHUNKS = 2
-"""Chunks made before the first viewer comes."""
-BUSY_RETRY_S = 5.0
-"""What a full server says to wait; nobody knows when a session will end."""
-
 
 class SessionRegistry:
-    """Owns the sessions of one pipeline. Made and used on the event loop.
+    """Owns the sessions of a server, whatever their models. Made and used on the event loop.
 
     Args:
-        pipe: a loaded pipeline.
-        model: its name, for people.
-        settings: limits and policies.
+        models: that sessions choose from.
+        settings: limits and policies; they hold for the sessions of all models together.
         metrics: where what happens is counted.
+        moderate: in place of the API of the settings.
+        keyring: whose sessions are counted by their keys.
 
     Attributes:
+        models: as given.
+        live: its sessions.
+        admission: who looks at requests first.
         sources: what viewers send of their own video.
     """
 
     def __init__(
-        self, pipe: StreamingPipeline, model: str, settings: ServeSettings, metrics: Metrics
+        self,
+        models: ServedModels,
+        settings: ServeSettings,
+        metrics: Metrics,
+        moderate: Moderate | None,
+        keyring: Keyring,
     ) -> None:
-        self.pipe, self.model, self.settings, self._metrics = pipe, model, settings, metrics
-        metrics.count_states = self._count_states
-        self._sizes = Sizes(pipe)
-        self._adapters = ServedAdapters(pipe.model.adapters, settings)
-        self.draining = False
-        self._sessions: dict[str, Session] = {}
-        self._ages: dict[str, asyncio.TimerHandle] = {}
+        self.models, self.settings, self._metrics = models, settings, metrics
+        self.live = LiveSessions(settings.max_session_s)
+        metrics.begin(models.names, self.live.count)
+        metrics.count_keys = lambda: self._accounts.figures(self.live)
+        self._keyring, self._accounts = keyring, Accounts(keyring)
+        self.admission = Admission(settings, self._accounts)
         self._freeing: set[asyncio.Task[None]] = set()
-        self._creates = RateLimit(settings.creates_per_minute / 60, settings.creates_per_minute)
         self._controls = RateLimit(settings.controls_per_second, 10 * settings.controls_per_second)
-        self.sources = ViewersSources(pipe.model.frames_in_chunk, settings)
+        self.sources = ViewersSources(settings)
+        self._gate = Gate(settings, moderate)
         self._scheduler = Scheduler(
-            metrics, settings.max_batch if can_join(pipe.model) else 1, settings.lead_s
+            metrics,
+            settings.max_batch,
+            settings.lead_s,
+            None if settings.watermark is None else Watermark(settings.watermark),
         )
 
     async def warm_up(self) -> None:
-        """Make chunks for nobody: the first of a process is slow, and no viewer should wait for that."""
+        """Make chunks of each model for nobody."""
+        for model in self.models:
+            await self._scheduler.run(model.warm_up)
 
-        def job() -> None:
-            with told_elsewhere(), self.pipe.stream("warm up") as stream:
-                for _ in range(WARM_UP_CHUNKS):
-                    next(stream)
-
-        await self._scheduler.run(job)
+    def model_of(self, session: Session) -> ServedModel:
+        """What a session shows."""
+        return self.models.find(session.model)
 
     async def create(
         self,
         request: SessionRequest,
         address: str,
         *,
+        key: Key | None = None,
         is_clip: bool = False,
         timeline: Mapping[int, Change] | None = None,
-    ) -> Session:
-        """Admit a session; `timeline` has its later prompts, which are known to be good.
+        later: Sequence[str] = (),
+    ) -> tuple[Session, Given]:
+        """Admit a session, and say what became of its prompt.
+
+        Args:
+            key: that was shown, if one is needed.
+            timeline: its later prompts, which are known to be good.
+            later: their texts, which are moderated too.
 
         Raises:
-            ServeError: 422 for what the model cannot make, 429 for an address that asks too often or holds
-                its share already, 503 when the server is full or shuts down.
+            ServeError: 422 for an unknown model, or what it cannot make; 429 for an address or a key that
+                asks too often or holds its share already; 503 when the server is full or takes no sessions.
         """
-        prompt = self.check_prompt(request.prompt)
-        options = self._admit(request, address, is_clip=is_clip)
+        model, admission = self.models.find(request.model), self.admission
+        model.check_prompt(request.prompt)
+        options = admission.take(request, model, address, self.live, key=key, is_clip=is_clip)
+        given = await self._gate.take(request.prompt, model, later)
+        prompt = model.check_prompt(given.prompt)
+        admission.check_again(options, self.live)
         image = None
         if request.image is not None:  # for whoever is admitted alone: it takes a while
             size = {"height": options.height, "width": options.width}
             image = await asyncio.to_thread(
                 decode_image, request.image, self.settings, **size, fit=request.fit
             )
-            self._check_room()  # others may have come meanwhile
+            admission.check_again(options, self.live)
         with told_elsewhere():
-            stream = self.pipe.stream(
+            stream = model.pipe.stream(
                 prompt,
                 request.seed,
                 height=options.height,
@@ -129,55 +147,11 @@ class SessionRegistry:
                 start=request.start,
                 timeline=timeline,
             )
-        return self._begin(stream, prompt, options)
+        return self._begin(model, stream, prompt, options), given
 
-    def _admit(self, request: SessionRequest, address: str, *, is_clip: bool) -> SessionOptions:
-        """What a session will be, where there is room for it."""
-        height, width = self._check_size(request.height, request.width)
-        self.start_of(request)
-        self._check_room()
-        self._sizes.check(height, width)
-        if problem := over_quota(self._sessions.values(), address, is_clip, self.settings):
-            raise ServeError(429, "quota", problem, BUSY_RETRY_S)
-        if wait := self._creates.wait_for(address):
-            message = f"at most {self.settings.creates_per_minute:g} sessions a minute; wait {wait:.1f} s"
-            raise ServeError(429, "rate_limited", message, wait)
-        grace_s = self.settings.grace_s
-        if request.grace_s is not None:
-            grace_s = min(grace_s, request.grace_s)
-        return SessionOptions(
-            seed=request.seed,
-            height=height,
-            width=width,
-            fps=self.pipe.fps,
-            pace=request.pace,
-            grace_s=grace_s,
-            lead_s=self.settings.lead_s,
-            buffer_chunks=self.settings.buffer_chunks,
-            pause_s=self.settings.pause_s,
-            address=address,
-            is_clip=is_clip,
-        )
-
-    def start_of(self, request: ImageStart) -> StartKind | None:
-        """How a request's stream starts; None where it does from noise.
-
-        Raises:
-            ServeError: 422 when the model cannot start so.
-        """
-        try:
-            return check_start(self.pipe.model, request.start, image=request.image is not None, video=False)
-        except ValueError as error:
-            raise ServeError(422, "bad_image", str(error)) from None
-
-    def _check_room(self) -> None:
-        if self.draining:
-            raise ServeError(503, "shutting_down", "the server shuts down; try again", BUSY_RETRY_S)
-        if len(self._sessions) >= self.settings.max_sessions:
-            message = f"all {self.settings.max_sessions} sessions are taken; try again later"
-            raise ServeError(503, "full", message, BUSY_RETRY_S)
-
-    def _begin(self, stream: Stream, prompt: ClipPrompt, options: SessionOptions) -> Session:
+    def _begin(
+        self, model: ServedModel, stream: Stream, prompt: ClipPrompt, options: SessionOptions
+    ) -> Session:
         session = Session(
             self.settings.id_prefix + secrets.token_hex(8),
             secrets.token_urlsafe(32),
@@ -185,103 +159,75 @@ class SessionRegistry:
             options,
             changed=self._scheduler.wake,
             on_end=self._on_end,
-            starting=self._adapters.start_chunk,
+            starting=model.adapters.start_chunk,
+            made=self._on_made,
         )
-        self._adapters.begin_session()
-        loop = asyncio.get_running_loop()
-        self._sessions[session.id] = session
-        self._ages[session.id] = loop.call_later(self.settings.max_session_s, session.end, "max_length")
+        model.adapters.begin_session()
+        self._accounts.begin(options.key)
+        self.live.add(session)
         self._scheduler.add(session)
-        self._metrics.started.inc()
-        self._log("session created", session, prompt, pace=options.pace, address=options.address)
+        self._metrics.started.labels(model.name).inc()
+        told = {"model": model.name, "pace": options.pace, "address": options.address}
+        self._log("session created", session, prompt, **told)
         return session
 
-    def _check_size(self, height: int | None, width: int | None) -> tuple[int, int]:
-        try:
-            height, width = self.pipe.check_size(height, width)
-        except ValueError as error:
-            raise ServeError(422, "bad_size", str(error)) from None
-        if height * width > self.max_pixels:
-            message = f"a frame may have {self.max_pixels} pixels, got {height} x {width}; ask for fewer"
-            raise ServeError(422, "bad_size", message)
-        return height, width
+    def _on_made(self, session: Session, chunk: Chunk) -> None:
+        self._gate.watch(session, chunk)
+        if self._accounts.count(session.options.key, len(chunk.frames) / session.options.fps):
+            session.end("quota")
 
-    @property
-    def max_pixels(self) -> int:
-        return self.settings.max_pixels or self.pipe.height * self.pipe.width
-
-    def check_prompt(self, prompt: str | dict[str, float]) -> ClipPrompt:
-        """A prompt as streams take it, all of whose texts the model would read whole.
+    def check_watchers(self, session: Session) -> None:
+        """Refuse one more watcher.
 
         Raises:
-            ServeError: 422.
+            ServeError: 429 when as many watch it as may.
         """
-        chars = sum(map(len, [prompt] if isinstance(prompt, str) else prompt))
-        if chars > self.settings.max_prompt_chars:
-            message = f"a prompt may have {self.settings.max_prompt_chars} characters, got {chars}"
-            raise ServeError(422, "bad_prompt", f"{message}; shorten it")
-        try:
-            mix = as_mix(prompt)
-            for text in texts_of(mix):
-                self.pipe.check_prompt(text)
-        except ValueError as error:
-            raise ServeError(422, "bad_prompt", str(error)) from None
-        return mix
+        if len(session.watchers) >= self.settings.max_watchers:
+            message = f"a session may have {self.settings.max_watchers} watchers at a time; try later"
+            raise ServeError(429, "quota", message, BUSY_RETRY_S)
 
-    def notices(self, prompt: str | dict[str, float], size: tuple[int, int] | None = None) -> list[str]:
-        """What a viewer should be told of a prompt that is good, and of a size of frames."""
-        height, width = size or (None, None)
-        return self.pipe.model.notices(*texts_of(as_mix(prompt)), height=height, width=width)
-
-    def find(self, id: str, token: str | None) -> Session:
-        """The live session of this id, for who holds its token.
-
-        Raises:
-            ServeError: 404, whether it is the session or the token that is wrong.
-        """
-        session = self._sessions.get(id)
-        expected = "" if session is None else session.token
-        right = secrets.compare_digest((token or "").encode(), expected.encode())
-        if session is None or not right:
-            raise _no_session()
-        return session
-
-    def knows(self, id: str) -> bool:
-        """Whether there is a live session of this id."""
-        return id in self._sessions
-
-    def set_prompt(
+    async def set_prompt(
         self, session: Session, prompt: str | dict[str, float], recache: bool, over: float
     ) -> PromptReply:
         """Change a session's prompt.
 
         Raises:
-            ServeError: as `check_controls` does, and 422 for a bad prompt.
+            ServeError: as `check_controls` does, and 422 for a bad prompt, or one that is refused.
         """
         self.check_controls(session)
-        mix = self.check_prompt(prompt)
+        model = self.model_of(session)
+        model.check_prompt(prompt)
+        given = await self._gate.take(prompt, model)
+        if session.ending is not None:
+            raise no_session()
+        mix = model.check_prompt(given.prompt)
         prompt_id, chunk = session.set_prompt(mix, recache, over)
         self._log("prompt changed", session, mix, prompt_id=prompt_id, chunk=chunk)
-        planned = schedule(self.pipe.model.times, chunk, over)
-        return PromptReply(prompt_id=prompt_id, warnings=self.notices(prompt), **asdict(planned))
+        planned = schedule(model.pipe.model.times, chunk, over)
+        told = [*given.warnings, *model.notices(given.prompt)]
+        return PromptReply(prompt_id=prompt_id, warnings=told, expanded=given.expanded, **asdict(planned))
 
     def set_adapters(self, session: Session, strengths: Mapping[str, float]) -> AdaptersReply:
-        """Change strengths of adapters, for all sessions; their viewers are told.
+        """Change strengths of adapters, for all sessions of the model; their viewers are told.
 
         Raises:
             ServeError: as `check_controls` and `ServedAdapters.change` do.
         """
         self.check_controls(session)
-        self._adapters.change(strengths)
-        now = self._adapters.strengths
-        for other in self._sessions.values():
-            if other is not session:
+        adapters = self.model_of(session).adapters
+        adapters.change(strengths)
+        now = adapters.strengths
+        for other in self.live:
+            if other is not session and other.model == session.model:
                 other.announce(AdaptersMessage(strengths=now, chunk=other.chunks_started))
         self._log("adapters changed", session, strengths=now, chunk=session.chunks_started)
         return AdaptersReply(strengths=now, chunk=session.chunks_started)
 
-    def set_source(self, session: Session, strength: float | None) -> int:
+    def set_source(self, session: Session, strength: float | None, follow_motion: bool = False) -> int:
         """Restyle what the session's viewer sends, or change how far; None: show the prompt alone again.
+
+        Args:
+            follow_motion: lower the strength where it moves.
 
         Returns:
             The chunk that shows it first.
@@ -291,8 +237,8 @@ class SessionRegistry:
         """
         self.check_controls(session)
         if strength is not None:
-            self.sources.begin(session)
-        return session.set_strength(strength)
+            self.sources.begin(session, self.model_of(session).pipe.model.frames_in_chunk)
+        return session.set_strength(strength, follow_motion)
 
     def check_controls(self, session: Session) -> None:
         """Count a control message.
@@ -301,23 +247,37 @@ class SessionRegistry:
             ServeError: 404 when the session has ended, 429 when there are too many.
         """
         if session.ending is not None:  # whoever still holds it: a connection that is about to be closed
-            raise _no_session()
+            raise no_session()
         if wait := self._controls.wait_for(session.id):
             message = f"at most {self.settings.controls_per_second:g} controls a second; wait {wait:.1f} s"
             raise ServeError(429, "rate_limited", message, wait)
 
-    def _count_states(self) -> dict[State, int]:
-        counts = Counter(session.state for session in self._sessions.values())
-        return {state: counts[state] for state in ("running", "paused", "detached")}
+    def info(self, model: str | None = None) -> ServerInfo:
+        """What is served.
 
-    def info(self) -> ServerInfo:
-        return server_info(
-            self.pipe, self.model, self.settings, self._adapters, len(self._sessions), self.max_pixels
-        )
+        Args:
+            model: its name; None: the default one.
+
+        Raises:
+            ServeError: 422 when there is no such model.
+        """
+        served, names = self.models.find(model), self.models.names
+        return server_info(served, self.settings, sessions=len(self.live), models=names)
+
+    def overview(self) -> list[AdminSession]:
+        """All live sessions, the oldest first."""
+        return [admin_session(session) for session in self.live]
+
+    def end_revoked(self) -> None:
+        """End the sessions of keys that are no more."""
+        self._accounts.forget_revoked()
+        for session in self.live:
+            key = session.options.key
+            if key is not None and self._keyring.now(key) is None:
+                session.end("revoked")
 
     def _on_end(self, session: Session, reason: EndReason) -> None:
-        del self._sessions[session.id]
-        self._ages.pop(session.id).cancel()
+        self.live.remove(session)
         self._scheduler.remove(session)
         # Closing waits for a network call under way, so not here.
         freeing = asyncio.create_task(asyncio.to_thread(session.stream.close))
@@ -339,34 +299,26 @@ class SessionRegistry:
         Args:
             seconds: for all of it; a chunk that takes longer than half of them is given up.
         """
-        if self.draining:
+        if self.admission.ending:
             return
-        self.draining = True
-        logger.info("draining", extra={"sessions": len(self._sessions)})
+        self.admission.ending = True
+        logger.info("draining", extra={"sessions": len(self.live)})
         stopping = asyncio.ensure_future(self._scheduler.stop())
         await asyncio.wait((stopping,), timeout=None if seconds == math.inf else seconds / 2)
-        sessions = list(self._sessions.values())
-        for session in sessions:
-            session.end("shutdown")
-        farewells = [asyncio.create_task(session.unwatched.wait()) for session in sessions]
-        if farewells:
-            await asyncio.wait(farewells, timeout=min(FAREWELL_S, seconds / 2))
-        for farewell in farewells:
-            farewell.cancel()
+        await end_all(list(self.live), seconds / 2)
 
     async def close(self) -> None:
         """Drain, and free everything."""
         await self.drain()
         await asyncio.gather(*self._freeing, return_exceptions=True)
         self.sources.close()
+        self._gate.close()
 
     def _log(self, event: str, session: Session, prompt: ClipPrompt | None = None, **extra: object) -> None:
         if prompt is not None:
             extra["prompt_chars"] = sum(map(len, texts_of(prompt)))
             if self.settings.log_prompts:
                 extra["prompt"] = as_json(prompt)
+        if session.options.key is not None:
+            extra["key"] = session.options.key.name
         logger.info(event, extra={"session": session.id, **extra})
-
-
-def _no_session() -> ServeError:
-    return ServeError(404, "no_session", "there is no such session, or the token is not its own")

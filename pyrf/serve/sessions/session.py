@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from pyrf.protocol import EndReason, Message, SessionInfo, State
@@ -17,6 +18,7 @@ from pyrf.serve.sessions.camera import Camera
 from pyrf.serve.sessions.chunks import MadeChunk, SessionOptions
 from pyrf.serve.sessions.tracing import SessionSpan
 from pyrf.serve.sessions.viewer import Viewer
+from pyrf.serve.sessions.watchers import Watchers
 from pyrf.streaming.notices import told_elsewhere
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ FIRST_GRACE_S = 10.0
 
 
 class Session:
-    """A stream that viewers attach to, one at a time.
+    """A stream that viewers attach to, one at a time, and that others watch.
 
     A session without a viewer makes its first chunk, so that it can be shown at once, and then waits.
     Finished chunks wait for the viewer in a short buffer. When that is full a real-time session drops the
@@ -37,6 +39,7 @@ class Session:
 
     Args:
         starting: called before each of its chunks is started.
+        made: called with each chunk that its viewers will see.
         changed: called whenever the session may have become ready for a chunk.
         on_end: called once, when the session ends.
 
@@ -47,7 +50,9 @@ class Session:
         newest_prompt_id: of the prompt that was set last.
         camera: what its viewer sends to be restyled, if anything.
         ending: why the session has ended, once it has.
-        unwatched: set as long as there is no viewer.
+        watchers: those who watch beside the viewer.
+        watch_key: what opens that.
+        unwatched: set as long as there is neither viewer nor watcher.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class Session:
         changed: Callable[[], None],
         on_end: Callable[[Session, EndReason], None],
         starting: Callable[[], None] = lambda: None,
+        made: Callable[[Session, Chunk], None] = lambda *_: None,
     ) -> None:
         self.id, self.token, self.stream, self.options = id, token, stream, options
         self.created = self._free_since = time.monotonic()
@@ -69,16 +75,18 @@ class Session:
         self.newest_prompt_id = self._prompt_id = 0
         self.ending: EndReason | None = None
         self.viewer: Viewer | None = None
+        self.watchers, self.watch_key = Watchers(options.buffer_chunks), secrets.token_urlsafe(32)
         self.unwatched = asyncio.Event()
         self.unwatched.set()
         self._span = SessionSpan(id, options)
-        self._changed, self._on_end, self._starting = changed, on_end, starting
+        self._changed, self._on_end, self._starting, self._made = changed, on_end, starting, made
         # The newest prompt, how to change to it and its id, until a chunk is started. The stream gets it only
         # then: the reply named that chunk, and the model's thread may still be at the one before.
         self._pending: tuple[ClipPrompt, bool, float, int] | None = None
         self.camera: Camera | None = None
         self._shows_camera = False
         self._strength: float | None = None
+        self._follows_motion = False
         self._paused = False
         self._under_way = False
         self._buffer: deque[MadeChunk] = deque()
@@ -90,9 +98,14 @@ class Session:
     def state(self) -> State:
         if self.ending is not None:
             return "ended"
-        if self.viewer is None:
+        if self.viewers == 0:
             return "detached"
         return "paused" if self._paused else "running"
+
+    @property
+    def viewers(self) -> int:
+        """Who takes its frames now, watchers included."""
+        return (self.viewer is not None) + len(self.watchers)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -104,11 +117,22 @@ class Session:
         """Of whoever asked for it."""
         return self.options.address
 
+    @property
+    def model(self) -> str:
+        """The name of what it shows."""
+        return self.options.model
+
+    @property
+    def kin(self) -> Hashable:
+        """Sessions of one kin may be computed in one call."""
+        return (self.model, *self.size) if self.options.together else self.id
+
     def info(self) -> SessionInfo:
         """Where the session stands."""
         o = self.options
         return SessionInfo(
             id=self.id,
+            model=o.model,
             state=self.state,
             chunk=self.chunks_started,
             prompt_id=self.newest_prompt_id,
@@ -129,9 +153,9 @@ class Session:
         self._pending = prompt, recache, over, self.newest_prompt_id
         return self.newest_prompt_id, self.chunks_started
 
-    def set_strength(self, strength: float | None) -> int:
+    def set_strength(self, strength: float | None, follow_motion: bool = False) -> int:
         """Restyle the camera's pictures with a strength, None: let the camera go. The chunk that shows it."""
-        self._strength = strength
+        self._strength, self._follows_motion = strength, follow_motion
         if strength is None:
             self.camera = None
         return self.chunks_started
@@ -170,10 +194,8 @@ class Session:
         if self.viewer is not None:
             self.viewer.end("replaced")
             self.set_strength(None)
-        if self._expiry is not None:
-            self._expiry.cancel()
+        self._be_seen()
         self.viewer = Viewer(kind, self.take)
-        self.unwatched.clear()
         if self.ending is not None:
             self.viewer.end(self.ending)
         waiting = sum(made.num_frames for made in self._buffer)
@@ -186,11 +208,43 @@ class Session:
         if viewer is self.viewer:
             self.viewer = None
             self.set_strength(None)  # what it sent is not to be seen by the next one
-            self.unwatched.set()
-            if self.ending is None:
-                self._await_viewer(self.options.grace_s)
-            else:
+            if self.ending is not None:
                 self._buffer.clear()
+            self._be_seen_less()
+
+    def watch(self, kind: str) -> Viewer:
+        """Watch beside the viewer, who is not hindered; of an ended session a watcher that ends at once.
+
+        A session with watchers goes on without a viewer, in real time.
+
+        Args:
+            kind: how frames leave the server, for the log.
+        """
+        self._be_seen()
+        watcher = self.watchers.add(kind)
+        if self.ending is not None:
+            watcher.end(self.ending)
+        self.deadline = max(self.deadline, time.monotonic())
+        self._unblock()
+        return watcher
+
+    def unwatch(self, watcher: Viewer) -> None:
+        """A watcher is gone."""
+        if self.watchers.remove(watcher):
+            self._be_seen_less()
+
+    def _be_seen(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self.unwatched.clear()
+
+    def _be_seen_less(self) -> None:
+        """One has gone: without anyone the session stays for its grace period."""
+        if self.viewers:
+            return
+        self.unwatched.set()
+        if self.ending is None:
+            self._await_viewer(self.options.grace_s)
 
     def take(self) -> MadeChunk | None:
         """The oldest chunk that waits."""
@@ -206,9 +260,9 @@ class Session:
             return None
         if self.chunks_started == 0:
             return self.created
-        if self.viewer is None or self._paused:
+        if self.viewers == 0 or self._paused:
             return None
-        if self.options.pace == "max":
+        if self.options.pace == "max" and self.viewer is not None:
             return None if len(self._buffer) >= self.options.buffer_chunks else self._free_since
         return max(self._free_since, self.deadline - self.options.lead_s)
 
@@ -230,6 +284,7 @@ class Session:
             return
         if self._strength is not None:
             self.stream.strength = self._strength
+            self.stream.follow_motion = self._follows_motion
         if self.camera is None:
             if self._shows_camera:
                 self.stream.set_source(None)
@@ -262,11 +317,14 @@ class Session:
         self._free_since = now
         dropped = 0
         while len(self._buffer) >= self.options.buffer_chunks:
-            dropped += self._buffer.popleft().num_frames
+            oldest = self._buffer.popleft()
+            dropped += 0 if self.viewer is None and len(self.watchers) else oldest.num_frames
         self.frames_dropped += dropped
         self._buffer.append(made)
+        self.watchers.deliver(made)
         if self.viewer is not None:
             self.viewer.wake()
+        self._made(self, chunk)
         return dropped
 
     def fail_chunk(self, reason: EndReason = "failed") -> None:
@@ -283,6 +341,7 @@ class Session:
         for timer in (self._expiry, self._pause_end):
             if timer is not None:
                 timer.cancel()
+        self.watchers.end(reason)
         if self.viewer is not None:
             self.viewer.end(reason)
         else:

@@ -16,26 +16,29 @@ class ViewersSources:
     """The sources of all sessions. Belongs to the event loop.
 
     Args:
-        frames_in_chunk: of a stream.
         settings: of the server.
 
     Attributes:
         decoder: the thread that decodes what viewers send.
     """
 
-    def __init__(self, frames_in_chunk: int, settings: ServeSettings) -> None:
-        self._frames_in_chunk, self._settings = frames_in_chunk, settings
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
         rate = settings.source_frames_per_second
         self._rate = RateLimit(rate, 2 * rate)
         self.decoder = ThreadPoolExecutor(1, thread_name_prefix="pyrf-source")
 
-    def begin(self, session: Session) -> None:
-        """Take frames of the session's viewer from now on; what is wrong in them the viewer will hear."""
+    def begin(self, session: Session, frames_in_chunk: int) -> None:
+        """Take frames of the session's viewer from now on; what is wrong in them the viewer will hear.
+
+        Args:
+            frames_in_chunk: of its stream.
+        """
         if session.camera is None:
             session.camera = Camera(
                 session.size,
                 session.options.fps,
-                self._frames_in_chunk,
+                frames_in_chunk,
                 self._settings.max_source_pixels,
                 self.decoder,
                 lambda problem: session.announce(

@@ -1,43 +1,40 @@
-"""What a server tells of itself: the reply to `GET /v1/model`."""
+"""What a server tells of itself: the reply to `GET /v1/model`, and what admins see of a session."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from pyrf import __version__
 from pyrf.config import StreamConfig
 from pyrf.dtypes import name_of
-from pyrf.protocol import Limits, ServerInfo, ShownPrompt, StreamInfo
+from pyrf.protocol import AdminSession, Limits, ServerInfo, ShownPrompt, StreamInfo
 from pyrf.serve.ice import parse_ice_server
-from pyrf.serve.sessions.adapters import ServedAdapters
+from pyrf.serve.models import ServedModel
 from pyrf.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from pyrf.pipeline import StreamingPipeline
+    from pyrf.serve.sessions.session import Session
 
 
 def server_info(
-    pipe: StreamingPipeline,
-    model: str,
-    settings: ServeSettings,
-    adapters: ServedAdapters,
-    sessions: int,
-    max_pixels: int,
+    served: ServedModel, settings: ServeSettings, *, sessions: int, models: list[str]
 ) -> ServerInfo:
-    """The model, its limits and the server's.
+    """A model, its limits and the server's.
 
     Args:
-        model: its name, for people.
         sessions: that are taken.
-        max_pixels: of a frame.
+        models: names of all that there are.
     """
-    card, s = pipe.card, settings
+    pipe, card, s = served.pipe, served.pipe.card, settings
     return ServerInfo(
         version=__version__,
-        model=model,
+        model=served.name,
+        models=models,
         backend=pipe.backend,
         device=str(pipe.device),
         dtype=name_of(pipe.dtype),
+        precision=pipe.precision,
         fps=pipe.fps,
         height=pipe.height,
         width=pipe.width,
@@ -48,7 +45,7 @@ def server_info(
             max_session_s=s.max_session_s,
             max_video_frames=s.max_video_frames,
             max_prompt_chars=s.max_prompt_chars,
-            max_pixels=max_pixels,
+            max_pixels=served.max_pixels,
             grace_s=s.grace_s,
             max_source_bytes=s.max_source_bytes,
             source_frames_per_second=s.source_frames_per_second,
@@ -62,9 +59,25 @@ def server_info(
         model_limits=list(card.limits),
         choices={name: list(phrases) for name, phrases in card.choices.items()},
         gallery=[ShownPrompt(prompt=one.prompt, seed=one.seed) for one in card.gallery],
-        adapters=adapters.shown(),
-        adapters_live=adapters.are_live,
+        adapters=served.adapters.shown(),
+        adapters_live=served.adapters.are_live,
         ice_servers=[parse_ice_server(text) for text in s.ice_servers],
+    )
+
+
+def admin_session(session: Session) -> AdminSession:
+    """A session as admins see it."""
+    key = session.options.key
+    return AdminSession(
+        id=session.id,
+        key=None if key is None else key.name,
+        address=session.address,
+        model=session.model,
+        state=session.state,
+        clip=session.options.is_clip,
+        age_s=round(time.monotonic() - session.created, 3),
+        viewers=session.viewers,
+        frames_made=session.frames_made,
     )
 
 

@@ -26,6 +26,7 @@ class SessionSpan:
             "pyrf.session",
             attributes={
                 "pyrf.session": id,
+                "pyrf.model": options.model,
                 "pyrf.seed": options.seed,
                 "pyrf.height": options.height,
                 "pyrf.width": options.width,
@@ -51,6 +52,6 @@ class SessionSpan:
 
     def end(self, reason: EndReason) -> None:
         self._span.set_attribute("pyrf.end", reason)
-        if reason in ("failed", "not_finite"):
+        if reason in ("failed", "not_finite", "rank_lost"):
             self._span.set_status(trace.StatusCode.ERROR)
         self._span.end()

@@ -37,6 +37,12 @@ ENDS: dict[EndReason, SessionEnd] = {
     "failed": SessionEnd("the session failed; the server's log says why", True),
     "idle": SessionEnd("the session was paused for too long", False),
     "not_finite": SessionEnd("the model's values became infinite or not a number; begin a new session", True),
+    "rank_lost": SessionEnd(
+        "a process that shares the work of this session has ended or hangs; begin a new session", True
+    ),
+    "refused": SessionEnd("the server refuses to show this; begin a session with another prompt", False),
+    "revoked": SessionEnd("the key of this session was revoked; ask for another", False),
+    "quota": SessionEnd("the key of this session has shown all its video of today; come back tomorrow", True),
     "replaced": SessionEnd("another viewer took the session over", False),
 }
 

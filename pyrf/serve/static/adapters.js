@@ -17,6 +17,7 @@ export class Adapters {
 
   show({ adapters = [], adapters_live: live }) {
     this.#sliders.clear();
+    this.#moved.clear(); // they may be another model's
     byId("adapter-list").replaceChildren(...adapters.map((adapter, i) => this.#row(adapter, i, live)));
     byId("adapters").hidden = !adapters.length;
     byId("adapters-fixed").hidden = live;

@@ -18,7 +18,8 @@ async function call(method, path, token, body) {
   throw new Refusal(response.status, { ...fallback, ...reply.error });
 }
 
-export const modelInfo = (token) => call("GET", "v1/model", token);
+export const modelInfo = (token, model) =>
+  call("GET", model ? `v1/model?${new URLSearchParams({ model })}` : "v1/model", token);
 
 export const createSession = (token, request) => call("POST", "v1/sessions", token, request);
 

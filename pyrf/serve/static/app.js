@@ -1,6 +1,7 @@
 // The page: what the keys and buttons do.
 
 import { Adapters } from "./adapters.js";
+import { addressOf } from "./addresses.js";
 import { createSession, modelInfo, Refusal, sessionInfo } from "./api.js";
 import { Blend } from "./blend.js";
 import { Change } from "./change.js";
@@ -9,12 +10,13 @@ import { Chips } from "./chips.js";
 import { Figures } from "./figures.js";
 import { StartImage } from "./image.js";
 import { linkOf, readLink } from "./link.js";
+import { Models } from "./models.js";
 import { Player } from "./player.js";
 import { showPrompts } from "./prompts.js";
 import { Recorder } from "./recorder.js";
 import { Stream } from "./stream.js";
 import { overWebRtc, overWebSocket } from "./transports.js";
-import { countDown, offerWebRtc, showCopied, showModel, showNotices, showProblem, showState } from "./view.js";
+import { countDown, offerWebRtc, showCopied, showExpanded, showModel, showNotices, showProblem, showState } from "./view.js";
 
 const RESUMED_MS = 3_000;
 const RETRY_S = 2;
@@ -31,6 +33,7 @@ const adapters = new Adapters((strengths) => connected && setAdapters(strengths)
 const blend = new Blend(changeLive);
 const asked = new Change();
 const startImage = new StartImage();
+const models = new Models(chooseModel);
 let stream = null;
 const camera = new Camera({
   send: (message) => stream?.send(message),
@@ -38,6 +41,8 @@ const camera = new Camera({
   useTrack: (track) => stream?.useTrack(track) ?? false,
   problem: showProblem,
 });
+let loads = 0; // counts what was asked of models, so that the last one counts
+let offered = ""; // the prompt that the page itself wrote
 let attempt = 0; // counts starts, so that one that was overtaken stops trying
 let serverToken = null;
 let fps = 16;
@@ -51,9 +56,15 @@ let paused = false;
 
 // Starting
 
-async function load() {
+// isChoice: whether somebody has chosen another model, and no link is to be followed.
+async function load(isChoice = false) {
+  const before = attempt;
+  const current = ++loads;
+  const isOvertaken = () => attempt !== before; // somebody asked for a stream meanwhile
   try {
-    const model = await modelInfo(serverToken);
+    const model = await modelInfo(serverToken, models.chosen);
+    if (current !== loads) return undefined;
+    models.show(model);
     showModel(model);
     fps = player.fps = model.fps;
     iceServers = model.ice_servers;
@@ -61,11 +72,17 @@ async function load() {
     offerWebRtc(model.webrtc);
     camera.limit(model.fps, model.limits);
     startImage.offer(model.limits.max_image_bytes);
-    offer(model);
+    offer(model, isChoice);
   } catch (error) {
+    if (current !== loads) return undefined;
     if (error.status === 401) {
       if (serverToken) showProblem(error.message);
       return showState("locked");
+    }
+    if (error.code === "bad_model") {
+      models.chosen = undefined;
+      showProblem(error.message);
+      return load(isChoice);
     }
     if (error.code === "loading") {
       showState("loading", `${Math.round(100 * error.progress)} %`);
@@ -74,23 +91,33 @@ async function load() {
     }
     return showState("ended", "the server cannot be reached");
   }
+  if (isOvertaken()) return undefined;
   showState("idle");
-  return resumeKept();
+  return resumeKept(isOvertaken);
 }
 
 // Fill in what to begin with; nothing starts before somebody asks for it.
-function offer(model) {
+function offer(model, isChoice) {
   chips.show(model.choices ?? {});
   const { prompt, seed } = showPrompts(model, play, (example) => {
     chips.write(example);
     byId("form").requestSubmit();
   });
-  if (!byId("prompt").value) {
+  if ([offered, ""].includes(byId("prompt").value)) {
     chips.write(prompt);
+    offered = prompt;
     byId("seed").value = seed ?? 0;
   }
+  if (isChoice) return;
   followLink();
   byId("prompt").select();
+}
+
+function chooseModel() {
+  showProblem("");
+  showNotices();
+  showExpanded("");
+  return load(true);
 }
 
 function followLink() {
@@ -99,23 +126,27 @@ function followLink() {
   if (seed !== undefined) byId("seed").value = seed;
 }
 
-async function resumeKept() {
+function followAddress() {
+  if (!isWanted() && models.choose(readLink().model)) return load(); // which follows the rest
+  return followLink();
+}
+
+async function resumeKept(isOvertaken) {
   const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
   if (!kept) return;
-  try {
-    const info = await sessionInfo(kept);
-    resuming = true;
-    attach({ ...info, token: kept.token });
-  } catch {
-    sessionStorage.removeItem(KEPT);
-  }
+  const info = await sessionInfo(kept).catch(() => null);
+  if (isOvertaken()) return;
+  if (!info) return sessionStorage.removeItem(KEPT);
+  if (models.choose(info.model)) return load(); // which comes here again
+  resuming = true;
+  attach({ ...info, token: kept.token, watch: kept.watch });
 }
 
 async function start() {
   const current = ++attempt;
   const isCurrent = () => current === attempt;
   leave();
-  const request = { prompt: blend.prompt(), seed: byId("seed").valueAsNumber || 0 };
+  const request = { prompt: blend.prompt(), seed: byId("seed").valueAsNumber || 0, model: models.chosen };
   showState("connecting"); // at once: what is changed from here on is sent to the stream
   try {
     Object.assign(request, await startImage.fields());
@@ -132,6 +163,7 @@ async function start() {
       if (!isCurrent()) return;
       resuming = false;
       showNotices(session.warnings);
+      showExpanded(session.expanded);
       attach(session);
       address(byId("prompt").value.trim(), request.seed);
       return;
@@ -156,7 +188,9 @@ async function refused(error, isCurrent) {
 }
 
 function attach(session) {
-  sessionStorage.setItem(KEPT, JSON.stringify({ id: session.id, token: session.token }));
+  const { id, token, watch } = session;
+  sessionStorage.setItem(KEPT, JSON.stringify({ id, token, watch }));
+  byId("watch-field").hidden = !watch;
   figures.session(session);
   asked.clear();
   player.reset();
@@ -176,7 +210,7 @@ function attach(session) {
 
 // The page's address is a link to what is shown, so that a reloaded page has its prompt.
 function address(prompt, seed) {
-  const link = linkOf(prompt, seed);
+  const link = linkOf(prompt, seed, models.chosen);
   history.replaceState(null, "", link);
   return link;
 }
@@ -236,6 +270,7 @@ function attached(session, resumed) {
 function message(reply) {
   if (reply.type === "prompt") {
     showNotices(reply.warnings);
+    showExpanded(reply.expanded);
     asked.taken(reply);
     figures.promptTaken(reply.prompt_id, sentAt.get(reply.ref) ?? performance.now());
     sentAt.delete(reply.ref);
@@ -254,6 +289,7 @@ function over(why) {
   stopRecording();
   stream = null;
   sessionStorage.removeItem(KEPT);
+  byId("watch-field").hidden = true;
   showState("ended", why);
 }
 
@@ -342,10 +378,21 @@ function play(prompt, seed) {
 
 async function share() {
   const link = address(byId("prompt").value.trim(), byId("seed").valueAsNumber || 0);
-  const copied = await navigator.clipboard?.writeText(link).then(() => true, () => false);
-  showCopied(copied ? "Link copied" : "Copy this page's address");
+  showCopied((await copy(link)) ? "Link copied" : "Copy this page's address");
   setTimeout(showCopied, COPIED_MS, "");
 }
+
+// Whoever has a stream's address may watch it.
+async function copyAddress() {
+  const kind = byId("watch").value;
+  byId("watch").value = "";
+  const link = addressOf(JSON.parse(sessionStorage.getItem(KEPT)), kind);
+  if (!(await copy(link))) return window.prompt("Whoever has this address may watch", link);
+  showCopied("Address copied: whoever has it may watch");
+  return setTimeout(showCopied, COPIED_MS, "");
+}
+
+const copy = async (text) => navigator.clipboard?.writeText(text).then(() => true, () => false);
 
 function setPaused(value) {
   paused = player.paused = value;
@@ -404,11 +451,12 @@ byId("form").addEventListener("submit", submit);
 for (const id of ["prompt", "second"]) byId(id).addEventListener("keydown", sendOnEnter);
 byId("surprise").addEventListener("click", surprise);
 byId("share").addEventListener("click", share);
+byId("watch").addEventListener("change", copyAddress);
 byId("pause").addEventListener("click", togglePause);
 byId("stop").addEventListener("click", stop);
 byId("restart").addEventListener("click", start);
 byId("record").addEventListener("click", toggleRecording);
 document.addEventListener("keydown", onKey);
-addEventListener("hashchange", followLink);
+addEventListener("hashchange", followAddress);
 
 load();

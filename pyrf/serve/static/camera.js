@@ -14,7 +14,7 @@ export class Camera {
   constructor({ send, sendFrame, useTrack, problem }) {
     Object.assign(this, { send, sendFrame, useTrack, problem });
     byId("camera").addEventListener("click", () => (this.on ? this.stop() : this.start()));
-    byId("strength").addEventListener("input", () => this.#say());
+    for (const id of ["strength", "follow-motion"]) byId(id).addEventListener("input", () => this.#say());
     this.#show();
   }
 
@@ -66,13 +66,15 @@ export class Camera {
   }
 
   // The server has taken a strength.
-  taken({ strength = null }) {
+  taken({ strength = null, follow_motion = false }) {
     byId("strength-shown").dataset.taken = strength ?? "";
+    byId("follow-motion").dataset.taken = follow_motion;
   }
 
   #say() {
     this.#show();
-    if (this.on) this.send({ type: "source", strength: this.strength });
+    if (!this.on) return;
+    this.send({ type: "source", strength: this.strength, follow_motion: byId("follow-motion").checked });
   }
 
   #show() {

@@ -1,19 +1,20 @@
-// A link that fills in a prompt and a seed. They stand in the fragment, which a browser sends to no server.
+// A link that fills in a prompt, a seed, and a model where there are several. They stand in the fragment, which a browser sends to no server.
 
 const SEED = /^\d{1,16}$/;
 
-export function linkOf(prompt, seed) {
+export function linkOf(prompt, seed, model) {
   const url = new URL(location.href);
-  url.hash = new URLSearchParams({ prompt, seed });
+  url.hash = new URLSearchParams({ prompt, seed, ...(model && { model }) });
   return url.href;
 }
 
-// What the page's address holds: { prompt, seed }, each undefined where it is missing or of no use.
+// What the page's address holds: { prompt, seed, model }, each undefined where it is missing or of no use.
 export function readLink() {
   const values = new URLSearchParams(location.hash.slice(1));
   const seed = SEED.test(values.get("seed")) ? Number(values.get("seed")) : NaN;
   return {
     prompt: values.get("prompt")?.trim() || undefined,
     seed: Number.isSafeInteger(seed) ? seed : undefined,
+    model: values.get("model") || undefined,
   };
 }

@@ -6,7 +6,7 @@ const byId = (id) => document.getElementById(id);
 
 const STATES = {
   idle: "Not started",
-  locked: "Needs the server's token",
+  locked: "Needs the server's token, or a key",
   loading: "The model is being loaded",
   connecting: "Connecting",
   live: "Live",
@@ -28,6 +28,7 @@ export function showState(state, detail = "") {
   for (const id of ["pause", "record", "restart"]) byId(id).disabled = !active;
   byId("pause").disabled = !active || state === "lost";
   byId("stop").disabled = !active && !["connecting", "full"].includes(state);
+  byId("model").disabled = active || ["connecting", "full"].includes(state);
   byId("pause").textContent = state === "paused" ? "Resume" : "Pause";
   byId("locked").hidden = state !== "locked";
   if (state === "locked") byId("token").focus();
@@ -44,6 +45,12 @@ export function showNotices(sentences = []) {
   byId("notices").hidden = !sentences.length;
 }
 
+// What a language model has made of the prompt, if the server has one.
+export function showExpanded(text) {
+  byId("expanded").textContent = text ? `Shown as: ${text}` : "";
+  byId("expanded").hidden = !text;
+}
+
 function asItem(text) {
   return Object.assign(document.createElement("li"), { textContent: text });
 }
@@ -55,10 +62,11 @@ function showKnown({ vocabulary = [], model_limits: limits = [] }) {
   byId("vocabulary").parentElement.hidden = !vocabulary.length;
 }
 
-export function showModel({ model, backend, device, dtype, width, height, fps, limits, stream, ...card }) {
+export function showModel({ model, backend, device, dtype, precision, width, height, fps, limits, stream, ...card }) {
   showKnown(card);
   showStreams(byId("streams"), stream);
-  byId("served").textContent = `${model} · ${backend} on ${device}, ${dtype} · ${width} × ${height} at ${fps} fps`;
+  const bits = precision ? `${dtype} with ${precision}` : dtype;
+  byId("served").textContent = `${model} · ${backend} on ${device}, ${bits} · ${width} × ${height} at ${fps} fps`;
   byId("prompt").maxLength = byId("second").maxLength = limits.max_prompt_chars;
   Object.assign(byId("canvas"), { width, height });
   byId("stage").style.setProperty("--ratio", width / height);
@@ -69,6 +77,7 @@ export function showModel({ model, backend, device, dtype, width, height, fps, l
 export function offerWebRtc(has = true) {
   byId("transport").querySelector("[value=webrtc]").disabled = !has;
   byId("transport").closest(".field").hidden = !has;
+  byId("watch").querySelector("[value=whep]").disabled = !has;
   if (!has) byId("transport").value = "websocket";
 }
 

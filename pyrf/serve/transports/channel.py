@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiortc import RTCDataChannel
 from aiortc.rtcsctptransport import RTCSctpCapabilities, RTCSctpTransport
@@ -31,12 +32,17 @@ class ControlChannel:
     """
 
     def __init__(
-        self, max_bytes: int, hear: Callable[[str | bytes], Message | None], abused: Callable[[], None]
+        self,
+        max_bytes: int,
+        hear: Callable[[str | bytes], Awaitable[Message | None]],
+        abused: Callable[[], None],
     ) -> None:
         self._max_bytes, self._hear, self._abused = max_bytes, hear, abused
         self._channel: RTCDataChannel | None = None
         self._unsent: deque[Message] = deque(maxlen=MAX_UNSENT)
         self._rate = RateLimit(MESSAGES_PER_S, MESSAGES_AT_ONCE)
+        self._turn = asyncio.Lock()
+        self._answering: set[asyncio.Task[None]] = set()
 
     def guard(self, transport: RTCSctpTransport) -> None:
         """Bound what a peer may send: streams, messages, and pieces of messages that are never whole."""
@@ -71,14 +77,21 @@ class ControlChannel:
 
     def _on_message(self, text: str | bytes) -> None:
         size = len(text) if isinstance(text, bytes) else len(text.encode())
-        reply: Message | None
-        if self._rate.wait_for(""):
+        if self._rate.wait_for("") or len(self._answering) >= MESSAGES_AT_ONCE:
             self._abused()
         elif size > self._max_bytes:
             problem = f"a message may have {self._max_bytes} bytes, got {size}; send less"
             self.send(ErrorMessage(error=ErrorDetail(code="too_large", message=problem)))
-        elif (reply := self._hear(text)) is not None:
-            self.send(reply)
+        else:
+            task = asyncio.create_task(self._answer(text))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+
+    async def _answer(self, text: str | bytes) -> None:
+        """Messages are answered in the order in which they came."""
+        async with self._turn:
+            if (reply := await self._hear(text)) is not None:
+                self.send(reply)
 
     def send(self, message: Message) -> None:
         """Send a message, or keep it until there is a channel."""

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 
 from fastapi.responses import StreamingResponse
@@ -16,7 +17,9 @@ from pyrf.protocol import WARNINGS_HEADER
 from pyrf.serve.errors import ServeError
 from pyrf.serve.sessions.chunks import MadeChunk
 from pyrf.serve.sessions.session import Session
-from pyrf.video.encoded import LIVE_MP4, Encoder
+from pyrf.serve.transports.kept import Keeping, KeptClips
+from pyrf.video.encoder import Encoder
+from pyrf.video.encoding import LIVE_MP4
 from pyrf.video.metadata import Metadata
 from pyrf.video.writer import Frames
 
@@ -46,11 +49,24 @@ class FragmentedMp4:
         height, width: of a frame, even.
         fps: frames a second.
         metadata: what the clip says of how it was made.
+        rate: bits per second that it has at most; None: as many as its quality takes.
     """
 
-    def __init__(self, height: int, width: int, fps: float, metadata: Metadata | None = None) -> None:
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        fps: float,
+        metadata: Metadata | None = None,
+        *,
+        rate: int | None = None,
+    ) -> None:
         self._pipe = _Pipe()
-        self._encoder = Encoder(self._pipe, LIVE_MP4, height=height, width=width, fps=fps, metadata=metadata)
+        encoding = LIVE_MP4
+        if rate is not None:
+            limit = {"maxrate": str(rate), "bufsize": str(rate)}
+            encoding = replace(encoding, codec_options={**encoding.codec_options, **limit})
+        self._encoder = Encoder(self._pipe, encoding, height=height, width=width, fps=fps, metadata=metadata)
 
     def encode(self, frames: Frames) -> bytes:
         """Append frames [T, H, W, 3], the first of them a key frame."""
@@ -65,12 +81,13 @@ class FragmentedMp4:
 
 
 async def stream_clip(
-    session: Session, num_frames: int, executor: Executor, metadata: Metadata
+    session: Session, num_frames: int, executor: Executor, metadata: Metadata, kept: KeptClips, copy: Keeping
 ) -> AsyncGenerator[bytes]:
     """The pieces of a clip of `num_frames` frames; the session ends with it, or when it is not wanted.
 
     Args:
         metadata: what the clip says of how it was made.
+        kept, copy: where it is kept, once it is whole.
 
     Raises:
         ServeError: 503 when the session ended before the clip was whole; 500 when the model's values are not
@@ -92,9 +109,16 @@ async def stream_clip(
             if isinstance(item, MadeChunk):
                 frames = item.chunk.frames[:missing]
                 missing -= len(frames)
-                yield await loop.run_in_executor(executor, encoder.encode, frames)
-        yield await loop.run_in_executor(executor, encoder.finish)
+                piece = await loop.run_in_executor(executor, encoder.encode, frames)
+                await kept.add(copy, piece)
+                yield piece
+        piece = await loop.run_in_executor(executor, encoder.finish)
+        await kept.add(copy, piece)
+        kept.finish(copy)
+        yield piece
     finally:
+        if not copy.whole:
+            kept.drop(copy)
         session.end("closed")
         session.detach(viewer)
 
@@ -104,16 +128,19 @@ class ClipResponse(StreamingResponse):
 
     Args:
         first, rest: the pieces.
+        place: where the clip is to be had again.
         warnings: on the prompt or the size, which go into a header as a JSON list.
     """
 
-    def __init__(self, first: bytes, rest: AsyncGenerator[bytes], warnings: list[str]) -> None:
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes], place: str, warnings: list[str]) -> None:
         async def pieces() -> AsyncIterator[bytes]:
             yield first
             async for piece in rest:
                 yield piece
 
-        headers = {WARNINGS_HEADER: json.dumps(warnings)} if warnings else None
+        headers = {"Content-Location": place}
+        if warnings:
+            headers[WARNINGS_HEADER] = json.dumps(warnings)
         super().__init__(pieces(), media_type="video/mp4", headers=headers)
         self._rest = rest
 

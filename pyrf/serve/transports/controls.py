@@ -24,7 +24,7 @@ from pyrf.serve.sessions.registry import SessionRegistry
 from pyrf.serve.sessions.session import Session
 
 
-def answer(registry: SessionRegistry, session: Session, text: str | bytes) -> Message | None:
+async def answer(registry: SessionRegistry, session: Session, text: str | bytes) -> Message | None:
     """Do what a control message asks.
 
     Returns:
@@ -41,14 +41,15 @@ def answer(registry: SessionRegistry, session: Session, text: str | bytes) -> Me
         return ErrorMessage(error=detail)
     try:
         if isinstance(control, PromptControl):
-            reply = registry.set_prompt(session, control.prompt, control.recache, control.over)
+            reply = await registry.set_prompt(session, control.prompt, control.recache, control.over)
             return PromptMessage(ref=control.ref, **reply.model_dump())
         if isinstance(control, AdaptersControl):
             changed = registry.set_adapters(session, control.strengths)
             return AdaptersMessage(ref=control.ref, **changed.model_dump())
         if isinstance(control, SourceControl):
-            chunk = registry.set_source(session, control.strength)
-            return SourceMessage(ref=control.ref, strength=control.strength, chunk=chunk)
+            strength, follow_motion = control.strength, control.follow_motion
+            chunk = registry.set_source(session, strength, follow_motion)
+            return SourceMessage(ref=control.ref, strength=strength, follow_motion=follow_motion, chunk=chunk)
         registry.check_controls(session)
     except ServeError as error:
         return ErrorMessage(ref=control.ref, error=error.reply)

@@ -18,12 +18,10 @@ from aiortc.mediastreams import VIDEO_TIME_BASE, convert_timebase
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 
+from pyrf.video.encoding import LOWEST, highest_rate
+
 VideoCodec = Literal["H264", "VP8"]
 
-BITS_PER_PIXEL = 0.8
-"""Of the highest rate: 5.1 Mbit/s at 480 x 832 and 16 frames per second."""
-LOWEST, HIGHEST = 500_000, 12_000_000
-"""Bits per second that every frame size may have at least, and at most."""
 HEADROOM = 0.85
 """Of what a peer says it can take; repeated packets and messages need the rest."""
 RISE_S = 5.0
@@ -32,11 +30,6 @@ SMOOTHING = 0.1
 """Of a frame in the mean of what is sent."""
 H264_QUALITY = {"preset": "superfast", "tune": "zerolatency", "crf": "18"}
 VP8_QUALITY = {"deadline": "realtime", "cpu-used": "-6", "lag-in-frames": "0", "crf": "6"}
-
-
-def highest_rate(height: int, width: int, fps: float) -> int:
-    """Bits per second that a video of this size is sent with at most."""
-    return round(min(HIGHEST, max(LOWEST, BITS_PER_PIXEL * height * width * fps)))
 
 
 class TrackEncoder(Encoder):

@@ -32,6 +32,12 @@ class FrameEncoder:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.executor, self._messages, made, format, fps, dropped)
 
+    async def jpegs(self, made: MadeChunk) -> list[bytes]:
+        """The frames of a chunk as files."""
+        loop = asyncio.get_running_loop()
+        frames = made.chunk.frames
+        return await loop.run_in_executor(self.executor, lambda: [self._jpeg(pixels) for pixels in frames])
+
     def _messages(self, made: MadeChunk, format: FrameFormat, fps: float, dropped: int) -> list[bytes]:
         _, height, width, _ = made.chunk.frames.shape
         messages = []

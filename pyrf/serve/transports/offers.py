@@ -41,6 +41,7 @@ _CANDIDATE = re.compile(
     r"[\w+/\-]{1,32} (?P<component>\d{1,3}) (?P<transport>\w{1,8}) (?P<priority>\d{1,10}) "
     r"(?P<host>[\w.:\-%]{1,255}) (?P<port>\d{1,5}) typ (?P<kind>host|srflx|prflx|relay)( .*)?"
 )
+_OPUS = re.compile(r"(?P<payload>\d{1,3}) opus/48000/2", re.IGNORECASE)
 _RTPMAP = re.compile(r"(?P<payload>\d{1,3}) (?P<name>VP8|H264|rtx)/90000", re.IGNORECASE)
 _H264_PROFILES = re.compile(r"42[0-9a-f]0(0[a-d]|1[4-6]|1[ef]|20|2[89a]|3[2-4])", re.IGNORECASE)
 """Baseline, as it is sent, of any level."""
@@ -71,6 +72,8 @@ class ReadOffer:
         named: candidates that the offer named.
         used: those of them that packets may be sent to.
         sends: whether the viewer may send a video of its own.
+        mid: of the video, which all candidates belong to.
+        ufrag: of the viewer's ICE agent.
     """
 
     sdp: str
@@ -78,6 +81,8 @@ class ReadOffer:
     named: int
     used: int
     sends: bool
+    mid: str
+    ufrag: str
 
 
 def as_address(text: str) -> Address | None:
@@ -89,10 +94,12 @@ def as_address(text: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def read_offer(text: str, allowed: Collection[Address]) -> ReadOffer:
+def read_offer(text: str, allowed: Collection[Address], *, of_player: bool = False) -> ReadOffer:
     """Read an offer of one video to receive, and a data channel if it has one.
 
     Args:
+        of_player: whether a player of WHEP offers. It gets the video alone: no data channel, and an audio
+            that it asks for stays silent.
         allowed: addresses that packets may be sent to on the offer's word. Candidates elsewhere are left out:
             a viewer there is heard when its own packets arrive, signed with the answer's password.
 
@@ -104,10 +111,12 @@ def read_offer(text: str, allowed: Collection[Address]) -> ReadOffer:
     videos = [medium for medium in media if medium.kind == "video"]
     if not videos or videos[0].direction not in ("recvonly", "sendrecv"):
         raise ValueError("it asks for no video; add one video transceiver to receive (recvonly)")
-    if kinds not in (["video"], ["video", "application"], ["application", "video"]):
-        raise ValueError(f"it has {_listed(kinds)}; offer one video to receive, and one data channel at most")
+    beside, what = ("audio", "audio") if of_player else ("application", "data channel")
+    if kinds not in (["video"], ["video", beside], [beside, "video"]):
+        raise ValueError(f"it has {_listed(kinds)}; offer one video to receive, and one {what} at most")
+    first = media[0].attributes if of_player else {}  # of a bundle others may leave out what it says
     for medium in media:
-        medium.attributes = {**session.attributes, **medium.attributes}
+        medium.attributes = {**session.attributes, **first, **medium.attributes}
         for name in ("mid", "ice-ufrag", "ice-pwd", "fingerprint", "setup"):
             if name not in medium.attributes:
                 raise ValueError(f"its {medium.kind} has no a={name} line")
@@ -125,6 +134,10 @@ def read_offer(text: str, allowed: Collection[Address]) -> ReadOffer:
             written += [f"m=video 9 UDP/TLS/RTP/SAVPF {payload}", "c=IN IP4 0.0.0.0"]
             written += [f"a={medium.direction}", *lines]
             written += ["a=rtcp-mux"]
+        elif medium.kind == "audio":
+            opus = _opus(medium)
+            written += [f"m=audio 9 UDP/TLS/RTP/SAVPF {opus}", "c=IN IP4 0.0.0.0", "a=inactive"]
+            written += [f"a=rtpmap:{opus} opus/48000/2", "a=rtcp-mux"]
         else:
             written += ["m=application 9 UDP/DTLS/SCTP webrtc-datachannel", "c=IN IP4 0.0.0.0"]
             written += [f"a=sctp-port:{medium.attributes.get('sctp-port', '5000')}"]
@@ -134,7 +147,29 @@ def read_offer(text: str, allowed: Collection[Address]) -> ReadOffer:
         if i == 0:
             written += [f"a=candidate:{candidate}" for candidate in used]
     sends = videos[0].direction == "sendrecv"
-    return ReadOffer("\r\n".join(written) + "\r\n", codec, len(named), len(used), sends)
+    mid, ufrag = videos[0].attributes["mid"], media[0].attributes["ice-ufrag"]
+    return ReadOffer("\r\n".join(written) + "\r\n", codec, len(named), len(used), sends, mid, ufrag)
+
+
+def read_fragment(text: str, ufrag: str, allowed: Collection[Address]) -> tuple[int, list[str]]:
+    """Read candidates that come after an offer (RFC 8840, `application/trickle-ice-sdpfrag`).
+
+    Args:
+        ufrag: of the offer.
+        allowed: as of `read_offer`.
+
+    Returns:
+        How many it names, and those that packets may be sent to. All are of the one bundle.
+
+    Raises:
+        ValueError: when it is none, or begins ICE anew.
+    """
+    session, media = _read_lines(_lines(text))
+    given = {medium.attributes.get("ice-ufrag", ufrag) for medium in (session, *media)}
+    if given != {ufrag}:
+        raise ValueError("it begins ICE anew, which is not done here; delete this one and offer again")
+    named = [line for medium in media for line in medium.candidates]
+    return len(named), list(_usable(named, allowed))
 
 
 def _listed(kinds: list[str]) -> str:
@@ -147,9 +182,17 @@ def _split(text: str) -> tuple[_Media, list[_Media]]:
     Raises:
         ValueError: for too much of anything, or a line that is none.
     """
-    lines = text.replace("\r\n", "\n").rstrip("\n").split("\n")
+    lines = _lines(text)
     if lines[0] != "v=0":
         raise ValueError("it is no session description; that begins with v=0")
+    return _read_lines(lines)
+
+
+def _lines(text: str) -> list[str]:
+    return text.replace("\r\n", "\n").rstrip("\n").split("\n")
+
+
+def _read_lines(lines: list[str]) -> tuple[_Media, list[_Media]]:
     if len(lines) > MAX_LINES:
         raise ValueError(f"it has {len(lines)} lines; {MAX_LINES} are enough")
     session = _Media("session", [], {})
@@ -223,6 +266,15 @@ def _codec(video: _Media) -> tuple[VideoCodec, str, list[str]]:
         codec: VideoCodec = "H264" if names[payload] == "H264" else "VP8"
         return codec, payloads, _extensions(video) + lines
     raise ValueError("it has no codec that the server sends; offer H264 (baseline, mode 1) or VP8")
+
+
+def _opus(audio: _Media) -> int:
+    """The payload type of an audio that nobody will send."""
+    for name, value in audio.lines:
+        match = _OPUS.fullmatch(value) if name == "rtpmap" else None
+        if match is not None and 96 <= int(match["payload"]) <= 127:
+            return int(match["payload"])
+    raise ValueError("its audio has no Opus; leave the audio out, as there is none")
 
 
 def _extensions(video: _Media) -> list[str]:

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 KIND = "webrtc"
 """Of the viewers that come by this way."""
+WATCHES = "whep"
+"""Of the watchers that do."""
 
 CLOCK_RATE = 90_000
 """Of RTP timestamps of video."""
@@ -34,14 +36,23 @@ class SessionTrack(MediaStreamTrack):
     Args:
         send: takes what goes over the data channel.
         on_end: called when the session has ended for this viewer.
+        watches: whether it watches beside the viewer. Such a track has its place from the beginning.
     """
 
     kind = "video"
 
-    def __init__(self, session: Session, send: Callable[[Message], None], on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        send: Callable[[Message], None],
+        on_end: Callable[[], None],
+        *,
+        watches: bool = False,
+    ) -> None:
         super().__init__()
-        self._session, self._send, self._on_end = session, send, on_end
-        self._viewer: Viewer | None = None
+        self._session, self._send, self._on_end, self._watches = session, send, on_end, watches
+        self._viewer: Viewer | None = session.watch(WATCHES) if watches else None
+        self._began = False
         self._frames: deque[NDArray[np.uint8]] = deque()
         self._origin = self._due = 0.0
 
@@ -50,7 +61,11 @@ class SessionTrack(MediaStreamTrack):
         loop = asyncio.get_running_loop()
         if self._viewer is None:
             self._viewer = self._session.attach(KIND)
+        if not self._began:
+            self._began = True
             self._origin = self._due = loop.time()
+            if self._watches:
+                self._session.watchers.catch_up(self._viewer)
         pixels = await self._next_frame(self._viewer)
         self._due = max(self._due, loop.time())
         await asyncio.sleep(self._due - loop.time())
@@ -85,6 +100,11 @@ class SessionTrack(MediaStreamTrack):
     def leave(self) -> None:
         """Let go of the session."""
         self.stop()
-        if self._viewer is not None:
+        if self._viewer is None:
+            return
+        if self._watches:
+            self._session.unwatch(self._viewer)
+            logger.info("watcher detached", extra={"session": self._session.id, "transport": WATCHES})
+        else:
             self._session.detach(self._viewer)
             logger.info("viewer detached", extra={"session": self._session.id, "transport": KIND})

@@ -16,6 +16,7 @@ from aiortc import (
     RTCPeerConnection,
     RTCSessionDescription,
 )
+from aiortc.sdp import candidate_from_sdp
 
 from pyrf.protocol import Answer, HelloMessage, Offer
 from pyrf.serve.errors import ServeError
@@ -27,8 +28,16 @@ from pyrf.serve.transports.controls import answer
 from pyrf.serve.transports.encoding import TrackEncoder
 from pyrf.serve.transports.ice import GuardedConnection, Network
 from pyrf.serve.transports.incoming import IncomingVideo
-from pyrf.serve.transports.offers import Address, ReadOffer, as_address, read_offer
-from pyrf.serve.transports.track import KIND, SessionTrack
+from pyrf.serve.transports.offers import (
+    MAX_CANDIDATES,
+    MAX_USED_CANDIDATES,
+    Address,
+    ReadOffer,
+    as_address,
+    read_fragment,
+    read_offer,
+)
+from pyrf.serve.transports.track import KIND, WATCHES, SessionTrack
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +56,7 @@ class Peers:
         self._registry = registry
         self._network = Network.of(registry.settings)
         self._servers = [parse_ice_server(text) for text in registry.settings.ice_servers]
-        self._peers: set[_Peer] = set()
+        self._peers: set[Peer] = set()
 
     async def answer(self, session: Session, offer: Offer, requester: str, host: str) -> Answer:
         """Take a browser's offer; the session is attached to once the connection stands.
@@ -60,11 +69,40 @@ class Peers:
             ServeError: 404 when there is no WebRTC here, 422 when the offer is not one that can be answered,
                 429 and 503 when too many have not connected yet.
         """
+        _, sdp = await self._accept(session, offer.sdp, requester, host, watches=False)
+        return Answer(sdp=sdp)
+
+    async def watch(self, session: Session, sdp: str, requester: str, host: str) -> tuple[Peer, str]:
+        """Take a WHEP player's offer, and answer it; its peer watches from now on.
+
+        Args:
+            sdp, requester, host: as of `answer`.
+
+        Raises:
+            ServeError: as `answer` does, and 429 when as many watch the session as may.
+        """
+        return await self._accept(session, sdp, requester, host, watches=True)
+
+    async def add_candidates(self, peer: Peer, fragment: str, host: str) -> None:
+        """Take candidates that a player sends after its offer.
+
+        Raises:
+            ServeError: 422 when they cannot be read, are too many, or begin ICE anew.
+        """
+        try:
+            await peer.add_candidates(fragment, await self._allowed(fragment, host))
+        except ValueError as error:
+            raise ServeError(422, "bad_offer", f"the candidates cannot be used: {error}") from None
+
+    async def _accept(
+        self, session: Session, sdp: str, requester: str, host: str, *, watches: bool
+    ) -> tuple[Peer, str]:
         if not self._registry.settings.webrtc:
             raise ServeError(404, "webrtc_off", "this server sends no video over WebRTC; use the WebSocket")
         for peer in [peer for peer in self._peers if not peer.connected]:
-            if peer.session is session or peer.session.ending is not None:
-                await peer.close()  # the viewer tries anew, or the session is gone
+            tries_anew = peer.session is session and not watches and not peer.watches
+            if tries_anew or peer.session.ending is not None:
+                await peer.close()
         connecting = [peer.requester for peer in self._peers if not peer.connected]
         if connecting.count(requester) >= MAX_CONNECTING_PER_ADDRESS:
             message = f"{MAX_CONNECTING_PER_ADDRESS} offers of your address wait for their connection"
@@ -73,13 +111,15 @@ class Peers:
             message = f"{MAX_CONNECTING} offers wait for their connection; try again"
             raise ServeError(503, "busy", message, RETRY_S)
         try:
-            read = read_offer(offer.sdp, await self._allowed(offer.sdp, host))
+            read = read_offer(sdp, await self._allowed(sdp, host), of_player=watches)
         except ValueError as error:
             raise ServeError(422, "bad_offer", f"the offer cannot be answered: {error}") from None
-        peer = _Peer(self._registry, session, requester, on_close=self._peers.discard)
+        if watches:
+            self._registry.check_watchers(session)
+        peer = Peer(self._registry, session, requester, on_close=self._peers.discard, watches=watches)
         self._peers.add(peer)
         try:
-            return Answer(sdp=await peer.accept(read, self._network))
+            return peer, await peer.accept(read, self._network)
         except ServeError:
             await peer.close()
             raise
@@ -113,25 +153,33 @@ async def _addresses(host: str) -> set[Address]:
     return {address for *_, place in found if (address := as_address(str(place[0])))}
 
 
-class _Peer:
-    """One connection: a track out, a data channel in and out.
+class Peer:
+    """One connection: a track out, and of a viewer a data channel in and out.
 
     Attributes:
         session: that it shows.
         requester: whom it is counted for.
+        watches: whether it is a watcher's, who only sees.
         connected: whether it has stood.
+        closed: set once it has let go of the session.
     """
+
+    _offer: ReadOffer
 
     def __init__(
         self,
         registry: SessionRegistry,
         session: Session,
         requester: str,
-        on_close: Callable[[_Peer], None],
+        on_close: Callable[[Peer], None],
+        *,
+        watches: bool,
     ) -> None:
         self._registry, self.session, self.requester = registry, session, requester
-        self._on_close = on_close
+        self._on_close, self.watches = on_close, watches
         self.connected = False
+        self.closed = asyncio.Event()
+        self._named = self._used = 0
         named = map(parse_ice_server, registry.settings.ice_servers)
         servers = [RTCIceServer(**server.model_dump()) for server in named]
         configuration = RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
@@ -145,7 +193,7 @@ class _Peer:
             lambda text: answer(registry, session, text),
             self._abused,
         )
-        self._track = SessionTrack(session, self._channel.send, self._close_soon)
+        self._track = SessionTrack(session, self._channel.send, self._close_soon, watches=watches)
         self._incoming = IncomingVideo(
             lambda: None if session.camera is None else session.camera.feed,
             registry.settings.max_source_pixels,
@@ -158,12 +206,13 @@ class _Peer:
         Raises:
             ServeError: 503 when there is no port left.
         """
+        self._offer, self._named, self._used = offer, offer.named, offer.used
         await self.connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
         for transceiver in self.connection.getTransceivers():
             transceiver.direction = "inactive"
         sender = self.connection.addTrack(self._track)
         for transceiver in self.connection.getTransceivers():
-            if offer.sends and transceiver.sender is sender:
+            if offer.sends and not self.watches and transceiver.sender is sender:
                 transceiver.direction = "sendrecv"
                 self._incoming.guard(transceiver.receiver)
         options = self.session.options
@@ -177,6 +226,25 @@ class _Peer:
             raise ServeError(503, "busy", "no UDP port is free for the video; try again", RETRY_S)
         return self.connection.localDescription.sdp
 
+    async def add_candidates(self, fragment: str, allowed: Collection[Address]) -> None:
+        """Take candidates that come after the offer.
+
+        The end of candidates is not heeded: a player that named none of use is found by its own packets.
+
+        Raises:
+            ValueError: when they cannot be read, are too many, or begin ICE anew.
+        """
+        named, used = read_fragment(fragment, self._offer.ufrag, allowed)
+        self._named += named
+        if self._named > MAX_CANDIDATES:
+            raise ValueError(f"{self._named} were named so far; {MAX_CANDIDATES} are enough")
+        room = 0 if self.connected else MAX_USED_CANDIDATES - self._used
+        for line in used[:room]:
+            self._used += 1
+            candidate = candidate_from_sdp(line)
+            candidate.sdpMid = self._offer.mid
+            await self.connection.addIceCandidate(candidate)
+
     def _on_channel(self, channel: RTCDataChannel) -> None:
         self._channel.open(channel, HelloMessage(session=self.session.info(), format="video"))
 
@@ -185,7 +253,8 @@ class _Peer:
         if state == "connected":
             self.connected = True
             self._timeout.cancel()
-            logger.info("viewer attached", extra={"session": self.session.id, "transport": KIND})
+            event, kind = ("watcher attached", WATCHES) if self.watches else ("viewer attached", KIND)
+            logger.info(event, extra={"session": self.session.id, "transport": kind})
         elif state in ("failed", "closed"):
             self._close_soon()
 
@@ -205,4 +274,5 @@ class _Peer:
         self._timeout.cancel()
         self._on_close(self)
         self._track.leave()
+        self.closed.set()
         await self.connection.close()

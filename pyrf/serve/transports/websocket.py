@@ -112,7 +112,7 @@ async def _receive(websocket: WebSocket, registry: SessionRegistry, session: Ses
         if text is None:
             reply: Message | None = await _take_frame(registry, session, data)
         else:
-            reply = answer(registry, session, data)
+            reply = await answer(registry, session, data)
         if reply is not None:
             with suppress(RuntimeError):  # the other side of this socket may have closed it just now
                 await _send_message(websocket, reply)

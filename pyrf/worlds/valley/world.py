@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pyrf.worlds.rewording import change
-from pyrf.worlds.valley import captions
+from pyrf.worlds.valley import captions, phrases
 from pyrf.worlds.valley.attributes import (
     BALLOONS,
     CAMERAS,
@@ -84,11 +84,11 @@ class Valley:
     @property
     def vocabulary(self) -> list[str]:
         """Every word that a caption can hold, sorted."""
-        return captions.vocabulary()
+        return phrases.vocabulary()
 
     @property
     def taught(self) -> list[str]:
-        return captions.vocabulary(self._kept)
+        return phrases.vocabulary(self._kept)
 
     @property
     def _kept(self) -> dict[str, tuple[str, ...]]:
@@ -114,7 +114,7 @@ class Valley:
 
     @property
     def choices(self) -> dict[str, tuple[str, ...]]:
-        return captions.choices(self._kept)
+        return phrases.choices(self._kept)
 
     @property
     def criteria(self) -> tuple[str, ...]:
@@ -228,7 +228,7 @@ class Valley:
             "camera": [camera for camera in self.cameras if camera != "still" or "speed" not in asks],
             "speed": tuple(SPEEDS),
         }
-        return change(prompt, values, captions.TABLES, rng)
+        return change(prompt, values, phrases.TABLES, rng)
 
     def judge(self, frames: Frames, prompt: WorldPrompt, /) -> dict[str, bool]:
         """Whether a clip, uint8 [T, 192, 320, 3], shows each attribute that the prompt asks for.

@@ -130,7 +130,7 @@ def test_float16_with_the_sink_updated_by_the_kernels(monkeypatch):
 
 def test_a_pipeline_streams_in_float16(monkeypatch):
     """The text encoder is in bfloat16, whose range its activations need."""
-    monkeypatch.setattr("pyrf.pipeline.check_backend", lambda *_: None)
+    monkeypatch.setattr("pyrf.loading.check_backend", lambda *_: None)
     for name in ("load_tensorrt", "CudaDevice"):
         monkeypatch.setattr(tensorrt_engine, name, lambda *_: None)
     monkeypatch.setattr(tensorrt_engine, "plans_on_gpu", lambda *_: host_plans)

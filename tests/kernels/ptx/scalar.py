@@ -101,13 +101,33 @@ def to_half(x: Any) -> Any:
     return np.ascontiguousarray(x, np.float32).astype(np.float16).view(np.uint16)
 
 
+E4M3 = np.array([(f / 8 if e == 0 else 1 + f / 8) * 2.0 ** (max(e, 1) - 7) for e, f in np.ndindex(16, 8)])
+"""The numbers of the bytes 0 ... 127; the last is NaN."""
+E4M3[127] = np.nan
+E4M3_HALVES = (E4M3[1:127] + E4M3[:126]) / 2
+
+
+def to_e4m3(x: Any) -> Any:
+    """float32 to the byte of the nearest e4m3, ties to even, 448 at most; uint8."""
+    x = np.asarray(x, np.float64)
+    below, above = (np.searchsorted(E4M3_HALVES, np.abs(x), side) for side in ("left", "right"))
+    size = np.where(below % 2 == 0, below, above)  # they differ at a tie
+    return np.where(np.isnan(x), 0x7F, size | np.signbit(x) * 0x80).astype(np.uint8)
+
+
 TO_INTEGER = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
 
 
-@handles("cvt", "rn ftz rni rzi rmi rpi")
+@handles("cvt", "rn ftz satfinite rni rzi rmi rpi")
 def convert(batch: Batch, instruction: Instruction, lanes: Lanes) -> None:
     target, source = instruction.types
     values = [batch.read(operand, source, lanes) for operand in instruction.operands[1:]]
+    if (target == "e4m3x2") != ("satfinite" in instruction.modifiers):
+        raise PtxError("conversions saturate to e4m3 alone")
+    if target == "e4m3x2":
+        upper, lower = (np.asarray(to_e4m3(value), np.uint16) for value in values)
+        batch.write(instruction.operands[0], upper << np.uint16(8) | lower, lanes)
+        return
     if target in ("bf16x2", "f16x2"):  # the first source goes to the upper half
         narrow = to_bfloat16 if target == "bf16x2" else to_half
         high, low = (np.asarray(narrow(value), np.uint32) for value in values)

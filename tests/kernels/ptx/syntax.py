@@ -17,6 +17,8 @@ DTYPES: dict[str, type[np.generic]] = {
     "bf16": np.uint16,  # numpy has no bfloat16: its bits
     "bf16x2": np.uint32,
     "f16x2": np.uint32,
+    "e4m3": np.uint8,
+    "e4m3x2": np.uint16,
 }
 """What a value of each PTX type is held as."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tests.kernels.ptx.memory import Array
+from tests.kernels.ptx.scalar import E4M3
 from tests.kernels.ptx.state import WARP, Batch, Copies, Lanes, handles, parts
 from tests.kernels.ptx.syntax import Immediate, Instruction, PtxError
 
@@ -52,39 +53,49 @@ def load_matrix(batch: Batch, instruction: Instruction, lanes: Lanes) -> None:
         batch.write(register, words[:, i].reshape(-1), lanes)
 
 
-def _halves(words: Array, kind: str) -> Array:
-    """Two 16-bit floats a word, low half first: [...] uint32 to [..., 2] float64."""
+NUMBERS = np.concatenate((E4M3, -E4M3))
+"""Of all bytes, as e4m3."""
+
+
+def _elements(words: Array, kind: str) -> Array:
+    """The floats of words, low bits first: [...] uint32 to [..., 2], or 4 of e4m3, float64."""
+    if kind == "e4m3":
+        return NUMBERS[words.view(np.uint8).reshape(*words.shape, 4)]
     if kind == "f16":
         return words.view(np.float16).reshape(*words.shape, 2).astype(np.float64)
     both = np.stack((words << np.uint32(16), words & np.uint32(0xFFFF0000)), -1)
     return both.view(np.float32).astype(np.float64)
 
 
-@handles("mma", "sync aligned m16n8k16 row col")
-def multiply_matrices(batch: Batch, instruction: Instruction, lanes: Lanes) -> None:
-    """D [16, 8] = A [16, 16] B [16, 8] + C of each warp, 16-bit floats into float32.
+PRODUCTS = {"f16": "m16n8k16", "bf16": "m16n8k16", "e4m3": "m16n8k32"}
 
-    Lane 4g + t holds of A the rows g and g + 8, columns 2t, 2t + 1 and these plus 8; of B the same
-    numbers of row and column exchanged; of C and D the rows g and g + 8, columns 2t and 2t + 1.
+
+@handles("mma", "sync aligned m16n8k16 m16n8k32 row col")
+def multiply_matrices(batch: Batch, instruction: Instruction, lanes: Lanes) -> None:
+    """D [16, 8] = A [16, 16] B [16, 8] + C of each warp, 16-bit floats into float32; of e4m3 32 for 16.
+
+    Lane 4g + t holds of A the rows g and g + 8, columns 2t, 2t + 1 and these plus 8 (of e4m3 4t ... 4t + 3
+    and these plus 16); of B the same numbers of row and column exchanged; of C and D the rows g and g + 8,
+    columns 2t and 2t + 1.
     """
     target, a, b, c = (parts(operand) for operand in instruction.operands)
     kinds = instruction.types
     if len(kinds) != 4 or kinds[0] != "f32" or kinds[3] != "f32" or kinds[1] != kinds[2]:
         raise PtxError(f"mma of {kinds} is not known")
-    if instruction.modifiers[2:] != ("m16n8k16", "row", "col") or kinds[1] not in ("f16", "bf16"):
-        raise PtxError("only mma.m16n8k16.row.col of f16 or bf16 is known")
+    if instruction.modifiers[2:] != (PRODUCTS.get(kinds[1]), "row", "col"):
+        raise PtxError("only mma.row.col of m16n8k16 for f16 and bf16, and of m16n8k32 for e4m3, is known")
     warps = batch.whole_warps(lanes)
 
     def fragment(register: Any, kind: str) -> Array:
         words = np.ascontiguousarray(np.broadcast_to(batch.read(register, kind, lanes), warps * WARP))
         return words.reshape(warps, GROUPS, QUADS)
 
-    def pairs(register: Any) -> Array:
-        return _halves(fragment(register, "b32"), kinds[1]).reshape(warps, GROUPS, 2 * QUADS)
+    def rows(register: Any) -> Array:
+        return _elements(fragment(register, "b32"), kinds[1]).reshape(warps, GROUPS, -1)
 
-    a0, a1, a2, a3 = (pairs(register) for register in a)
+    a0, a1, a2, a3 = (rows(register) for register in a)
     left = np.concatenate((np.concatenate((a0, a2), 2), np.concatenate((a1, a3), 2)), 1)
-    right = np.concatenate([pairs(register) for register in b], 2).swapaxes(1, 2)
+    right = np.concatenate([rows(register) for register in b], 2).swapaxes(1, 2)
     product = left @ right
     for i, (register, summand) in enumerate(zip(target, [fragment(r, "f32") for r in c])):
         tile = product[:, GROUPS * (i // 2) : GROUPS * (i // 2 + 1), i % 2 :: 2]

@@ -45,7 +45,7 @@ def test_it_is_a_codec_of_16_by_16_pixels() -> None:
     assert sum(p.numel() for p in network.parameters()) == 704_688_668
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=6, derandomize=True)
 @given(
     dim_mult=st.sampled_from([[1, 2, 4, 4], [1, 1, 2, 2]]),
     decoder_base_dim=st.sampled_from([4, 8]),

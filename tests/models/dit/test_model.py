@@ -9,10 +9,11 @@ from pyrf.config import LatentSize
 from pyrf.loop.rope import rope_table
 from pyrf.models.dit import layers
 from pyrf.models.dit.attention import BidirectionalAttention, PartsAttention, PrefixAttention
-from pyrf.models.dit.layers import FeedForward, gelu_tanh
+from pyrf.models.dit.layers import FeedForward
 from pyrf.models.dit.model import WanModel
 from pyrf.models.dit.parts import teacher_forcing_parts
 from pyrf.ops import add_norm
+from pyrf.ops.gelu import gelu_tanh
 from tests.support.golden import TOLERANCE, model, tensors
 from tests.support.masks import MaskedAttention, block_causal_mask
 from tests.support.tiny import CONFIG, HEIGHT, WIDTH, prompts

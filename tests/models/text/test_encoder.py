@@ -16,7 +16,7 @@ from pyrf.models.text.umt5 import UMT5Config, UMT5Encoder
 from tests.support import networks
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12, derandomize=True)
 @given(
     heads=st.integers(1, 3),
     head_dim=st.sampled_from([4, 8]),

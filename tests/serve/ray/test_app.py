@@ -18,7 +18,8 @@ import pytest
 pytest.importorskip("ray", reason="Ray Serve is in the ray extra")
 
 from pyrf.client import AsyncClient, AsyncSession, RefusedError, SessionLostError
-from pyrf.serve.ray.app import RayOptions, SessionPolicy
+from pyrf.serve.ray.app import RayOptions, SessionPolicy, application
+from pyrf.serve.settings import ServeSettings
 
 RED, BLUE = "a red circle moves right", "a blue square"
 TIMEOUT_S = 300
@@ -42,6 +43,12 @@ def test_the_policy_counts_live_sessions(sessions: list[int], wanted: int) -> No
 def test_impossible_numbers_of_replicas_are_refused(least: int, most: int) -> None:
     with pytest.raises(ValueError, match="replicas must be at least 1 and at most max_replicas"):
         RayOptions(least, most)
+
+
+@pytest.mark.parametrize(("gpu", "gpus"), [(True, 2), (False, 0)])
+def test_a_replica_has_what_its_ranks_need(gpu: bool, gpus: int) -> None:
+    app = application({}, model="tiny", settings=ServeSettings(), options=RayOptions(gpu=gpu, ranks=2))
+    assert app._bound_deployment.ray_actor_options == {"num_gpus": gpus, "num_cpus": 2}
 
 
 def test_who_starts_replicas_loads_no_model_code() -> None:

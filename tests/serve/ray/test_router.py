@@ -45,6 +45,11 @@ def test_a_session_goes_to_its_replica_even_when_that_is_full(choose: Any, rest:
     assert choose(f"/v1/sessions/two.0123abcd{rest}", replicas) == ["two"]
 
 
+def test_an_admin_ends_a_session_where_it_is(choose: Any) -> None:
+    replicas = [replica("one"), replica("two", full=True)]
+    assert choose("/v1/admin/sessions/two.0123abcd", replicas) == ["two"]
+
+
 def test_new_sessions_go_round_the_replicas_with_room(choose: Any) -> None:
     replicas = [replica("one"), replica("two", full=True), replica("three")]
     firsts = [choose("/v1/sessions", replicas)[0] for _ in range(4)]

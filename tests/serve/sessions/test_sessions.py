@@ -191,7 +191,7 @@ def test_a_clip_comes_while_it_is_made(server: Running, monkeypatch: pytest.Monk
         assert next(pieces)[4:8] == b"ftyp"
         assert server.http.get("/v1/model").json()["sessions"] == 1
     # The connection is closed: so is the session, chunk under way or not.
-    server.wait_until(lambda: not server.registry._sessions)
+    server.wait_until(lambda: not server.registry.live)
     release.set()
 
 

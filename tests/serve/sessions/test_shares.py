@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyrf.serve.sessions.shares import Shares
@@ -18,8 +18,9 @@ class One:
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 9), min_size=1), st.integers(1, 4))
+@settings(deadline=None)
 def test_addresses_that_always_want_something_get_the_same(counts: dict[str, int], batch: int) -> None:
-    shares, served = Shares(), Counter[str]()
+    shares, served = Shares[One](), Counter[str]()
     waiting = [One(address, i) for address, count in counts.items() for i in range(count)]
     for _ in range(200):
         turn = shares.order(waiting)[: min(batch, len(waiting))]
@@ -31,7 +32,7 @@ def test_addresses_that_always_want_something_get_the_same(counts: dict[str, int
 
 
 def test_who_comes_back_is_first_once_and_saved_nothing_up() -> None:
-    shares = Shares()
+    shares = Shares[One]()
     modest, greedy = One("modest", 0), [One("greedy", i) for i in range(3)]
     for _ in range(1000):
         shares.count(shares.order(greedy)[:1])
@@ -45,7 +46,7 @@ def test_who_comes_back_is_first_once_and_saved_nothing_up() -> None:
 
 
 def test_order_within_an_address_stays() -> None:
-    shares = Shares()
+    shares = Shares[One]()
     waiting = [One(address, i) for i, address in enumerate("aabab")]
     ordered = shares.order(waiting)
     for address in "ab":
@@ -55,7 +56,7 @@ def test_order_within_an_address_stays() -> None:
 
 
 def test_addresses_that_had_their_turn_are_forgotten() -> None:
-    shares = Shares()
+    shares = Shares[One]()
     for i in range(1000):
         shares.count([One(str(i), 0)])
         shares.count([One("other", 0)])

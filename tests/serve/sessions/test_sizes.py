@@ -68,7 +68,7 @@ def test_a_new_size_is_prepared_beside_the_streams(serve: Callable[..., Running]
             assert error["retry_after"] > 0
     assert exports.threads == ["pyrf-prepare"]  # once, and not in the model's thread
     exports.go.set()
-    server.wait_until(lambda: not server.registry._sizes._is_preparing)
+    server.wait_until(lambda: not server.registry.admission._sizes._is_preparing)
     response = ask(server, 2 * HEIGHT)
     assert response.status_code == 201
     assert response.json()["height"] == 2 * HEIGHT
@@ -81,7 +81,7 @@ def test_a_size_that_cannot_be_prepared(serve: Callable[..., Running], exports: 
     exports.problem = ValueError("the disk is full\nreally")
     exports.go.set()
     assert error_of(ask(server, 2 * HEIGHT), 503)["code"] == "preparing"
-    server.wait_until(lambda: not server.registry._sizes._is_preparing)
+    server.wait_until(lambda: not server.registry.admission._sizes._is_preparing)
     error = error_of(ask(server, 2 * HEIGHT), 422)
     assert (error["code"], "cannot be prepared: the disk is full" in error["message"]) == ("bad_size", True)
 
@@ -91,7 +91,7 @@ def test_only_a_few_sizes_are_prepared(serve: Callable[..., Running], exports: E
     exports.go.set()
     for i in range(sizes.MAX_PREPARED):
         assert error_of(ask(server, (2 + i) * HEIGHT), 503)["code"] == "preparing"
-        server.wait_until(lambda: not server.registry._sizes._is_preparing)
+        server.wait_until(lambda: not server.registry.admission._sizes._is_preparing)
     error = error_of(ask(server, 20 * HEIGHT), 422)
     assert error["code"] == "bad_size"
     assert f"{2 * HEIGHT} x {WIDTH}" in error["message"]
@@ -103,5 +103,5 @@ def test_one_size_at_a_time(serve: Callable[..., Running], exports: Exports) -> 
     for i in range(3):
         assert error_of(ask(server, (2 + i) * HEIGHT), 503)["code"] == "preparing"
     exports.go.set()
-    server.wait_until(lambda: not server.registry._sizes._is_preparing)
+    server.wait_until(lambda: not server.registry.admission._sizes._is_preparing)
     assert len(exports.asked) == 1

@@ -21,10 +21,11 @@ from pyrf.serve.sessions.chunks import SessionOptions
 from pyrf.serve.sessions.session import Session
 from pyrf.serve.settings import ServeSettings
 from pyrf.serve.transports import encoding
-from pyrf.serve.transports.encoding import TrackEncoder, VideoCodec, highest_rate
+from pyrf.serve.transports.encoding import TrackEncoder, VideoCodec
 from pyrf.serve.transports.track import CLOCK_RATE
 from pyrf.serve.transports.webrtc import Peers
 from pyrf.streaming.chunk import Chunk, Timing
+from pyrf.video.encoding import HIGHEST, LOWEST, highest_rate
 from pyrf.video.writer import Frames
 from tests.support.moving_texture import jpeg_psnr, moving_texture, psnr
 from tests.support.running import PROMPT, TIMEOUT
@@ -101,7 +102,7 @@ def test_the_rate_follows_the_network_down_and_up(
     encoder.target_bitrate = most  # more than is sent: nothing to do
     assert encoder.target_bitrate == most
     encoder.target_bitrate = 600_000
-    assert encoder.target_bitrate == round(0.85 * 600_000) or encoder.target_bitrate == encoding.LOWEST
+    assert encoder.target_bitrate == round(0.85 * 600_000) or encoder.target_bitrate == LOWEST
     narrow = encoder.target_bitrate
     sent = encode(encoder, np.concatenate([video] * 2), start=8)
     later = sent[8:]  # the first is a whole picture
@@ -113,12 +114,12 @@ def test_the_rate_follows_the_network_down_and_up(
     encoder.target_bitrate = 10 * most
     assert encoder.target_bitrate == most
     encoder.target_bitrate = 0
-    assert encoder.target_bitrate >= encoding.LOWEST
+    assert encoder.target_bitrate >= LOWEST
 
 
 @pytest.mark.parametrize(
     ("height", "width", "rate"),
-    [(480, 832, 5_111_808), (64, 96, encoding.LOWEST), (2160, 3840, encoding.HIGHEST)],
+    [(480, 832, 5_111_808), (64, 96, LOWEST), (2160, 3840, HIGHEST)],
 )
 def test_the_highest_rate_follows_the_frame(height: int, width: int, rate: int) -> None:
     assert highest_rate(height, width, FPS) == rate

@@ -100,7 +100,7 @@ def test_a_peer_sees_the_video_and_controls_it(server: Running, pipe: StreamingP
         await peer.connection.close()
 
     run(watch())
-    server.wait_until(lambda: not server.registry._sessions and not server.state.peers._peers)
+    server.wait_until(lambda: not server.registry.live and not server.state.peers._peers)
 
 
 def test_a_peer_that_leaves_detaches_and_may_return(server: Running) -> None:

@@ -1,5 +1,7 @@
 """Flow matching and ODE regression on cases with a known answer."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -26,6 +28,21 @@ def test_the_true_velocity_has_no_loss() -> None:
         flow_matching_loss(lambda x, t: noise - x0 + 2, x0, sigmas, noise), torch.tensor(4.0)
     )
     assert torch.equal(interpolate(x0, noise, torch.ones(2, 3)), noise)
+
+
+def test_motion_weighs_what_changes_from_frame_to_frame_of_a_chunk() -> None:
+    x0 = torch.zeros(1, 6, 2, 2, 2)
+    offsets = torch.tensor([1.0, 1.0, 3.0, 5.0, 5.0, 4.0]).view(1, 6, 1, 1, 1)
+
+    def loss(**given: Any) -> torch.Tensor:
+        return flow_matching_loss(lambda x, t: x0 + offsets, x0, torch.ones(1, 6), x0, **given)
+
+    plain = torch.tensor([[1.0, 1.0, 9.0, 25.0, 25.0, 16.0]])
+    assert torch.equal(loss(), plain)
+    assert torch.equal(loss(motion_weight=4.0, chunk_frames=3), plain + 2 * torch.tensor([0, 0, 4, 0, 0, 1]))
+    assert torch.equal(loss(motion_weight=4.0), plain + 2 * torch.tensor([0, 0, 4, 4, 0, 1]))
+    cells = torch.zeros(1, 6, 2, 2)
+    assert not loss(motion_weight=4.0, weight=cells).any()
 
 
 def test_ode_of_a_straight_path_is_exact() -> None:

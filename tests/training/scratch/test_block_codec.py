@@ -10,15 +10,10 @@ from safetensors.torch import save_file
 
 from pyrf.models.codecs.taehv import TAEHV, MemoryBlock, TAEHVConfig
 from pyrf.training.runner.stage import Draw
-from pyrf.training.scratch.block_codec import (
-    CROP,
-    FRAMES,
-    LINEAR,
-    BlockCodecSettings,
-    BlockCodecStage,
-)
+from pyrf.training.scratch.block_codec import LINEAR, BlockCodecSettings, BlockCodecStage
 from pyrf.training.scratch.clips import FIRST_SEED, HELD_OUT_SEED, random_clip, subject_mask
 from pyrf.training.scratch.linear_codec import LinearCodec, encoder_of, fit, write
+from pyrf.training.scratch.windows import CROP, FRAMES
 from pyrf.worlds.valley.world import Valley
 
 WORLD = Valley()

@@ -4,14 +4,12 @@ import random
 
 from pyrf.training.scratch.text import word_tokenizer
 from pyrf.worlds.valley.attributes import NAMES
-from pyrf.worlds.valley.captions import (
+from pyrf.worlds.valley.captions import compose, draw_stated, sayable
+from pyrf.worlds.valley.phrases import (
     AFTER,
     BEFORE,
     TABLES,
-    compose,
-    draw_stated,
     normalize,
-    sayable,
     vocabulary,
     words_by_attribute,
 )

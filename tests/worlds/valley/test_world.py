@@ -3,7 +3,7 @@
 from collections import Counter
 
 from pyrf.worlds.valley.attributes import BALLOONS, LANDS, NAMES, SEASONS, TIMES
-from pyrf.worlds.valley.captions import normalize
+from pyrf.worlds.valley.phrases import normalize
 from pyrf.worlds.valley.world import Valley
 
 WORLD = Valley()

@@ -1,0 +1,1 @@
+"""Language models and moderation that others serve over HTTP."""

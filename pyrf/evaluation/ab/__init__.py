@@ -1,0 +1,1 @@
+"""Blind judging side by side: what raters are shown, their votes, and what these say."""

@@ -1,0 +1,1 @@
+"""VBench the published way: videos of its prompts, its own code's scores, and the totals."""

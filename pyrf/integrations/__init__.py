@@ -1,0 +1,1 @@
+"""pyrf in the forms of other programs."""
