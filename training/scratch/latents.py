@@ -103,6 +103,12 @@ class LatentScenes:
         """Captions of scenes drawn at random."""
         return [self.caption(draw.rng.randrange(len(self)), draw.rng) for _ in draw.samples]
 
+    def turns(self, draw: Draw) -> tuple[list[str], list[str]]:
+        """Captions of scenes drawn at random, before and after their turn."""
+        rng = draw.rng
+        chosen = [rng.randrange(len(self)) for _ in draw.samples]
+        return [self.caption(i, rng) for i in chosen], [self.turned_caption(i, rng) for i in chosen]
+
     def score(
         self, network: TextToVideo, codec: Codec, stream: StreamConfig, count: int, sheet: Path
     ) -> dict[str, Any]:

@@ -33,6 +33,10 @@ class Data(Protocol):
         """One for each of the draw's samples."""
         ...
 
+    def turns(self, draw: Draw) -> tuple[list[str], list[str]]:
+        """Captions before and after a prompt's turn: one of each for each of the draw's samples."""
+        ...
+
     def score(
         self, network: TextToVideo, codec: Codec, stream: StreamConfig, count: int, sheet: Path
     ) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 Rollouts run through the cache, evictions and sink of inference. The bidirectional teacher and a
 critic, which starts from the teacher, score windows of a few chunks anywhere in the stream. One step
 in `1 + critic_steps` updates the student, the others the critic.
+
+In a share of the steps the prompt turns where the window begins. Teacher and critic know the new prompt
+alone, so the student learns to follow it at once.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ class DmdSettings(Settings):
             through these only.
         chunks: longest rollout; its length is drawn from window_chunks to this.
         critic_steps: updates of the critic for one of the student.
+        turns: share of the steps in which the prompt turns after at least one chunk.
         reward: weighs the rollouts; without one every weight is 1, which is DMD.
         inverse_beta: 1 / b of Re-DMD's weight exp(reward / b).
     """
@@ -48,6 +52,7 @@ class DmdSettings(Settings):
     chunks: int = 7
     critic_steps: int = Field(default=5, ge=1)
     guidance_scale: float = 3.0
+    turns: float = Field(default=0.0, ge=0, le=1)
     reward: ScoreSettings | None = None
     inverse_beta: float = Field(default=2.0, ge=0)
     eval_prompts: int = Field(default=48, gt=0)
@@ -57,6 +62,10 @@ class DmdSettings(Settings):
         if self.chunks < self.window_chunks:
             raise ValueError(
                 f"chunks must be at least window_chunks ({self.window_chunks}), got {self.chunks}"
+            )
+        if self.turns and self.chunks == self.window_chunks:
+            raise ValueError(
+                f"turns needs a chunk before the window: raise chunks above {self.window_chunks}"
             )
         return self
 
@@ -97,14 +106,17 @@ class DmdStage(Stage[StudentAndCritic]):
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
         generator = draw.generator
         student, critic = self.module.student, self.module.critic
-        captions = self.data.captions(draw)
+        if self.settings.turns and draw.shared.random() < self.settings.turns:
+            first, captions = self.data.turns(draw)
+        else:
+            first, captions = None, self.data.captions(draw)
         if draw.step % (1 + self.settings.critic_steps):
             with torch.no_grad():
-                x0 = self.rollout(student, captions, draw)
+                x0 = self.rollout(student, captions, draw, first)
             prompt = critic.prompt(captions)
             loss = critic_loss(lambda x, t: critic.dit(x, t, prompt), x0, self.stream.shift, generator)
             return loss, {"critic_loss": float(loss.detach())}
-        x0 = self.rollout(student, captions, draw)
+        x0 = self.rollout(student, captions, draw, first)
         real, fake = self.predictions(critic, x0.detach(), captions, generator)
         metrics = {"dmd_gap": float((fake - real).abs().mean())}
         if self.reward is None:
@@ -117,23 +129,31 @@ class DmdStage(Stage[StudentAndCritic]):
             metrics["reward"] = float(scores[judged].mean())
         return dmd_loss(x0, real, fake, reward_weights(scores, self.settings.inverse_beta)), metrics
 
-    def rollout(self, student: TextToVideo, captions: list[str], draw: Draw) -> Tensor:
+    def rollout(
+        self, student: TextToVideo, captions: list[str], draw: Draw, first: list[str] | None = None
+    ) -> Tensor:
         """The last chunks, `window_chunks` of them, of a stream of random length: [B, F, C, h, w].
 
-        All micro-batches of a step have the same length and the same exit step.
+        `first` are the captions of the chunks before these, where they have others. All micro-batches of a
+        step have the same length and the same exit step.
         """
         window, device = self.settings.window_chunks, student.dit.device
         shape = (self.batch, self.stream.chunk_frames, *self.data.latent_shape)
-        count = draw.shared.randint(window, self.settings.chunks)
+        count = draw.shared.randint(window if first is None else window + 1, self.settings.chunks)
         exit_step = draw.shared.randrange(len(self.stream.denoising_steps))
 
         def noise() -> Tensor:
             return gauss(shape, draw.generator).to(device)
 
         size = LatentSize(*shape[-2:])
-        rollout = ModelRollout(student.dit, self.stream, student.prompt(captions), size)
+        prompt = student.prompt(captions)
+        rollout = ModelRollout(student.dit, self.stream, prompt, size)
+        if first is not None:
+            rollout.prompt = student.prompt(first)
         chunks = []
         for i in range(count):
+            if i == count - window:
+                rollout.prompt = prompt
             with torch.set_grad_enabled(torch.is_grad_enabled() and i >= count - window):
                 chunks.append(rollout.next_chunk(noise, exit_step))
         return torch.cat(chunks[-window:], dim=1)

@@ -65,6 +65,11 @@ class WanData:
     def captions(self, draw: Draw) -> list[str]:
         return self.prompts(draw.samples)
 
+    def turns(self, draw: Draw) -> tuple[list[str], list[str]]:
+        """From the prompts of the samples that follow these to their own."""
+        count = len(draw.samples)
+        return self.prompts(range(draw.samples.stop, draw.samples.stop + count)), self.captions(draw)
+
     def start(self, index: int) -> PathStart:
         """Paths begin at noise alone."""
         numbers = range(index * self.batch, (index + 1) * self.batch)

@@ -3,14 +3,18 @@
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from pyrf.config import StreamConfig
+from pyrf.models.dit.model import PromptCache
 from pyrf.models.dit.rollout import ModelRollout
 from pyrf.training.runner import processes
 from pyrf.training.runner.stage import Draw
@@ -107,6 +111,49 @@ def test_micro_batches_of_a_step_have_one_length_and_one_exit_step(
         seen.append(rolled[0])
     assert {steps[0] for steps in seen} == {0, 1, 2, 3}
     assert {len(steps) for steps in seen} == {3, 4}  # from the window to `chunks`
+
+
+def test_the_prompt_turns_where_the_window_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chunks before it have the first captions; teacher and critic have those of after the turn."""
+    seen: list[str] = []
+    trained = stage(turns=1.0)
+    scenes, told = trained.data, trained.module.student.prompt
+
+    def turns(draw: Draw) -> tuple[list[str], list[str]]:
+        first, last = scenes.turns(draw)
+        assert first != last
+        return ["before"] * BATCH, ["after"] * BATCH
+
+    trained.data = SimpleNamespace(latent_shape=scenes.latent_shape, turns=turns)
+    prompts: dict[str, PromptCache] = {}
+    monkeypatch.setattr(
+        trained.module.student, "prompt", lambda captions: prompts.setdefault(captions[0], told(captions))
+    )
+    for name, network in (("teacher", trained.teacher), ("critic", trained.module.critic)):
+        monkeypatch.setattr(network, "prompt", partial(_noted, network.prompt, seen, name))
+    next_chunk = ModelRollout.next_chunk
+
+    def chunk(rollout: ModelRollout, draw: Callable[[], Tensor], exit_step: int) -> Tensor:
+        seen.append(next(name for name, prompt in prompts.items() if prompt is rollout.prompt))
+        return next_chunk(rollout, draw, exit_step)
+
+    monkeypatch.setattr(ModelRollout, "next_chunk", chunk)
+    student, _, _ = gradient(trained)
+    assert student.abs().max() > 0
+    assert seen == ["before", "after", "after", "after", "teacher after", "critic after"]
+    seen.clear()
+    gradient(trained, step=1)
+    assert seen == ["before", "after", "after", "after", "critic after"]
+
+
+def _noted(prompt: Callable[[list[str]], Any], seen: list[str], name: str, captions: list[str]) -> Any:
+    seen.append(f"{name} {captions[0]}")
+    return prompt(captions)
+
+
+def test_a_turn_needs_a_chunk_before_the_window() -> None:
+    with pytest.raises(ValidationError, match="turns needs a chunk before the window"):
+        DmdSettings(chunks=3, turns=0.5)
 
 
 def test_a_reward_of_zero_is_dmd_and_an_equal_one_scales_it() -> None:

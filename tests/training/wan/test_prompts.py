@@ -1,13 +1,18 @@
 """Prompt files: what they hold, errors that name file and line, and an order without gaps or repeats."""
 
 import json
+import random
 from collections import Counter
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+import torch
 
+from pyrf.config import StreamConfig
+from pyrf.training.runner.stage import Draw
+from pyrf.training.wan.data import WanData
 from pyrf.training.wan.prompts import PromptError, PromptOrder, read_prompts
 
 PROMPTS = ["a red circle", "zwölf Boxkämpfer", 'a "quoted" cat']
@@ -71,3 +76,12 @@ def test_every_epoch_has_each_prompt_once_however_it_is_cut() -> None:
     assert straight != PromptOrder(prompts, seed=2)(range(30))
     resumed = PromptOrder(prompts, seed=1)
     assert [resumed[n] for n in (29, 3, 17)] == [straight[n] for n in (29, 3, 17)]
+
+
+def test_a_turn_leads_to_the_captions_of_the_draw() -> None:
+    order = PromptOrder(list("abcdefgh"), seed=1)
+    data = WanData(order, StreamConfig(), (16, 4, 6), latent_frames=3, batch=2)
+    draw = Draw(0, range(2, 4), torch.Generator(), random.Random(0), random.Random(0))
+    first, captions = data.turns(draw)
+    assert captions == data.captions(draw) == order(range(2, 4))
+    assert first == order(range(4, 6))
