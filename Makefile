@@ -1,7 +1,7 @@
 # make demo   a video from a prompt, with the bundled model
 # make test   linters, types and tests
 # make docs   the documentation site, in build/site; a warning is an error
-# make tiny   train the bundled model from nothing (hours); the same command resumes
+# make tiny   train the small bundled model from nothing (hours); the same command resumes
 # All need Python 3.11 or newer, and best a C++ compiler; the rest is installed into .venv.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -14,7 +14,9 @@ BUILD_INPUTS := pyproject.toml setup.py build_backend.py CMakeLists.txt constrai
 
 demo: $(VENV)/installed
 	mkdir -p demo
-	$(BIN)/pyrf generate "a red circle moves right" --seconds 5 -o demo/demo.mp4
+	$(BIN)/pyrf generate "hills at noon in summer, a red balloon drifts right, the camera pans left slowly" \
+		--at 5:"hills at night in winter, a red balloon drifts right, the camera pans left slowly" \
+		--seconds 10 -o demo/demo.mp4
 
 # As many processes as cores: each computes with one thread, and threads that wait do not spin.
 test: $(VENV)/installed-dev

@@ -19,8 +19,8 @@ def frames(stream: pyrf.Stream) -> Iterator[NDArray[np.uint8]]:
 
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--model", default="tiny")
-parser.add_argument("--prompt", default="a red circle moves right")
+parser.add_argument("--model", default="valley")
+parser.add_argument("--prompt", default="a red balloon rises over the hills at dusk")
 parser.add_argument("--save", metavar="OUT.GIF", help="save two seconds instead of opening a window")
 arguments = parser.parse_args()
 

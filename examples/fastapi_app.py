@@ -16,7 +16,7 @@ PAGE = """<!doctype html><title>My app</title><h1>My app</h1>
 <script type="module">
   const post = (path, body) => fetch(path, { method: "POST", body: JSON.stringify(body),
     headers: { "Content-Type": "application/json" } }).then((reply) => reply.json());
-  const { id, token } = await post("/video/v1/sessions", { prompt: "a red circle moves right" });
+  const { id, token } = await post("/video/v1/sessions", { prompt: "a balloon over the hills at dusk" });
   const url = `ws://${location.host}/video/v1/sessions/${id}/ws`;
   const socket = new WebSocket(url, ["pyrf.v1", `pyrf.token.${token}`]);
   socket.binaryType = "arraybuffer";
@@ -31,7 +31,7 @@ PAGE = """<!doctype html><title>My app</title><h1>My app</h1>
 </script>"""
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--model", default="tiny")
+parser.add_argument("--model", default="valley")
 parser.add_argument("--port", type=int, default=8000)
 arguments = parser.parse_args()
 

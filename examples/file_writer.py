@@ -8,7 +8,7 @@ from pyrf.video import open_writer
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("out", help="out.mp4, out.gif, out.png (a contact sheet) or a folder")
 parser.add_argument("--url", default="http://127.0.0.1:8000")
-parser.add_argument("--prompt", default="a red circle moves right")
+parser.add_argument("--prompt", default="a red balloon rises over the hills at dusk")
 parser.add_argument("--frames", type=int, default=80)
 arguments = parser.parse_args()
 if arguments.frames < 1:

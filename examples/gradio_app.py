@@ -13,7 +13,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it would report th
 import gradio as gr
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--model", default="tiny")
+parser.add_argument("--model", default="valley")
 parser.add_argument("--port", type=int, default=7860)
 arguments = parser.parse_args()
 pipe = pyrf.StreamingPipeline.from_pretrained(arguments.model)
@@ -38,7 +38,7 @@ def change(prompt: str, request: gr.Request) -> None:
 
 with gr.Blocks(title="pyrf") as app:
     picture = gr.Image(label="Live", height=320, streaming=True)
-    prompt = gr.Textbox("a red circle moves right", label="Prompt; Enter changes it")
+    prompt = gr.Textbox("a red balloon rises over the hills at dusk", label="Prompt; Enter changes it")
     start, stop = gr.Button("Start", variant="primary"), gr.Button("Stop")
     # Without a limit: by default a second tab would wait until the first one's endless stream is stopped.
     showing = start.click(show, prompt, picture, api_name="show", concurrency_limit=None)

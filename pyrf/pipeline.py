@@ -86,7 +86,7 @@ class StreamingPipeline:
         or DEBUG where far more memory is free.
 
         Args:
-            name: "tiny" (bundled), a directory in the diffusers layout or in Wan's own, or a hub id.
+            name: "valley" or "tiny" (bundled), a directory in diffusers' layout or in Wan's own, or a hub id.
             student: weights that replace the model's: a file or a hub id.
             revision: of the hub repository.
             backend: who computes: "torch", "onnxruntime" (on a CPU, in float32), "tensorrt" (on a GPU, in

@@ -87,7 +87,16 @@ def test_every_example_is_short_and_listed():
 
 
 def test_file_writer(url: str, tmp_path: Path):
-    said = run("file_writer.py", tmp_path / "out.mp4", "--url", url, "--frames", 33)
+    said = run(
+        "file_writer.py",
+        tmp_path / "out.mp4",
+        "--url",
+        url,
+        "--frames",
+        33,
+        "--prompt",
+        "a red circle moves right",
+    )
     assert said == f"{tmp_path / 'out.mp4'}: 33 frames\n"
     frames = decode(tmp_path / "out.mp4")
     assert frames.shape == (33, 64, 96, 3)
@@ -111,7 +120,8 @@ def test_file_writer_refuses_no_frames(tmp_path: Path):
 
 
 def test_switch_prompts(url: str):
-    lines = run("switch_prompts.py", "--url", url, "--frames", 12).splitlines()
+    prompts = ["a large red circle", "a large blue square", "a yellow triangle"]
+    lines = run("switch_prompts.py", *prompts, "--url", url, "--frames", 12).splitlines()
     said = [re.match(r"frame (\d+): 'a(?: large)? (.*?) ", line) for line in lines]
     assert [match and match[2] for match in said] == ["red", "blue", "yellow"]
     indices = [int(match[1]) for match in said if match]
@@ -129,7 +139,7 @@ def test_desktop_window(tmp_path: Path):
 
 def test_fastapi_app():
     port = free_port()
-    with running(sys.executable, str(EXAMPLES / "fastapi_app.py"), "--port", str(port)):
+    with running(sys.executable, str(EXAMPLES / "fastapi_app.py"), "--port", str(port), "--model", "tiny"):
         wait_for(f"http://127.0.0.1:{port}/video/health/ready")
         assert "My app" in httpx.get(f"http://127.0.0.1:{port}/").text
         body = {"prompt": "a large red circle"}

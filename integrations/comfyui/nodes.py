@@ -21,7 +21,7 @@ MODEL, ADAPTERS = "PYRF_MODEL", "PYRF_ADAPTERS"
 Adapters = tuple[tuple[str, float, str | None], ...]
 """File, strength and name of each adapter (LoRA)."""
 
-TEXT = ("STRING", {"multiline": True, "default": "a red circle moves right"})
+TEXT = ("STRING", {"multiline": True, "default": "a red balloon rises over the hills at dusk"})
 SECONDS = ("FLOAT", {"default": 5.0, "min": 0.1, "max": 3600.0, "step": 0.1})
 SEED = ("INT", {"default": 0, "min": 0, "max": 2**63 - 1, "control_after_generate": True})
 
@@ -44,7 +44,7 @@ class LoadModel:
         """What it takes, in ComfyUI's words."""
         return {
             "required": {
-                "model": ("STRING", {"default": "tiny"}),
+                "model": ("STRING", {"default": "valley"}),
                 "student": ("STRING", {"default": "", "tooltip": "A file or a hub id; empty: none"}),
                 "device": (["auto", "cpu", "cuda"],),
                 "dtype": (["float32", "bfloat16"],),

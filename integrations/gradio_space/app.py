@@ -12,7 +12,7 @@ import pyrf
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it would report that this app was started
 import gradio as gr
 
-MODEL = os.environ.get("PYRF_MODEL", "tiny")
+MODEL = os.environ.get("PYRF_MODEL", "valley")
 DEVICE = os.environ.get("PYRF_DEVICE", "cpu")
 SECONDS = float(os.environ.get("PYRF_SECONDS", "30"))
 """Of a stream: then the next visitor's begins."""
@@ -22,7 +22,7 @@ STREAMS, WAITING, CHARACTERS = 2, 20, 500
 pipe = pyrf.StreamingPipeline.from_pretrained(MODEL, device=DEVICE)
 streams: dict[str | None, pyrf.Stream] = {}
 """Of each browser tab that watches one."""
-SHOWN = [shown.prompt for shown in pipe.card.gallery][:6] or ["a red circle moves right"]
+SHOWN = [shown.prompt for shown in pipe.card.gallery][:6] or ["a red balloon rises over the hills at dusk"]
 
 
 def checked(prompt: str) -> str:

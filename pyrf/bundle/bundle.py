@@ -194,8 +194,8 @@ def load_bundle(
     """Find a bundle and read its configuration; weights are loaded later, by the bundle's methods.
 
     Args:
-        name: a model that comes with the package ("tiny"), a directory in the diffusers layout or Wan's
-            own, or a hub id "owner/name", which is downloaded.
+        name: a model of the package ("valley", "tiny"), a directory in the diffusers layout or Wan's own, or
+            a hub id "owner/name", which is downloaded.
         student: weights to use in place of the bundle's transformer: a local file or "owner/name/file.pt"
             on the hub; every published form of student file is read.
         revision: branch, tag or commit of a hub id.

@@ -37,8 +37,9 @@ def find_bundle(name: str | Path, *, revision: str | None = None, dit_weights: b
     """The directory of a bundle, downloaded when it is a hub id that is not in the hub's cache.
 
     Args:
-        name: a bundle in the package ("tiny"), a directory, or a hub id "owner/name". What looks like a path
-            is never asked of the hub: one that begins with `.`, `/` or `~`, or in a folder that is there.
+        name: a bundle in the package ("valley", "tiny"), a directory, or a hub id "owner/name". What looks
+            like a path is never asked of the hub: one that begins with `.`, `/` or `~`, or in a folder that
+            is there.
         revision: branch, tag or commit of a hub id.
         dit_weights: False leaves the transformer's weights on the hub, for when a student replaces them.
 

@@ -14,6 +14,7 @@ from pyrf.bundle.stream_choice import stream_choice
 from pyrf.commands.ab import ab, ab_results
 from pyrf.commands.options import (
     DEFAULT_MODEL,
+    SMALL_MODEL,
     ModelOption,
     StreamOption,
     ThreadsOption,
@@ -46,7 +47,7 @@ def evaluate(
     context: typer.Context,
     model: ModelOption = DEFAULT_MODEL,
     stream: StreamOption = None,
-    world: Annotated[str, typer.Option(help="The world that the prompts are from.")] = "shapes",
+    world: Annotated[str, typer.Option(help="The world that the prompts are from.")] = "valley",
     recipe: Annotated[
         str | None, typer.Option(help="The recipe whose world the prompts are from, in place of --world.")
     ] = None,
@@ -100,7 +101,7 @@ def measure_world(
     out: Annotated[Path, typer.Option(help="Folder of the report and its pictures.")],
     model: ModelOption = DEFAULT_MODEL,
     stream: StreamOption = None,
-    world: Annotated[str, typer.Option(help="The world that the model is to show.")] = "shapes",
+    world: Annotated[str, typer.Option(help="The world that the model is to show.")] = "valley",
     recipe: Annotated[
         str | None, typer.Option(help="The recipe whose world the model is to show, in place of --world.")
     ] = None,
@@ -129,7 +130,7 @@ def measure_world(
 
 @app.command("source")
 def measure_source(
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = SMALL_MODEL,
     clips: Annotated[int, typer.Option(help="Clips that the shapes world draws.", min=1)] = 16,
     strength: Annotated[
         list[float] | None, typer.Option(help="A strength, 0..1; may be repeated. By default several.")

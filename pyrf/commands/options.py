@@ -10,7 +10,9 @@ import typer
 from pyrf.backends.torch.parallel.torchrun import TORCHRUN, torchrun_ranks
 from pyrf.moments import parse_time
 
-DEFAULT_MODEL = "tiny"
+DEFAULT_MODEL = "valley"
+SMALL_MODEL = "tiny"
+"""Of the shapes world, for what measures that world alone."""
 ModelOption = Annotated[
     str,
     typer.Option(

@@ -65,7 +65,8 @@ def bundle_for(model: str, world: World, stream: StreamAsked = ()) -> Bundle:
     bundle = load_bundle(model, stream=stream)
     if (bundle.height, bundle.width) != (world.height, world.width):
         raise ValueError(
-            f"{model} does not show the {world.name} world: it makes {bundle.width}x{bundle.height} video"
+            f"{model} does not show the {world.name} world: it makes {bundle.width}x{bundle.height} video; "
+            "name the world that it shows"
         )
     if bundle.fps != world.fps:
         raise ValueError(

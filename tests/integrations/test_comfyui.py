@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 
 from pyrf.pipeline import StreamingPipeline
 from pyrf.streaming.restyle import Source
-from pyrf.worlds.shapes.detector import detect
 from tests.support import adapters
 from tests.support.comfyui import FOLDER, as_prompt, execute, inputs_of, load_pack
 
@@ -125,18 +124,19 @@ def core_nodes(clip: Any = None) -> dict[str, Any]:
     }
 
 
-def test_the_workflow_of_a_first_stream(nodes: dict[str, Any], tiny: StreamingPipeline) -> None:
+def test_the_workflow_of_a_first_stream(nodes: dict[str, Any]) -> None:
+    """Of the valley, on which night falls."""
     all_nodes = {**nodes, **core_nodes()}
     prompt = as_prompt(json.loads((FOLDER / "workflows" / "first_stream.json").read_text()), all_nodes)
     given = prompt["2"]["inputs"]
     given["seconds"] = 3.5
     ((images, _, fps),) = execute(prompt, all_nodes)["4"]
-    assert fps == tiny.fps
+    valley = StreamingPipeline.from_pretrained(prompt["1"]["inputs"]["model"])
+    assert fps == valley.fps
     time, later = given["timeline"].split(":")
-    wanted = tiny(given["prompt"], num_frames=56, seed=given["seed"], timeline={time: later})
+    wanted = valley(given["prompt"], num_frames=56, seed=given["seed"], timeline={time: later})
     np.testing.assert_array_equal(frames_of(images), wanted.frames)
-    seen = detect(frames_of(images[-6:]))
-    assert (seen.color, seen.shape) == ("blue", "square")
+    assert frames_of(images[-6:]).mean() < frames_of(images[:6]).mean()
 
 
 def test_the_workflow_that_restyles(nodes: dict[str, Any], tiny: StreamingPipeline) -> None:

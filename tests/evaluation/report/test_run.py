@@ -79,7 +79,7 @@ def test_what_cannot_be_measured_is_refused(
     tmp_path: Path, options: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "report"
-    assert cli(["eval", "world", "--out", str(out), *options]) == 2
+    assert cli(["eval", "world", "--world", "shapes", "--out", str(out), *options]) == 2
     error = capfd.readouterr().err
     assert message in error
     assert error.startswith("error: ")
@@ -88,18 +88,29 @@ def test_what_cannot_be_measured_is_refused(
 
 def test_a_file_is_no_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "report").touch()
-    assert cli(["eval", "world", "--out", str(tmp_path / "report")]) == 2
+    assert cli(["eval", "world", "--world", "shapes", "--out", str(tmp_path / "report")]) == 2
     assert "is a file; name a folder for the report" in capfd.readouterr().err
     bundle = save_random_bundle(tmp_path / "bundle")
     assert cli(["eval", "world", "--model", str(bundle), "--out", str(tmp_path / "new")]) == 2
-    assert "it makes 48x32 video" in capfd.readouterr().err
+    assert "it makes 48x32 video; name the world that it shows" in capfd.readouterr().err
 
 
 def test_the_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams of its own, and a report that says what is in them."""
     monkeypatch.setattr("pyrf.evaluation.report.lasting.PAIRS", 4)
     monkeypatch.setitem(run.PARTS, "minute", Kind(partial(lasting, seconds=7.0), 2))
-    arguments = ["eval", "world", "--only", "minute", "--only", "picture", "--prompts", "2"]
+    arguments = [
+        "eval",
+        "world",
+        "--world",
+        "shapes",
+        "--only",
+        "minute",
+        "--only",
+        "picture",
+        "--prompts",
+        "2",
+    ]
     assert cli([*arguments, "--out", str(tmp_path)]) == 0
     told = json.loads((tmp_path / "report.json").read_text())
     assert list(told["parts"]) == ["minute", "picture"]
