@@ -87,16 +87,8 @@ def test_every_example_is_short_and_listed():
 
 
 def test_file_writer(url: str, tmp_path: Path):
-    said = run(
-        "file_writer.py",
-        tmp_path / "out.mp4",
-        "--url",
-        url,
-        "--frames",
-        33,
-        "--prompt",
-        "a red circle moves right",
-    )
+    prompt = ("--prompt", "a red circle moves right")
+    said = run("file_writer.py", tmp_path / "out.mp4", "--url", url, "--frames", 33, *prompt)
     assert said == f"{tmp_path / 'out.mp4'}: 33 frames\n"
     frames = decode(tmp_path / "out.mp4")
     assert frames.shape == (33, 64, 96, 3)

@@ -99,18 +99,8 @@ def test_the_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """Streams of its own, and a report that says what is in them."""
     monkeypatch.setattr("pyrf.evaluation.report.lasting.PAIRS", 4)
     monkeypatch.setitem(run.PARTS, "minute", Kind(partial(lasting, seconds=7.0), 2))
-    arguments = [
-        "eval",
-        "world",
-        "--world",
-        "shapes",
-        "--only",
-        "minute",
-        "--only",
-        "picture",
-        "--prompts",
-        "2",
-    ]
+    parts = ["--only", "minute", "--only", "picture", "--prompts", "2"]
+    arguments = ["eval", "world", "--world", "shapes", *parts]
     assert cli([*arguments, "--out", str(tmp_path)]) == 0
     told = json.loads((tmp_path / "report.json").read_text())
     assert list(told["parts"]) == ["minute", "picture"]
