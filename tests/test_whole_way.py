@@ -152,8 +152,8 @@ def test_the_picture_of_the_installation_shows_the_page_s_commands() -> None:
     shown = lines_of(IMAGES / "way-install.svg")
     assert [line[2:] for line in shown if line.startswith("$ ")] == INSTALL
     assert all(f"\n    {command}\n" in TEXT for command in INSTALL)
-    assert any(line.startswith("demo/demo.mp4: 80 frames") for line in shown)
-    assert any(line.startswith("ok       model tiny: loads") for line in shown)
+    assert any(line.startswith("demo/demo.mp4: 160 frames") for line in shown)
+    assert any(line.startswith("ok       model valley: loads") for line in shown)
     assert not [line for line in shown if line.startswith("problem")]
 
 
@@ -165,7 +165,9 @@ def test_the_installation(tmp_path: Path) -> None:
     # What pip says of the indexes of a machine belongs to nobody else's installation.
     quiet = {"PIP_QUIET": "2", "PYTHON": f"python3.{sys.version_info.minor}", "COLUMNS": "100"}
     environment = {
-        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "VIRTUAL_ENV", "PYRF_MODEL")
     }
     shown = []
     for command in INSTALL:
@@ -181,4 +183,4 @@ def test_the_installation(tmp_path: Path) -> None:
         shown.append((command, said.stdout))
     (tmp_path / "install.svg").write_text(terminal(shown))
     keep(tmp_path / "install.svg", "way-install.svg")
-    assert any(line.startswith("ok       model tiny: loads") for line in lines_of(tmp_path / "install.svg"))
+    assert any(line.startswith("ok       model valley: loads") for line in lines_of(tmp_path / "install.svg"))
