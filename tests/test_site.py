@@ -119,7 +119,10 @@ def test_the_first_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     shown = [words for words in commands(LESSONS / "first-stream.md") if words[:2] != ["pyrf", "doctor"]]
     said = [CliRunner().invoke(app, arguments) for _, *arguments in shown]
     assert [result.exit_code for result in said] == [0] * len(said), [result.output for result in said]
-    assert "'gray' (near: 'grey')" in said[shown.index(shlex.split('pyrf words "a gray circle" --model tiny'))].output
+    assert (
+        "'gray' (near: 'grey')"
+        in said[shown.index(shlex.split('pyrf words "a gray circle" --model tiny'))].output
+    )
     assert (tmp_path / "first.mp4").stat().st_size > 0
     same_picture(tmp_path / "first.png", "first-stream.png")
 

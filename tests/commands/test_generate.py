@@ -1,6 +1,7 @@
 """`pyrf generate`: its frames are the pipeline's, in each format, of each beginning and size."""
 
 import json
+import shlex
 from pathlib import Path
 
 import av
@@ -45,6 +46,21 @@ def test_generate_writes_each_format(
             assert image.size == (6 * (WIDTH + 2) - 2, 3 * (HEIGHT + 2) - 2)
     else:
         assert shape_of(Path(output)) == (16, HEIGHT, WIDTH, 3)
+
+
+def test_the_valley_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `make demo` asks for, shorter; the model knows all of its words."""
+    monkeypatch.delenv("PYRF_MODEL")
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text().replace("\\\n", " ")
+    (line,) = [line for line in makefile.splitlines() if "pyrf generate" in line]
+    prompt, *options = shlex.split(line.partition("generate")[2])
+    options[options.index("--seconds") + 1] = "1"
+    options[options.index("-o") + 1] = str(tmp_path / "demo.mp4")
+    options[options.index("--at") + 1] = options[options.index("--at") + 1].replace("5:", "0.5:")
+    result = call("generate", prompt, *options)
+    assert result.returncode == 0, result.stderr
+    assert "warning" not in result.stderr
+    assert shape_of(tmp_path / "demo.mp4") == (16, 192, 320, 3)
 
 
 def test_generate_shows_what_the_pipeline_makes(

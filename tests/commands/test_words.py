@@ -7,7 +7,15 @@ import pytest
 from pyrf.cli import run
 
 
-def test_it_lists_what_the_bundled_model_knows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_default_is_the_valley(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PYRF_MODEL")
+    assert run(["words"]) == 0
+    assert "192 x 320" in capsys.readouterr().out
+
+
+def test_it_lists_what_the_small_model_knows(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["words"]) == 0
     out = capsys.readouterr().out
     known, _, unlearned = out.partition("Reads, and has not learned")
