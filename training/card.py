@@ -1,4 +1,4 @@
-"""Writes the card of a recipe into a shipped bundle, as when prompts of its gallery were found by looking at it.
+"""Writes the card of a recipe into a shipped bundle, as when its gallery was found by looking at that.
 
 python -m pyrf.training.card valley pyrf/assets/valley
 """

@@ -56,6 +56,12 @@ def test_a_bundle_without_a_card_says_nothing(tmp_path: Path) -> None:
     assert load_bundle(path).card == Card()
 
 
+def test_a_card_has_a_prompt_to_begin_with() -> None:
+    assert CARD.example == "a red circle"
+    assert Card(choices={"time": ("dawn", "noon"), "land": ("dunes",)}).example == "dawn, dunes"
+    assert Card().example is None
+
+
 def test_another_student_has_the_tokenizers_words_alone(tmp_path: Path) -> None:
     path = saved(tmp_path / "b", CARD)
     student = path / "transformer" / "diffusion_pytorch_model.safetensors"
