@@ -39,6 +39,9 @@ def osc(
     server: Annotated[
         str | None, typer.Option(help="Steer a session of this server, in place of a stream of this process.")
     ] = None,
+    server_model: Annotated[
+        str | None, typer.Option(help="Which of the server's models; by default its first.")
+    ] = None,
     token: Annotated[str | None, typer.Option(help="The server's token.", envvar="PYRF_TOKEN")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on for OSC.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="UDP port to listen on for OSC; 0 takes a free one.")] = 9000,
@@ -58,6 +61,8 @@ def osc(
     require("osc", "OSC", "pythonosc")
     if server is None and output is None:
         raise ValueError("give -o, where frames go, or --server, whose viewers see them")
+    if server is None and server_model is not None:
+        raise ValueError("--server-model goes with --server; a stream of this process takes --model")
     if server is not None and (
         lora or student or stream or max_memory or (dtype, device, backend) != ("float32", "cpu", "torch")
     ):
@@ -80,7 +85,7 @@ def osc(
             )
         with nullcontext() if output is None else opened(output, False, None, None, "auto") as place:
             if server is not None:
-                _steer_session(server, token, listener, place, prompt, seed)
+                _steer_session(server, server_model, token, listener, place, prompt, seed)
                 return
             pipe = load_pipeline(
                 model,
@@ -107,7 +112,13 @@ def osc(
 
 
 def _steer_session(
-    url: str, token: str | None, listener: OscListener, place: Output | None, prompt: str, seed: int
+    url: str,
+    model: str | None,
+    token: str | None,
+    listener: OscListener,
+    place: Output | None,
+    prompt: str,
+    seed: int,
 ) -> None:
     """The same with a session of a server.
 
@@ -119,12 +130,12 @@ def _steer_session(
     from pyrf.commands.osc_show import ServedShow, perform, refusals
 
     with refusals(), Client(url, token) as client:
-        info = client.server_info()
+        info = client.server_info(model)
         listener.adapters = [adapter.name for adapter in info.adapters] if info.adapters_live else ()
         with listener, nullcontext() if place is None else place.open(info.fps, {}, True) as sink:
             _say_where(listener)
             perform(
-                lambda text, n: ServedShow(client, text, n, exact=place is not None),
+                lambda text, n: ServedShow(client, text, n, model=model, exact=place is not None),
                 prompt,
                 seed,
                 listener,

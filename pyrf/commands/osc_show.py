@@ -123,9 +123,11 @@ class LocalShow:
 class ServedShow:
     """A session of a server, whose frames are read here, so that it goes on."""
 
-    def __init__(self, client: Client, prompt: str, seed: int, *, exact: bool) -> None:
+    def __init__(self, client: Client, prompt: str, seed: int, *, model: str | None, exact: bool) -> None:
         with refusals():
-            self._session = client.create_session(prompt, seed=seed, format="raw" if exact else "jpeg")
+            self._session = client.create_session(
+                prompt, model=model, seed=seed, format="raw" if exact else "jpeg"
+            )
             printing.say(f"watch at {self._session.watch_url}")
         self._frames = iter(self._session)
 
