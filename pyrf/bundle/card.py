@@ -77,6 +77,13 @@ class Card:
         sizes = ", ".join(f"{height} x {width}" for height, width in self.sizes) or "any size"
         return f"<Card: {len(self.vocabulary)} words, {len(self.unlearned)} not learned, frames of {sizes}>"
 
+    @property
+    def example(self) -> str | None:
+        """A prompt to begin with: the gallery's first, else a phrase of each group; None without."""
+        if self.gallery:
+            return self.gallery[0].prompt
+        return ", ".join(phrases[0] for phrases in self.choices.values()) or None
+
     def of_another_student(self) -> Card:
         """What is still true with other weights: the words that the tokenizer has."""
         return Card(vocabulary=(*self.vocabulary, *self.unlearned))

@@ -12,12 +12,12 @@ from torch import Tensor
 from pyrf.bundle.card import Card
 from pyrf.bundle.codecs import codec_content
 from pyrf.bundle.diffusers import DIT_STEM, TEXT_STEM, VAE_STEM
-from pyrf.bundle.json_file import BundleError
+from pyrf.bundle.json_file import BundleError, JsonFile
 from pyrf.bundle.names import dit_to_diffusers
 from pyrf.bundle.settings import BundleSettings
 from pyrf.bundle.text import text_content
 from pyrf.config import PATCH, StreamConfig
-from pyrf.files import expanded, whole_folder
+from pyrf.files import expanded, whole_file, whole_folder
 from pyrf.models.codecs.codec import Codec
 from pyrf.models.dit.model import WanModel
 from pyrf.models.text.encoder import TextEncoder
@@ -83,6 +83,24 @@ def save_bundle(
     except OSError as error:
         raise BundleError(f"cannot write {path}: {error.strerror or error}") from error
     return path
+
+
+def write_card(path: str | Path, card: Card) -> None:
+    """Write what a bundle's model knows anew; all else in its folder stays.
+
+    Raises:
+        BundleError: when the folder holds no bundle of pyrf, or cannot be written.
+    """
+    file = Path(expanded(path)) / "model_index.json"
+    index = JsonFile(file).values
+    if not isinstance(index.get("pyrf"), dict):
+        raise BundleError(f"{file}: no bundle of pyrf, so it has no place for a card")
+    index["pyrf"]["card"] = card.to_dict()
+    try:
+        with whole_file(file) as temporary:
+            _write_json(temporary, index)
+    except OSError as error:
+        raise BundleError(f"cannot write {file}: {error.strerror or error}") from error
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -209,8 +209,7 @@ def _model(model: str, how: Loading) -> str:
     pipe = StreamingPipeline.from_pretrained(
         model, dtype=how.dtype, device=how.device, max_memory=how.max_memory
     )
-    known = pipe.card.gallery[0].prompt if pipe.card.gallery else "a red circle"  # else it would be warned of
-    with pipe.stream(known) as stream:
+    with pipe.stream(pipe.card.example or "the sea at dawn") as stream:  # what it knows gives no warning
         frames = next(stream).frames
     _, height, width, _ = frames.shape
     return f"loads, and its first chunk has {len(frames)} frames of {height} x {width}"

@@ -1,12 +1,16 @@
 """What a bundle says of its model: written, read, and refused where it is damaged."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pyrf.bundle import Card, Shown, load_bundle, save_bundle
+from pyrf.bundle import BundleError, Card, Shown, load_bundle, save_bundle
+from pyrf.bundle.save import write_card
+from pyrf.training.card import main as write_card_of_recipe
 from pyrf.training.kinds import load_scratch_recipe
 from pyrf.training.scratch.ship import card_of
 from pyrf.worlds.choice import WORLDS
@@ -50,6 +54,12 @@ def test_a_bundle_without_a_card_says_nothing(tmp_path: Path) -> None:
     path = saved(tmp_path / "b", None)
     assert "card" not in json.loads((path / "model_index.json").read_text())["pyrf"]
     assert load_bundle(path).card == Card()
+
+
+def test_a_card_has_a_prompt_to_begin_with() -> None:
+    assert CARD.example == "a red circle"
+    assert Card(choices={"time": ("dawn", "noon"), "land": ("dunes",)}).example == "dawn, dunes"
+    assert Card().example is None
 
 
 def test_another_student_has_the_tokenizers_words_alone(tmp_path: Path) -> None:
@@ -137,9 +147,36 @@ def test_captions_hold_learned_words_only() -> None:
             assert set(world.scene(seed).caption(random.Random(seed)).split()) <= words
 
 
-def test_the_bundled_models_card_is_that_of_its_recipe() -> None:
-    recipe = load_scratch_recipe("tiny")
-    assert load_bundle("tiny").card == card_of(recipe.world, recipe.ship.gallery)
+@pytest.mark.parametrize("model", ["tiny", "valley"])
+def test_the_bundled_models_card_is_that_of_its_recipe(model: str) -> None:
+    """After a change of either: `python -m pyrf.training.card MODEL pyrf/assets/MODEL`."""
+    recipe = load_scratch_recipe(model)
+    card = load_bundle(model).card
+    assert card == card_of(recipe.world, recipe.ship.gallery)
+    known = {word for shown in card.gallery for word in re.findall(r"\w+", shown.prompt.lower())}
+    assert known <= set(card.vocabulary)
+
+
+def test_a_shipped_bundle_gets_the_card_of_its_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else in its folder stays as it was."""
+    bundle = tmp_path / "tiny"
+    shutil.copytree(load_bundle("tiny").path, bundle)
+    before = {file: file.read_bytes() for file in bundle.rglob("*") if file.is_file()}
+    write_card(bundle, CARD)
+    assert load_bundle(bundle).card == CARD
+    monkeypatch.setattr("sys.argv", ["card", "tiny", str(bundle)])
+    write_card_of_recipe()
+    assert {file: file.read_bytes() for file in bundle.rglob("*") if file.is_file()} == before
+
+
+def test_another_models_folder_gets_no_card(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"model_index\.json: missing"):
+        write_card(tmp_path, CARD)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+    with pytest.raises(BundleError, match="no bundle of pyrf, so it has no place for a card"):
+        write_card(tmp_path, CARD)
 
 
 @pytest.mark.parametrize("world", [ShapesWorld(), ShapesWorld(("star",), ("spin",)), Valley(), SMALL_VALLEY])

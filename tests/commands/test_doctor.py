@@ -26,3 +26,11 @@ def test_doctor_reports_what_is_broken(capsys: pytest.CaptureFixture[str]) -> No
     out = capsys.readouterr().out
     assert "problem  model ./nowhere: " in out
     assert "ok       torch: " in out
+
+
+def test_the_valley_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYRF_MODEL")
+    examined: list[str] = []
+    monkeypatch.setattr("pyrf.reports.doctor.report", lambda model, *_, **__: examined.append(model) or True)
+    assert cli.run(["doctor"]) == 0
+    assert examined == ["valley"]

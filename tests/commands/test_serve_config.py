@@ -67,6 +67,7 @@ def test_variables_win_over_the_file_and_flags_over_both(
     [
         ("model: valley", {"valley": "valley"}),
         ("model: [valley, small=tiny]", {"valley": "valley", "small": "tiny"}),
+        ("max-sessions: 1", {"valley": "valley"}),  # the default
     ],
 )
 def test_a_file_names_models(

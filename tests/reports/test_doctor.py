@@ -109,8 +109,9 @@ def test_attention_on_a_cpu(monkeypatch):
 
 
 @pytest.mark.filterwarnings("error")
-def test_the_bundled_model_is_asked_for_what_it_knows():
-    assert doctor._model("tiny", doctor.Loading()) == "loads, and its first chunk has 9 frames of 64 x 96"
+@pytest.mark.parametrize(("model", "size"), [("tiny", "64 x 96"), ("valley", "192 x 320")])
+def test_the_bundled_models_are_asked_for_what_they_know(model, size):
+    assert doctor._model(model, doctor.Loading()) == f"loads, and its first chunk has 9 frames of {size}"
 
 
 def test_json_has_stable_keys(monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""What the bundled model never drew: two shapes. Each shape gets a twin, half a frame beside it."""
+"""What the model `tiny` never drew: two shapes. Each shape gets a twin, half a frame beside it."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ pytest.importorskip("playwright", reason="the page is tested with playwright, fr
 
 from playwright.sync_api import Browser, Route, expect
 
+from pyrf.bundle import load_bundle
 from pyrf.pipeline import StreamingPipeline
 from pyrf.serve.settings import ServeSettings
 from pyrf.worlds.shapes.detector import detect
@@ -45,7 +46,17 @@ def test_the_bundled_models_from_the_command_line(browser: Browser, bundled: str
     v = Visit(browser, f"{bundled}/")
     v.await_state("idle")
     expect(v.page.locator("#served")).to_contain_text("valley")
+    chips = [phrase for phrases in load_bundle("valley").card.choices.values() for phrase in phrases]
+    expect(v.page.locator("#choices button")).to_have_text(chips)
     v.picture("models")
+    v.page.click("#send")  # what the page itself proposes
+    v.await_state("live")
+    v.until("(({ width, height }) => width === 320 && height === 192)(document.getElementById('canvas'))")
+    stage = v.page.locator("#stage").bounding_box()
+    assert stage is not None
+    assert stage["width"] > 2 * 320
+    v.page.click("#stop")
+    v.await_state("ended")
     v.page.select_option("#model", "shapes")
     expect(v.page.locator("#served")).to_contain_text("shapes")
     v.start("a large red circle moves right slowly on a grey background")
