@@ -215,7 +215,14 @@ def _measures(
         if codec and one:
             continue  # TAEHV decodes alike in either way
         narrowed = replace(stream, window_frames=window)
-        setup = replace(asked, stream=narrowed, text=text, by_frame=one or asked.by_frame, tiny_codec=codec)
+        setup = replace(
+            asked,
+            stream=narrowed,
+            text=text,
+            by_frame=one or asked.by_frame,
+            tiny_codec=codec,
+            arenas=False,  # as with any limit
+        )
         if changed := setup.changes(asked):
             yield setup, changed
 
@@ -240,7 +247,9 @@ def _too_big(estimator: Estimator, asked: Setup, limit: int, what: str) -> str:
             return f"{message}; {option} would take {shown(peak)} by {' and '.join(changed)}"
     least, changed = _least(asked, estimator)
     others = [f"{' and '.join(changed)} would need {shown(least)}"] if changed else []
-    if asked.dtype == torch.float32:
+    if asked.backend == "onnxruntime":
+        others.append("--backend torch needs less, as each weight is held once")
+    elif asked.dtype == torch.float32:
         others.append("--dtype bfloat16 takes half")
     if estimator.parts.has_large_codec(asked) and estimator.bundle.tiny_codec is None:
         tiny, _ = _least(asked, estimator, with_tiny=True)

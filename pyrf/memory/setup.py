@@ -64,6 +64,8 @@ class Setup:
     def changes(self, asked: Setup) -> list[str]:
         """In what it differs from another, in words, with the option that asks for it."""
         told = []
+        if self.backend == "onnxruntime" and asked.arenas and not self.arenas:
+            told.append("sessions that keep no memory for the next run")
         if self.by_frame and not asked.by_frame:
             told.append("decoding one latent frame at a time")
         if self.text == "cpu" and asked.text != "cpu":

@@ -217,6 +217,21 @@ def test_a_folder_of_graphs_keeps_its_window(monkeypatch: pytest.MonkeyPatch) ->
         choose_setup(bundle, replace(asked, exported=exports.exported("float32"), text="freed"), limit)
 
 
+def test_what_would_do_in_onnxruntime_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyrf.memory.estimate.rss_bytes", lambda: 0)
+    bundle = exports.bundle()
+    asked = Setup(torch.float32, torch.device("cpu"), bundle.stream_config, backend="onnxruntime")
+    given_back = Estimator(bundle).bill(replace(asked, arenas=False)).peak
+    free = int(1.11 * given_back)
+    assert Estimator(bundle).bill(asked).peak > free
+    monkeypatch.setattr(choice, "free_bytes", lambda device: free)
+    with pytest.raises(ValueError, match=r"--fit .* by sessions that keep no memory for the next run"):
+        choose_setup(bundle, asked)
+    with pytest.raises(ValueError, match="--backend torch needs less") as told:
+        choose_setup(bundle, asked, 1)
+    assert "bfloat16" not in str(told.value)
+
+
 def test_too_little_is_refused_before_an_export(random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyrf.memory.choice.free_bytes", lambda device: 10**4)
     monkeypatch.setattr(

@@ -70,8 +70,9 @@ def test_weights_are_those_of_the_graphs() -> None:
     for name, spec in load_manifest(folder).graphs.items():
         if name in counted:
             values = ir.load(folder / spec.file).graph.initializers.values()
-            held = sum(value.const_value.nbytes for value in values)
-            assert counted[name] == pytest.approx(held, rel=0.03), name
+            # What is no parameter has a name without a dot: shapes, and zeros where they are few.
+            held = sum(value.const_value.nbytes for value in values if "." in value.name)
+            assert counted[name] == pytest.approx(held, rel=0.01), name
     assert set(counted) == {*STUDENT, *DECODER}
 
 
