@@ -208,13 +208,14 @@ def test_a_folder_of_graphs_keeps_its_window(monkeypatch: pytest.MonkeyPatch) ->
     """A shorter one would need another export, which is made where no folder is given."""
     monkeypatch.setattr("pyrf.memory.estimate.rss_bytes", lambda: 0)
     bundle = exports.bundle()
-    asked = Setup(torch.float32, torch.device("cpu"), bundle.stream_config, backend="onnxruntime")
+    cpu = torch.device("cpu")
+    asked = Setup(torch.float32, cpu, bundle.stream_config, text="freed", backend="onnxruntime")
     least = choose_setup(bundle, asked, "1GiB").bill
     assert least is not None
     limit = int(least.peak * choice.MARGIN) - 1
     assert choose_setup(bundle, asked, limit).setup.stream.window_frames < 9
     with pytest.raises(ValueError, match="are allowed"):
-        choose_setup(bundle, replace(asked, exported=exports.exported("float32"), text="freed"), limit)
+        choose_setup(bundle, replace(asked, exported=exports.exported("float32")), limit)
 
 
 def test_what_would_do_in_onnxruntime_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
