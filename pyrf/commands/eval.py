@@ -1,6 +1,6 @@
 """`pyrf eval`: judge a model by the world it shows, `pyrf eval world`: in all its parts and with a report;
-`pyrf eval study`: the paper's ablation in miniature. Its gates, and the measures of any videos, have
-files of their own."""
+`pyrf eval study`: the paper's ablation in miniature. Its gates, and the measures of any videos, have files
+of their own."""
 
 from __future__ import annotations
 

@@ -209,8 +209,8 @@ class Clips:
         frames = self.codec.temporal_stride * (self.latents - 1) + 1
         if frames < LEAST_SECONDS * world.fps:
             raise RecipeError(
-                f"motion is measured in clips of {LEAST_SECONDS} seconds, and the stage's window has {frames} frames; "
-                "raise its window_chunks"
+                f"motion is measured in clips of {LEAST_SECONDS} seconds, and the stage's window has "
+                f"{frames} frames; raise its window_chunks"
             )
 
     @torch.no_grad()
@@ -280,8 +280,8 @@ def _spread(clips: Clips, settings: GateSettings) -> Gate:
     whole = by_caption[(np.isfinite(by_caption).sum(1) >= 2).all(1)]
     if len(whole) < 2:
         raise ValueError(
-            f"only {len(whole)} of {counted(len(captions), 'caption')} have two clips of each network that are "
-            "not broken; train teacher and student first"
+            f"only {len(whole)} of {counted(len(captions), 'caption')} have two clips of each network that "
+            "are not broken; train teacher and student first"
         )
     left_out = float(np.isnan(by_caption).mean())
     narrower = interval(whole, lambda rows: _pooled(rows[..., 0]) - _pooled(rows[..., 1]))

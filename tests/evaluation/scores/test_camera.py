@@ -1,6 +1,7 @@
 """The camera's score pays for how far the camera of the valley goes, and for nothing else."""
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,10 @@ def motion(frames: Frames) -> float:
     return float(CameraScore()(torch.from_numpy(frames)[None], ["a"])["motion"])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_it_rises_with_the_speed_either_way(seed: int) -> None:
     scores = [motion(clip(speed, seed)) for speed in (0.0, 0.6, 1.5, 3.5)]
-    assert all(more > less + 0.4 for less, more in zip(scores, scores[1:]))
+    assert all(more > less + 0.4 for less, more in pairwise(scores))
     assert motion(clip(-3.5, seed)) == pytest.approx(scores[-1], abs=0.2)
     assert scores[0] < -1
 
@@ -54,7 +55,7 @@ def test_what_does_not_go_on_pays_no_more_than_a_still_clip() -> None:
 
 
 def test_fresh_clips_have_the_mean_and_spread_that_are_stored(tmp_path: Path) -> None:
-    fresh, stored = calibrate(tmp_path / "camera.json", count=40), CameraScore().normaliser
+    fresh, stored = calibrate(tmp_path / "camera.json", count=25), CameraScore().normaliser
     assert Normaliser.load(tmp_path / "camera.json") == fresh
     (mean, std), (stored_mean, stored_std) = fresh.stats["motion"], stored.stats["motion"]
     assert mean == pytest.approx(stored_mean, abs=0.3)
