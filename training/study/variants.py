@@ -84,9 +84,7 @@ def weight_of(stage: DmdRecipe) -> tuple[float, str]:
 
 def _shared(stage: DmdRecipe) -> dict[str, object]:
     """All that stages have in common which are compared."""
-    return stage.model_dump(
-        exclude={"train": {"seed"}, "dmd": {"reward", "inverse_beta", "weighting"}}  # type: ignore[arg-type]
-    )
+    return stage.model_dump(exclude={"train": {"seed"}, "dmd": {"reward", "inverse_beta", "weighting"}})
 
 
 def _name(inverse_beta: float, weighting: str) -> str:
