@@ -1,9 +1,11 @@
 """`pyrf eval`: judge a model by the world it shows, `pyrf eval world`: in all its parts and with a report;
-`pyrf eval study`: the paper's ablation in miniature. The measures of any videos are in files of their own."""
+`pyrf eval study`: the paper's ablation in miniature. Its gates, and the measures of any videos, have files
+of their own."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +14,7 @@ import typer
 from pyrf import printing
 from pyrf.bundle.stream_choice import stream_choice
 from pyrf.commands.ab import ab, ab_results
+from pyrf.commands.gates import gates
 from pyrf.commands.options import (
     DEFAULT_MODEL,
     SMALL_MODEL,
@@ -37,6 +40,7 @@ app.add_typer(vbench_long, name="vbench-long")
 app.command()(videos)
 app.command()(ab)
 app.command("ab-results")(ab_results)
+app.command()(gates)
 
 STRENGTHS = (0.0, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 1.0)
 """That `pyrf eval source` measures."""
@@ -173,12 +177,18 @@ def study(
     require_training()
     from pyrf.training.kinds import load_scratch_recipe
     from pyrf.training.study.report import table, write_report
-    from pyrf.training.study.study import StudySettings, run_study
+    from pyrf.training.study.study import StudySettings, columns_of, measured, run_study
 
     out, page = Path(expanded(out)), Path(expanded(page))
     settings = StudySettings(prompts, seconds, seeds)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    results = dict(run_study(load_scratch_recipe(recipe), out, settings))
-    write_report(results, settings, page)
-    printing.say(table({variant.name: columns for variant, columns in results.items()}))
+    loaded = load_scratch_recipe(recipe)
+    world = measured(loaded)
+    columns = columns_of(world)
+    results = dict(run_study(loaded, out, settings))
+    numbers = f"--prompts {prompts} --seconds {seconds:g} --seeds {seeds}"
+    names = shlex.join(["--out", str(out), "--recipe", recipe])
+    command = f"pyrf eval study {names} {numbers} --page {shlex.quote(page.name)}"
+    write_report(results, columns, world.name, settings, command, page)
+    printing.say(table({variant.name: found for variant, found in results.items()}, columns))
     printing.say(f"written to {page}")

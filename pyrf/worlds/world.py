@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,6 +155,24 @@ class World(Protocol):
         Each attribute that the prompt asks for has a verdict under its name: whether the clip shows it. A
         world may add criteria of its own.
         """
+        ...
+
+
+@runtime_checkable
+class MeasuredWorld(World, Protocol):
+    """A world that can say how streams of its own go."""
+
+    @property
+    def followed(self) -> Sequence[str]:
+        """Criteria of `judge` that say how well streams follow their prompts."""
+        ...
+
+    def measure(self, video: Frames, /) -> dict[str, float]:
+        """The "dynamic", "drift" and "permanence" of a stream of 2 seconds or more, uint8 [T, H, W, 3]."""
+        ...
+
+    def is_broken(self, clip: Frames, /) -> bool:
+        """Whether a clip, uint8 [T, H, W, 3], shows nothing of the world, or does not go on in itself."""
         ...
 
 

@@ -10,6 +10,12 @@ rollout x0 of the student and a noise level s of its own for each sample,
     w    = exp(r(x0) / b)                    a constant: no gradient flows through the reward; DMD: w = 1
     L    = w / 2 * mean (x0 - stopgrad(x0 - grad))^2   in float64
 
+With captions that ask for different speeds, most of the spread of r is the captions'. An advantage leaves
+only what samples of one caption differ in. A batch is then a group: all its samples have one caption, and
+
+    A_i  = (r_i - mean r) / std r            over the group; 0 where all are alike
+    w_i  = max(0, 1 + A_i / b)               exp(A_i / b) to first order; 1 / b = 0 is DMD here too
+
 What the weight can change, and what it cannot: where grad is 0 for every sample, it stays 0 under any
 weight. A student that can match the teacher exactly has the same optimum with and without it. The weight
 decides which samples pull harder on the way there, and so where a student ends that cannot match: one with
@@ -19,6 +25,8 @@ wider below it.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -27,6 +35,8 @@ from pyrf.loop.schedule import TIMESTEPS, warp
 
 LOWEST, HIGHEST = 20, 980
 """Timesteps of the score comparison are clamped to this range."""
+SMALLEST_STD = 1e-6
+"""Of a group's scores; samples that differ less count as alike."""
 
 
 def draw_timesteps(batch: int, shift: float, generator: torch.Generator) -> Tensor:
@@ -36,14 +46,30 @@ def draw_timesteps(batch: int, shift: float, generator: torch.Generator) -> Tens
 
 
 def reward_weights(scores: Tensor, inverse_beta: float) -> Tensor:
-    """w = exp(score / b) of each sample, [B] float64; 0 where the score is not finite.
+    """w = exp(score / b) of each sample, [B] float64; NaN where the score is not finite.
 
     Args:
         scores: [B], normalised to mean 0 and deviation 1.
         inverse_beta: 1 / b; the paper's is 2, 0 is DMD.
     """
     weights = torch.exp(inverse_beta * scores.double())
-    return torch.where(torch.isfinite(scores), weights, torch.zeros_like(weights))
+    return torch.where(torch.isfinite(scores), weights, math.nan)
+
+
+def advantage_weights(scores: Tensor, inverse_beta: float) -> Tensor:
+    """w = max(0, 1 + A / b) of each sample, [B] float64; NaN where the score is not finite.
+
+    Args:
+        scores: [B], of samples of one caption, in any unit.
+        inverse_beta: 1 / b; 0 is DMD.
+    """
+    judged = torch.isfinite(scores)
+    found = scores[judged].double()
+    weights = torch.full(scores.shape, math.nan, dtype=torch.float64, device=scores.device)
+    if len(found):
+        advantages = (found - found.mean()) / found.std(correction=0).clamp(min=SMALLEST_STD)
+        weights[judged] = (1 + inverse_beta * advantages).clamp(min=0)
+    return weights
 
 
 def dmd_gradient(x0: Tensor, real: Tensor, fake: Tensor) -> Tensor:
@@ -57,11 +83,12 @@ def dmd_loss(x0: Tensor, real: Tensor, fake: Tensor, weights: Tensor | None = No
 
     Args:
         x0, real, fake: [B, ...] of one shape.
-        weights: [B], see `reward_weights`; samples of weight 0 are not counted in this mean.
+        weights: [B], see `reward_weights`; samples whose weight is NaN are not counted in this mean.
     """
     with torch.no_grad():
         target = x0.double() - dmd_gradient(x0.double(), real.double(), fake.double())
     losses = 0.5 * (x0.double() - target).square().flatten(1).mean(1)
     if weights is None:
         return losses.mean()
-    return (weights * losses).sum() / (weights > 0).sum().clamp(min=1)
+    counted = torch.isfinite(weights)
+    return (torch.where(counted, weights, 0.0) * losses).sum() / counted.sum().clamp(min=1)

@@ -170,7 +170,7 @@ class DmdRecipe(ScratchStage):
     open_speed: bool = False
     stream: StreamSettings | None = None
 
-    def build(self, run: Run, name: str) -> Stage[Any]:
+    def build(self, run: Run, name: str) -> DmdStage:
         scenes = run.scenes.of_open_speed() if self.open_speed else run.scenes
         reward = self.dmd.reward
         return DmdStage(

@@ -98,24 +98,50 @@ class TeacherStage(NetworkStage):
     def sample_held_out(self) -> tuple[list[WorldPrompt], Tensor]:
         """The prompts of an evaluation and a sample for each, [B, frames, C, h, w]."""
         prompts = self.scenes.world.held_out(self.settings.eval_prompts)
+        s = self.settings
+        shape = (s.frames, *self.scenes.latent_shape)
         parts = [
-            self.sample(self.module, [p.text for p in prompts[i : i + 16]], i)
+            sample(
+                self.module,
+                [p.text for p in prompts[i : i + 16]],
+                shape,
+                seed=i,
+                steps=s.sampling_steps,
+                shift=s.shift,
+                guidance_scale=s.guidance_scale,
+            )
             for i in range(0, len(prompts), 16)
         ]
         return prompts, torch.cat(parts)
 
-    def sample(self, network: TextToVideo, captions: list[str], seed: int) -> Tensor:
-        """Euler steps with classifier-free guidance: latents [B, frames, C, h, w]."""
-        s, count = self.settings, len(captions)
-        generator = torch.Generator("cpu").manual_seed(seed)
-        x = gauss((count, s.frames, *self.scenes.near.shape[2:]), generator).to(network.dit.device)
-        u = torch.linspace(1, 0, s.sampling_steps + 1, dtype=torch.float32, device="cpu")
-        sigmas = warp(u, s.shift).to(x.device)
-        prompt = network.prompt(captions + [""] * count)
-        for now, then in itertools.pairwise(sigmas):
-            v, v_empty = network.dit(torch.cat([x, x]), (TIMESTEPS * now).expand(2 * count), prompt).chunk(2)
-            x = x + (then - now) * (v_empty + s.guidance_scale * (v - v_empty))
-        return x
+
+def sample(
+    network: TextToVideo,
+    captions: list[str],
+    shape: tuple[int, int, int, int],
+    *,
+    seed: int,
+    steps: int,
+    shift: float,
+    guidance_scale: float,
+) -> Tensor:
+    """Euler steps of a bidirectional network with classifier-free guidance: latents [B, F, C, h, w].
+
+    Args:
+        shape: of a sample, [F, C, h, w].
+        shift: of the noise levels.
+        guidance_scale: 1 is no guidance.
+    """
+    count = len(captions)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    x = gauss((count, *shape), generator).to(network.dit.device)
+    u = torch.linspace(1, 0, steps + 1, dtype=torch.float32, device="cpu")
+    sigmas = warp(u, shift).to(x.device)
+    prompt = network.prompt(captions + [""] * count)
+    for now, then in itertools.pairwise(sigmas):
+        v, v_empty = network.dit(torch.cat([x, x]), (TIMESTEPS * now).expand(2 * count), prompt).chunk(2)
+        x = x + (then - now) * (v_empty + guidance_scale * (v - v_empty))
+    return x
 
 
 def decode(latents: Tensor, codec: TAEHVCodec) -> list[Frames]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -27,7 +27,7 @@ from pyrf.models.dit.model import PromptCache
 from pyrf.models.dit.rollout import ModelRollout
 from pyrf.settings import Settings
 from pyrf.training.objectives.critic import critic_loss
-from pyrf.training.objectives.dmd import dmd_loss, draw_timesteps, reward_weights
+from pyrf.training.objectives.dmd import advantage_weights, dmd_loss, draw_timesteps, reward_weights
 from pyrf.training.objectives.flow_matching import interpolate
 from pyrf.training.runner.stage import Draw, Stage
 from pyrf.training.stages.data import Data
@@ -46,6 +46,8 @@ class DmdSettings(Settings):
         turns: share of the steps in which the prompt turns after at least one chunk.
         reward: weighs the rollouts; without one every weight is 1, which is DMD.
         inverse_beta: 1 / b of Re-DMD's weight exp(reward / b).
+        weighting: "advantage" compares rollouts of one caption with each other, in place of exp, see
+            `objectives/dmd.py`; then a micro-batch of the student's has one caption.
     """
 
     window_chunks: int = Field(default=3, gt=0)
@@ -55,6 +57,7 @@ class DmdSettings(Settings):
     turns: float = Field(default=0.0, ge=0, le=1)
     reward: ScoreSettings | None = None
     inverse_beta: float = Field(default=2.0, ge=0)
+    weighting: Literal["exp", "advantage"] = "exp"
     eval_prompts: int = Field(default=48, gt=0)
 
     @model_validator(mode="after")
@@ -79,6 +82,12 @@ class StudentAndCritic(nn.Module):
 
 
 class DmdStage(Stage[StudentAndCritic]):
+    """DMD, or with a reward Re-DMD.
+
+    Raises:
+        ValueError: when rollouts are to be compared with each other, and a micro-batch has only one.
+    """
+
     def __init__(
         self,
         settings: DmdSettings,
@@ -92,6 +101,10 @@ class DmdStage(Stage[StudentAndCritic]):
         batch: int,
         reward: Reward | None = None,
     ) -> None:
+        if settings.weighting == "advantage" and batch < 2:
+            raise ValueError(
+                f"weighting: advantage compares the rollouts of a micro-batch; raise batch to 2, got {batch}"
+            )
         self.settings, self.data, self.codec = settings, data, codec
         self.stream, self.batch, self.reward = stream, batch, reward
         self.teacher = teacher.eval().requires_grad_(False)
@@ -104,20 +117,35 @@ class DmdStage(Stage[StudentAndCritic]):
         return name.startswith("student.")
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
-        generator = draw.generator
-        student, critic = self.module.student, self.module.critic
+        return (self.critic_loss if draw.step % (1 + self.settings.critic_steps) else self.student_loss)(draw)
+
+    def _captions(self, draw: Draw) -> tuple[list[str] | None, list[str]]:
+        """Captions of the chunks before the window, where they have others, and of the window."""
         if self.settings.turns and draw.shared.random() < self.settings.turns:
-            first, captions = self.data.turns(draw)
-        else:
-            first, captions = None, self.data.captions(draw)
-        if draw.step % (1 + self.settings.critic_steps):
-            with torch.no_grad():
-                x0 = self.rollout(student, captions, draw, first)
-            prompt = critic.prompt(captions)
-            loss = critic_loss(lambda x, t: critic.dit(x, t, prompt), x0, self.stream.shift, generator)
-            return loss, {"critic_loss": float(loss.detach())}
-        x0 = self.rollout(student, captions, draw, first)
-        real, fake = self.predictions(critic, x0.detach(), captions, generator)
+            return self.data.turns(draw)
+        return None, self.data.captions(draw)
+
+    def critic_loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
+        """The critic's, on rollouts of the student."""
+        critic, (x0, captions) = self.module.critic, self.watched(draw)
+        prompt = critic.prompt(captions)
+        loss = critic_loss(lambda x, t: critic.dit(x, t, prompt), x0, self.stream.shift, draw.generator)
+        return loss, {"critic_loss": float(loss.detach())}
+
+    @torch.no_grad()
+    def watched(self, draw: Draw) -> tuple[Tensor, list[str]]:
+        """What the critic sees: rollouts of the student, see `rollout`, and their captions."""
+        first, captions = self._captions(draw)
+        return self.rollout(self.module.student, captions, draw, first), captions
+
+    def student_loss(self, draw: Draw) -> tuple[Tensor, dict[str, float]]:
+        """The student's, on its own rollouts."""
+        first, captions = self._captions(draw)
+        if self.settings.weighting == "advantage":
+            first = None if first is None else first[:1] * len(first)
+            captions = captions[:1] * len(captions)
+        x0 = self.rollout(self.module.student, captions, draw, first)
+        real, fake = self.predictions(self.module.critic, x0.detach(), captions, draw.generator)
         metrics = {"dmd_gap": float((fake - real).abs().mean())}
         if self.reward is None:
             return dmd_loss(x0, real, fake), metrics
@@ -127,7 +155,9 @@ class DmdStage(Stage[StudentAndCritic]):
         metrics["skipped"] = float((~judged).sum())
         if judged.any():
             metrics["reward"] = float(scores[judged].mean())
-        return dmd_loss(x0, real, fake, reward_weights(scores, self.settings.inverse_beta)), metrics
+            metrics["reward_std"] = float(scores[judged].std(correction=0))
+        weigh = advantage_weights if self.settings.weighting == "advantage" else reward_weights
+        return dmd_loss(x0, real, fake, weigh(scores, self.settings.inverse_beta)), metrics
 
     def rollout(
         self, student: TextToVideo, captions: list[str], draw: Draw, first: list[str] | None = None

@@ -25,6 +25,13 @@ class MotionSettings(Settings):
     score: Literal["motion", "magnitude", "coherence", "permanence"] = "motion"
 
 
+class CameraSettings(Settings):
+    """`pyrf.evaluation.scores.camera.CameraScore`, of the valley."""
+
+    kind: Literal["camera"]
+    score: Literal["motion"] = "motion"
+
+
 class VideoAlignSettings(Settings):
     """`pyrf.evaluation.scores.video_align.judge.VideoAlignScore`, by default on the GPU if there is one."""
 
@@ -37,21 +44,22 @@ class VideoAlignSettings(Settings):
     batch_size: int = Field(default=4, gt=0)
 
 
+SingleSettings = MotionSettings | CameraSettings | VideoAlignSettings
+
+
 class CombinedSettings(Settings):
     """`pyrf.evaluation.scores.combine.CombinedScore`; a training goes by the weighted sum."""
 
     kind: Literal["combined"]
-    rewards: list[Annotated[MotionSettings | VideoAlignSettings, Field(discriminator="kind")]] = Field(
-        min_length=1
-    )
+    rewards: list[Annotated[SingleSettings, Field(discriminator="kind")]] = Field(min_length=1)
     weights: dict[str, float] = Field(min_length=1)
 
 
-ScoreSettings = Annotated[MotionSettings | VideoAlignSettings | CombinedSettings, Field(discriminator="kind")]
+ScoreSettings = Annotated[SingleSettings | CombinedSettings, Field(discriminator="kind")]
 """What a recipe embeds."""
 
 
-def single_scores(settings: ScoreSettings | None) -> list[MotionSettings | VideoAlignSettings]:
+def single_scores(settings: ScoreSettings | None) -> list[SingleSettings]:
     """A combination's parts, or the only one; none for None."""
     if settings is None:
         return []
@@ -69,6 +77,10 @@ def load_score(settings: ScoreSettings) -> Score:
             from pyrf.evaluation.scores.motion import MotionScore
 
             return MotionScore()
+        case CameraSettings():
+            from pyrf.evaluation.scores.camera import CameraScore
+
+            return CameraScore()
         case VideoAlignSettings():
             from pyrf.evaluation.scores.video_align.judge import VideoAlignScore
 

@@ -99,7 +99,7 @@ def measure(clip: Clip, chunks: Chunks) -> dict[str, Measured]:
         "drift": _drift(clip),
         "flicker": _flicker(grey, clip.fps),
         "border": _border(grey, clip.fps, chunks.starts(len(grey))),
-        "copying": _copying(clip),
+        "copying": copying(clip),
     }
 
 
@@ -171,7 +171,8 @@ def _border(grey: NDArray[np.uint8], fps: float, starts: Sequence[int]) -> Measu
     return Measured(float(np.median(curve[at])), curve, 1 / fps)
 
 
-def _copying(clip: Clip) -> Measured:
+def copying(clip: Clip) -> Measured:
+    """Share of the later frames that are a frame of the first 3 seconds again."""
     cv2 = _cv2()
     small = np.stack([cv2.resize(f, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for f in clip.frames])
     count = min(round(FIRST_S * clip.fps), len(small) // 3)

@@ -10,7 +10,7 @@ import numpy as np
 
 from pyrf.worlds.shapes.attributes import BACKGROUNDS, COLORS, FPS, SIZES, SPEEDS, Attributes
 from pyrf.worlds.shapes.captions import caption
-from pyrf.worlds.shapes.detector import detect
+from pyrf.worlds.shapes.detector import Detection, detect
 from pyrf.worlds.world import Frames, WorldPrompt
 
 HELD_OUT_SEED = 77
@@ -85,5 +85,14 @@ def measure(video: Frames) -> dict[str, float]:
     return {
         "dynamic": FPS * float(np.mean([d.speed for d in seen])),
         "drift": 100 * float(np.std([d.fit for d in seen])),
-        "permanence": float(np.mean([d.present == 1 and d.jump < JUMP for d in seen])),
+        "permanence": float(np.mean([_lasts(d) for d in seen])),
     }
+
+
+def is_broken(clip: Frames) -> bool:
+    """Whether a clip's object is not seen in every frame, or jumps."""
+    return not _lasts(detect(clip))
+
+
+def _lasts(seen: Detection) -> bool:
+    return seen.present == 1 and seen.jump < JUMP

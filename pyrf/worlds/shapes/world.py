@@ -36,6 +36,7 @@ class ShapesWorld:
     motions: tuple[str, ...] = ("right", "left", "up", "down", "bounce", "still")
 
     name: ClassVar[str] = "shapes"
+    followed: ClassVar[tuple[str, ...]] = ("color", "shape", "motion")
     fps: ClassVar[int] = FPS
     height: ClassVar[int] = HEIGHT
     width: ClassVar[int] = WIDTH
@@ -143,3 +144,7 @@ class ShapesWorld:
     def measure(self, video: Frames, /) -> dict[str, float]:
         """See `grading.measure`."""
         return grading.measure(video)
+
+    def is_broken(self, clip: Frames, /) -> bool:
+        """See `grading.is_broken`."""
+        return grading.is_broken(clip)

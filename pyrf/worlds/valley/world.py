@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pyrf.worlds.rewording import change
-from pyrf.worlds.valley import captions, phrases
+from pyrf.worlds.valley import captions, measuring, phrases
 from pyrf.worlds.valley.attributes import (
     BALLOONS,
     CAMERAS,
@@ -60,6 +60,7 @@ class Valley:
     empty: float = 0.2
 
     name: ClassVar[str] = "valley"
+    followed: ClassVar[tuple[str, ...]] = ("time", "land", "weather", "balloon", "camera")
     fps: ClassVar[int] = FPS
     height: ClassVar[int] = HEIGHT
     width: ClassVar[int] = WIDTH
@@ -243,3 +244,11 @@ class Valley:
         if moves and prompt.asks.get("camera") in ("right", "left"):
             verdicts["frozen"] = seen.camera == "still"
         return verdicts
+
+    def measure(self, video: Frames, /) -> dict[str, float]:
+        """See `measuring.measure`."""
+        return measuring.measure(video)
+
+    def is_broken(self, clip: Frames, /) -> bool:
+        """See `measuring.is_broken`."""
+        return measuring.is_broken(clip)

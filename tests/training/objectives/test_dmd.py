@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from pyrf.training.objectives.critic import critic_loss
-from pyrf.training.objectives.dmd import dmd_gradient, dmd_loss, draw_timesteps, reward_weights
+from pyrf.training.objectives.dmd import (
+    advantage_weights,
+    dmd_gradient,
+    dmd_loss,
+    draw_timesteps,
+    reward_weights,
+)
 
 
 def test_timesteps_are_warped_and_clamped() -> None:
@@ -34,16 +40,36 @@ def test_worked_numbers() -> None:
 def test_weights_are_those_of_the_paper_and_leave_out_what_was_not_judged() -> None:
     scores = torch.tensor([0.0, 0.5, -1.0, math.nan, math.inf])
     weights = reward_weights(scores, 2.0)
-    assert weights.tolist() == pytest.approx([1.0, math.e, math.exp(-2), 0.0, 0.0])
+    assert weights.tolist() == pytest.approx([1.0, math.e, math.exp(-2), math.nan, math.nan], nan_ok=True)
     assert reward_weights(scores[:3], 0.0).tolist() == [1.0, 1.0, 1.0]
 
     generator = torch.Generator().manual_seed(0)
     x0, real, fake = (torch.randn(3, 4, generator=generator) for _ in range(3))
     one, two = (float(dmd_loss(x0[i : i + 1], real[i : i + 1], fake[i : i + 1])) for i in (0, 1))
-    weighted = dmd_loss(x0, real, fake, torch.tensor([1.0, math.e, 0.0]))
+    weighted = dmd_loss(x0, real, fake, torch.tensor([1.0, math.e, math.nan]))
     assert float(weighted) == pytest.approx((one + math.e * two) / 2)
-    assert float(dmd_loss(x0, real, fake, torch.zeros(3))) == 0
+    pulled_by_one = dmd_loss(x0, real, fake, torch.tensor([1.0, 0.0, math.nan]))
+    assert float(pulled_by_one) == pytest.approx(one / 2)  # of weight 0, but counted
+    assert float(dmd_loss(x0, real, fake, torch.full((3,), math.nan))) == 0
     assert float(dmd_loss(x0, real, fake, torch.ones(3))) == pytest.approx(float(dmd_loss(x0, real, fake)))
+
+
+def test_advantages_compare_samples_of_one_caption() -> None:
+    scores = torch.tensor([1.0, 2.0, 3.0, 2.0])
+    a = math.sqrt(2)  # the group's deviation is 1 / sqrt(2)
+    assert advantage_weights(scores, 0.5).tolist() == pytest.approx([1 - a / 2, 1, 1 + a / 2, 1])
+    assert advantage_weights(scores, 2.0).tolist() == pytest.approx([0, 1, 1 + 2 * a, 1])
+    assert advantage_weights(scores, 0.0).tolist() == [1.0] * 4
+    # the unit of the reward does not matter, nor what a caption earns under any noise
+    moved = advantage_weights(100 + 7 * scores, 0.5)
+    torch.testing.assert_close(moved, advantage_weights(scores, 0.5), rtol=1e-5, atol=1e-6)
+    assert advantage_weights(torch.full((4,), 3.0), 2.0).tolist() == [1.0] * 4
+
+
+def test_advantages_leave_out_what_was_not_judged() -> None:
+    weights = advantage_weights(torch.tensor([1.0, math.nan, 3.0]), 0.5)
+    assert weights.tolist() == pytest.approx([0.5, math.nan, 1.5], nan_ok=True)
+    assert advantage_weights(torch.full((2,), math.nan), 2.0).isnan().all()
 
 
 def fit(x0: Tensor, sigma: float, generator: torch.Generator) -> Tensor:

@@ -166,6 +166,32 @@ def test_a_reward_of_zero_is_dmd_and_an_equal_one_scales_it() -> None:
     torch.testing.assert_close(ignored, plain)
 
 
+def test_advantages_are_of_rollouts_of_one_caption() -> None:
+    told: list[list[str]] = []
+
+    def reward(frames: Tensor, prompts: list[str]) -> Tensor:
+        told.append(prompts)
+        return torch.tensor([1.0, 2.0, 3.0])
+
+    _, _, metrics = gradient(stage(reward, weighting="advantage", turns=1.0))
+    [prompts] = told
+    assert len(prompts) == BATCH
+    assert len(set(prompts)) == 1
+    assert metrics["reward_std"] == pytest.approx(math.sqrt(2 / 3))
+    # the same rollouts, of which all earn alike, are DMD
+    alike, _, _ = gradient(stage(fixed(2.0, 2.0, 2.0), weighting="advantage"))
+    unweighed, _, _ = gradient(stage(fixed(2.0, 2.0, 2.0), weighting="advantage", inverse_beta=0.0))
+    torch.testing.assert_close(alike, unweighed)
+    apart, _, _ = gradient(stage(fixed(1.0, 2.0, 3.0), weighting="advantage"))
+    assert not torch.allclose(apart, unweighed)
+
+
+def test_a_lone_rollout_has_no_advantage() -> None:
+    parts = dict.fromkeys(("teacher", "critic", "student", "data", "codec", "stream"))
+    with pytest.raises(ValueError, match="raise batch to 2, got 1"):
+        DmdStage(DmdSettings(weighting="advantage"), **parts, batch=1)  # type: ignore[arg-type]
+
+
 def test_what_cannot_be_scored_is_counted_and_not_trained_on() -> None:
     first, _, _ = gradient(stage(fixed(0.0, math.nan, math.nan)))
     last, _, _ = gradient(stage(fixed(math.nan, math.nan, 0.0)))

@@ -14,10 +14,13 @@ from pyrf import cli
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.config import LatentSize
 from pyrf.training.kinds import load_scratch_recipe
+from pyrf.training.recipe import RecipeError
 from pyrf.training.scratch.networks import NetworkSettings, ScratchTextToVideo
+from pyrf.training.scratch.recipe import ScratchRecipe
 from pyrf.training.study import study
-from pyrf.training.study.report import DMD, FULL, ORDERINGS, verdict
+from pyrf.training.study.report import ORDERINGS, scaled, verdict
 from pyrf.training.study.study import PlainSinkRollout
+from pyrf.training.study.variants import BEFORE, DMD, FULL, NO_SINK, STATIC, variants_of
 from pyrf.worlds.shapes.attributes import FPS, Attributes
 from pyrf.worlds.shapes.captions import vocabulary
 from pyrf.worlds.shapes.scenes import Scene
@@ -99,7 +102,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "decoder" / "config.json").write_text(json.dumps(codec.config.to_dict()))
     weights = {name: tensor.contiguous() for name, tensor in codec.state_dict().items()}
     save_file(weights, tmp_path / "decoder" / "diffusion_pytorch_model.safetensors")
-    monkeypatch.setattr(study, "VARIANTS", study.VARIANTS[:2])
+    monkeypatch.setattr(study, "variants_of", lambda recipe: variants_of(recipe)[:2])
     return tmp_path
 
 
@@ -115,6 +118,7 @@ def test_the_command_measures_what_was_trained_and_goes_on(
     text = page.read_text()
     [row] = [line for line in text.splitlines() if line.startswith(f"| {DMD} |")]
     assert "± 0.00" in row
+    assert "| copying, % |" in text
     assert f"| {FULL} | not trained |" in text
     assert "--prompts 2 --seconds 5 --seeds 1" in text
     assert (page.parent / "img" / "study.png").stat().st_size > 1000
@@ -134,12 +138,63 @@ def test_the_command_measures_what_was_trained_and_goes_on(
 )
 def test_verdicts(full: tuple[float, ...] | None, dmd: tuple[float, ...], answer: str) -> None:
     results = {
-        name: None if values is None else [{"dynamic": value} for value in values]
+        name: {} if values is None else {name: [{"dynamic": value} for value in values]}
         for name, values in ((FULL, full), (DMD, dmd))
     }
     assert verdict(results, ORDERINGS[0]).startswith(answer)
 
 
 def test_orderings_name_variants() -> None:
-    names = {variant.name for variant in study.VARIANTS}
+    names = {variant.name for variant in variants_of(load_scratch_recipe("tiny"))}
     assert {name for o in ORDERINGS for name in (o.higher, o.lower)} <= names
+
+
+def recipe_with(**stages: dict[str, object]) -> ScratchRecipe:
+    """The valley's, with more stages that are as `redmd` but for these settings."""
+    values = load_scratch_recipe("valley").model_dump(mode="json")
+    for name, settings in stages.items():
+        stage = json.loads(json.dumps(values["stages"]["redmd"]))
+        for key, value in settings.items():
+            stage[key] = {**stage[key], **value} if isinstance(value, dict) else value
+        values["stages"][name.replace("_", "-")] = stage
+    return ScratchRecipe.model_validate(values)
+
+
+def test_variants_are_what_the_settings_of_stages_say() -> None:
+    recipe = recipe_with(
+        again={"train": {"seed": 1}},
+        plain={"dmd": {"reward": None}, "train": {"seed": 1}},
+        softly={"dmd": {"inverse_beta": 1.0}},
+        grouped={"dmd": {"weighting": "advantage"}},
+        unlike={"dmd": {"guidance_scale": 3.0}},
+    )
+    found = {variant.name: variant for variant in variants_of(recipe)}
+    assert found[FULL].networks == ("redmd", "again")
+    assert found[DMD].networks == ("dmd", "plain")
+    assert found[STATIC].networks == found[NO_SINK].networks == ("dmd", "plain")
+    assert found["Re-DMD, 1/b = 1"].networks == ("softly",)
+    assert found["Re-DMD, advantage, 1/b = 2"].networks == ("grouped",)
+    assert found[BEFORE].networks == ("ode",)
+    named = {network for variant in found.values() for network in variant.networks}
+    assert named.isdisjoint({"unlike", "two-steps"})
+
+
+def test_a_recipe_without_matching_has_no_variants() -> None:
+    values = load_scratch_recipe("tiny").model_dump(mode="json")
+    values["stages"] = {name: s for name, s in values["stages"].items() if s["stage"] != "dmd"}
+    with pytest.raises(RecipeError, match="stages of kind dmd, and the recipe has none"):
+        variants_of(ScratchRecipe.model_validate(values))
+
+
+def test_the_spread_is_that_of_trainings_where_there_are_several() -> None:
+    one = {"dmd": [{"drift": 1.0}, {"drift": 3.0}]}
+    assert scaled(one, "drift") == pytest.approx((2.0, 2**0.5))
+    two = one | {"again": [{"drift": 2.0}, {"drift": 4.0}]}
+    assert scaled(two, "drift") == pytest.approx((2.5, 0.5**0.5))
+    assert scaled({"dmd": [{"motion": 0.5}]}, "motion") == (50.0, 0.0)
+
+
+def test_ways_to_stream_are_compared_on_the_trainings_that_both_have() -> None:
+    static = {"dmd": [{"drift": 3.0}, {"drift": 3.2}]}
+    ema = {"dmd": [{"drift": 1.0}, {"drift": 1.2}], "again": [{"drift": 9.0}, {"drift": 9.2}]}
+    assert verdict({STATIC: static, DMD: ema}, ORDERINGS[2]).startswith("reproduced: 3.10 against 1.10")
