@@ -1,19 +1,28 @@
-"""Python on the pages: all of it can be compiled, and names what there is; what needs nothing else is run.
+"""Python on the pages: all can be compiled, and names what there is; every block is run, or named below.
 
-Other tests run the blocks of the lessons, of README, api, prompts, osc and coming-from-diffusers.
+Blocks that need a server are run by tests/test_pages_served.py.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 from pyrf.pipeline import StreamingPipeline
-from tests.test_documentation import BLOCKS, PAGES, ROOT
+from pyrf.video import Video
+from pyrf.video.live import CAMERAS
+from pyrf.video.writer import Frames
+from tests.support import adapters
+from tests.support.forked import fork_ranks
+from tests.support.video_files import ramp
+from tests.test_documentation import BLOCKS, PAGES, ROOT, Enough
 
 PYTHON = [
     (page.relative_to(ROOT).as_posix(), block)
@@ -36,12 +45,54 @@ def test_blocks_compile_and_import_what_there_is(page: str, block: str) -> None:
             assert not [alias.name for alias in node.names if not hasattr(module, alias.name)]
 
 
-def run(page: str) -> dict[str, Any]:
-    """All blocks of a page as one session."""
-    session: dict[str, Any] = {}
-    for of, block in PYTHON:
-        if of == page:
-            exec(compile(block, page, "exec"), session)
+HERE = ("adapters", "generate", "live-video", "outputs", "precision", "several-gpus", "students")
+SERVED = ("keys", "live-video", "serving")
+ELSEWHERE = {
+    "README.md": "tests/test_documentation.py",
+    "docs/api.md": "tests/test_documentation.py",
+    "docs/prompts.md": "tests/test_documentation.py",
+    "docs/coming-from-diffusers.md": "tests/integrations/test_diffusers_blocks.py",
+    "docs/osc.md": "tests/integrations/test_osc.py",
+    "docs/tutorial/first-app.md": "tests/test_site.py",
+    "docs/tutorial/first-server.md": "tests/test_site.py",
+    "docs/tutorial/whole-way.md": "tests/test_whole_way.py",
+}
+"""Tests with subjects of their own, which run the blocks of a page."""
+COMPILED = {"docs/students.md": 'student="self_forcing.pt"'}
+"""Blocks that cannot run here, by something in them: this one wants weights of Wan2.1 and of Self Forcing."""
+WAN = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+
+
+def test_every_page_is_run_by_some_test() -> None:
+    """A new page with Python on it must say which test runs it."""
+    listed = {f"docs/{name}.md" for name in (*HERE, *SERVED)} | set(ELSEWHERE)
+    assert {page for page, _ in PYTHON} == listed
+    for page, test in ELSEWHERE.items():
+        assert Path(page).name.removesuffix(".md") in (ROOT / test).read_text(), test
+
+
+def test_what_is_only_compiled_is_there() -> None:
+    for page, phrase in COMPILED.items():
+        assert len([block for of, block in PYTHON if of == page and phrase in block]) == 1
+
+
+def blocks(page: str, *, served: bool = False) -> list[str]:
+    """The blocks of a page that can run here; `served`: those that ask a server, else the others."""
+    found = [block for of, block in PYTHON if of == page and COMPILED.get(page, "\0") not in block]
+    return [block for block in found if ("Client(" in block) == served]
+
+
+def run(page: str, session: dict[str, Any] | None = None, wan: str = WAN) -> dict[str, Any]:
+    """All blocks of a page that need no server, as one session.
+
+    Args:
+        session: what a reader has at hand already.
+        wan: a model in the place of Wan2.1, whose weights are not here.
+    """
+    session = {} if session is None else session
+    for block in blocks(page):
+        with suppress(Enough):
+            exec(compile(block.replace(WAN, wan), page, "exec"), session)
     return session
 
 
@@ -65,3 +116,37 @@ def test_what_a_file_says_of_itself(
     for name in ("out.mp4", "sheet.png", "out.gif"):
         video.save(name)
     assert run("docs/generate.md")["made"]["seed"] == 3
+
+
+def test_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_bundle: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("ink", "snow")):
+        save_file(adapters.keys("comfy", adapters.factors(seed=seed)), f"{name}.safetensors")
+    session = run("docs/adapters.md", wan=str(random_bundle))
+    assert session["pipe"].adapters == {"ink": 0.3, "snow": 1.0}
+
+
+def test_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks are processes on the CPU."""
+    fork_ranks(monkeypatch)
+    pipe = run("docs/several-gpus.md")["pipe"]
+    with pipe.stream("a red circle moves right") as stream:
+        assert next(stream).frames.shape == (9, 64, 96, 3)
+
+
+def test_live_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file, which the page's stream outlives, and the first camera: a test picture."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(CAMERAS, sys.platform, ("lavfi", "testsrc=size=80x60:rate=30"))
+    Video(ramp(), fps=16).save("clip.mp4")
+    shown: list[Frames] = []
+
+    def show(frames: Frames) -> None:
+        shown.append(frames)
+        if len(shown) == 3:
+            raise Enough
+
+    session = run("docs/live-video.md", {"show": show})
+    assert [len(frames) for frames in shown] == [9, 12, 12]  # the clip has 20
+    assert session["stream"].strength == 0.6
+    assert session["camera"].live

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 def osc(
+    context: typer.Context,
     prompt: Annotated[str, typer.Argument(help="What to show at the beginning.")],
     output: Annotated[
         str | None,
@@ -38,9 +39,6 @@ def osc(
     ] = None,
     server: Annotated[
         str | None, typer.Option(help="Steer a session of this server, in place of a stream of this process.")
-    ] = None,
-    server_model: Annotated[
-        str | None, typer.Option(help="Which of the server's models; by default its first.")
     ] = None,
     token: Annotated[str | None, typer.Option(help="The server's token.", envvar="PYRF_TOKEN")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on for OSC.")] = "127.0.0.1",
@@ -57,12 +55,13 @@ def osc(
     max_memory: MaxMemoryOption = None,
     threads: ThreadsOption = None,
 ) -> None:
-    """Steer a stream by OSC: /pyrf/prompt, /pyrf/adapter/NAME, /pyrf/pause, /pyrf/seed and /pyrf/stop."""
+    """Steer a stream by OSC: /pyrf/prompt, /pyrf/adapter/NAME, /pyrf/pause, /pyrf/seed and /pyrf/stop.
+
+    With --server, --model is the name of one of its models.
+    """
     require("osc", "OSC", "pythonosc")
     if server is None and output is None:
         raise ValueError("give -o, where frames go, or --server, whose viewers see them")
-    if server is None and server_model is not None:
-        raise ValueError("--server-model goes with --server; a stream of this process takes --model")
     if server is not None and (
         lora or student or stream or max_memory or (dtype, device, backend) != ("float32", "cpu", "torch")
     ):
@@ -85,7 +84,10 @@ def osc(
             )
         with nullcontext() if output is None else opened(output, False, None, None, "auto") as place:
             if server is not None:
-                _steer_session(server, server_model, token, listener, place, prompt, seed)
+                # PYRF_MODEL is for models of this machine
+                source = context.get_parameter_source("model")
+                wanted = model if source is not None and source.name == "COMMANDLINE" else None
+                _steer_session(server, token, wanted, listener, place, prompt, seed)
                 return
             pipe = load_pipeline(
                 model,
@@ -113,14 +115,17 @@ def osc(
 
 def _steer_session(
     url: str,
-    model: str | None,
     token: str | None,
+    model: str | None,
     listener: OscListener,
     place: Output | None,
     prompt: str,
     seed: int,
 ) -> None:
     """The same with a session of a server.
+
+    Args:
+        model: one of the server's, by its name there; None: its first.
 
     Raises:
         ValueError: when the server refuses it, or loses the session.

@@ -126,7 +126,7 @@ class ServedShow:
     def __init__(self, client: Client, prompt: str, seed: int, *, model: str | None, exact: bool) -> None:
         with refusals():
             self._session = client.create_session(
-                prompt, model=model, seed=seed, format="raw" if exact else "jpeg"
+                prompt, seed=seed, model=model, format="raw" if exact else "jpeg"
             )
             printing.say(f"watch at {self._session.watch_url}")
         self._frames = iter(self._session)

@@ -88,27 +88,6 @@ def test_a_session_of_a_server(
     assert "seed 7: the stream begins again" in err
 
 
-def test_a_session_of_one_of_several_models(random_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pipe, port = StreamingPipeline.from_pretrained(str(random_bundle)), free_port(socket.SOCK_DGRAM)
-    seen: list[str] = []
-
-    def watch(server: Running) -> None:
-        try:
-            server.wait_until(lambda: server.registry.live)
-            (session,) = server.registry.live
-            seen.append(session.info().model)
-        finally:
-            SimpleUDPClient("127.0.0.1", port).send_message("/pyrf/stop", [])
-
-    with Running(pipe, ServeSettings(**ROOMY), others={"other": pipe}) as server:
-        command = ["osc", PROMPT, "--server", server.url, "--port", str(port), "--server-model"]
-        with beside(lambda: watch(server)):
-            assert cli.run([*command, "other"]) == 0
-        assert seen == ["other"]
-        assert cli.run([*command, "third"]) == 2
-    assert "other" in capsys.readouterr().err  # it tells which there are
-
-
 def test_others_watch_what_is_steered(serve: Callable[..., Running], capsys: Any) -> None:
     server, port = serve(), free_port(socket.SOCK_DGRAM)
 
@@ -126,6 +105,32 @@ def test_others_watch_what_is_steered(serve: Callable[..., Running], capsys: Any
 
     with beside(watch):
         assert cli.run(["osc", PROMPT, "--server", server.url, "--port", str(port)]) == 0
+
+
+@pytest.mark.parametrize(("options", "name"), [(["--model", "second"], "second"), ([], "random")])
+def test_a_server_s_model_is_chosen(pipe: StreamingPipeline, options: list[str], name: str) -> None:
+    """By the option only: PYRF_MODEL, which the tests set, names a model that the server lacks."""
+    port, models = free_port(socket.SOCK_DGRAM), list[str]()
+
+    def look(server: Running) -> None:
+        try:
+            server.wait_until(lambda: server.registry.live)
+            models.extend(session.info().model for session in server.registry.live)
+        finally:
+            SimpleUDPClient("127.0.0.1", port).send_message("/pyrf/stop", [])
+
+    with (
+        Running(pipe, ServeSettings(**ROOMY), others={"second": pipe}) as server,
+        beside(lambda: look(server)),
+    ):
+        assert cli.run(["osc", PROMPT, "--server", server.url, "--port", str(port), *options]) == 0
+    assert models == [name]
+
+
+def test_a_model_that_the_server_lacks(serve: Callable[..., Running], capsys: Any) -> None:
+    arguments = ["--server", serve().url, "--port", "0", "--model", "nonsense"]
+    assert cli.run(["osc", PROMPT, *arguments]) == 2
+    assert "random" in capsys.readouterr().err  # what it has
 
 
 def test_a_stream_of_this_process(random_bundle: Path, tmp_path: Path, capsys: Any) -> None:
@@ -220,7 +225,6 @@ def test_a_seed_begins_again_with_what_is_in_force(monkeypatch: pytest.MonkeyPat
     ("arguments", "words"),
     [
         ([], "give -o, where frames go, or --server"),
-        (["-o", "x.mp4", "--server-model", "other"], "--server-model goes with --server"),
         (["--server", "http://127.0.0.1:1", "--lora", "x.safetensors"], "the server has its model"),
         (["--server", "http://127.0.0.1:1", "--device", "cuda"], "the server has its model"),
         (["-o", "x.abc"], "unknown extension"),
