@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
@@ -74,6 +75,7 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
     logger.warning("exporting %s at %d x %d, once; it is kept in %s", bundle.path, height, width, folder)
     try:
         export_onnx(bundle, folder, dtype=dtype, height=height, width=width)
+        gc.collect()  # a traced graph holds itself, and the network's weights with it
     except KeptError as error:
         if not folder.exists():
             raise ExportError(str(error)) from error

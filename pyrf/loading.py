@@ -21,6 +21,7 @@ from pyrf.backends.choice import (
     fastest_backend,
     load_backend,
 )
+from pyrf.backends.tensorrt.backend import TensorRTBackend
 from pyrf.backends.torch.backend import TorchBackend
 from pyrf.backends.torch.parallel.backend import SplitBackend
 from pyrf.backends.torch.parallel.messages import Plan
@@ -29,8 +30,8 @@ from pyrf.bundle.bundle import UNDISTILLED, Bundle, load_bundle
 from pyrf.bundle.stream_choice import StreamAsked
 from pyrf.checks import check_device
 from pyrf.dtypes import name_of, slow_on_cpu
-from pyrf.memory.choice import check_fit_together, choose_setup, parse_size, with_window
-from pyrf.memory.estimate import decode_by_frame
+from pyrf.memory.choice import check_engines, check_fit_together, choose_setup, parse_size, with_window
+from pyrf.memory.parts import decode_by_frame
 from pyrf.memory.setup import Setup
 from pyrf.models.codecs.codec import Codec
 from pyrf.streaming.adapters import LiveAdapters
@@ -45,10 +46,8 @@ class Decision:
     Attributes:
         bundle: where its parts are read.
         setup: how it is held in memory.
-        backend: who computes, one of `BACKENDS` in `pyrf.backends.choice`.
         name: of the model, as it was asked for; None: the bundle's.
         student: of the weights that replace the model's, in the same way.
-        exported: a folder of graphs; None: export on demand.
         shared_adapters: whether a stream may change the strengths of others that run.
         plan: how several ranks share each stream; None: they do not.
         joined: whether torchrun started the ranks.
@@ -56,10 +55,8 @@ class Decision:
 
     bundle: Bundle
     setup: Setup
-    backend: str
     name: str | None = None
     student: str | None = None
-    exported: str | Path | None = None
     shared_adapters: bool = False
     plan: Plan | None = None
     joined: bool = False
@@ -126,20 +123,20 @@ def decide(
             bundle.stream_config,
             adapter_base=adapter_base,
             precision=precision,
+            backend=backend,
+            exported=exported,
         ),
-        backend,
         name=name,
         student=student,
-        exported=exported,
         shared_adapters=shared_adapters,
     )
     if gpus_per_stream != 1:
         return _split(decision, given, gpus_per_stream, decoder_rank)
-    return _within_memory(decision, max_memory) if backend == "torch" else decision
+    return _within_memory(decision, max_memory)
 
 
 def _backend_within(max_memory: str | int, backend: str, gpus_per_stream: int | str) -> str:
-    """The backend whose memory a limit is for.
+    """The backend that is taken within a limit: torch needs the least where none is named.
 
     Raises:
         ValueError: when the limit is no size, or nothing counts what would be held.
@@ -149,9 +146,7 @@ def _backend_within(max_memory: str | int, backend: str, gpus_per_stream: int | 
             "max_memory counts the memory of one GPU, not of several; leave it or gpus_per_stream out"
         )
     parse_size(max_memory)
-    if backend not in ("torch", AUTO):
-        raise ValueError(f"max_memory counts the memory of the torch backend, not of {backend}; leave it out")
-    return "torch"
+    return "torch" if backend == AUTO else backend
 
 
 def _within_memory(decision: Decision, max_memory: str | int | None) -> Decision:
@@ -187,15 +182,13 @@ def _split(
 def check_together(decisions: Mapping[str, Decision]) -> None:
     """Refuse models that one process shall hold and that do not fit into what is free.
 
-    Of backends other than torch nothing is known; where one is among them, nothing is counted.
-
     Args:
         decisions: for one device, by names for people.
 
     Raises:
         ValueError: when all together need more.
     """
-    if len(decisions) > 1 and all(one.backend == "torch" for one in decisions.values()):
+    if len(decisions) > 1:
         check_fit_together({name: (one.bundle, one.setup) for name, one in decisions.items()})
 
 
@@ -216,6 +209,8 @@ def load(decision: Decision) -> StreamModel:
     if setup.by_frame:
         decode_by_frame(codec)
     backend = _load_backend(decision, codec)
+    if isinstance(backend, TensorRTBackend):
+        check_engines(bundle, setup, backend.plans)
     merged = backend.merged if isinstance(backend, TorchBackend | SplitBackend) else None
     return StreamModel(
         text_encoder,
@@ -253,14 +248,15 @@ def _load_backend(decision: Decision, codec: Codec) -> Backend:
 
         return load_split_backend(decision.plan, decision.bundle, codec, joined=decision.joined)
     return load_backend(
-        decision.backend,
+        setup.backend,
         decision.bundle,
         codec,
         dtype=setup.dtype,
         device=setup.device,
-        exported=decision.exported,
+        exported=setup.exported,
         adapter_base=setup.adapter_base,
         precision=setup.precision,
+        arenas=setup.arenas,
     )
 
 

@@ -56,7 +56,7 @@ class StreamingPipeline:
     def __init__(self, decision: Decision, model: StreamModel) -> None:
         self.name, self.student = decision.shown_name, decision.shown_student
         self.choice = decision.bundle.choice
-        self.backend, self.plan = decision.backend, decision.plan
+        self.backend, self.plan = decision.setup.backend, decision.plan
         self.precision = decision.setup.precision
         self.dtype, self.device = decision.setup.dtype, decision.setup.device
         self.model_config = decision.bundle.model_config
@@ -112,7 +112,7 @@ class StreamingPipeline:
             decoder_rank: the rank that decodes, beside the network; None: this process, after the network.
             max_memory: that one stream may take, such as "12GiB" or a number of bytes: of the GPU, else of
                 the process. What has to be changed for it is chosen by `pyrf.memory.choice`. By default
-                nothing is changed, and what is free is the limit. For the torch backend.
+                nothing is changed, and what is free is the limit. Of a stream on one GPU, or on a CPU.
 
         Raises:
             ValueError: when something is unknown, missing or damaged, when the stream is of other weights, or

@@ -136,6 +136,7 @@ def load_backend(
     exported: str | Path | None,
     adapter_base: str = "device",
     precision: str | None = None,
+    arenas: bool = True,
 ) -> Backend:
     """Load a bundle's student for a backend.
 
@@ -147,6 +148,7 @@ def load_backend(
         adapter_base: one of `ADAPTER_BASES`: where torch keeps the base's values of weights that adapters
             change.
         precision: one of `PRECISIONS`, for torch alone; None: all in the dtype.
+        arenas: whether sessions of ONNX Runtime keep the memory of a run for the next.
 
     Raises:
         ValueError: when the backend lacks a package, or does not take the dtype, device or folder.
@@ -164,4 +166,4 @@ def load_backend(
         return load_tensorrt_backend(bundle, codec, dtype=dtype, device=device, exported=exported)
     from pyrf.backends.onnxruntime.backend import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(bundle, codec, dtype=dtype, device=device, exported=exported)
+    return OnnxRuntimeBackend(bundle, codec, dtype=dtype, device=device, exported=exported, arenas=arenas)

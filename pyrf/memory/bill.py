@@ -64,8 +64,10 @@ class Bill:
         left = "what is free is not known" if free is None else f"{shown(free)} free"
         parts = ", ".join(f"{row.part} {shown(row.bytes)}" for row in self.held if row.bytes >= MIB)
         most = max(self.work, key=lambda row: row.bytes)
+        if most.bytes >= MIB:
+            parts += f", and {shown(most.bytes)} while {most.part}"
         return (
-            f"memory: {parts}, and {shown(most.bytes)} while {most.part}: peak {shown(self.peak)} "
+            f"memory: {parts}: peak {shown(self.peak)} "
             f"on {self.device} with {left}; {shown(self.per_stream)} per further stream"
         )
 

@@ -16,11 +16,13 @@ from itertools import product
 
 import torch
 
+from pyrf.backends.tensorrt.rollout import PlanSet
 from pyrf.bundle.bundle import Bundle
 from pyrf.bundle.codecs import TINY_CODECS
 from pyrf.machine import available_memory
 from pyrf.memory.allocator import give_back
 from pyrf.memory.bill import Bill, shown, total
+from pyrf.memory.engines import EngineSizes
 from pyrf.memory.estimate import Estimator
 from pyrf.memory.setup import Setup, TextPlace
 
@@ -112,6 +114,7 @@ def _choose(bundle: Bundle, asked: Setup, limit: int | None, *, always: bool) ->
         return ChosenSetup(asked, None, free)
     if limit is not None and asked.device.type == "cpu":
         give_back()
+        asked = replace(asked, arenas=False)
     bill = estimator.bill(asked)
     if limit is None:
         if free is not None and _new(bill) > free:
@@ -155,6 +158,21 @@ def check_fit_together(models: Mapping[str, tuple[Bundle, Setup]]) -> None:
         )
 
 
+def check_engines(bundle: Bundle, setup: Setup, plans: PlanSet) -> None:
+    """Say what engines of TensorRT hold, now that they are loaded and tell it.
+
+    Raises:
+        ValueError: when what is left does not hold a stream.
+    """
+    bill, free = Estimator(bundle).bill(setup, EngineSizes.of(plans)), free_bytes(setup.device)
+    logger.info(f"{bill.line(free)} (the engines are loaded, so it is what they say)")
+    if free is not None and bill.per_stream > free:
+        raise ValueError(
+            f"the engines of {bundle.path.name} are loaded, a stream needs {shown(bill.per_stream)} more "
+            f"on {bill.device}, and {shown(free)} are free; a shorter window and smaller frames need less"
+        )
+
+
 def with_window(bundle: Bundle, window_frames: int) -> Bundle:
     """A bundle whose streams have another window, as if it had been asked for."""
     if window_frames == bundle.stream_config.window_frames:
@@ -184,18 +202,27 @@ def _measures(
     gpu, stream = asked.device.type == "cuda", asked.stream
     least = stream.sink_frames + stream.chunk_frames
     windows = range(stream.window_frames, least - 1, -stream.chunk_frames)
+    if asked.exported is not None:  # whose graphs have the window that they have
+        windows = range(stream.window_frames, stream.window_frames + 1)
     texts: list[TextPlace] = [asked.text]
     if asked.text == "device":
         texts += ["cpu", "freed"] if gpu else ["freed"]
-    by_frame = [False, True] if gpu and estimator.decodes_by_frame(asked) else [asked.by_frame]
+    by_frame = [False, True] if gpu and estimator.parts.decodes_by_frame(asked) else [asked.by_frame]
     tiny = [False]
-    if estimator.has_large_codec(asked) and (with_tiny or estimator.bundle.tiny_codec is not None):
+    if estimator.parts.has_large_codec(asked) and (with_tiny or estimator.bundle.tiny_codec is not None):
         tiny.append(True)
     for window, codec, text, one in product(windows, tiny, texts, by_frame):
         if codec and one:
             continue  # TAEHV decodes alike in either way
         narrowed = replace(stream, window_frames=window)
-        setup = replace(asked, stream=narrowed, text=text, by_frame=one or asked.by_frame, tiny_codec=codec)
+        setup = replace(
+            asked,
+            stream=narrowed,
+            text=text,
+            by_frame=one or asked.by_frame,
+            tiny_codec=codec,
+            arenas=False,  # as with any limit
+        )
         if changed := setup.changes(asked):
             yield setup, changed
 
@@ -220,9 +247,11 @@ def _too_big(estimator: Estimator, asked: Setup, limit: int, what: str) -> str:
             return f"{message}; {option} would take {shown(peak)} by {' and '.join(changed)}"
     least, changed = _least(asked, estimator)
     others = [f"{' and '.join(changed)} would need {shown(least)}"] if changed else []
-    if asked.dtype == torch.float32:
+    if asked.backend == "onnxruntime":
+        others.append("--backend torch needs less, as each weight is held once")
+    elif asked.dtype == torch.float32:
         others.append("--dtype bfloat16 takes half")
-    if estimator.has_large_codec(asked) and estimator.bundle.tiny_codec is None:
+    if estimator.parts.has_large_codec(asked) and estimator.bundle.tiny_codec is None:
         tiny, _ = _least(asked, estimator, with_tiny=True)
         file = f"{TINY_CODECS[0]} in {estimator.bundle.path}"
         others.append(f"with TAEHV as its codec {shown(tiny)}: put {file}")

@@ -33,10 +33,10 @@ class LiveBytes(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        for storage in _storages((args, kwargs)):
+        for storage in storages((args, kwargs)):
             self._know(storage, 0)
         result = func(*args, **kwargs)
-        for storage in _storages(result):
+        for storage in storages(result):
             self._know(storage, storage.nbytes())
         return result
 
@@ -55,7 +55,8 @@ class LiveBytes(TorchDispatchMode):
         self.peak = max(self.peak, self.now)
 
 
-def _storages(values: Any) -> Iterator[torch.UntypedStorage]:
+def storages(values: Any) -> Iterator[torch.UntypedStorage]:
+    """Of all tensors on the meta device in lists, tuples and mappings."""
     for value in tree_leaves(values):
         if isinstance(value, Tensor) and value.is_meta:
             yield value.untyped_storage()

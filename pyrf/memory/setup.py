@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -28,6 +29,9 @@ class Setup:
         tiny_codec: whether the bundle's tiny codec takes the place of its own.
         precision: what is kept in 8 bits, see `pyrf.backends.choice.PRECISIONS`.
         adapter_base: where the base's values of weights that adapters change are kept.
+        backend: who computes, one of `pyrf.backends.choice.BACKENDS`.
+        exported: a folder of graphs, for a backend that runs them; None: made when needed.
+        arenas: whether sessions of ONNX Runtime keep the memory of a run for the next.
     """
 
     dtype: torch.dtype
@@ -38,6 +42,9 @@ class Setup:
     tiny_codec: bool = False
     precision: str | None = None
     adapter_base: str = "device"
+    backend: str = "torch"
+    exported: str | Path | None = None
+    arenas: bool = True
 
     @property
     def ring_dtype(self) -> torch.dtype:
@@ -57,6 +64,8 @@ class Setup:
     def changes(self, asked: Setup) -> list[str]:
         """In what it differs from another, in words, with the option that asks for it."""
         told = []
+        if self.backend == "onnxruntime" and asked.arenas and not self.arenas:
+            told.append("sessions that keep no memory for the next run")
         if self.by_frame and not asked.by_frame:
             told.append("decoding one latent frame at a time")
         if self.text == "cpu" and asked.text != "cpu":

@@ -44,6 +44,7 @@ class Loading(NamedTuple):
 
     dtype: str = "float32"
     device: str = "cpu"
+    backend: str = "torch"
     max_memory: str | None = None
 
 
@@ -191,14 +192,18 @@ def _video_codecs() -> str:
 
 def _memory(model: str, how: Loading) -> tuple[str, Bill | None]:
     """What a stream of the model will need, before it is loaded, and what would be changed for it to fit."""
-    from pyrf.backends.choice import check_dtype
+    from pyrf.backends.choice import AUTO, check_backend, check_dtype, fastest_backend
     from pyrf.bundle import load_bundle
     from pyrf.checks import check_device
     from pyrf.memory.choice import choose_setup
     from pyrf.memory.setup import Setup
 
-    bundle = load_bundle(model)
-    asked = Setup(check_dtype(how.dtype, "torch"), check_device(how.device), bundle.stream_config)
+    check_backend(how.backend, None)
+    bundle, dtype, device = load_bundle(model), check_dtype(how.dtype, how.backend), check_device(how.device)
+    backend = how.backend
+    if backend == AUTO:  # a limit is for torch then, as in a load
+        backend = fastest_backend(bundle, dtype, device) if how.max_memory is None else "torch"
+    asked = Setup(dtype, device, bundle.stream_config, backend=backend)
     found = choose_setup(bundle, asked, how.max_memory, always=True)
     return "; ".join(line.removeprefix("memory: ") for line in found.lines()), found.bill
 
@@ -207,7 +212,7 @@ def _model(model: str, how: Loading) -> str:
     from pyrf.pipeline import StreamingPipeline
 
     pipe = StreamingPipeline.from_pretrained(
-        model, dtype=how.dtype, device=how.device, max_memory=how.max_memory
+        model, dtype=how.dtype, device=how.device, backend=how.backend, max_memory=how.max_memory
     )
     with pipe.stream(pipe.card.example or "the sea at dawn") as stream:  # what it knows gives no warning
         frames = next(stream).frames

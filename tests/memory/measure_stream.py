@@ -1,12 +1,12 @@
 """Streams a bundle in a process of its own; prints its estimate beside the measured peaks, as JSON.
 
-    python -m tests.memory.measure_stream BUNDLE
+    python -m tests.memory.measure_stream BUNDLE [--backend onnxruntime --exported DIR] [--keep]
 
 On a GPU the peak is what torch allocated; else it is resident memory, while loading and while streaming.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -28,23 +28,38 @@ def peak_rss() -> int:
     return next(int(line.split()[1]) * 2**10 for line in lines if line.startswith("VmHWM"))
 
 
-def main(path: str) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("bundle")
+    parser.add_argument("--backend", default="torch")
+    parser.add_argument("--exported", help="a folder of graphs; to export takes memory, too")
+    parser.add_argument("--keep", action="store_true", help="without a limit: allocators keep what is freed")
+    given = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() and given.backend == "torch" else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    bundle = load_bundle(path)
     # A limit, even a vast one, makes memory be given back at once.
-    bill = choose_setup(bundle, Setup(dtype, device, bundle.stream_config), "1000GiB").bill
+    limit = None if given.keep else "1000GiB"
+    bundle = load_bundle(given.bundle)
+    asked = Setup(dtype, device, bundle.stream_config, backend=given.backend, exported=given.exported)
+    bill = choose_setup(bundle, asked, limit, always=True).bill
     assert bill is not None
-    pipe = StreamingPipeline.from_pretrained(path, dtype=dtype, device=device)
+    pipe = StreamingPipeline.from_pretrained(
+        given.bundle,
+        dtype=dtype,
+        device=device,
+        backend=given.backend,
+        exported=given.exported,
+        max_memory=limit,
+    )
     found = {"peak": bill.peak, "loading": bill.loading, "measured_loading": peak_rss()}
     if device.type == "cpu":
         reset_peak()
     with pipe.stream("a red circle") as stream:
-        for _ in range(2):
+        for _ in range(bundle.stream_config.slots + 2):  # each length of the cache, and all a second time
             next(stream)
     found["measured"] = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_rss()
     print(json.dumps({**found, "bill": bill.to_dict()}))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from pyrf import cli
 from pyrf.bundle import load_bundle, save_bundle
-from pyrf.config import StreamConfig
+from pyrf.config import LatentSize, StreamConfig
 from pyrf.memory import choice
 from pyrf.memory.bill import GIB
 from pyrf.memory.choice import choose_setup, parse_size, with_window
@@ -22,7 +22,7 @@ from pyrf.models.codecs.wan_vae import WanVAE, build_network
 from pyrf.models.text.encoder import BriefTextEncoder
 from pyrf.models.text.umt5 import UMT5Config
 from pyrf.pipeline import StreamingPipeline
-from tests.support import networks
+from tests.support import exports, networks
 from tests.support.unloaded import GPU, wan_bundle
 
 ASKED = Setup(torch.bfloat16, GPU, StreamConfig())
@@ -190,9 +190,55 @@ def test_a_model_that_does_not_fit_is_not_read(random_bundle: Path, monkeypatch:
         StreamingPipeline.from_pretrained(str(random_bundle))
 
 
-def test_the_other_backends_take_no_max_memory(random_bundle: Path) -> None:
-    with pytest.raises(ValueError, match="not of onnxruntime; leave it out"):
-        StreamingPipeline.from_pretrained(str(random_bundle), backend="onnxruntime", max_memory="2GiB")
+def test_a_limit_ends_the_arenas_of_onnxruntime() -> None:
+    path, folder = exports.bundle().path, exports.exported("float32")
+    arenas = []
+    for limit in ("100GiB", None):
+        pipe = StreamingPipeline.from_pretrained(
+            str(path), backend="onnxruntime", exported=folder, max_memory=limit
+        )
+        with pipe.stream(PROMPT) as stream:
+            next(stream)
+        options = pipe.model.backend._graphs(LatentSize(4, 6))["denoise"].session.get_session_options()  # type: ignore[attr-defined]
+        arenas.append((options.enable_cpu_mem_arena, options.enable_mem_pattern))
+    assert arenas == [(False, False), (True, True)]
+
+
+def test_a_folder_of_graphs_keeps_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shorter one would need another export, which is made where no folder is given."""
+    monkeypatch.setattr("pyrf.memory.estimate.rss_bytes", lambda: 0)
+    bundle = exports.bundle()
+    asked = Setup(torch.float32, torch.device("cpu"), bundle.stream_config, backend="onnxruntime")
+    least = choose_setup(bundle, asked, "1GiB").bill
+    assert least is not None
+    limit = int(least.peak * choice.MARGIN) - 1
+    assert choose_setup(bundle, asked, limit).setup.stream.window_frames < 9
+    with pytest.raises(ValueError, match="are allowed"):
+        choose_setup(bundle, replace(asked, exported=exports.exported("float32"), text="freed"), limit)
+
+
+def test_what_would_do_in_onnxruntime_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyrf.memory.estimate.rss_bytes", lambda: 0)
+    bundle = exports.bundle()
+    asked = Setup(torch.float32, torch.device("cpu"), bundle.stream_config, backend="onnxruntime")
+    given_back = Estimator(bundle).bill(replace(asked, arenas=False)).peak
+    free = int(1.11 * given_back)
+    assert Estimator(bundle).bill(asked).peak > free
+    monkeypatch.setattr(choice, "free_bytes", lambda device: free)
+    with pytest.raises(ValueError, match=r"--fit .* by sessions that keep no memory for the next run"):
+        choose_setup(bundle, asked)
+    with pytest.raises(ValueError, match="--backend torch needs less") as told:
+        choose_setup(bundle, asked, 1)
+    assert "bfloat16" not in str(told.value)
+
+
+def test_too_little_is_refused_before_an_export(random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyrf.memory.choice.free_bytes", lambda device: 10**4)
+    monkeypatch.setattr(
+        "pyrf.backends.graphs.backend.stored_export", lambda *_, **__: pytest.fail("exported")
+    )
+    with pytest.raises(ValueError, match="are free"):
+        StreamingPipeline.from_pretrained(str(random_bundle), backend="onnxruntime")
 
 
 def test_generate_tells_what_it_chose(
@@ -214,3 +260,17 @@ def test_the_doctor_shows_the_bill(random_bundle: Path, capsys: pytest.CaptureFi
     assert "fits into 100.0 GiB as it is" in memory["detail"]
     held, work = memory["bytes"]["held"], memory["bytes"]["work"]
     assert memory["bytes"]["peak"] == sum(held.values()) + max(work.values())
+
+
+def test_the_doctor_counts_for_a_backend(
+    random_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two graphs hold what the network holds once."""
+    monkeypatch.setattr("pyrf.reports.doctor._model", lambda *_: "not loaded here")
+    networks_held = {}
+    for backend in ("torch", "onnxruntime", "auto"):
+        assert cli.run(["doctor", "--model", str(random_bundle), "--backend", backend, "--json"]) == 0
+        memory = json.loads(capsys.readouterr().out)["findings"]["memory"]
+        networks_held[backend] = memory["bytes"]["held"]["network"]
+    assert 1.3 < networks_held["onnxruntime"] / networks_held["torch"] < 2
+    assert networks_held["auto"] == networks_held["onnxruntime"]  # a small network

@@ -114,9 +114,9 @@ def test_the_line_says_what_the_rows_say() -> None:
     assert "not known" in bill.line(None)
 
 
-def measured_peak(path: Path) -> dict[str, int]:
-    """An estimate, and the peak of a process that streams."""
-    command = [sys.executable, "-m", "tests.memory.measure_stream", str(path)]
+def measured_peak(path: Path | str, *options: str) -> dict[str, int]:
+    """An estimate, and the peak of a process that streams; options as `tests.memory.measure_stream` has."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.memory.measure_stream", str(path), *options]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     found: dict[str, int] = json.loads(ran.stdout)
     return found

@@ -153,8 +153,8 @@ def test_the_text_encoder_of_a_float16_model_is_in_bfloat16(
     given: dict[str, torch.dtype] = {}
     monkeypatch.setattr("pyrf.loading.load_backend", lambda *_, **options: given.update(options))
     bundle = load_bundle(str(random_bundle))
-    setup = Setup(torch.float16, torch.device("cpu"), bundle.stream_config)
-    model = load(Decision(bundle, setup, "tensorrt"))
+    setup = Setup(torch.float16, torch.device("cpu"), bundle.stream_config, backend="tensorrt")
+    model = load(Decision(bundle, setup))
     assert given["dtype"] == torch.float16
     assert model.text_encoder.network.token_embedding.weight.dtype == torch.bfloat16
     assert next(model.codec.network.decoder.parameters()).dtype == torch.float16  # type: ignore[attr-defined]

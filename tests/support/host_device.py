@@ -18,6 +18,7 @@ from pyrf.export.errors import ExportError
 from pyrf.export.manifest import DECODER, STUDENT, load_manifest
 
 SCRATCH = 4096
+WEIGHTS = 1 << 16
 _ELEMENT_TYPES = {"float32": 1, "uint8": 2, "int64": 7, "bool": 9, "float16": 10}
 
 
@@ -127,6 +128,7 @@ class HostPlan:
     """A graph in ONNX Runtime, with the manners of a TensorRT engine (`Plan`)."""
 
     scratch_bytes = SCRATCH
+    weight_bytes = WEIGHTS
 
     def __init__(self, folder, spec, lengths=()):
         self.spec = spec

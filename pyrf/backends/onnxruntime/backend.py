@@ -24,6 +24,7 @@ class OnnxRuntimeBackend(GraphBackend[GraphSet]):
         codec: the bundle's, loaded.
         dtype, device: float32 on the CPU.
         exported: a folder that `pyrf export` wrote of this bundle; None: export when a size is first used.
+        arenas: whether sessions keep the memory of a run for the next.
 
     Raises:
         ValueError: when dtype, device or folder do not fit.
@@ -37,20 +38,22 @@ class OnnxRuntimeBackend(GraphBackend[GraphSet]):
         dtype: torch.dtype,
         device: torch.device,
         exported: str | Path | None = None,
+        arenas: bool = True,
     ) -> None:
         if device.type != "cpu" or dtype != torch.float32:
             raise ValueError(
                 f"the onnxruntime backend computes in float32 on the CPU, got {dtype} on {device}; "
                 "for others take the torch backend"
             )
-        super().__init__(bundle, codec, dtype="float32", load=_load, exported=exported)
+
+        def load(folder: Path) -> GraphSet:
+            manifest = load_manifest(folder, check_content=False)
+            return GraphSet(folder, manifest, torch.get_num_threads(), arenas=arenas)
+
+        super().__init__(bundle, codec, dtype="float32", load=load, exported=exported)
 
     def open(self, batch: int, size: LatentSize, prompt_embeds: Tensor) -> OnnxRuntimeRollout:
         return OnnxRuntimeRollout(self._graphs(size), batch, size, prompt_embeds)
 
     def decoder(self, batch: int, size: LatentSize) -> OnnxDecoder:
         return OnnxDecoder(self._graphs(size), self._codec, batch)
-
-
-def _load(folder: Path) -> GraphSet:
-    return GraphSet(folder, load_manifest(folder, check_content=False), torch.get_num_threads())

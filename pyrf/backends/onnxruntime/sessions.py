@@ -36,13 +36,15 @@ class Graph:
         folder: the export.
         spec: the graph's part of its manifest.
         threads: that compute a run.
+        arena: keep the memory of a run for the next; else it goes back to the system at once.
 
     Raises:
         ExportError: when ONNX Runtime cannot load it.
     """
 
-    def __init__(self, folder: Path, spec: GraphSpec, threads: int) -> None:
+    def __init__(self, folder: Path, spec: GraphSpec, threads: int, *, arena: bool = True) -> None:
         options = onnxruntime.SessionOptions()
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         # A thread that spins on after a run takes the time of the torch ops that come next.
@@ -106,10 +108,11 @@ class GraphSet:
         folder: the export.
         manifest: its manifest.
         threads: that compute a run.
+        arenas: whether each keeps the memory of a run for the next.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
-        self.folder, self.manifest, self.threads = folder, manifest, threads
+    def __init__(self, folder: Path, manifest: Manifest, threads: int, *, arenas: bool = True) -> None:
+        self.folder, self.manifest, self.threads, self.arenas = folder, manifest, threads, arenas
         self._loaded: dict[str, Graph] = {}
         forks.follow(self)
 
@@ -131,5 +134,7 @@ class GraphSet:
         if name not in self.manifest.graphs:
             raise ExportError(f"{self.folder} holds no graph {name!r}; export the bundle again")
         if name not in self._loaded:
-            self._loaded[name] = Graph(self.folder, self.manifest.graphs[name], self.threads)
+            self._loaded[name] = Graph(
+                self.folder, self.manifest.graphs[name], self.threads, arena=self.arenas
+            )
         return self._loaded[name]

@@ -62,6 +62,11 @@ class TensorRTBackend(GraphBackend[PlanSet]):
             )
         super().__init__(bundle, codec, dtype=name_of(dtype), load=open_plans, exported=exported)
 
+    @property
+    def plans(self) -> PlanSet:
+        """The engines that were loaded first, of the frame size that streams have by default."""
+        return next(iter(self._loaded.values()))
+
     def open(self, batch: int, size: LatentSize, prompt_embeds: Tensor) -> TensorRTRollout:
         return TensorRTRollout(self._graphs(size), batch, size, prompt_embeds)
 

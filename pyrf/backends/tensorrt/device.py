@@ -118,6 +118,7 @@ class Plan(Protocol):
     Attributes:
         spec: names, dtypes and shapes of inputs and outputs, and which share their memory.
         scratch_bytes: memory that a run needs beside them; contexts that never run at once may share it.
+        weight_bytes: memory that the engine holds as long as it is loaded.
     """
 
     @property
@@ -125,6 +126,9 @@ class Plan(Protocol):
 
     @property
     def scratch_bytes(self) -> int: ...
+
+    @property
+    def weight_bytes(self) -> int: ...
 
     def context(self, scratch: Memory, stream: Queue, length: int | None = None) -> Context:
         """A new context.

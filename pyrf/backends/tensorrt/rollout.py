@@ -52,7 +52,11 @@ class PlanSet:
 
     def scratch(self, names: Sequence[str]) -> Memory:
         """Memory for engines that never run at once."""
-        return self.device.allocate(max(self.plans[name].scratch_bytes for name in names))
+        return self.device.allocate(self.scratch_bytes(names))
+
+    def scratch_bytes(self, names: Sequence[str]) -> int:
+        """Bytes of it."""
+        return max(self.plans[name].scratch_bytes for name in names)
 
 
 def _fits(found: GraphSpec, wanted: GraphSpec) -> bool:

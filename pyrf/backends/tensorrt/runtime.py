@@ -38,6 +38,7 @@ class TensorRTPlan:
     ) -> None:
         self._trt, self._name, self._lengths = trt, name, lengths
         self.torch_device = device
+        self.weight_bytes = len(engine)  # beside the weights there are a few kernels
         self._logger, self._lines = make_logger(trt)
         self._runtime = trt.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(engine)

@@ -86,7 +86,7 @@ def measure(
     if not missing:
         return report
     setup = Setup(torch.float32, torch.device("cpu"), bundle.stream_config)
-    decision = Decision(bundle, setup, "torch", name=model)
+    decision = Decision(bundle, setup, name=model)
     examined = Examined(StreamingPipeline(decision, load(decision)), world)
     for name, count in missing.items():
         log.info("%s: %d prompts", name, count)
