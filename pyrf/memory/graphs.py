@@ -41,8 +41,10 @@ def weights_used(network: nn.Module, call: Callable[[], object]) -> int:
 def student_weights(parts: Parts, setup: Setup) -> dict[str, int]:
     """Bytes of the weights of each graph in `pyrf.export.manifest.STUDENT`: what its call uses."""
     model, config, size = parts.model, parts.model.config, parts.size(setup)
-    rows = torch.empty(1, config.text_len, config.text_dim, device=META)
-    latents = torch.empty(1, setup.stream.chunk_frames, config.in_channels, *size, device=META)
+    rows = torch.empty(1, config.text_len, config.text_dim, dtype=torch.float32, device=META)
+    latents = torch.empty(
+        1, setup.stream.chunk_frames, config.in_channels, *size, dtype=torch.float32, device=META
+    )
     rollout = TorchRollout(model, setup.stream, 1, size, rows)
     used = {
         "prompt": weights_used(model, lambda: rollout.set_prompt(rows)),
@@ -59,7 +61,7 @@ def decoder_weights(parts: Parts, setup: Setup) -> int:
     """Bytes of the weights of a decoder's graph."""
     codec = parts.codec(setup)
     size, frames = parts.size(setup), setup.stream.chunk_frames
-    latents = torch.empty(1, frames, codec.latent_channels, *size, device=META)
+    latents = torch.empty(1, frames, codec.latent_channels, *size, dtype=torch.float32, device=META)
     network: nn.Module = codec.network  # type: ignore[attr-defined]
     return weights_used(network, lambda: codec.decoder().decode(latents))
 

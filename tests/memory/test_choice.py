@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from pyrf import cli
+from pyrf.backends.graphs import backend as graphs
 from pyrf.bundle import load_bundle, save_bundle
 from pyrf.config import LatentSize, StreamConfig
 from pyrf.memory import choice
@@ -235,9 +236,7 @@ def test_what_would_do_in_onnxruntime_is_told(monkeypatch: pytest.MonkeyPatch) -
 
 def test_too_little_is_refused_before_an_export(random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyrf.memory.choice.free_bytes", lambda device: 10**4)
-    monkeypatch.setattr(
-        "pyrf.backends.graphs.backend.stored_export", lambda *_, **__: pytest.fail("exported")
-    )
+    monkeypatch.setattr(graphs, "stored_export", lambda *_, **__: pytest.fail("exported"))
     with pytest.raises(ValueError, match="are free"):
         StreamingPipeline.from_pretrained(str(random_bundle), backend="onnxruntime")
 

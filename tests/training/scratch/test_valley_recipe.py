@@ -25,7 +25,7 @@ def small_recipe() -> ScratchRecipe:
     values["stages"]["codec"]["codec"] |= {"linear_clips": 4, "eval_clips": 1}
     values["stages"]["single"]["network"] |= {"dim": 32, "ffn_dim": 32, "num_heads": 2, "num_layers": 1}
     # Others are made in the same way as these.
-    del values["stages"]["causal"], values["stages"]["dmd"]
+    del values["stages"]["causal"], values["stages"]["dmd"], values["stages"]["redmd"]
     values["stages"]["turns"]["init"] = "chunk"
     for stage in values["stages"].values():
         stage["train"] |= {"steps": 2, "batch": 2, "global_batch": None, "compile": False}
@@ -34,7 +34,7 @@ def small_recipe() -> ScratchRecipe:
                 stage[key] |= {"eval_prompts": 1}
         if stage["stage"] == "dmd":
             stage["train"] |= {"batch": 1}
-            stage["dmd"] |= {"critic_steps": 1, "chunks": 3}
+            stage["dmd"] |= {"critic_steps": 1, "chunks": 4}
     values["stages"]["decoder"]["decoder"] |= {"eval_clips": 1}
     values["stages"]["ode"]["ode"] |= {"paths": 2, "steps_per_jump": 1}
     values["ship"] |= {"network": "two-steps", "codec": "decoder"}
