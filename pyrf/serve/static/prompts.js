@@ -2,12 +2,6 @@
 
 const byId = (id) => document.getElementById(id);
 
-const TINY_EXAMPLES = [
-  "a large red circle moves right slowly on a grey background",
-  "a blue square bounces",
-  "a large yellow triangle moves down",
-  "a small green circle moves left fast",
-];
 const EXAMPLES = [
   "A red fox trots through fresh snow at dawn, its breath visible, the camera following from the side.",
   "Waves roll onto a black sand beach under a stormy sky, seen from a low drone flight.",
@@ -17,9 +11,9 @@ const EXAMPLES = [
 
 // Show what a model offers. play(prompt, seed) is called by a press on the gallery, use(prompt) on an example.
 // Returns the prompt that the page begins with and its seed, which may be undefined.
-export function showPrompts({ model, choices = {}, gallery = [] }, play, use) {
+export function showPrompts({ choices = {}, gallery = [] }, play, use) {
   const groups = Object.values(choices);
-  const examples = gallery.length || groups.length ? [] : model === "tiny" ? TINY_EXAMPLES : EXAMPLES;
+  const examples = gallery.length || groups.length ? [] : EXAMPLES;
   fill("gallery", gallery.map((shown) => galleryItem(shown, play)));
   fill("examples", examples.map((prompt) => item([prompt], () => use(prompt))));
   return gallery[0] ?? { prompt: examples[0] ?? groups.map(([phrase]) => phrase).join(", ") };
