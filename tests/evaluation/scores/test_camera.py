@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pyrf.evaluation.scores.calibrate_camera import calibrate
@@ -14,6 +15,7 @@ from pyrf.evaluation.scores.camera import CameraScore
 from pyrf.evaluation.scores.normalise import Normaliser
 from pyrf.evaluation.scores.protocol import ScoreError
 from pyrf.training.stages.reward import load_reward
+from pyrf.worlds.valley.camera import camera_velocity
 from pyrf.worlds.valley.world import Valley
 from pyrf.worlds.world import Frames
 from tests.evaluation.scores.test_settings import settings
@@ -49,9 +51,27 @@ def test_what_does_not_go_on_pays_no_more_than_a_still_clip() -> None:
         "flicker": np.clip(still * (1 + 0.3 * (np.arange(FRAMES) % 2))[:, None, None, None], 0, 255),
         "fade": still * np.linspace(1, 0.3, FRAMES)[:, None, None, None],
         "flat": np.full_like(still, 90),
+        "a scene a frame": np.concatenate([clip(3.0, seed)[:1] for seed in range(FRAMES)]),
     }
     paid = {name: motion(frames.astype(np.uint8)) for name, frames in fakes.items()}
     assert {name: value for name, value in paid.items() if value > motion(still) + 0.1} == {}
+
+
+def test_a_soft_clip_whose_details_flicker_is_paid_for_its_motion() -> None:
+    """Students draw such clips: the ground goes on, and what stands on it is drawn anew in every chunk."""
+    rng = np.random.default_rng(0)
+
+    def drawn_softly(frames: Frames) -> Frames:
+        small = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
+        soft = F.interpolate(F.avg_pool2d(small, 4), scale_factor=4, mode="bilinear")
+        grain = torch.from_numpy(rng.normal(0, 1, (FRAMES, 3, 24, 40))).float()
+        flickering = soft + 50 * F.interpolate(grain, scale_factor=8, mode="bilinear")
+        return flickering.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+    for seed in range(3):
+        moving = drawn_softly(clip(3.0, seed))
+        assert camera_velocity(torch.from_numpy(moving))[1] < 0.6
+        assert motion(moving) > motion(drawn_softly(clip(0.0, seed))) + 1
 
 
 def test_fresh_clips_have_the_mean_and_spread_that_are_stored(tmp_path: Path) -> None:
