@@ -24,7 +24,7 @@ from pyrf.training.scratch.causal import CausalForcing
 from pyrf.training.scratch.clips import to_tensor
 from pyrf.training.scratch.codec_files import save_codec
 from pyrf.training.scratch.latents import LatentScenes
-from pyrf.training.scratch.windows import FRAMES, rich_window, window_loss
+from pyrf.training.scratch.windows import FRAMES, rich_window, texture_gap, window_loss
 from pyrf.training.stages.networks import TextToVideo
 from pyrf.training.stages.ode import few_step_sigmas
 
@@ -35,10 +35,12 @@ class BlockDecoderSettings(Settings):
     Attributes:
         own: share of the samples that are the student's; the others are the clips' latents.
         seam_weight: as of the codec's stage.
+        texture_weight: of the difference in how much detail each place has, see `texture_gap`.
     """
 
     own: float = Field(default=0.7, ge=0, le=1)
     seam_weight: float = Field(default=0.5, ge=0)
+    texture_weight: float = Field(default=2.0, ge=0)
     eval_clips: int = Field(default=24, gt=0)
 
 
@@ -88,7 +90,9 @@ class BlockDecoderStage(Stage[TAEHV]):
         kept = slice(FRAMES_PER_LATENT * skip, None)
         decoded = self.module.decode(torch.stack(parts)[:, skip:])
         video, weight = torch.stack(videos)[:, kept], torch.stack(weights)[:, kept]
-        return window_loss(decoded, video, weight, self.settings.seam_weight)
+        loss, scalars = window_loss(decoded, video, weight, self.settings.seam_weight)
+        gap, texture = texture_gap(decoded, video, weight)
+        return loss + self.settings.texture_weight * gap, {**scalars, "texture": texture}
 
     @torch.no_grad()
     def predicted(self, clean: Tensor, captions: list[str], generator: torch.Generator) -> Tensor:

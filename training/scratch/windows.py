@@ -17,6 +17,12 @@ FRAMES = 12
 """Of a clip."""
 CROP = (128, 160)
 """Rows and columns of a window, pixels."""
+DETAILS = (3, 7)
+"""Sides of the blurs whose loss is a window's texture, pixels."""
+BOX = 8
+"""Side of the places whose textures are compared, pixels."""
+LEAST_POWER = 1e-5
+"""Added to a place's power, so that a flat one has a gradient; the root of it is 0.8 of 255 levels."""
 
 
 class Window(NamedTuple):
@@ -76,6 +82,33 @@ def window_loss(
     loss = loss + seam_weight * _steps_at_borders(error * (weight > 0))
     mean_square = (error.detach().square() * (weight > 0)).sum() / (weight > 0).sum() / 3
     return loss, {"psnr": -10 * float(torch.log10(mean_square))}
+
+
+def texture_gap(decoded: Tensor, video: Tensor, weight: Tensor) -> tuple[Tensor, float]:
+    """How far decoded windows are from the true ones in how much detail each place has, wherever in it.
+
+    Errors alone leave a place blurred whose details cannot be known to the pixel. Details are what a blur takes
+    away, of two sizes; their root mean squares are compared in boxes of `BOX` pixels that overlap by a half.
+
+    Args:
+        decoded, video: [B, T, 3, *CROP] in 0..1.
+        weight: of pixels, [B, T, 1, *CROP]; those of weight 0 do not count.
+
+    Returns:
+        The mean difference, and the decoded windows' power of the smaller details over the true ones'.
+    """
+    kept = (weight.flatten(0, 1) > 0).to(weight.dtype)
+
+    def details(frames: Tensor, size: int) -> Tensor:
+        frames = frames.flatten(0, 1)
+        fine = frames - F.avg_pool2d(frames, size, 1, size // 2, count_include_pad=False)
+        power = F.avg_pool2d(kept * fine.square().sum(1, keepdim=True), BOX, BOX // 2)
+        return (power + LEAST_POWER).sqrt()
+
+    pairs = [(details(decoded, size), details(video, size)) for size in DETAILS]
+    own, true = pairs[0]
+    gap = torch.stack([(a - b).abs().mean() for a, b in pairs]).sum()
+    return gap, float(own.detach().square().mean() / true.square().mean())
 
 
 def _steps_at_borders(error: Tensor) -> Tensor:
