@@ -25,8 +25,9 @@ from pyrf.worlds.valley.camera import camera_velocity
 SPEED_SCALE = 1.0
 """Pixels per frame; below, the score is near linear in speed."""
 SURENESS_GATE = (0.1, 0.25)
-"""Sureness at which the factor is 0, and from which it is 1. In clips of 33 frames, frames that have nothing to do
-with each other have .08 at most, a student's that move as they should .2 to .3, true ones mostly more than .7."""
+"""Sureness at which the factor is 0, and from which it is 1. In clips of 33 frames, those that have nothing
+to do with each other have .08 at most, a student's that move as they should .2 to .3, and true ones mostly
+more than .7."""
 STATS = "camera.json"
 MIN_FRAMES = 9
 
