@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from pyrf.evaluation.bootstrap import Array, bootstrap_distribution, percentile_interval
 from pyrf.evaluation.report.measures import wilson
 from pyrf.evaluation.streams import Student, batches, make_videos
 from pyrf.files import whole_file
@@ -44,7 +44,6 @@ from pyrf.worlds.world import Frames, MeasuredWorld
 
 logger = logging.getLogger(__name__)
 
-Array = NDArray[np.float64]
 GATES = ("reward", "spread", "critic")
 """In the order in which they are measured."""
 BATCH = 4
@@ -55,7 +54,7 @@ MOST_ABOVE = 0.02
 """Share of the fresh critic's loss by which the stage's critic may be above it."""
 LEAST_SECONDS = 2
 """Of a clip, see `MeasuredWorld.measure`."""
-DRAWS = 2000
+RESAMPLES = 2000
 """Of the bootstrap."""
 
 
@@ -336,9 +335,8 @@ def _critic(recipe: ScratchRecipe, name: str, folder: Path, settings: GateSettin
 
 def interval(rows: Array, statistic: Callable[[Array], float]) -> tuple[float, float, float]:
     """A statistic of rows, and its 95 % interval by the bootstrap over them."""
-    rng = np.random.default_rng(0)
-    drawn = [statistic(rows[rng.integers(len(rows), size=len(rows))]) for _ in range(DRAWS)]
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    drawn = bootstrap_distribution(statistic, rows, resamples=RESAMPLES, rng=np.random.default_rng(0))
+    low, high = percentile_interval(drawn)
     return statistic(rows), float(low), float(high)
 
 
