@@ -38,7 +38,8 @@ from pyrf.ops import (
 from pyrf.ops.attention_choice import set_attention
 from pyrf.ops.e4m3 import E4M3
 from pyrf.ops.ema_sink_update import MASTER_DTYPES
-from pyrf.reports.roofline import ELEMENT, Ceiling, Sizes, Work, e4m3_kernels, kernels
+from pyrf.reports.ceilings import Ceiling
+from pyrf.reports.roofline import ELEMENT, Sizes, Work, e4m3_kernels, kernels
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 MISSING = 2

@@ -27,8 +27,9 @@ from pyrf.streaming.mix import GivenPrompt, is_one
 from pyrf.streaming.model import StreamModel
 from pyrf.streaming.prompts import PromptTimes, as_prompts, of_clip
 from pyrf.streaming.restyle import DEFAULT_STRENGTH, Source, SourceControl
+from pyrf.streaming.seeds import as_seeds
 from pyrf.streaming.start import check_start, start_from
-from pyrf.streaming.stream import Stream, as_seeds
+from pyrf.streaming.stream import Stream
 from pyrf.streaming.timeline import place, switches_of
 from pyrf.video.files import Video
 from pyrf.video.image import Picture

@@ -62,7 +62,7 @@ def client_objects() -> Iterator[tuple[str, object]]:
 
     created = SessionCreated.model_construct(id="abc", token=SECRET)
     client = Client("http://127.0.0.1:9", SECRET)
-    session = AsyncSession(client._client, created, "raw")
+    session = AsyncSession(client._client.url, client._client._calls, created, "raw")
     yield "AsyncClient", AsyncClient("http://127.0.0.1:9", SECRET)
     yield "Client", client
     yield "Admin", Admin("http://127.0.0.1:9", SECRET)

@@ -4,7 +4,7 @@ from pyrf.extras import needs
 
 with needs("client", "the client"):
     from pyrf.client.admin import Admin
-    from pyrf.client.asynchronous import AsyncClient, AsyncSession
+    from pyrf.client.asynchronous import AsyncClient
     from pyrf.client.errors import (
         BadArgumentError,
         BadReplyError,
@@ -14,6 +14,7 @@ with needs("client", "the client"):
         UnreachableError,
     )
     from pyrf.client.frames import Frame
+    from pyrf.client.session import AsyncSession
     from pyrf.client.synchronous import Client, Session
 
 __all__ = [

@@ -74,7 +74,7 @@ class HttpCalls:
                 )
         headers = {"Accept-Encoding": "identity", **bearer(token)}
         transport = httpx.AsyncHTTPTransport(uds=address.uds) if address.uds else None
-        self._address, self._timeout, self._patience = address, timeout, patience
+        self.address, self.timeout, self._patience = address, timeout, patience
         self._http = httpx.AsyncClient(
             base_url=address.http,
             headers=headers,
@@ -174,7 +174,7 @@ class HttpCalls:
         json = None if body is None else body.model_dump(exclude_none=True)  # older servers know fewer fields
         request = self._http.stream(method, path, json=json, headers=bearer(token))
         try:
-            async with asyncio.timeout(self._timeout) as limit, request as response:
+            async with asyncio.timeout(self.timeout) as limit, request as response:
                 if response.is_error:
                     raise refusal(response.status_code, response.headers, await _read(response))
                 if not response.is_success:
@@ -199,17 +199,17 @@ class HttpCalls:
             return UnreachableError(self._late)
         if isinstance(error, httpx.ProxyError):
             return UnreachableError(f"the proxy on the way to {self.place} refused: {error}")
-        through = " through the proxy that the environment names" if self._address.proxy else ""
+        through = " through the proxy that the environment names" if self.address.proxy else ""
         return UnreachableError(f"no answer from {self.place}{through}: {str(error) or type(error).__name__}")
 
     @property
     def _late(self) -> str:
-        return f"{self.place} did not answer within {self._timeout:g} s"
+        return f"{self.place} did not answer within {self.timeout:g} s"
 
     @property
     def place(self) -> str:
         """The server, for people."""
-        return f"unix:{self._address.uds}" if self._address.uds else self._address.http
+        return f"unix:{self.address.uds}" if self.address.uds else self.address.http
 
     def check_open(self) -> None:
         """Refuse what comes after `aclose`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
 
 from pyrf.client.errors import BadArgumentError, BadReplyError
 from pyrf.client.http import HttpCalls, request_body
@@ -13,21 +12,21 @@ _WATCH = re.compile(r"/v1/sessions/[A-Za-z0-9_.-]{1,200}/watch/[A-Za-z0-9_-]{1,2
 _OUTPUT = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
-class AsyncLeaving(ABC):
+class AsyncLeaving:
     """What an `AsyncSession` offers to others than its viewer."""
 
     created: SessionCreated
+    _url: str
+    _calls: HttpCalls
 
     @property
-    @abstractmethod
-    def _server(self) -> tuple[str, HttpCalls]:
-        """The server's URL, and its calls."""
+    def _outputs(self) -> str:
+        return f"/v1/sessions/{self.created.id}/outputs"
 
     def _watch(self, end: str) -> str:
-        url, calls = self._server
         if not _WATCH.fullmatch(self.created.watch):
-            raise BadReplyError(f"{calls.place} gave no address to watch the session at")
-        return f"{url}{self.created.watch}{end}"
+            raise BadReplyError(f"{self._calls.place} gave no address to watch the session at")
+        return f"{self._url}{self.created.watch}{end}"
 
     @property
     def watch_url(self) -> str:
@@ -58,13 +57,13 @@ class AsyncLeaving(ABC):
             RefusedError: when it is not allowed, does not answer, or there are too many.
         """
         body = request_body(OutputRequest, target=target)
-        path, calls = f"/v1/sessions/{self.created.id}/outputs", self._server[1]
-        return await calls.call(OutputInfo, "POST", path, body, self.created.token)
+        return await self._calls.call(OutputInfo, "POST", self._outputs, body, self.created.token)
 
     async def outputs(self) -> list[OutputInfo]:
         """Where the server sends this session, the last ended outputs included."""
-        path, calls = f"/v1/sessions/{self.created.id}/outputs", self._server[1]
-        return (await calls.call(OutputList, "GET", path, None, self.created.token, repeatable=True)).outputs
+        token = self.created.token
+        reply = await self._calls.call(OutputList, "GET", self._outputs, None, token, repeatable=True)
+        return reply.outputs
 
     async def stop_output(self, id: str) -> None:
         """End an output; what was sent is finished.
@@ -74,5 +73,4 @@ class AsyncLeaving(ABC):
         """
         if not _OUTPUT.fullmatch(id):
             raise BadArgumentError(f"an output's id is the one that send_to gave, got {id!r:.80}")
-        path, calls = f"/v1/sessions/{self.created.id}/outputs/{id}", self._server[1]
-        await calls.send("DELETE", path, token=self.created.token)
+        await self._calls.send("DELETE", f"{self._outputs}/{id}", token=self.created.token)

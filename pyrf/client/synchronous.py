@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrf.client.address import Verify
-from pyrf.client.asynchronous import AsyncClient, AsyncSession
+from pyrf.client.asynchronous import AsyncClient
 from pyrf.client.errors import ClientError
 from pyrf.client.frames import Frame
+from pyrf.client.session import AsyncSession
 from pyrf.protocol import (
     AdaptersReply,
     ClosingMessage,

@@ -5,14 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import typer
-import yaml
 
-from pyrf.files import expanded
 from pyrf.serve.settings import ServeSettings
+from pyrf.serve.yaml_file import read_yaml
 
 _EXTRA = "pyrf.serve.settings"
 UNFLAGGED = tuple(
@@ -21,7 +19,6 @@ UNFLAGGED = tuple(
     if field.metadata["flag"] is None and field.name != "loopback"
 )
 """Settings without a flag; whether only this machine is let in follows from the address."""
-MOST_BYTES = 1_000_000
 
 
 def take_config(context: typer.Context, file: str | None) -> str | None:
@@ -61,16 +58,7 @@ def unflagged(context: typer.Context) -> dict[str, Any]:
 
 
 def _read(file: str) -> dict[Any, Any]:
-    path = Path(expanded(file))
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"--config {file} is larger than {MOST_BYTES} bytes; is it a file of settings?")
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ValueError(f"--config {file} cannot be read: {reason}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"--config {file} is no YAML: {' '.join(str(error).split())}") from None
+    values = read_yaml("--config", file, of="settings")
     if values is None:
         return {}
     if not isinstance(values, dict):

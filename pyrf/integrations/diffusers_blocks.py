@@ -26,7 +26,7 @@ from pyrf.loop.finite import check_finite
 from pyrf.loop.inference import inference
 from pyrf.pipeline import StreamingPipeline
 from pyrf.streaming.notices import warn
-from pyrf.streaming.stream import as_seeds
+from pyrf.streaming.seeds import as_seeds
 
 STREAMING = ComponentSpec("streaming", StreamingPipeline, "the model, loaded by pyrf")
 PROMPT = InputParam("prompt", str | list[str], description="a text, or B of them")

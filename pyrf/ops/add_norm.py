@@ -104,12 +104,14 @@ def _run_cpu(args: Args) -> list[Tensor]:
     return _given(outputs)
 
 
-def _run_cuda(args: Args) -> list[Tensor]:
-    if not native.serve_rows(args.y):
-        return _run(args)
-    outputs = _empty(args)
-    native.launch("add_norm", args.y.device, *args, *outputs, None)
+def _launch(args: Args, *outputs: Tensor | None) -> list[Tensor]:
+    """Run the kernel, which fills the sum, what is normed, and the scales of that; None is left out."""
+    native.launch("add_norm", args.y.device, *args, *outputs)
     return _given(outputs)
+
+
+def _run_cuda(args: Args) -> list[Tensor]:
+    return _launch(args, *_empty(args), None) if native.serve_rows(args.y) else _run(args)
 
 
 _op = define(
@@ -140,11 +142,7 @@ def _empty_e4m3(args: Args) -> tuple[Tensor | None, ...]:
 
 
 def _run_e4m3_cuda(args: Args) -> list[Tensor]:
-    if not native.serve_rows(args.y):
-        return _quantised(_run(args))
-    outputs = _empty_e4m3(args)
-    native.launch("add_norm", args.y.device, *args, *outputs)
-    return _given(outputs)
+    return _launch(args, *_empty_e4m3(args)) if native.serve_rows(args.y) else _quantised(_run(args))
 
 
 _op_e4m3 = define(

@@ -55,16 +55,18 @@ def _run(args: Args) -> Tensor:
     return _mixed(attend(*args)) if args.keys.dtype == E4M3 else _sdpa(args)
 
 
-def _kernel(args: Args) -> Tensor:
+def _launch(kernel: str, args: Args) -> Tensor:
     out = _empty(args)
-    native.launch("ring_attention", args.q.device, *args, out)
+    native.launch(kernel, args.q.device, *args, out)
     return out
+
+
+def _kernel(args: Args) -> Tensor:
+    return _launch("ring_attention", args)
 
 
 def _e4m3_kernel(args: Args) -> Tensor:
-    out = _empty(args)
-    native.launch("ring_attention_e4m3", args.q.device, *args, out)
-    return out
+    return _launch("ring_attention_e4m3", args)
 
 
 def _cudnn(args: Args) -> Tensor:
@@ -89,26 +91,31 @@ def _run_cpu(args: Args) -> Tensor:
     return out
 
 
-def _run_cuda(args: Args) -> Tensor:
-    q = args.q
-    if args.keys.dtype == E4M3:
-        return _run_e4m3_on_cuda(args)
-    refusal = native.refusal(q.shape[1], q.shape[3], q.dtype, q.device)
+def _kernel_serves(q: Tensor, capability: tuple[int, int]) -> bool:
+    """Whether pyrf's kernel serves these queries.
+
+    Raises:
+        ValueError: when it does not, and no other attention is allowed.
+    """
+    refusal = native.refusal(q.shape[1], q.shape[3], q.dtype, q.device, capability)
     if refusal and CHOICE.mode == "pyrf":
         raise ValueError(f"attention is set to pyrf, but {refusal}; set it to auto or sdpa")
-    if refusal:
+    return refusal is None
+
+
+def _run_cuda(args: Args) -> Tensor:
+    if args.keys.dtype == E4M3:
+        return _run_e4m3_on_cuda(args)
+    if not _kernel_serves(args.q, native.CAPABILITY):
         return _sdpa(args)
-    return _BACKENDS[CHOICE.choose(Workload.of(q, args.length), _BACKENDS, args)](args)
+    return _BACKENDS[CHOICE.choose(Workload.of(args.q, args.length), _BACKENDS, args)](args)
 
 
 def _run_e4m3_on_cuda(args: Args) -> Tensor:
-    q, backends = args.q, dict(_E4M3_BACKENDS)
-    refusal = native.refusal(q.shape[1], q.shape[3], q.dtype, q.device, native.E4M3_CAPABILITY)
-    if refusal and CHOICE.mode == "pyrf":
-        raise ValueError(f"attention is set to pyrf, but {refusal}; set it to auto or sdpa")
-    if not refusal:
+    backends = dict(_E4M3_BACKENDS)
+    if _kernel_serves(args.q, native.E4M3_CAPABILITY):
         backends["pyrf"] = _e4m3_kernel
-    workload = Workload.of(q, args.length)._replace(dtype=E4M3)
+    workload = Workload.of(args.q, args.length)._replace(dtype=E4M3)
     return backends[CHOICE.choose(workload, backends, args, within=E4M3_WITHIN)](args)
 
 

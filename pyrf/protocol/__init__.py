@@ -6,31 +6,22 @@ says when each is sent, `docs/openapi.json` has the HTTP interface for programs.
 
 from pyrf.protocol.adapters import AdaptersReply, AdaptersRequest, ServedAdapter
 from pyrf.protocol.admin import AdminSession, AdminSessions
+from pyrf.protocol.errors import ERROR_CODES, ErrorBody, ErrorDetail
 from pyrf.protocol.frames import FrameFields, FrameHeader, pack_frame, unpack_frame
 from pyrf.protocol.http import (
-    ERROR_CODES,
     MAX_SDP,
     Answer,
-    ErrorBody,
-    ErrorDetail,
-    IceServer,
     ImageStart,
-    Limits,
-    ModelList,
     ModelName,
-    ModelSummary,
     Offer,
     OutputInfo,
     OutputList,
     OutputRequest,
     PromptReply,
     PromptRequest,
-    ServerInfo,
     SessionCreated,
     SessionInfo,
     SessionRequest,
-    ShownPrompt,
-    StreamInfo,
     VideoRequest,
 )
 from pyrf.protocol.messages import (
@@ -55,6 +46,15 @@ from pyrf.protocol.messages import (
     StateMessage,
 )
 from pyrf.protocol.prompts import MAX_CHANGES, TimelineEntry
+from pyrf.protocol.server import (
+    IceServer,
+    Limits,
+    ModelList,
+    ModelSummary,
+    ServerInfo,
+    ShownPrompt,
+    StreamInfo,
+)
 from pyrf.protocol.terms import (
     CLOSE_CODES,
     NO_SESSION_CODE,

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from pyrf.protocol.adapters import AdaptersReply, AdaptersRequest
+from pyrf.protocol.errors import ErrorDetail
 from pyrf.protocol.frames import FrameFields
-from pyrf.protocol.http import ErrorDetail, Expansion, SessionInfo, Warnings
+from pyrf.protocol.http import Expansion, SessionInfo, Warnings
 from pyrf.protocol.prompts import Over, WirePrompt
 from pyrf.protocol.terms import EndReason, FrameFormat, Reply, Request, State
 

@@ -11,11 +11,10 @@ from pyrf.config import LatentSize, ModelConfig, StreamConfig
 from pyrf.kernels.instances import Instance
 from pyrf.models import wan21, wan22
 from pyrf.models.wan21 import LatentGeometry
+from pyrf.reports.ceilings import E4M3_CEILINGS, Ceiling
 from pyrf.reports.kernels import Resources, resources
 from pyrf.reports.roofline import (
-    E4M3_CEILINGS,
     AttentionFloors,
-    Ceiling,
     Sizes,
     Work,
     attention_floors,

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from typing import Self
 
 from pyrf import forks
-from pyrf.checks import check_whole
-from pyrf.config import MAX_SEED
 from pyrf.loop.finite import NotFiniteError
 from pyrf.printing import counted
 from pyrf.streaming.change import Change, Prompt, Scheduled, check_over, schedule, steps_of
@@ -23,6 +21,7 @@ from pyrf.streaming.model import StreamModel
 from pyrf.streaming.notices import is_told_elsewhere, warn
 from pyrf.streaming.prompts import PromptChange, Timeline, as_prompts
 from pyrf.streaming.restyle import Source, SourceControl, check_strength
+from pyrf.streaming.seeds import as_seeds
 from pyrf.streaming.start import Start
 from pyrf.streaming.state import ClosedError, StreamState, advance
 
@@ -327,25 +326,3 @@ class Stream:
                     self.give_up()
                 return chunk
         return None
-
-
-def as_seeds(seed: int | Sequence[int], prompt: Prompt) -> list[int]:
-    """A seed for each prompt; a single seed counts up over a list of prompts.
-
-    Raises:
-        ValueError: when a seed is no whole number of 0..MAX_SEED, or their number is wrong.
-    """
-    count = len(as_prompts(prompt))
-    if isinstance(seed, Sequence) and not isinstance(seed, str) and not is_one(prompt):
-        if len(seed) != count:
-            raise ValueError(
-                f"seed must be one number, or one for each of {counted(count, 'prompt')}, got {len(seed)}"
-            )
-        seeds = [check_whole("seed", value, least=None, most=None) for value in seed]
-    else:
-        first = check_whole("seed", seed, least=None, most=None)
-        seeds = [first + i for i in range(count)]
-    for value in seeds:
-        if not 0 <= value <= MAX_SEED:
-            raise ValueError(f"seed must lie in 0..{MAX_SEED}, got {value}")
-    return seeds

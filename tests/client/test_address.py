@@ -174,7 +174,7 @@ def test_a_stream_goes_through_the_proxy_too(server: Running, monkeypatch: pytes
 
                 info = SessionCreated.model_validate({**created, "grace_s": 0})
                 with pytest.raises(SessionLostError, match="no connection to session"):
-                    await anext(AsyncSession(client, info, "raw"))
+                    await anext(AsyncSession(client.url, client._calls, info, "raw"))
 
         asyncio.run(asyncio.wait_for(main(), TIMEOUT))
     assert set(seen) == {"CONNECT"}

@@ -17,7 +17,6 @@ from pyrf.client import (
     RefusedError,
     SessionLostError,
     UnreachableError,
-    asynchronous,
     http,
 )
 from pyrf.protocol import SessionCreated
@@ -52,12 +51,12 @@ def test_a_session_is_looked_for_as_long_as_the_server_keeps_it(
 
     loop = SimpleNamespace(time=lambda: clock.now)
     monkeypatch.setattr(http, "asyncio", SimpleNamespace(get_running_loop=lambda: loop, sleep=sleep))
-    monkeypatch.setattr(asynchronous, "attach", attach)
+    monkeypatch.setattr("pyrf.client.session.attach", attach)
 
     async def look() -> None:
         async with AsyncClient("http://127.0.0.1:1") as client:
             created = SessionCreated.model_validate({**CREATED, "grace_s": grace_s})
-            await anext(AsyncSession(client, created, "raw"))
+            await anext(AsyncSession(client.url, client._calls, created, "raw"))
 
     with pytest.raises(
         SessionLostError, match="no connection to session 0123abcd: the server does not answer"

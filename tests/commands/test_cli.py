@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 import pyrf
 from pyrf import cli
@@ -35,25 +34,3 @@ def test_command_without_arguments_of_its_own(capsys: pytest.CaptureFixture[str]
     err = capsys.readouterr().err
     assert err.count("\n") == 2
     assert "dance" in err
-
-
-@pytest.mark.parametrize("options", [["--dry-run"], ["--out", "x"]])
-def test_a_stage_that_is_not_there_is_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["train", "tiny", "--stage", "codec", "--stage", "nope", *options]) == 2
-    assert "the recipe has no stage 'nope'; its stages are codec, " in capsys.readouterr().err
-
-
-def test_threads_are_set_before_the_model_is_loaded(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    threads = torch.get_num_threads()
-
-    def load(_: object) -> None:
-        raise ValueError(f"loaded with {torch.get_num_threads()} threads")
-
-    monkeypatch.setattr("pyrf.loading.load", load)
-    try:
-        assert cli.run(["serve", "--port", "0", "--threads", str(threads + 1)]) == 2
-    finally:
-        torch.set_num_threads(threads)
-    assert capsys.readouterr().err == f"error: loaded with {threads + 1} threads\n"

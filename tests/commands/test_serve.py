@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 
 from pyrf import cli
@@ -98,3 +99,19 @@ def test_a_limit_of_memory_reaches_the_load(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("pyrf.serve.server.run", lambda make, *_, **__: make(lambda progress: None))
     assert cli.run(["serve", "--port", "0", "--fit", "9GiB"]) == 2
     assert asked["max_memory"] == "9GiB"
+
+
+def test_threads_are_set_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+
+    def load(_: object) -> None:
+        raise ValueError(f"loaded with {torch.get_num_threads()} threads")
+
+    monkeypatch.setattr("pyrf.loading.load", load)
+    try:
+        assert cli.run(["serve", "--port", "0", "--threads", str(threads + 1)]) == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert capsys.readouterr().err == f"error: loaded with {threads + 1} threads\n"

@@ -26,7 +26,8 @@ from pyrf.models.dit.model import WanModel
 from pyrf.models.wan21 import MODELS
 from pyrf.ops.e4m3 import E4M3
 from pyrf.reports import roofline, roofline_table
-from pyrf.reports.roofline import SM, Ceiling, Sizes, Work
+from pyrf.reports.ceilings import E4M3_CEILINGS, SM, Ceiling
+from pyrf.reports.roofline import Sizes, Work
 from tests.reports.test_kernels import PTXAS
 from tests.support import networks
 
@@ -132,7 +133,7 @@ def test_kernels_of_e4m3_move_the_bytes_of_their_tensors() -> None:
 
 def test_attention_in_e4m3_by_architecture() -> None:
     """At a full window it is bound by products: by the GPU's, or by those that `mma.sync` has there."""
-    for device in roofline.E4M3_CEILINGS:
+    for device in E4M3_CEILINGS:
         found = roofline.attention_floors(WAN, device)
         assert found.wide / found.narrow == pytest.approx(device.e4m3_flops / device.flops)
         assert found.kernel == (found.narrow if device.has_e4m3_mma else found.wide)

@@ -54,15 +54,15 @@ def test_frames_of_a_viewer_are_restyled_and_let_go(server: Running) -> None:
         assert server.call(server.session(created).info).strength == 0
         viewer.send(jpeg())
         session = server.session(created)
-        server.wait_until(lambda: session.camera.feed.ready)
-        server.wait_until(lambda: session._shows_camera)
+        server.wait_until(lambda: session.restyling.camera.feed.ready)
+        server.wait_until(lambda: session.restyling.shows_camera)
         chunk = session.chunks_started + 4  # the decoder remembers those before
         while read_frames(viewer, 1)[0][0].chunk < chunk:
             pass
         assert restlessness(viewer) < 1
         viewer.send(source(None, 2))
         assert read_until(viewer, "source").strength is None
-        server.wait_until(lambda: not session._shows_camera)
+        server.wait_until(lambda: not session.restyling.shows_camera)
         assert session.stream._source.current[0] is None
         chunk = session.chunks_started + 1
         while read_frames(viewer, 1)[0][0].chunk < chunk:
@@ -169,7 +169,7 @@ def test_the_python_client_sends_frames(server: Running) -> None:
         session.send_frame(picture())
         own = server.registry.live.get(session.created.id)
         for frame in session:
-            if own._shows_camera:
+            if own.restyling.shows_camera:
                 assert frame.pixels.shape == (HEIGHT, WIDTH, 3)
                 break
         session.set_source(0.3, follow_motion=True)

@@ -58,7 +58,7 @@ def watch(server: Misbehaving, timeout: float = TIMEOUT) -> Any:
     async def main() -> Any:
         async with AsyncClient(server.url, patience=0, timeout=TIMEOUT) as client:
             session = await client.create_session(PROMPT)
-            client._timeout = timeout
+            client._calls.timeout = timeout
             return await anext(session)
 
     with server:

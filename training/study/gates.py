@@ -8,8 +8,7 @@ was run without them says nothing about Re-DMD:
     spread   that student is narrower in motion than it: speeds over the seeds of one caption spread less
     critic   the critic of a stage that was run has converged
 
-Clips are as long as the window that teacher and critic see. The teacher's are sampled with the guidance of
-the distillation, the student's are the beginnings of its streams. Intervals are of 95 %.
+`clips.py` says what clips are. Intervals are of 95 %.
 """
 
 from __future__ import annotations
@@ -22,40 +21,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from pyrf.evaluation.bootstrap import Array, bootstrap_distribution, percentile_interval
 from pyrf.evaluation.report.measures import wilson
-from pyrf.evaluation.streams import Student, batches, make_videos
 from pyrf.files import whole_file
-from pyrf.models.codecs.codec import latent_size
-from pyrf.models.codecs.taehv import TAEHVCodec
 from pyrf.printing import counted
 from pyrf.training.recipe import RecipeError
 from pyrf.training.runner.host_state import of_a_training
 from pyrf.training.runner.origin import fingerprint
 from pyrf.training.scratch.networks import NETWORK
 from pyrf.training.scratch.recipe import DmdRecipe, ScratchRecipe
-from pyrf.training.scratch.teacher import decode, sample
-from pyrf.training.stages.networks import TextToVideo
 from pyrf.training.stages.reward import load_reward
+from pyrf.training.study.clips import Clips
 from pyrf.training.study.critic import critic_losses
 from pyrf.training.study.study import measured
-from pyrf.worlds.world import Frames, MeasuredWorld
 
 logger = logging.getLogger(__name__)
 
-Array = NDArray[np.float64]
 GATES = ("reward", "spread", "critic")
 """In the order in which they are measured."""
-BATCH = 4
-"""Clips that are made side by side."""
-TEACHER_STEPS = 16
 MOST_BROKEN = 0.05
 MOST_ABOVE = 0.02
 """Share of the fresh critic's loss by which the stage's critic may be above it."""
-LEAST_SECONDS = 2
-"""Of a clip, see `MeasuredWorld.measure`."""
-DRAWS = 2000
+RESAMPLES = 2000
 """Of the bootstrap."""
 
 
@@ -195,45 +183,6 @@ def _read(file: Path) -> Gate:
     return Gate(**{**values, "figures": tuple(Figure(**figure) for figure in values["figures"])})
 
 
-class Clips:
-    """Clips of the teacher, and of the student before distillation."""
-
-    def __init__(self, recipe: ScratchRecipe, stage: DmdRecipe, folder: Path, world: MeasuredWorld) -> None:
-        run = recipe.run_in(folder)
-        self.world, self.stage, self.stream = world, stage, stage.stream or recipe.stream
-        self.codec: TAEHVCodec = run.codec
-        self.teacher: TextToVideo = run.network_of(stage.teacher).eval()
-        student = run.network_of(stage.init).eval()
-        self.student = Student(student.dit, student.encode, self.codec, self.stream)
-        self.latents = stage.dmd.window_chunks * self.stream.chunk_frames
-        frames = self.codec.temporal_stride * (self.latents - 1) + 1
-        if frames < LEAST_SECONDS * world.fps:
-            raise RecipeError(
-                f"motion is measured in clips of {LEAST_SECONDS} seconds, and the stage's window has "
-                f"{frames} frames; raise its window_chunks"
-            )
-
-    @torch.no_grad()
-    def of_both(self, captions: list[str]) -> Iterator[tuple[str, Frames, Frames]]:
-        """Each caption with the teacher's and the student's clip, uint8 [T, H, W, 3]; clip n has seed n."""
-        size = latent_size(self.world.height, self.world.width, self.codec)
-        shape = (self.latents, self.teacher.dit.config.in_channels, *size)
-        for numbers, part in batches(captions, BATCH):
-            latents = sample(
-                self.teacher,
-                part,
-                shape,
-                seed=numbers.start,
-                steps=TEACHER_STEPS,
-                shift=self.stream.shift,
-                guidance_scale=1 + self.stage.dmd.guidance_scale,
-            )
-            taught = decode(latents, self.codec)
-            seconds = len(taught[0]) / self.world.fps
-            yield from zip(part, taught, make_videos(self.student, self.world, part, numbers, seconds))
-            logger.info("%d of %s", numbers.stop, counted(len(captions), "pair") + " of clips")
-
-
 def _reward(clips: Clips, settings: GateSettings) -> Gate:
     assert clips.stage.dmd.reward is not None
     reward, world = load_reward(clips.stage.dmd.reward), clips.world
@@ -336,9 +285,8 @@ def _critic(recipe: ScratchRecipe, name: str, folder: Path, settings: GateSettin
 
 def interval(rows: Array, statistic: Callable[[Array], float]) -> tuple[float, float, float]:
     """A statistic of rows, and its 95 % interval by the bootstrap over them."""
-    rng = np.random.default_rng(0)
-    drawn = [statistic(rows[rng.integers(len(rows), size=len(rows))]) for _ in range(DRAWS)]
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    drawn = bootstrap_distribution(statistic, rows, resamples=RESAMPLES, rng=np.random.default_rng(0))
+    low, high = percentile_interval(drawn)
     return statistic(rows), float(low), float(high)
 
 

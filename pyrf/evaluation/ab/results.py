@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrf.evaluation.ab.votes import Vote
+from pyrf.evaluation.bootstrap import bootstrap_distribution, percentile_interval
 from pyrf.extras import needs
 
 PASS = 0.8
@@ -181,13 +182,12 @@ def _strengths(
         by_item.setdefault(vote.item, []).append(vote)
     wins = np.stack([count_wins(group, methods) for group in by_item.values()])
     found = fit(wins.sum(0))
-    drawn = rng.integers(len(wins), size=(RESAMPLES, len(wins)))
-    resampled = np.array([fit(wins[draw].sum(0)) for draw in drawn], dtype=np.float64)
-    low, high = _ends(resampled)
+    resampled = bootstrap_distribution(lambda rows: fit(rows.sum(0)), wins, resamples=RESAMPLES, rng=rng)
+    low, high = percentile_interval(resampled)
     strengths = [Strength(m, float(found[i]), float(low[i]), float(high[i])) for i, m in enumerate(methods)]
     ties = []
     for i, j in combinations(range(len(methods)), 2):
-        least, most = _ends(resampled[:, i] - resampled[:, j])
+        least, most = percentile_interval(resampled[:, i] - resampled[:, j])
         if least <= 0 <= most:
             ties.append((methods[i], methods[j]))
     return tuple(sorted(strengths, key=lambda s: -s.value)), tuple(ties)
@@ -212,11 +212,6 @@ def count_wins(votes: Sequence[Vote], methods: Sequence[str]) -> NDArray[np.floa
         wins[a, b] += share
         wins[b, a] += 1 - share
     return wins
-
-
-def _ends(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    tail = 50 * (1 - CONFIDENCE)
-    return np.percentile(values, [tail, 100 - tail], axis=0)
 
 
 def told(found: Results) -> dict[str, Any]:

@@ -10,16 +10,15 @@ from pathlib import Path
 
 import torch
 
-from pyrf import printing
+from pyrf.evaluation.scores.calibration import NUM_FRAMES, print_stats, save_stats
 from pyrf.evaluation.scores.camera import STATS, raw_motion
 from pyrf.evaluation.scores.normalise import Normaliser
 from pyrf.worlds.valley.world import Valley
 
 NUM_CLIPS = 300
-NUM_FRAMES = 33
 LATEST = 600
 """Frames of a scene before which a clip begins."""
-COMMAND = "python -m pyrf.evaluation.scores.calibrate_camera"
+MODULE = "pyrf.evaluation.scores.calibrate_camera"
 
 
 def calibrate(path: Path, count: int = NUM_CLIPS) -> Normaliser:
@@ -30,11 +29,8 @@ def calibrate(path: Path, count: int = NUM_CLIPS) -> Normaliser:
         clip = world.draw(rng, open_speed=True).render(rng.randrange(LATEST), NUM_FRAMES)
         scores.append(raw_motion(torch.from_numpy(clip)))
     found = torch.tensor(scores, dtype=torch.float64, device="cpu")
-    normaliser = Normaliser({"motion": (float(found.mean()), float(found.std()))})
-    normaliser.save(path, command=COMMAND, clips=f"{count} clips of {NUM_FRAMES} frames, speed open")
-    return normaliser
+    return save_stats(path, {"motion": found}, module=MODULE)
 
 
 if __name__ == "__main__":
-    for name, (mean, std) in calibrate(Path(__file__).with_name(STATS)).stats.items():
-        printing.say(f"{name}: mean {mean:.3f}, std {std:.3f}")
+    print_stats(calibrate(Path(__file__).with_name(STATS)))

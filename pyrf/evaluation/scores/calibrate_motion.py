@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from pyrf import printing
+from pyrf.evaluation.scores.calibration import NUM_FRAMES, print_stats, save_stats
 from pyrf.evaluation.scores.motion import raw_scores
 from pyrf.evaluation.scores.normalise import Normaliser
 from pyrf.worlds.shapes.scenes import Scene
@@ -22,8 +22,7 @@ from pyrf.worlds.shapes.world import ShapesWorld
 NORMALISED = ("motion", "magnitude")
 """The other two are shares of 0 to 1, and 1 for nearly all true clips."""
 NUM_CLIPS = 2000
-NUM_FRAMES = 33
-COMMAND = "python -m pyrf.evaluation.scores.calibrate_motion"
+MODULE = "pyrf.evaluation.scores.calibrate_motion"
 
 
 def speed_open_scenes(count: int, seed: str) -> list[Scene]:
@@ -36,11 +35,8 @@ def calibrate(path: Path, count: int = NUM_CLIPS) -> Normaliser:
     """Score `count` true clips, write their mean and std to `path`."""
     parts = [raw_scores(scene.render(0, NUM_FRAMES)[None]) for scene in speed_open_scenes(count, "calibrate")]
     scores = {name: torch.cat([part[name] for part in parts]) for name in NORMALISED}
-    normaliser = Normaliser({name: (float(s.mean()), float(s.std())) for name, s in scores.items()})
-    normaliser.save(path, command=COMMAND, clips=f"{count} clips of {NUM_FRAMES} frames, speed open")
-    return normaliser
+    return save_stats(path, scores, module=MODULE)
 
 
 if __name__ == "__main__":
-    for name, (mean, std) in calibrate(Path(__file__).with_name("motion.json")).stats.items():
-        printing.say(f"{name}: mean {mean:.3f}, std {std:.3f}")
+    print_stats(calibrate(Path(__file__).with_name("motion.json")))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pyrf.evaluation.bootstrap import Array, bootstrap_distribution, percentile_interval
 from pyrf.extras import needs
 
 Values = Mapping[str, float]
 """A measure's values by the names of videos."""
 RESAMPLES = 5000
-CONFIDENCE = 0.95
-SEED = 0
 
 
 class Interval(NamedTuple):
@@ -42,7 +40,7 @@ class Difference(NamedTuple):
 
 def interval(values: Values) -> Interval:
     """The mean of a folder."""
-    return _bootstrap(np.array(list(values.values()), dtype=np.float64))
+    return _mean(np.array(list(values.values()), dtype=np.float64))
 
 
 def difference(reference: Values, other: Values) -> Difference:
@@ -57,20 +55,12 @@ def difference(reference: Values, other: Values) -> Difference:
     if reference.keys() == other.keys():
         deltas = np.array([other[name] - reference[name] for name in sorted(other)], dtype=np.float64)
         p = float(stats.wilcoxon(deltas).pvalue) if deltas.any() else math.nan
-        return Difference(_bootstrap(deltas), p, len(deltas))
+        return Difference(_mean(deltas), p, len(deltas))
     one, two = (np.array(list(v.values()), dtype=np.float64) for v in (reference, other))
     p = float(stats.mannwhitneyu(two, one).pvalue) if np.ptp(np.concatenate([one, two])) else math.nan
     if min(len(one), len(two)) < 2:
         return Difference(Interval(float(two.mean() - one.mean()), math.nan, math.nan), p, 0)
-    found = stats.bootstrap(
-        (two, one),
-        lambda a, b, axis=-1: np.mean(a, axis) - np.mean(b, axis),
-        n_resamples=RESAMPLES,
-        method="percentile",
-        confidence_level=CONFIDENCE,
-        rng=np.random.default_rng(SEED),
-    ).confidence_interval
-    return Difference(Interval(float(two.mean() - one.mean()), float(found.low), float(found.high)), p, 0)
+    return Difference(_bootstrap(lambda a, b: float(a.mean() - b.mean()), two, one), p, 0)
 
 
 def adjusted(ps: list[float]) -> list[float]:
@@ -83,21 +73,16 @@ def adjusted(ps: list[float]) -> list[float]:
     return [math.nan if math.isnan(p) else float(next(found)) for p in ps]
 
 
-def _bootstrap(values: NDArray[np.float64]) -> Interval:
-    with needs("eval", "comparing videos"):
-        from scipy import stats
-
+def _mean(values: Array) -> Interval:
     mean = float(values.mean())
     if len(values) < 2:
         return Interval(mean, math.nan, math.nan)
     if not np.ptp(values):
         return Interval(mean, mean, mean)
-    found = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        confidence_level=CONFIDENCE,
-        rng=np.random.default_rng(SEED),
-    ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high))
+    return _bootstrap(lambda drawn: float(drawn.mean()), values)
+
+
+def _bootstrap(statistic: Callable[..., float], *samples: Array) -> Interval:
+    drawn = bootstrap_distribution(statistic, *samples, resamples=RESAMPLES, rng=np.random.default_rng(0))
+    low, high = percentile_interval(drawn)
+    return Interval(statistic(*samples), float(low), float(high))

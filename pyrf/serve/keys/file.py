@@ -14,11 +14,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from pyrf.files import expanded, whole_file
 from pyrf.serve.keys.key import Key
+from pyrf.serve.yaml_file import read_yaml
 from pyrf.settings import Settings, first_problem
 
 MAX_KEYS = 256
 """Of a file; each key is a label of metrics."""
-MAX_BYTES = 1_000_000
 RESERVED = ("token", "metrics-token")
 """Names that the server gives to the keys of its options."""
 _HEADER = "# API keys of pyrf serve: hashes, no keys. `pyrf keys` writes this file anew.\n"
@@ -49,21 +49,11 @@ def read_keys(file: str) -> tuple[Key, ...]:
     Raises:
         ValueError: when it cannot be read, and why.
     """
-    path = Path(expanded(file))
+    values = read_yaml(
+        "--keys", file, of="keys", if_missing=f"make it with `pyrf keys new NAME --keys {file}`"
+    )
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"--keys {file} is larger than {MAX_BYTES} bytes; is it a file of keys?")
-        values = yaml.safe_load(path.read_text())
         return tuple(_Keys.model_validate({} if values is None else values).keys)
-    except FileNotFoundError:
-        raise ValueError(
-            f"--keys {file}: there is no such file; make it with `pyrf keys new NAME --keys {file}`"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ValueError(f"--keys {file} cannot be read: {reason}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"--keys {file} is no YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         raise ValueError(f"--keys {file}: {first_problem(error)}") from None
 

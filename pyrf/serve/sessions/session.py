@@ -14,8 +14,8 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from pyrf.protocol import EndReason, Message, SessionInfo, State
-from pyrf.serve.sessions.camera import Camera
 from pyrf.serve.sessions.chunks import MadeChunk, SessionOptions
+from pyrf.serve.sessions.restyling import Restyling
 from pyrf.serve.sessions.tracing import SessionSpan
 from pyrf.serve.sessions.viewer import Viewer
 from pyrf.serve.sessions.watchers import Watchers
@@ -48,7 +48,7 @@ class Session:
         deadline: when the viewer will have played all that was made, on the monotonic clock.
         chunks_started: also the index of the next chunk.
         newest_prompt_id: of the prompt that was set last.
-        camera: what its viewer sends to be restyled, if anything.
+        restyling: of what its viewer sends, if anything.
         ending: why the session has ended, once it has.
         watchers: those who watch beside the viewer.
         watch_key: what opens that.
@@ -83,10 +83,7 @@ class Session:
         # The newest prompt, how to change to it and its id, until a chunk is started. The stream gets it only
         # then: the reply named that chunk, and the model's thread may still be at the one before.
         self._pending: tuple[ClipPrompt, bool, float, int] | None = None
-        self.camera: Camera | None = None
-        self._shows_camera = False
-        self._strength: float | None = None
-        self._follows_motion = False
+        self.restyling = Restyling()
         self._paused = False
         self._under_way = False
         self._buffer: deque[MadeChunk] = deque()
@@ -144,7 +141,7 @@ class Session:
             grace_s=o.grace_s,
             frames_made=self.frames_made,
             frames_dropped=self.frames_dropped,
-            strength=self._strength,
+            strength=self.restyling.strength,
         )
 
     def set_prompt(self, prompt: ClipPrompt, recache: bool, over: float = 0.0) -> tuple[int, int]:
@@ -155,9 +152,7 @@ class Session:
 
     def set_strength(self, strength: float | None, follow_motion: bool = False) -> int:
         """Restyle the camera's pictures with a strength, None: let the camera go. The chunk that shows it."""
-        self._strength, self._follows_motion = strength, follow_motion
-        if strength is None:
-            self.camera = None
+        self.restyling.ask(strength, follow_motion)
         return self.chunks_started
 
     def pause(self) -> None:
@@ -274,24 +269,9 @@ class Session:
             self._pending = None
             with told_elsewhere():
                 self.stream.set_prompt(prompt, recache=recache, over=over)
-        self._set_source()
+        self.restyling.act(self.stream)
         self.chunks_started += 1
         self._under_way = True
-
-    def _set_source(self) -> None:
-        """The stream follows the camera, once there is a picture: the model's thread waits for none."""
-        if (self._strength is None and not self._shows_camera) or self.stream.closed:
-            return
-        if self._strength is not None:
-            self.stream.strength = self._strength
-            self.stream.follow_motion = self._follows_motion
-        if self.camera is None:
-            if self._shows_camera:
-                self.stream.set_source(None)
-            self._shows_camera = False
-        elif not self._shows_camera and self.camera.feed.ready:
-            self.stream.set_source(self.camera.feed)
-            self._shows_camera = True
 
     def finish_chunk(self, chunk: Chunk | None, batch: int, began: int, ended: int) -> int | None:
         """Take the chunk that was started.

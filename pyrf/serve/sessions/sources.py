@@ -34,8 +34,8 @@ class ViewersSources:
         Args:
             frames_in_chunk: of its stream.
         """
-        if session.camera is None:
-            session.camera = Camera(
+        if session.restyling.camera is None:
+            session.restyling.camera = Camera(
                 session.size,
                 session.options.fps,
                 frames_in_chunk,
@@ -57,12 +57,12 @@ class ViewersSources:
         """
         if self._rate.wait_for(session.id):
             return False
-        if session.camera is None:
+        if session.restyling.camera is None:
             raise ServeError(409, "bad_frame", "a `source` message comes before frames; send it first")
         if len(jpeg) > (limit := self._settings.max_source_bytes):
             message = f"a source frame may have {limit} bytes, got {len(jpeg)}; shrink it"
             raise ServeError(413, "bad_frame", message)
-        session.camera.show(jpeg)
+        session.restyling.camera.show(jpeg)
         return True
 
     def close(self) -> None:

@@ -1,33 +1,33 @@
 // The page: what the keys and buttons do.
 
 import { Adapters } from "./adapters.js";
-import { addressOf } from "./addresses.js";
-import { createSession, modelInfo, Refusal, sessionInfo } from "./api.js";
+import { modelInfo, sessionInfo } from "./api.js";
 import { Blend } from "./blend.js";
 import { Change } from "./change.js";
 import { Camera } from "./camera.js";
 import { Chips } from "./chips.js";
+import { Display } from "./display.js";
 import { Figures } from "./figures.js";
 import { StartImage } from "./image.js";
-import { linkOf, readLink } from "./link.js";
+import { forget, keep, kept } from "./kept.js";
+import { listenToKeys } from "./keys.js";
+import { readLink, setLink } from "./link.js";
 import { Models } from "./models.js";
-import { Player } from "./player.js";
 import { showPrompts } from "./prompts.js";
 import { Recorder } from "./recorder.js";
+import { copyAddress, copyLink } from "./sharing.js";
+import { sessionFor } from "./starting.js";
 import { Stream } from "./stream.js";
-import { overWebRtc, overWebSocket } from "./transports.js";
-import { countDown, offerWebRtc, showCopied, showExpanded, showModel, showNotices, showProblem, showState } from "./view.js";
+import { overWebRtcFirst, overWebSocket } from "./transports.js";
+import { offerWebRtc, showExpanded, showModel, showNotices, showProblem, showState } from "./view.js";
 
 const RESUMED_MS = 3_000;
-const RETRY_S = 2;
-const COPIED_MS = 4_000;
 const SEEDS = 100_000; // that a surprise draws from: few digits, for people
-const KEPT = "pyrf-session"; // in sessionStorage: a reloaded page goes on with its stream
 
 const byId = (id) => document.getElementById(id);
 const figures = new Figures();
-const player = new Player(byId("canvas"), shown);
-const recorder = new Recorder();
+const display = new Display((header) => figures.chunk(header), picture);
+const recorder = new Recorder(toRecord);
 const chips = new Chips(changeLive);
 const adapters = new Adapters((strengths) => connected && setAdapters(strengths));
 const blend = new Blend(changeLive);
@@ -47,8 +47,6 @@ let attempt = 0; // counts starts, so that one that was overtaken stops trying
 let serverToken = null;
 let fps = 16;
 let iceServers = [];
-let sentAt = new Map(); // ref of a prompt -> when it was sent
-let refs = 0;
 let connected = false;
 let unsent = false; // the prompt was changed while nothing could carry it
 let resuming = false;
@@ -66,7 +64,7 @@ async function load(isChoice = false) {
     if (current !== loads) return undefined;
     models.show(model);
     showModel(model);
-    fps = player.fps = model.fps;
+    fps = display.fps = model.fps;
     iceServers = model.ice_servers;
     adapters.show(model);
     offerWebRtc(model.webrtc);
@@ -132,14 +130,14 @@ function followAddress() {
 }
 
 async function resumeKept(isOvertaken) {
-  const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
-  if (!kept) return;
-  const info = await sessionInfo(kept).catch(() => null);
+  const session = kept();
+  if (!session) return;
+  const info = await sessionInfo(session).catch(() => null);
   if (isOvertaken()) return;
-  if (!info) return sessionStorage.removeItem(KEPT);
+  if (!info) return forget();
   if (models.choose(info.model)) return load(); // which comes here again
   resuming = true;
-  attach({ ...info, token: kept.token, watch: kept.watch });
+  attach({ ...info, token: session.token, watch: session.watch });
 }
 
 async function start() {
@@ -155,103 +153,60 @@ async function start() {
     showState("idle");
     return showProblem(error.message);
   }
-  while (isCurrent()) {
-    showState("connecting");
-    figures.begin(performance.now());
-    try {
-      const session = await createSession(serverToken, request);
-      if (!isCurrent()) return;
-      resuming = false;
-      showNotices(session.warnings);
-      showExpanded(session.expanded);
-      attach(session);
-      address(byId("prompt").value.trim(), request.seed);
-      return;
-    } catch (error) {
-      if (isCurrent()) await refused(error, isCurrent);
-    }
-  }
-}
-
-// Say why there is no session; return when it is time to try again, or give this attempt up.
-async function refused(error, isCurrent) {
-  if (error instanceof Refusal && !error.retryAfter) {
+  const session = await sessionFor(serverToken, request, isCurrent, () => figures.begin(performance.now()));
+  if (!isCurrent()) return;
+  if (!session) {
     attempt += 1;
-    showState(error.status === 401 ? "locked" : "idle");
-    showProblem(error.message);
     return;
   }
-  if (!(error instanceof Refusal)) showState("lost");
-  else if (error.code === "full") showState("full");
-  else showState("full", error.message);
-  await countDown(error.retryAfter ?? RETRY_S, isCurrent);
+  resuming = false;
+  showNotices(session.warnings);
+  showExpanded(session.expanded);
+  attach(session);
+  link(request.seed);
 }
 
 function attach(session) {
-  const { id, token, watch } = session;
-  sessionStorage.setItem(KEPT, JSON.stringify({ id, token, watch }));
-  byId("watch-field").hidden = !watch;
+  keep(session);
+  byId("watch-field").hidden = !session.watch;
   figures.session(session);
   asked.clear();
-  player.reset();
-  player.paused = paused = false;
+  display.reset();
+  display.paused = paused = false;
   const webRtc = byId("transport").value === "webrtc";
-  showVideo(webRtc);
+  display.isVideo = webRtc;
   showState("connecting");
-  stream = new Stream(session, webRtc ? firstWebRtc() : overWebSocket, {
+  stream = new Stream(session, webRtc ? overWebRtcFirst(() => iceServers, useWebSocket) : overWebSocket, {
     attached,
     message,
-    frame: (header, blob) => player.push(header, blob),
-    media: playMedia,
+    frame: (header, blob) => display.push(header, blob),
+    media: (media) => display.play(media),
     lost,
     ended: over,
   });
 }
 
-// The page's address is a link to what is shown, so that a reloaded page has its prompt.
-function address(prompt, seed) {
-  const link = linkOf(prompt, seed, models.chosen);
-  history.replaceState(null, "", link);
-  return link;
-}
+const link = (seed) => setLink(byId("prompt").value.trim(), seed, models.chosen);
 
-function showVideo(webRtc) {
-  byId("canvas").hidden = webRtc;
-  byId("video").hidden = !webRtc;
-}
-
-// Attaches over WebRTC, and over the WebSocket from then on when no connection has ever stood: the browser,
-// or the network between, may not let it.
-function firstWebRtc() {
-  let stood = false;
-  return (session, on) => {
-    const message = (reply) => {
-      stood ||= reply.type === "hello";
-      on.message(reply);
-    };
-    const close = (gone) => {
-      if (!stood && !gone && stream?.session === session) {
-        stream.attach = overWebSocket;
-        byId("transport").value = "websocket";
-        showVideo(false);
-        showProblem("No video came over WebRTC. It comes over the WebSocket instead.");
-      }
-      on.close(gone);
-    };
-    return overWebRtc(session, { ...on, message, close }, iceServers);
-  };
+// No video came over WebRTC: from now on it comes over the WebSocket.
+function useWebSocket(session) {
+  if (stream?.session !== session) return;
+  stream.attach = overWebSocket;
+  byId("transport").value = "websocket";
+  display.isVideo = false;
+  showProblem("No video came over WebRTC. It comes over the WebSocket instead.");
 }
 
 // Leave the session that there may be, for a new one.
 function leave() {
-  stopRecording();
+  recorder.stop();
   connected = unsent = false;
   const left = stream;
   stream = null; // so that its end is not this page's
   left?.stop();
 }
 
-// What the stream says
+// What the stream says and shows
 
 function lost() {
   connected = false;
@@ -272,34 +227,21 @@ function message(reply) {
     showNotices(reply.warnings);
     showExpanded(reply.expanded);
     asked.taken(reply);
-    figures.promptTaken(reply.prompt_id, sentAt.get(reply.ref) ?? performance.now());
-    sentAt.delete(reply.ref);
+    figures.promptTaken(reply, performance.now());
   } else if (reply.type === "adapters") adapters.told(reply.strengths);
   else if (reply.type === "source") camera.taken(reply);
   else if (reply.type === "state") setPaused(reply.state === "paused");
   else if (reply.type === "error") showProblem(reply.error.message);
-  else if (reply.type === "chunk") {
-    figures.chunk(reply);
-    chunkShown = reply;
-  }
+  else if (reply.type === "chunk") display.chunk(reply);
 }
 
 function over(why) {
   if (!stream) return;
-  stopRecording();
+  recorder.stop();
   stream = null;
-  sessionStorage.removeItem(KEPT);
+  forget();
   byId("watch-field").hidden = true;
   showState("ended", why);
-}
-
-// What is shown
-
-let chunkShown = null; // over WebRTC: the chunk whose frames are on their way
-
-function shown(header) {
-  figures.chunk(header);
-  picture(header);
 }
 
 function picture(header) {
@@ -311,18 +253,6 @@ function picture(header) {
   showState(resuming ? "resumed" : "live");
   if (resuming) setTimeout(() => document.body.dataset.state === "resumed" && showState("live"), RESUMED_MS);
   resuming = false;
-}
-
-function playMedia(media) {
-  const video = byId("video");
-  video.srcObject = media;
-  video.play().catch(() => {}); // a new stream that comes at once interrupts it
-  const onFrame = () => {
-    if (video.srcObject !== media) return;
-    if (chunkShown) picture(chunkShown);
-    video.requestVideoFrameCallback(onFrame);
-  };
-  video.requestVideoFrameCallback(onFrame);
 }
 
 // Controls
@@ -342,10 +272,9 @@ function submit(event) {
 function change() {
   unsent = !connected;
   if (unsent) return;
-  const ref = (refs += 1);
-  sentAt = new Map([...sentAt].slice(-8)).set(ref, performance.now());
+  const ref = figures.promptSent(performance.now());
   stream.send({ type: "prompt", prompt: blend.prompt(), over: blend.over(), ref });
-  address(byId("prompt").value.trim(), stream.session.seed);
+  link(stream.session.seed);
 }
 
 function setAdapters(strengths) {
@@ -376,26 +305,16 @@ function play(prompt, seed) {
   return start();
 }
 
-async function share() {
-  const link = address(byId("prompt").value.trim(), byId("seed").valueAsNumber || 0);
-  showCopied((await copy(link)) ? "Link copied" : "Copy this page's address");
-  setTimeout(showCopied, COPIED_MS, "");
-}
+const share = () => copyLink(link(byId("seed").valueAsNumber || 0));
 
-// Whoever has a stream's address may watch it.
-async function copyAddress() {
+function copyForWatchers() {
   const kind = byId("watch").value;
   byId("watch").value = "";
-  const link = addressOf(JSON.parse(sessionStorage.getItem(KEPT)), kind);
-  if (!(await copy(link))) return window.prompt("Whoever has this address may watch", link);
-  showCopied("Address copied: whoever has it may watch");
-  return setTimeout(showCopied, COPIED_MS, "");
+  return copyAddress(kept(), kind);
 }
 
-const copy = async (text) => navigator.clipboard?.writeText(text).then(() => true, () => false);
-
 function setPaused(value) {
-  paused = player.paused = value;
+  paused = display.paused = value;
   if (value) showState("paused");
   else if (document.body.dataset.state === "paused") showState("live");
 }
@@ -412,51 +331,20 @@ function stop() {
   else showState("idle");
 }
 
-function toggleRecording() {
-  if (recorder.on) return stopRecording();
-  const webRtc = !byId("video").hidden;
-  const media = webRtc ? byId("video").srcObject : byId("canvas").captureStream();
+function toRecord() {
   const { width, height } = byId("canvas");
   const name = `pyrf-seed-${byId("seed-shown").textContent}-${new Date().toISOString().replace(/[:.]/g, "-")}`;
-  recorder.start(media, { width, height, fps, name });
-  return showRecording();
-}
-
-function stopRecording() {
-  recorder.stop();
-  showRecording();
-}
-
-function showRecording() {
-  byId("record").setAttribute("aria-pressed", recorder.on);
-  byId("record").textContent = recorder.on ? "Save" : "Record";
-}
-
-function sendOnEnter(event) {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  byId("form").requestSubmit();
-}
-
-function onKey(event) {
-  const typing = event.target.closest?.("textarea, input, select, button, a");
-  if (event.key === "Escape") event.target.blur();
-  else if (event.key === " " && !typing && !event.repeat) {
-    event.preventDefault();
-    togglePause();
-  }
+  return { media: display.media, width, height, fps, name };
 }
 
 byId("form").addEventListener("submit", submit);
-for (const id of ["prompt", "second"]) byId(id).addEventListener("keydown", sendOnEnter);
 byId("surprise").addEventListener("click", surprise);
 byId("share").addEventListener("click", share);
-byId("watch").addEventListener("change", copyAddress);
+byId("watch").addEventListener("change", copyForWatchers);
 byId("pause").addEventListener("click", togglePause);
 byId("stop").addEventListener("click", stop);
 byId("restart").addEventListener("click", start);
-byId("record").addEventListener("click", toggleRecording);
-document.addEventListener("keydown", onKey);
+listenToKeys(togglePause);
 addEventListener("hashchange", followAddress);
 
 load();

@@ -7,6 +7,8 @@ const milliseconds = (value) => (value < 10_000 ? `${Math.round(value)} ms` : `$
 
 export class Figures {
   #shown = [];
+  #sent = new Map(); // ref of a prompt -> when it was sent
+  #refs = 0;
   #asked = new Map(); // prompt id -> when it was sent
   #startedAt = null;
 
@@ -27,9 +29,17 @@ export class Figures {
     byId("seed-shown").textContent = seed;
   }
 
-  // A prompt that was sent at `at` got an id.
-  promptTaken(id, at) {
-    this.#asked.set(id, at);
+  // A prompt is sent at `now`; the ref to send with it.
+  promptSent(now) {
+    const ref = (this.#refs += 1);
+    this.#sent = new Map([...this.#sent].slice(-8)).set(ref, now);
+    return ref;
+  }
+
+  // A prompt got an id, as the server says at `now`.
+  promptTaken({ prompt_id: id, ref }, now) {
+    this.#asked.set(id, this.#sent.get(ref) ?? now);
+    this.#sent.delete(ref);
   }
 
   chunk({ compute_ms: ms, dropped }) {

@@ -2,9 +2,11 @@
 
 const SEED = /^\d{1,16}$/;
 
-export function linkOf(prompt, seed, model) {
+// Make the page's address a link to what is shown, so that a reloaded page has its prompt. The link.
+export function setLink(prompt, seed, model) {
   const url = new URL(location.href);
   url.hash = new URLSearchParams({ prompt, seed, ...(model && { model }) });
+  history.replaceState(null, "", url.href);
   return url.href;
 }
 

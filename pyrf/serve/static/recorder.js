@@ -4,18 +4,21 @@ const TYPES = ["video/mp4;codecs=avc1.640028", "video/mp4", "video/webm;codecs=v
 const BITS_PER_PIXEL = 0.6; // small pictures of sharp shapes need many; 480 x 832 at 16 fps gets 3.8 Mbit/s
 const LEAST_BITS = 1_000_000;
 
+const byId = (id) => document.getElementById(id);
+
 export class Recorder {
   #recorder = null;
 
-  get on() {
-    return this.#recorder !== null;
+  // source(): what is to be recorded, { media, width, height, fps, name }; media is a MediaStream with one video
+  // track.
+  constructor(source) {
+    byId("record").addEventListener("click", () => (this.#recorder ? this.stop() : this.#start(source())));
   }
 
-  // stream: a MediaStream with one video track.
-  start(stream, { width, height, fps, name }) {
+  #start({ media, width, height, fps, name }) {
     const mimeType = TYPES.find((type) => MediaRecorder.isTypeSupported(type));
     const videoBitsPerSecond = Math.max(LEAST_BITS, BITS_PER_PIXEL * width * height * fps);
-    const recorder = new MediaRecorder(stream, { mimeType, videoBitsPerSecond });
+    const recorder = new MediaRecorder(media, { mimeType, videoBitsPerSecond });
     const parts = [];
     recorder.ondataavailable = ({ data }) => parts.push(data);
     recorder.onstop = () => {
@@ -24,11 +27,19 @@ export class Recorder {
     };
     recorder.start(1000);
     this.#recorder = recorder;
+    this.#show();
   }
 
   stop() {
     if (this.#recorder?.state === "recording") this.#recorder.stop();
     this.#recorder = null;
+    this.#show();
+  }
+
+  #show() {
+    const on = this.#recorder !== null;
+    byId("record").setAttribute("aria-pressed", on);
+    byId("record").textContent = on ? "Save" : "Record";
   }
 }
 

@@ -43,7 +43,7 @@ function unpackFrame(data) {
   return [header, new Blob([new Uint8Array(data, end)], { type: "image/jpeg" })];
 }
 
-export function overWebRtc(session, on, iceServers) {
+function overWebRtc(session, on, iceServers) {
   const peer = new RTCPeerConnection({ iceServers });
   const channel = peer.createDataChannel("control");
   let closed = false;
@@ -73,6 +73,23 @@ export function overWebRtc(session, on, iceServers) {
       return true;
     },
     close: () => close(),
+  };
+}
+
+// Attaches over WebRTC. onUnusable(session) is called when no connection has ever stood: the browser, or the network
+// between, may not let it. iceServers() is asked at each try.
+export function overWebRtcFirst(iceServers, onUnusable) {
+  let stood = false;
+  return (session, on) => {
+    const message = (reply) => {
+      stood ||= reply.type === "hello";
+      on.message(reply);
+    };
+    const close = (gone) => {
+      if (!stood && !gone) onUnusable(session);
+      on.close(gone);
+    };
+    return overWebRtc(session, { ...on, message, close }, iceServers());
   };
 }
 

@@ -195,7 +195,7 @@ class Peer:
         )
         self._track = SessionTrack(session, self._channel.send, self._close_soon, watches=watches)
         self._incoming = IncomingVideo(
-            lambda: None if session.camera is None else session.camera.feed,
+            lambda: None if session.restyling.camera is None else session.restyling.camera.feed,
             registry.settings.max_source_pixels,
             registry.sources.decoder,
         )

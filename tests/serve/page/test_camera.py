@@ -36,13 +36,13 @@ def begin(server: Running, visit: Visit, transport: str) -> Any:
     visit.start(PROMPT)
     visit.page.click("#camera")
     session = server.session(visit.session)
-    server.wait_until(lambda: session._shows_camera)
+    server.wait_until(lambda: session.restyling.shows_camera)
     return session
 
 
 def is_fake_camera(session: Any) -> bool:
     """Whether what the server got is the fake camera's picture: most of it is green."""
-    red, green, blue = np.median(session.camera.feed._kept[-1][1], axis=(0, 1))
+    red, green, blue = np.median(session.restyling.camera.feed._kept[-1][1], axis=(0, 1))
     return bool(green > red + 40 and green > blue + 40)
 
 
@@ -64,14 +64,14 @@ def test_the_camera_is_restyled_beside_itself(server: Running, visit: Visit, tra
     assert own["x"] + own["width"] <= made["x"] + 1
     assert abs(own["y"] - made["y"]) < 2
     set_strength(visit, 25)
-    assert session.stream.strength == 0.25 or session._strength == 0.25
+    assert session.stream.strength == 0.25 or session.restyling.strength == 0.25
     visit.page.check("#follow-motion")
     box = visit.page.locator("#follow-motion")
     expect(box).to_have_attribute("data-taken", "true")
     server.wait_until(lambda: session.stream.follow_motion)
     assert session.stream.strength == 0.25
     visit.page.click("#camera")
-    server.wait_until(lambda: session.camera is None and not session._shows_camera)
+    server.wait_until(lambda: session.restyling.camera is None and not session.restyling.shows_camera)
     expect(visit.page.locator("#own")).to_be_hidden()
 
 
@@ -83,5 +83,5 @@ def test_the_camera_stays_on_over_a_new_stream(server: Running, visit: Visit) ->
     server.wait_until(lambda: first.ending is not None)
     session = server.session(visit.session)
     assert session is not first
-    server.wait_until(lambda: session._shows_camera)
-    assert session._strength == 0.4
+    server.wait_until(lambda: session.restyling.shows_camera)
+    assert session.restyling.strength == 0.4

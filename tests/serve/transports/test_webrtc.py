@@ -183,9 +183,9 @@ def test_a_peer_that_sends_video_is_restyled_once_it_says_so(server: Running) ->
         assert incoming._context is None
         peer.channel.send(json.dumps({"type": "source", "strength": 0.3}))
         assert (await peer.message("source")).strength == 0.3
-        while not session._shows_camera:
+        while not session.restyling.shows_camera:
             await track.recv()
-        shown = session.camera.feed._kept[-1][1]
+        shown = session.restyling.camera.feed._kept[-1][1]
         assert np.abs(shown.astype(int).mean((0, 1)) - (60, 200, 60)).max() < 20
         peer.channel.send(json.dumps({"type": "source", "strength": None}))
         assert (await peer.message("source")).strength is None
