@@ -48,8 +48,8 @@ def flow_matching_loss(
     Args:
         predict: `predict(x_t, timesteps [B, F])` gives the velocity.
         x0, noise: [B, F, C, h, w]; sigmas: [B, F].
-        weight: of cells, [B, F, h, w].
-        motion_weight: of the differences. What is best to predict depends on neither weight.
+        weight: of cells, [B, F, h, w]; what is best to predict depends on it where it depends on x0.
+        motion_weight: of the differences; what is best to predict does not depend on it.
         chunk_frames: the first of so many frames has none before it; by default all follow on one another.
     """
     error = predict(interpolate(x0, noise, sigmas), TIMESTEPS * sigmas) - (noise - x0)
@@ -61,7 +61,18 @@ def flow_matching_loss(
     return (squared if weight is None else squared * weight[:, :, None]).mean((2, 3, 4))
 
 
-def subject_weights(cells: Tensor, weight: float) -> Tensor:
-    """Weights of mean 1 in which a cell that is set weighs `weight` times one that is not; cells bool."""
-    weights = 1 + (weight - 1) * cells.float()
+def subject_weights(cells: Tensor, weight: float, sigmas: Tensor) -> Tensor:
+    """Weights of cells, of mean 1: one that is set weighs more than one that is not, the less noise the more.
+
+    Where a subject is follows from x0, so a constant weight would move what is best to predict while it cannot
+    be seen: with p the chance of a subject there, its share becomes w p / (1 + (w - 1) p), and samplers draw it
+    twice. At the noise level s it is 1 + (w - 1) (1 - s)^2, which is 1 where nothing is seen.
+
+    Args:
+        cells: where subjects are, bool [B, F, h, w].
+        weight: of a cell that is set, without noise.
+        sigmas: [B, F].
+    """
+    more = (weight - 1) * (1 - sigmas).square()
+    weights = 1 + more[..., None, None] * cells
     return weights / weights.mean()

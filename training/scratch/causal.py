@@ -37,7 +37,7 @@ class CausalSettings(Settings):
     """What the causal network sees.
 
     Attributes:
-        subject_weight: of a cell with a subject in it, against one without.
+        subject_weight: of a cell with a subject in it, against one without, see `subject_weights`.
         motion_weight: of what changes from one latent frame to the next, see `flow_matching_loss`.
         context_noise: largest noise level of the clean context, which a stream's own errors resemble.
         turns: share of the samples in which one attribute turns.
@@ -168,7 +168,7 @@ class CausalStage(NetworkStage):
             clean,
             sigmas,
             noise,
-            subject_weights(cells, self.settings.subject_weight),
+            subject_weights(cells, self.settings.subject_weight, sigmas),
             motion_weight=self.settings.motion_weight,
             chunk_frames=self.stream.chunk_frames,
         )

@@ -30,7 +30,7 @@ class TeacherSettings(Settings):
     Attributes:
         frames: latent frames of a sample.
         drop: chance that a caption is left out, for classifier-free guidance.
-        subject_weight: of a cell with a subject in it, against one without.
+        subject_weight: of a cell with a subject in it, against one without, see `subject_weights`.
         motion_weight: of what changes from one latent frame to the next, see `flow_matching_loss`.
     """
 
@@ -63,7 +63,7 @@ class TeacherStage(NetworkStage):
         sigmas = levels.expand(-1, x0.shape[1])
         prompt = self.module.prompt(captions)
         noise = gauss(x0.shape, generator).to(x0.device)
-        weight = subject_weights(cells, self.settings.subject_weight)
+        weight = subject_weights(cells, self.settings.subject_weight, sigmas)
         error = flow_matching_loss(
             lambda x, t: self.module.dit(x, t[:, 0], prompt),
             x0,

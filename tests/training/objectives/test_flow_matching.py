@@ -5,7 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from pyrf.training.objectives.flow_matching import flow_matching_loss, interpolate, shifted_sigmas
+from pyrf.training.objectives.flow_matching import (
+    flow_matching_loss,
+    interpolate,
+    shifted_sigmas,
+    subject_weights,
+)
 from pyrf.training.objectives.ode import ode_regression_loss, solve_ode
 
 
@@ -60,3 +65,24 @@ def test_ode_of_a_straight_path_is_exact() -> None:
     level = torch.full((1, 3), 0.5)
     exact = velocity(states[1], torch.tensor(0.5))
     assert ode_regression_loss(exact, states[1], level, target).max() == pytest.approx(0, abs=1e-10)
+
+
+def test_subjects_weigh_more_the_less_noise_there_is() -> None:
+    cells = torch.zeros(1, 4, 2, 3, dtype=torch.bool)
+    cells[..., 0] = True
+    weights = subject_weights(cells, 4.0, torch.tensor([[1.0, 0.75, 0.5, 0.0]]))
+    assert weights.mean().item() == pytest.approx(1)
+    ratios = weights[0, :, 0, 0] / weights[0, :, 0, 1]
+    torch.testing.assert_close(ratios, torch.tensor([1, 1.1875, 1.75, 4]))
+
+
+def test_where_nothing_is_seen_the_best_prediction_is_the_mean() -> None:
+    """A subject is in one of 25 cells. A constant weight of 4 has its best prediction at 3.6 times its share."""
+    generator = torch.Generator().manual_seed(0)
+    at = torch.randint(25, (4000,), generator=generator)
+    cells = torch.nn.functional.one_hot(at, 25).bool().view(4000, 1, 5, 5)
+    x0 = cells.float()
+    for sigma, most in ((1.0, 1.001), (0.9, 1.05)):
+        weights = subject_weights(cells, 4.0, torch.full((4000, 1), sigma))
+        best = (weights * x0).sum((0, 1)) / weights.sum((0, 1))
+        assert 0.999 < float(best.sum() / x0.mean(0).sum()) < most
