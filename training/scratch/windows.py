@@ -87,8 +87,8 @@ def window_loss(
 def texture_gap(decoded: Tensor, video: Tensor, weight: Tensor) -> tuple[Tensor, float]:
     """How far decoded windows are from the true ones in how much detail each place has, wherever in it.
 
-    Errors alone leave a place blurred whose details cannot be known to the pixel. Details are what a blur takes
-    away, of two sizes; their root mean squares are compared in boxes of `BOX` pixels that overlap by a half.
+    Errors alone leave a place blurred whose details cannot be known to the pixel. Details are what a blur
+    takes away, of two sizes; their root mean squares are compared in boxes of `BOX` pixels, which overlap.
 
     Args:
         decoded, video: [B, T, 3, *CROP] in 0..1.
