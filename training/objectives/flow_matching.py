@@ -65,8 +65,8 @@ def subject_weights(cells: Tensor, weight: float, sigmas: Tensor) -> Tensor:
     """Weights of cells, of mean 1: one that is set weighs more than one that is not, the less noise the more.
 
     Where a subject is follows from x0, so a constant weight w would move what is best to predict while that
-    cannot be seen: with p the chance of a subject there, its share becomes w p / (1 + (w - 1) p), and samplers
-    draw two. At the noise level s it is 1 + (w - 1) (1 - s)^2, which is 1 where nothing is seen.
+    cannot be seen: with p the chance of a subject there, its share becomes w p / (1 + (w - 1) p), and two are
+    drawn. At the noise level s it is 1 + (w - 1) (1 - s)^2, which is 1 where nothing is seen.
 
     Args:
         cells: where subjects are, bool [B, F, h, w].

@@ -77,7 +77,7 @@ def test_subjects_weigh_more_the_less_noise_there_is() -> None:
 
 
 def test_where_nothing_is_seen_the_best_prediction_is_the_mean() -> None:
-    """A subject is in one of 25 cells. With a constant weight of 4 it would be predicted 3.6 times as much."""
+    """A subject is in one of 25 cells; a constant weight of 4 would predict 3.6 times as much of it."""
     generator = torch.Generator().manual_seed(0)
     at = torch.randint(25, (4000,), generator=generator)
     cells = torch.nn.functional.one_hot(at, 25).bool().view(4000, 1, 5, 5)
