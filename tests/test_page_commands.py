@@ -99,6 +99,7 @@ SLOW = (
     "python -m tests.memory.measure_stream DIR --backend",
     "pyrf eval --",
     "pyrf eval world",
+    "pyrf train wan-1.3b-redmd --dry-run",
     "python -m pyrf.training.card",
     "python -m pyrf.training.valley.detector",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -116,10 +117,19 @@ CHANGES = (
     (r"rtsp://camera/stream", "clip.mp4"),
     (r"JaydenLu666/Reward-Forcing-T2V-1\.3B/", ""),
     (r"--seconds 1:30 --at 0:45:", "--seconds 0:03 --at 0:01:"),
+    (r"--seconds 10 --at 5:", "--seconds 2 --at 1:"),
     (r"--seconds (60|1:00:00)", "--seconds 1"),
     (r"(pyrf bench(?!.*--roofline).*)$", r"\1 --seconds 1 --repeats 1 --warm-up 1"),
     (r"(--gpus-per-stream 2|--no-python pyrf generate .*)$", r"\1 --seconds 1"),
     (r"--scenes 1000 --steps 1500", "--scenes 250 --steps 2 --batch 2"),
+    (r"(benchmarks/cpu_ops\.py .*)$", r"\1 --repeats 1"),
+    (r"--threads 1 --rounds 2", "--threads 1 --rounds 1"),
+    (r"(benchmarks/fp8_attention\.py .*)$", r"\1 --prompts 1 --seconds 6 --seeds 1"),
+    (r"prompts_over_time\.py --seeds 4", "prompts_over_time.py --seeds 1"),
+    (r"(benchmarks/lockstep\.py .*)$", r"\1 --counts 1 2 --repeats 1"),
+    (r"(benchmarks/serve_load\.py .*)$", r"\1 --no-ray --viewers 1 --repeats 1 --cycles 2 --messages 10"),
+    (r"--only-abuse --seconds 6", "--only-abuse --seconds 1"),
+    (r"(serve_load\.py (?!.*--seconds).*)$", r"\1 --seconds 1"),
     (r"--shard 1/8", "--shard 1/1"),
     (r"^(pyrf eval vbench sample .*)$", rf"\1 --frames 9 --height {HEIGHT} --width {WIDTH}"),
     (r"^(pyrf eval vbench-long sample .*)$", rf"\1 --frames 165 --height {HEIGHT} --width {WIDTH}"),
@@ -127,6 +137,7 @@ CHANGES = (
     (r"^(pyrf eval (?:--|world).*)$", r"\1 --prompts 1"),
 )
 """What a line has, and what it has here: no GPU, a port that is free, seconds for minutes, and so on."""
+pytestmark = pytest.mark.long
 
 
 def here(page: str) -> list[str]:

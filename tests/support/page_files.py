@@ -82,8 +82,10 @@ def _make(name: str) -> None:
 def _backbone(name: str) -> None:
     from transformers import Dinov2Config, Dinov2Model
 
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28}
-    Dinov2Model(Dinov2Config(**sizes, patch_size=14)).save_pretrained(name)
+    config = Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    Dinov2Model(config).save_pretrained(name)
 
 
 def _text(text: str) -> Callable[[str], object]:
@@ -116,7 +118,7 @@ MAKERS: dict[str, Callable[[str], object]] = {
     "dinov2-small": _backbone,
     "prompts.txt": _text("a red circle\na blue square\n"),
     "mine.yaml": _text("window: 9\n"),
-    "score.yaml": _text("kind: camera\n"),
+    "score.yaml": _text("kind: motion\n"),
 }
 
 

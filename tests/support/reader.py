@@ -127,14 +127,13 @@ class Reader:
         self._server, self._url = None, SERVER
 
     def _python(self, arguments: list[str]) -> None:
-        is_module = arguments[0] == "-m"
-        name, *rest = arguments[is_module:]
-        self._patch.setattr(sys, "argv", [name, *rest])
+        """A module in this process; a file in one of its own, beside which it may import others."""
+        if arguments[0] != "-m":
+            _finish([sys.executable, str(ROOT / arguments[0]), *arguments[1:]])
+            return
+        self._patch.setattr(sys, "argv", arguments[1:])
         try:
-            if is_module:
-                runpy.run_module(name, run_name="__main__", alter_sys=True)
-            else:
-                runpy.run_path(str(ROOT / name), run_name="__main__")
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
         except SystemExit as ended:
             if ended.code:
                 raise AssertionError(f"{arguments}: {ended.code}") from ended
@@ -163,24 +162,27 @@ def _shell(line: str) -> None:
     for part in line.split(" | "):
         if (program := part.split()[0]) in ("ffmpeg", "ffplay", "nginx", "openssl"):
             found(program)
-    # ffplay opens no window, and ffmpeg overwrites without a question.
-    quiet = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
+    _finish(["bash", "-o", "pipefail", "-c", line])
+
+
+def _collect(arguments: list[str]) -> None:
+    """The tests of the suite that a line names are there; they run with it."""
+    _finish([sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", *arguments], ROOT)
+
+
+def _finish(command: list[str], folder: Path | None = None) -> None:
+    """Run another program, without a window, a sound or a question."""
+    silent = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
     done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", line],
-        env={**os.environ, **quiet},
+        command,
+        cwd=folder,
+        env={**os.environ, **silent},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
     )
-    assert done.returncode == 0, f"{line}: {done.stderr}"
-
-
-def _collect(arguments: list[str]) -> None:
-    """The tests of the suite that a line names are there; they run with it."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
-    assert done.returncode == 0, f"{arguments}: {done.stdout}"
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
 
 
 def _torchrun(words: list[str]) -> None:
