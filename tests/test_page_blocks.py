@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from pyrf.pipeline import StreamingPipeline
@@ -45,7 +46,10 @@ def test_blocks_compile_and_import_what_there_is(page: str, block: str) -> None:
             assert not [alias.name for alias in node.names if not hasattr(module, alias.name)]
 
 
-HERE = ("adapters", "generate", "live-video", "outputs", "precision", "several-gpus", "students")
+HERE = (
+    *("adapters", "generate", "live-video", "memory", "outputs", "precision", "several-gpus", "students"),
+    "training",
+)
 SERVED = ("keys", "live-video", "serving")
 ELSEWHERE = {
     "README.md": "tests/test_documentation.py",
@@ -60,7 +64,8 @@ ELSEWHERE = {
 """Tests with subjects of their own, which run the blocks of a page."""
 COMPILED = {"docs/students.md": 'student="self_forcing.pt"'}
 """Blocks that cannot run here, by something in them: this one wants weights of Wan2.1 and of Self Forcing."""
-WAN = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+ABSENT = {"wan": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "bundle": "DIR", "device": "cuda"}
+"""What blocks name and this machine lacks."""
 
 
 def test_every_page_is_run_by_some_test() -> None:
@@ -82,17 +87,19 @@ def blocks(page: str, *, served: bool = False) -> list[str]:
     return [block for block in found if ("Client(" in block) == served]
 
 
-def run(page: str, session: dict[str, Any] | None = None, wan: str = WAN) -> dict[str, Any]:
+def run(page: str, session: dict[str, Any] | None = None, **here: str) -> dict[str, Any]:
     """All blocks of a page that need no server, as one session.
 
     Args:
         session: what a reader has at hand already.
-        wan: a model in the place of Wan2.1, whose weights are not here.
+        here: what stands in the place of a model or device of `ABSENT`.
     """
     session = {} if session is None else session
     for block in blocks(page):
+        for name, other in here.items():
+            block = block.replace(ABSENT[name], other)
         with suppress(Enough):
-            exec(compile(block.replace(WAN, wan), page, "exec"), session)
+            exec(compile(block, page, "exec"), session)
     return session
 
 
@@ -124,6 +131,21 @@ def test_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_bundle
         save_file(adapters.keys("comfy", adapters.factors(seed=seed)), f"{name}.safetensors")
     session = run("docs/adapters.md", wan=str(random_bundle))
     assert session["pipe"].adapters == {"ink": 0.3, "snow": 1.0}
+
+
+def test_memory(random_bundle: Path) -> None:
+    assert run("docs/memory.md", bundle=str(random_bundle), device="cpu")["pipe"].dtype == torch.bfloat16
+
+
+def test_the_score_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    StreamingPipeline.from_pretrained("tiny")("a red circle moves right", num_frames=33).save("out.mp4")
+    session = run("docs/training.md")
+    scores = ast.literal_eval(capsys.readouterr().out)
+    assert sorted(scores) == sorted(session["MotionScore"].names)
+    assert abs(scores["motion"]) < 3  # in deviations from the mean of true clips
 
 
 def test_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,38 +18,11 @@ from PIL import Image
 from pyrf.backends.torch.parallel import loading
 from pyrf.backends.torch.parallel.messages import Plan
 from pyrf.pipeline import StreamingPipeline
-from tests.support.forked import ForkedCommand
+from tests.support.forked import end_of, ranks
 
 PROMPT = "a red circle moves right"
 TIMEOUT_S = 300
 PATIENCE_S = 4.0
-
-
-@contextmanager
-def ranks(*arguments: str, count: int = 2) -> Iterator[list[ForkedCommand]]:
-    """A command as torchrun starts it, several times, without its agent, which takes seconds to import."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    commands = [
-        ForkedCommand(*arguments, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(count)
-    ]
-    try:
-        yield commands
-    finally:
-        for command in commands:
-            command.process.kill()
-            command.process.join()
-
-
-def end_of(command: ForkedCommand) -> tuple[int | None, str]:
-    """The exit code, and what was told until then."""
-    told = command.told.read()
-    command.process.join(TIMEOUT_S)
-    return command.process.exitcode, told
 
 
 def test_generate(tmp_path: Path, random_bundle: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
 from types import SimpleNamespace
 from typing import Any, TextIO
@@ -16,6 +19,8 @@ from pyrf import cli
 from pyrf.backends.torch.parallel import spawned, worker
 
 FORK = get_context("fork")
+TIMEOUT_S = 300
+"""Seconds for what should come at once; a loaded machine may take long."""
 
 
 class ForkedRank:
@@ -58,7 +63,7 @@ class ForkedCommand:
 
     def __init__(self, *arguments: str, env: dict[str, str]) -> None:
         reading, writing = os.pipe()
-        self.process = FORK.Process(target=_run, args=(arguments, env, writing), daemon=True)
+        self.process = FORK.Process(target=_run, args=(arguments, env, writing))
         self.process.start()
         os.close(writing)
         self.told: TextIO = os.fdopen(reading)
@@ -70,3 +75,30 @@ def _run(arguments: tuple[str, ...], env: dict[str, str], stderr: int) -> None:
     sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1)
     sys.argv = ["pyrf", *arguments]
     cli.main()
+
+
+def end_of(command: ForkedCommand) -> tuple[int | None, str]:
+    """The exit code, and what was told until then."""
+    told = command.told.read()
+    command.process.join(TIMEOUT_S)
+    return command.process.exitcode, told
+
+
+@contextmanager
+def ranks(*arguments: str, count: int = 2) -> Iterator[list[ForkedCommand]]:
+    """A command as torchrun starts it, several times, without its agent, which takes seconds to import."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    commands = [
+        ForkedCommand(*arguments, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(count)
+    ]
+    try:
+        yield commands
+    finally:
+        for command in commands:
+            command.process.kill()
+            command.process.join()
