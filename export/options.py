@@ -23,6 +23,7 @@ class ExportOptions:
 
     Attributes:
         dtype: one of the target's own names.
+        precision: see `export_onnx`.
         height, width: of a frame in pixels; None: the bundle's.
         device: where fp8 is calibrated; for a GPU's engines that GPU.
         check: looks at the graphs before anything is made of them; None: nobody does.
@@ -33,6 +34,7 @@ class ExportOptions:
     width: int | None
     device: torch.device
     check: Check | None
+    precision: str | None = None
 
 
 ExportTarget = Callable[[Bundle, Path, ExportOptions, Report], list[str]]
