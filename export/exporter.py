@@ -17,8 +17,8 @@ from pyrf.export.graphs.fp8 import fp8_inputs
 from pyrf.export.graphs.student import student_graphs
 from pyrf.export.graphs.text_encoder import text_graphs
 from pyrf.export.graphs.trace import TracedGraph, graph_spec, write_graphs
-from pyrf.export.manifest import FP8_ATTENTION, GRAPHS, MANIFEST, GraphSpec, Manifest, file_entry
-from pyrf.export.options import Check, Report
+from pyrf.export.manifest import GRAPHS, MANIFEST, GraphSpec, Manifest, file_entry
+from pyrf.export.options import Check, Report, check_exported_precision
 from pyrf.files import whole_folder
 from pyrf.models.codecs.codec import latent_size
 from pyrf.models.dit.model import WanModel
@@ -152,28 +152,6 @@ def export_onnx(
         if check is not None:
             check(temporary)
     return manifest
-
-
-def check_exported_precision(precision: str | None, dtype: str) -> None:
-    """Refuse a precision that graphs cannot have, alone or beside a dtype.
-
-    Raises:
-        ExportError: which one, and what there is.
-    """
-    if precision is None:
-        return
-    if precision == "fp8":
-        raise ExportError(
-            "precision fp8 finds the scales of weights and tokens while it runs, which no graph does; "
-            f"export with precision {FP8_ATTENTION}, or with dtype fp8, whose scales are found ahead"
-        )
-    if precision != FP8_ATTENTION:
-        raise ExportError(f"precision must be {FP8_ATTENTION}, or left out, got {precision!r}")
-    if dtype == "fp8":
-        raise ExportError(
-            f"precision {precision} goes with dtype float32, float16 or bfloat16, got fp8, "
-            "whose scales are found with a cache in bfloat16"
-        )
 
 
 def export_student(model: WanModel, stream: StreamConfig, folder: Path, size: LatentSize) -> Manifest:
