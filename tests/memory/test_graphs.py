@@ -99,6 +99,19 @@ def test_scores_grow_with_the_window() -> None:
     assert wide - narrow == 4 * (scores + 3 * more * exports.MODEL.dim)
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
+def test_a_ring_in_e4m3_takes_a_quarter_of_float32s_and_its_entries_are_counted(backend: str) -> None:
+    estimator, model = Estimator(exports.bundle()), exports.MODEL
+    plain, narrow = (
+        estimator.bill(setup_of(exports.bundle(), backend, precision=precision))
+        for precision in (None, "fp8-attention")
+    )
+    assert part(plain, "ring") == 4 * part(narrow, "ring")
+    tokens = 3 * LatentSize(4, 6).tokens
+    assert part(narrow, "entries") == 2 * model.num_layers * tokens * model.dim
+    assert part(narrow, "sink's hidden bits") == 4 * part(narrow, "entries")
+
+
 def engines_bill() -> tuple[Bill, HostDevice]:
     """As stand-ins tell it, and the device on which a stream of them was opened."""
     device = HostDevice()

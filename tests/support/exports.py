@@ -45,6 +45,6 @@ def bundle() -> Bundle:
 @cache
 def exported(dtype: str, precision: str | None = None) -> Path:
     """The folder of its export in a dtype; read-only by agreement."""
-    folder = _folder() / f"{dtype}-{precision}"
+    folder = _folder() / (f"{dtype}-{precision}" if precision else dtype)
     export_onnx(bundle(), folder, dtype=dtype, precision=precision)
     return folder

@@ -77,6 +77,20 @@ def test_a_batch_and_a_prompt_switch_with_recache_equal_torch(folder, model):
         close(*(each.next_chunk() for each in loops))
 
 
+@pytest.mark.parametrize("recache", [False, True])
+def test_with_a_cache_in_e4m3_it_equals_torch_with_such_a_cache(model, recache):
+    found = engines(exports.exported("float32", "fp8-attention"))
+    reference = TorchRollout(model, exports.STREAM, 1, SIZE, prompts(), torch.float8_e4m3fn)
+    loops = [rollout.loop([0]) for rollout in (found, reference)]
+    for i in range(CHUNKS + 1):
+        if i in (2, 5):
+            for rollout in (found, reference):
+                rollout.set_prompt(prompts(seed=i), recache=recache)
+        close(*(each.next_chunk() for each in loops))
+    for one, other in zip((*found.cache.keys, *found.cache.values), (*reference.cache.keys, *reference.cache.values)):
+        assert torch.equal(one.view(torch.uint8), other.view(torch.uint8))
+
+
 def test_a_second_stream_begins_afresh_and_the_firsts_memory_goes_with_it(folder):
     plans = host_plans(folder)
     rollout = engines(plans)
