@@ -137,7 +137,9 @@ def export_onnx(
             del model
         report("the student")
         model = bundle.transformer(torch_dtype)
-        writer.add(student_graphs(model, stream, size, precision=precision, fp8_inputs=largest), "student.weights")
+        writer.add(
+            student_graphs(model, stream, size, precision=precision, fp8_inputs=largest), "student.weights"
+        )
         del model
         report("the manifest")
         manifest = writer.finish(

@@ -12,7 +12,7 @@ A folder is for one geometry, one dtype, one precision and one set of weights. B
     decoder_first  latents                                     -> frames, memory_out.i
     decoder_next   latents, memory.i                           -> frames, memory_out.i
 
-With a cache in e4m3 denoise has only flow, and the clean call's keys_out.i and values_out.i are the chunk's entries.
+With a cache in e4m3 denoise has only flow, and the outputs of clean are the chunk's entries.
 `i` counts layers, or for the decoder its memories. docs/export.md has the shape and meaning of each tensor.
 """
 

@@ -1,4 +1,4 @@
-"""Exports kept on disk, made when first asked for: one for each bundle, dtype, precision, size and set of versions."""
+"""Exports kept on disk, made when first asked for: for each bundle, size, kind of numbers and set of versions."""
 
 from __future__ import annotations
 

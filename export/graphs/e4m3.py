@@ -63,7 +63,7 @@ def ring_attention_e4m3_node(
 
 
 def ring_attention_e4m3_function() -> ir.Function:
-    """The meaning of `ring_attention_e4m3_node`, `pyrf.ops.e4m3.attend`, for every model that has the node."""
+    """The meaning of `ring_attention_e4m3_node`: `pyrf.ops.e4m3.attend`, in float32."""
     return ir.serde.deserialize_function(_function([*_seen(TensorProto.FLOAT), *_rounding_attention()]))
 
 
@@ -75,7 +75,7 @@ def fused_e4m3_function(dtype: int) -> FunctionProto:
     Args:
         dtype: ONNX's number of q's dtype, in which the products are formed.
     """
-    return _function([*_seen(dtype), helper.make_node("Attention", ["wide_q", "seen_keys", "seen_values"], ["mixed"])])
+    return _function([*_seen(dtype), _node("Attention", "wide_q seen_keys seen_values", "mixed")])
 
 
 def _function(body: list[NodeProto]) -> FunctionProto:
@@ -89,8 +89,12 @@ def _function(body: list[NodeProto]) -> FunctionProto:
     return helper.make_function(DOMAIN, RING_ATTENTION_E4M3, _INPUTS, ["out"], [*body, *end], opsets)
 
 
-def _node(kind: str, inputs: str, outputs: str, **attributes: object) -> NodeProto:
-    return helper.make_node(kind, inputs.split(), outputs.split(), **attributes)
+def _node(kind: str, inputs: str, output: str, **attributes: object) -> NodeProto:
+    return helper.make_node(kind, inputs.split(), [output], **attributes)
+
+
+def _to_e4m3(x: str, output: str) -> NodeProto:
+    return _node("QuantizeLinear", f"{x} one", output, output_dtype=TensorProto.FLOAT8E4M3FN)
 
 
 def _seen(dtype: int) -> list[NodeProto]:
@@ -102,7 +106,7 @@ def _seen(dtype: int) -> list[NodeProto]:
     nodes = [
         _node("Constant", "", "one", value=one),
         _node("Cast", "q", "cast_q", to=dtype),
-        _node("QuantizeLinear", "cast_q one", "narrow_q", output_dtype=TensorProto.FLOAT8E4M3FN),
+        _to_e4m3("cast_q", "narrow_q"),
         _node("DequantizeLinear", "narrow_q one", "wide_q"),
         # Of a token of this chunk its place behind the cache, of any other its own.
         _node("Constant", "", "first", value_int=0),
@@ -148,7 +152,7 @@ def _rounding_attention() -> list[NodeProto]:
         _node("ReduceSum", "weights last", "sum"),
         _node("Mul", "sum weight_scale", "total"),
         _node("Mul", "weights weight_scale", "scaled_weights"),
-        _node("QuantizeLinear", "scaled_weights one", "narrow_weights", output_dtype=TensorProto.FLOAT8E4M3FN),
+        _to_e4m3("scaled_weights", "narrow_weights"),
         _node("DequantizeLinear", "narrow_weights one", "rounded_weights"),
         _node("MatMul", "rounded_weights seen_values", "weighted"),
         _node("Div", "weighted total", "mixed"),

@@ -92,7 +92,7 @@ class EngineFolder:
         self.options = options or BuildOptions()
         if manifest.precision and self.options.plugin:
             raise ExportError(
-                f"the attention plugin takes no cache in e4m3, got an export with precision {manifest.precision}; "
+                f"the attention plugin takes no cache in e4m3, got precision {manifest.precision}; "
                 "leave the plugin out"
             )
         self.report = report

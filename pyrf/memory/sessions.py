@@ -46,11 +46,13 @@ def _denoise(parts: Parts, setup: Setup) -> int:
     """Working memory of a network call: torch's, and attention in parts.
 
     The keys and values that are valid are copied, the keys once more to be turned, and all scores are held.
-    A cache in e4m3 is widened first, and the chunk's entries are put behind it. Its weights are held as they
-    are, rounded, and with a byte each.
+    A cache in e4m3 is widened first, and the chunk's entries are put behind it. The softmax's weights are held
+    as they are, rounded, and with a byte each.
     """
     tokens = setup.stream.chunk_frames * parts.size(setup).tokens
     window = setup.stream.slots * tokens
     scores = parts.bundle.model_config.num_heads * tokens * window * setup.dtype.itemsize
-    copies, held = (3, scores) if setup.precision is None else (5, 2 * scores + scores // setup.dtype.itemsize)
-    return parts.denoise(setup) + copies * layer_keys(parts, setup) + held
+    if setup.precision is None:
+        return parts.denoise(setup) + 3 * layer_keys(parts, setup) + scores
+    weights = 2 * scores + scores // setup.dtype.itemsize
+    return parts.denoise(setup) + 5 * layer_keys(parts, setup) + weights

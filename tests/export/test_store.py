@@ -145,7 +145,9 @@ def test_an_export_of_other_weights_is_refused(bundle, tmp_path):
 def test_an_export_of_another_precision_is_refused(bundle):
     plain, narrow = exports.exported("float32"), exports.exported("float32", "fp8-attention")
     store.check_export(narrow, bundle, dtype="float32", precision="fp8-attention")
-    wanted = "exported with no precision, got precision fp8-attention; leave precision out, or export it again"
+    wanted = (
+        "exported with no precision, got precision fp8-attention; leave precision out, or export it again"
+    )
     with pytest.raises(ExportError, match=wanted):
         store.check_export(plain, bundle, dtype="float32", precision="fp8-attention")
     wanted = "exported with precision fp8-attention, got no precision; give precision fp8-attention, or"

@@ -1,6 +1,7 @@
 """Streams a bundle in a process of its own; prints its estimate beside the measured peaks, as JSON.
 
-    python -m tests.memory.measure_stream BUNDLE [--backend onnxruntime --exported DIR] [--precision P] [--keep]
+    python -m tests.memory.measure_stream BUNDLE [--backend onnxruntime --exported DIR] [--precision NAME]
+        [--keep]
 
 On a GPU the peak is what torch allocated; else it is resident memory, while loading and while streaming.
 """

@@ -87,7 +87,9 @@ def test_with_a_cache_in_e4m3_it_equals_torch_with_such_a_cache(model, recache):
             for rollout in (found, reference):
                 rollout.set_prompt(prompts(seed=i), recache=recache)
         close(*(each.next_chunk() for each in loops))
-    for one, other in zip((*found.cache.keys, *found.cache.values), (*reference.cache.keys, *reference.cache.values)):
+    for one, other in zip(
+        (*found.cache.keys, *found.cache.values), (*reference.cache.keys, *reference.cache.values)
+    ):
         assert torch.equal(one.view(torch.uint8), other.view(torch.uint8))
 
 

@@ -1,4 +1,4 @@
-"""Graphs of a cache in e4m3: the node's two meanings, whole rollouts beside torch's, and what a file holds."""
+"""Graphs of a cache in e4m3: the node's two meanings, rollouts beside torch's, and what a file holds."""
 
 import onnx
 import onnxruntime
