@@ -1,4 +1,4 @@
-"""Exports kept on disk, made when first asked for: for each bundle, size, kind of numbers and set of versions."""
+"""Exports kept on disk, made when first asked for: for each bundle, dtype, precision, size and version."""
 
 from __future__ import annotations
 
@@ -100,9 +100,11 @@ def check_export(folder: Path, bundle: Bundle, *, dtype: str, precision: str | N
     """
     manifest = load_manifest(folder)
     if manifest.precision != precision:
-        found, wanted = (f"precision {p}" if p else "no precision" for p in (manifest.precision, precision))
+        has, asked = (
+            f"precision {name}" if name else "no precision" for name in (manifest.precision, precision)
+        )
         way = f"give precision {manifest.precision}" if manifest.precision else "leave precision out"
-        raise ExportError(f"{folder} was exported with {found}, got {wanted}; {way}, or export it again")
+        raise ExportError(f"{folder} was exported with {has}, got {asked}; {way}, or export it again")
     differences = {
         "dtype": (manifest.dtype, dtype),
         "network": (manifest.model, bundle.model_config),

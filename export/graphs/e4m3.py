@@ -7,6 +7,8 @@ runs it writes them into their slot.
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 import torch
 from onnx import FunctionProto, NodeProto, TensorProto, helper
@@ -89,7 +91,7 @@ def _function(body: list[NodeProto]) -> FunctionProto:
     return helper.make_function(DOMAIN, RING_ATTENTION_E4M3, _INPUTS, ["out"], [*body, *end], opsets)
 
 
-def _node(kind: str, inputs: str, output: str, **attributes: object) -> NodeProto:
+def _node(kind: str, inputs: str, output: str, **attributes: Any) -> NodeProto:
     return helper.make_node(kind, inputs.split(), [output], **attributes)
 
 

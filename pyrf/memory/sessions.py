@@ -46,8 +46,8 @@ def _denoise(parts: Parts, setup: Setup) -> int:
     """Working memory of a network call: torch's, and attention in parts.
 
     The keys and values that are valid are copied, the keys once more to be turned, and all scores are held.
-    A cache in e4m3 is widened first, and the chunk's entries are put behind it. The softmax's weights are held
-    as they are, rounded, and with a byte each.
+    A cache in e4m3 is widened first, and the chunk's entries are put behind it. The softmax's weights are
+    held as they are, rounded, and with a byte each.
     """
     tokens = setup.stream.chunk_frames * parts.size(setup).tokens
     window = setup.stream.slots * tokens

@@ -22,8 +22,9 @@ def spoil(monkeypatch):
         def copy(bundle, folder, *, check, report, **arguments):
             assert arguments["dtype"] == "float32"
             report("the student")
+            narrow = [arguments["precision"]] if arguments["precision"] else []
             with whole_folder(folder) as temporary:
-                shutil.copytree(exports.exported("float32"), temporary, dirs_exist_ok=True)
+                shutil.copytree(exports.exported("float32", *narrow), temporary, dirs_exist_ok=True)
                 if name is not None:
                     overwrite(temporary, name, value)
                 if check is not None:
@@ -97,7 +98,8 @@ def test_bad_arguments_write_nothing(tmp_path, capsys, arguments, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_precision_reaches_graphs_check_and_stream(tmp_path, capsys):
+def test_a_precision_reaches_graphs_check_and_stream(spoil, tmp_path, capsys):
+    spoil()
     out = tmp_path / "out"
     assert run(out, "--precision", "fp8-attention", "--check", "1") == 0
     assert "of 1 chunk in ONNX Runtime with torch in float32 with fp8-attention" in capsys.readouterr().out

@@ -45,7 +45,7 @@ def test_an_export_is_near_torch_by_what_rounding_explains_and_no_nearer(dtype: 
     assert dtype == "float32" or parity.relative_error > 1e-5
 
 
-@pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-5), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 2e-3), ("bfloat16", 2e-2)])
 def test_a_cache_in_e4m3_is_compared_with_torchs_in_e4m3(dtype: str, most: float) -> None:
     folder = exports.exported(dtype, "fp8-attention")
     parity = measure_parity(exports.bundle(), folder, exports.STREAM.slots + 1)

@@ -77,11 +77,10 @@ def test_attention_and_the_cache_are_layers_of_their_own(built):
         assert built.built["decoder_next"].layers["CONVOLUTION"] > 0
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_cache_in_e4m3_is_widened_before_a_fused_attention(dtype, tmp_path):
-    folder = exports.exported(dtype, "fp8-attention")
+def test_a_cache_in_e4m3_is_widened_before_a_fused_attention(tmp_path):
+    folder = exports.exported("bfloat16", "fp8-attention")
     engines = EngineFolder(folder, load_manifest(folder), TARGET, OPTIONS)
-    assert engines.key("denoise").dtype == f"{dtype}+fp8-attention"
+    assert engines.key("denoise").dtype == "bfloat16+fp8-attention"
     asked = replace(engines.request("denoise", str(tmp_path / "plan")), timing_cache=None)
     report = build_engine(asked, worker=WORKER, time_limit=300)
     assert report.layers["ATTENTION_INPUT"] == report.layers["ATTENTION_OUTPUT"] == 2 * LAYERS
