@@ -143,7 +143,7 @@ def test_of_bfloat16_only_the_rounding_of_weights_is_left_when_it_is_widened(tmp
     found, expected = (
         rollout.loop([0]).next_chunk() for rollout in (graphs(tmp_path), torchs(weights=torch.bfloat16))
     )
-    assert far(found, expected) < 1e-3
+    assert far(found, expected) < 2e-3
 
 
 def test_a_denoise_call_leaves_the_cache_alone_and_the_clean_call_writes_its_slot():
