@@ -18,7 +18,7 @@ from pyrf.export.graphs.student import student_graphs
 from pyrf.export.graphs.text_encoder import text_graphs
 from pyrf.export.graphs.trace import TracedGraph, graph_spec, write_graphs
 from pyrf.export.manifest import GRAPHS, MANIFEST, GraphSpec, Manifest, file_entry
-from pyrf.export.options import Check, Report
+from pyrf.export.options import Check, Report, check_exported_precision
 from pyrf.files import whole_folder
 from pyrf.models.codecs.codec import latent_size
 from pyrf.models.dit.model import WanModel
@@ -53,6 +53,7 @@ class ExportWriter:
         stream: StreamConfig,
         size: LatentSize,
         weights: str,
+        precision: str | None = None,
     ) -> Manifest:
         """Write the manifest."""
         manifest = Manifest(
@@ -66,6 +67,7 @@ class ExportWriter:
             versions=package_versions(),
             graphs={name: self.graphs[name] for name in GRAPHS if name in self.graphs},
             files={path.name: file_entry(path) for path in sorted(self.folder.iterdir())},
+            precision=precision,
         )
         (self.folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         return manifest
@@ -76,6 +78,7 @@ def export_onnx(
     folder: str | Path,
     *,
     dtype: str = "float32",
+    precision: str | None = None,
     height: int | None = None,
     width: int | None = None,
     device: str | torch.device = "cpu",
@@ -91,6 +94,8 @@ def export_onnx(
         folder: to be written; must not exist.
         dtype: "float32", "float16", "bfloat16", or "fp8": the products of the blocks' linears in float8,
             the rest in bfloat16. Scales come from rollouts of `CALIBRATION_PROMPTS` in bfloat16.
+        precision: "fp8-attention": cache and products of self-attention in e4m3, as the torch backend's
+            precision of that name; None: all in the dtype. Not beside the dtype "fp8".
         device: where these rollouts run.
         height, width: of a frame in pixels; by default the bundle's.
         check: looks at the graphs before the folder gets its name; when it raises, nothing is left.
@@ -103,6 +108,7 @@ def export_onnx(
     if dtype not in PRECISIONS:
         raise ExportError(f"dtype must be one of {', '.join(PRECISIONS)}, got {dtype!r}")
     fp8 = dtype == "fp8"
+    check_exported_precision(precision, dtype)
     dtype = "bfloat16" if fp8 else dtype
     torch_dtype, stream, config = dtype_of(dtype), bundle.stream_config, bundle.model_config
     with whole_folder(folder) as temporary:
@@ -131,7 +137,9 @@ def export_onnx(
             del model
         report("the student")
         model = bundle.transformer(torch_dtype)
-        writer.add(student_graphs(model, stream, size, fp8_inputs=largest), "student.weights")
+        writer.add(
+            student_graphs(model, stream, size, precision=precision, fp8_inputs=largest), "student.weights"
+        )
         del model
         report("the manifest")
         manifest = writer.finish(
@@ -141,6 +149,7 @@ def export_onnx(
             stream=stream,
             size=size,
             weights=weights,
+            precision=precision,
         )
         if check is not None:
             check(temporary)

@@ -1,6 +1,6 @@
 """What an exported folder holds: `manifest.json` beside the graphs, which names every input and output.
 
-A folder is for one geometry, one dtype and one set of weights. Batch is 1 everywhere.
+A folder is for one geometry, one dtype, one precision and one set of weights. Batch is 1 everywhere.
 
     text           ids, keep                                   -> prompt_embeds
     prompt         prompt_embeds                               -> cross_keys.i, cross_values.i
@@ -12,6 +12,7 @@ A folder is for one geometry, one dtype and one set of weights. Batch is 1 every
     decoder_first  latents                                     -> frames, memory_out.i
     decoder_next   latents, memory.i                           -> frames, memory_out.i
 
+With a cache in e4m3 denoise has only flow, and the outputs of clean are the chunk's entries.
 `i` counts layers, or for the decoder its memories. docs/export.md has the shape and meaning of each tensor.
 """
 
@@ -33,6 +34,8 @@ STUDENT = ("prompt", "time", "denoise", "clean")
 DECODER = ("decoder_first", "decoder_next")
 GRAPHS = ("text", *STUDENT, *DECODER)
 """Every graph that a folder may hold, by name."""
+FP8_ATTENTION = "fp8-attention"
+"""The precision that graphs may have: cache and products of self-attention in e4m3."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class TensorSpec:
     """An input or output of a graph.
 
     Attributes:
-        dtype: "float32", "float16", "bfloat16", "int64", "bool" or "uint8".
+        dtype: "float32", "float16", "bfloat16", "float8_e4m3fn", "int64", "bool" or "uint8".
     """
 
     name: str
@@ -70,6 +73,7 @@ class Manifest:
 
     Attributes:
         dtype: of weights, activations and cache.
+        precision: `FP8_ATTENTION`, and then the cache is in e4m3; None: all is in the dtype.
         fp8: whether the matrix products of the blocks are float8 between quantise and dequantise nodes.
         model, stream: the student, and how it streams.
         height, width: of the latents.
@@ -89,6 +93,7 @@ class Manifest:
     versions: dict[str, str]
     graphs: dict[str, GraphSpec]
     files: dict[str, tuple[int, str]]
+    precision: str | None = None
     format: int = FORMAT
 
     @property
@@ -100,6 +105,11 @@ class Manifest:
     def tokens(self) -> int:
         """Tokens of a chunk."""
         return self.stream.chunk_frames * self.size.tokens
+
+    @property
+    def cache_dtype(self) -> str:
+        """Of keys and values."""
+        return self.dtype if self.precision is None else "float8_e4m3fn"
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -119,6 +129,8 @@ class Manifest:
         values: dict[str, Any] = json.loads(text)
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}, this pyrf reads {FORMAT}")
+        if values.get("precision") not in (None, FP8_ATTENTION):
+            raise ValueError(f"precision {values['precision']}, this pyrf reads {FP8_ATTENTION} or none")
         steps = {
             name: tuple(value) for name, value in values["stream"].items() if isinstance(value, list)
         }  # JSON has no tuples

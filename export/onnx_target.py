@@ -20,6 +20,7 @@ def to_onnx(bundle: Bundle, out: Path, options: ExportOptions, report: Report) -
         bundle,
         out,
         dtype=options.dtype,
+        precision=options.precision,
         height=options.height,
         width=options.width,
         device=options.device,

@@ -1,4 +1,4 @@
-"""Exports kept on disk, made when first asked for: one for each bundle, dtype, size and set of versions."""
+"""Exports kept on disk, made when first asked for: for each bundle, dtype, precision, size and version."""
 
 from __future__ import annotations
 
@@ -40,12 +40,14 @@ def cache_folder() -> Path:
         ) from error
 
 
-def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Path:
+def stored_export(
+    bundle: Bundle, *, dtype: str, height: int, width: int, precision: str | None = None
+) -> Path:
     """The folder of a bundle's export, which is made when it is not there or damaged.
 
     Args:
         bundle: what to export.
-        dtype, height, width: see `export_onnx`.
+        dtype, height, width, precision: see `export_onnx`.
 
     Raises:
         ValueError: when packages are missing, or the bundle cannot be exported.
@@ -58,6 +60,7 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
         "stream": asdict(bundle.stream_config),
         "size": [height, width],
         "dtype": dtype,
+        **({} if precision is None else {"precision": precision}),
         "versions": package_versions(),
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
@@ -74,7 +77,7 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
         remove_dead(left)
     logger.warning("exporting %s at %d x %d, once; it is kept in %s", bundle.path, height, width, folder)
     try:
-        export_onnx(bundle, folder, dtype=dtype, height=height, width=width)
+        export_onnx(bundle, folder, dtype=dtype, precision=precision, height=height, width=width)
         gc.collect()  # a traced graph holds itself, and the network's weights with it
     except KeptError as error:
         if not folder.exists():
@@ -89,13 +92,19 @@ def stored_export(bundle: Bundle, *, dtype: str, height: int, width: int) -> Pat
     return folder
 
 
-def check_export(folder: Path, bundle: Bundle, *, dtype: str) -> Manifest:
+def check_export(folder: Path, bundle: Bundle, *, dtype: str, precision: str | None = None) -> Manifest:
     """Check that a folder is whole and was exported from a bundle, as it streams now.
 
     Raises:
-        ExportError: when it is not; the message says what differs.
+        ExportError: when it is not, or has another dtype or precision; the message says what differs.
     """
     manifest = load_manifest(folder)
+    if manifest.precision != precision:
+        has, asked = (
+            f"precision {name}" if name else "no precision" for name in (manifest.precision, precision)
+        )
+        way = f"give precision {manifest.precision}" if manifest.precision else "leave precision out"
+        raise ExportError(f"{folder} was exported with {has}, got {asked}; {way}, or export it again")
     differences = {
         "dtype": (manifest.dtype, dtype),
         "network": (manifest.model, bundle.model_config),

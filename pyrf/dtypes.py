@@ -8,7 +8,17 @@ import torch
 
 _DTYPES = {
     name: getattr(torch, name)
-    for name in ("float32", "float16", "bfloat16", "int64", "int32", "int16", "uint8", "bool")
+    for name in (
+        "float32",
+        "float16",
+        "bfloat16",
+        "float8_e4m3fn",
+        "int64",
+        "int32",
+        "int16",
+        "uint8",
+        "bool",
+    )
 }
 
 

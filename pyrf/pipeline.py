@@ -106,7 +106,7 @@ class StreamingPipeline:
                 or "cpu", which saves a GPU's memory and makes a change of strength slower.
             precision: "fp8-attention" keeps keys and values, and multiplies in self-attention, in 8 bits
                 (e4m3); "fp8" does so with the weights of the network's blocks, too, which halves their
-                memory. Both are for the torch backend. None: all in the dtype.
+                memory, and is for the torch backend alone. None: all in the dtype.
             gpus_per_stream: GPUs that share each stream's work, from `device` on, each with a process of its
                 own, called a rank; on "cpu" processes alone. "torchrun": the processes that it has started,
                 of which this call returns in the first one only.

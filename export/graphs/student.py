@@ -9,22 +9,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyrf.config import LatentSize, StreamConfig
+from pyrf.export.graphs.e4m3 import e4m3_node, ring_attention_e4m3_node
 from pyrf.export.graphs.fp8 import quantise
 from pyrf.export.graphs.nodes import ring_attention_node, write_slot_node
 from pyrf.export.graphs.trace import Arguments, TracedGraph, trace, without_outputs
 from pyrf.models.dit.model import PromptCache, TimeEmbedding, WanModel, unpatchify
+from pyrf.ops.e4m3 import E4M3
 
 
 class GraphAttention:
     """Self-attention on a cache that goes in and comes out of the graph (an `Attention`), for tokens [N, D].
 
     Args:
-        keys, values: of each layer, [1, heads, slots * N, head_dim].
+        keys, values: of each layer, [1, heads, slots * N, head_dim]; in e4m3 they stay as they are, and the
+            chunk's entries come out.
         rope: [N, head_dim / 2, 2] float32.
         position, length: [1] int64, see `pyrf.export.manifest`.
 
     Attributes:
-        keys, values: of each layer, replaced by their successors as the layers are traced.
+        keys, values: of each layer, replaced as the layers are traced: by their successors, or in e4m3 by the
+            chunk's entries, [1, heads, N, head_dim].
     """
 
     def __init__(
@@ -35,13 +39,14 @@ class GraphAttention:
         self._cos, self._sin = (part.unsqueeze(0) for part in rope.unbind(-1))
 
     def for_layer(self, layer: int) -> _GraphLayer:
-        return _GraphLayer(self, layer)
+        narrow = self.keys[layer].dtype == E4M3
+        return _NarrowGraphLayer(self, layer) if narrow else _GraphLayer(self, layer)
 
     def norm_rotate(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """Norm and rotation in float32: [N, D] to [1, heads, N, head_dim] in x's dtype."""
+        """Norm and rotation in float32: [N, D] to [1, heads, N, head_dim]."""
         normed = F.rms_norm(x.float(), x.shape[-1:], weight.float(), eps)
         heads = normed.unflatten(-1, (-1, 2 * self._cos.shape[-1])).transpose(0, 1).unsqueeze(0)
-        return torch.onnx.ops.rotary_embedding(heads, self._cos, self._sin, interleaved=True).to(x.dtype)
+        return torch.onnx.ops.rotary_embedding(heads, self._cos, self._sin, interleaved=True)
 
 
 class _GraphLayer:
@@ -50,11 +55,29 @@ class _GraphLayer:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float) -> Tensor:
         whole, i = self.whole, self.layer
-        q, k = whole.norm_rotate(q, norm_q, eps), whole.norm_rotate(k, norm_k, eps)
-        v = v.unflatten(-1, (-1, k.shape[-1])).transpose(0, 1).unsqueeze(0)
+        q, k = (whole.norm_rotate(x, norm, eps).to(x.dtype) for x, norm in ((q, norm_q), (k, norm_k)))
+        v = _by_head(v, k.shape[-1])
         whole.keys[i] = write_slot_node(whole.keys[i], k, whole.position)
         whole.values[i] = write_slot_node(whole.values[i], v, whole.position)
         return ring_attention_node(q, whole.keys[i], whole.values[i], whole.length).squeeze(0)
+
+
+class _NarrowGraphLayer(_GraphLayer):
+    """Of a cache in e4m3, to which keys are rounded once, from float32."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, norm_q: Tensor, norm_k: Tensor, eps: float) -> Tensor:
+        whole, i = self.whole, self.layer
+        keys, values = whole.keys[i], whole.values[i]
+        whole.keys[i] = e4m3_node(whole.norm_rotate(k, norm_k, eps))
+        whole.values[i] = e4m3_node(_by_head(v, keys.shape[-1]).float())
+        q = whole.norm_rotate(q, norm_q, eps).to(q.dtype)
+        entries = whole.keys[i], whole.values[i]
+        return ring_attention_e4m3_node(q, keys, values, *entries, whole.position, whole.length).squeeze(0)
+
+
+def _by_head(x: Tensor, head_dim: int) -> Tensor:
+    """[N, D] to [1, heads, N, head_dim]."""
+    return x.unflatten(-1, (-1, head_dim)).transpose(0, 1).unsqueeze(0)
 
 
 class _Call(nn.Module):
@@ -119,6 +142,7 @@ def student_graphs(
     stream: StreamConfig,
     size: LatentSize,
     *,
+    precision: str | None = None,
     fp8_inputs: Mapping[str, float] | None = None,
 ) -> dict[str, TracedGraph]:
     """Trace every graph of a student, at batch 1.
@@ -127,6 +151,7 @@ def student_graphs(
         model: on the CPU, in the dtype to export.
         stream: how it streams.
         size: of the latents.
+        precision: "fp8-attention": cache and products of self-attention in e4m3; None: all in the dtype.
         fp8_inputs: from `pyrf.export.graphs.fp8.fp8_inputs`, for float8 products; None: none.
 
     Returns:
@@ -137,9 +162,11 @@ def student_graphs(
     tokens = chunk * size.tokens
     modulation = torch.zeros(6 * len(layers) + 2, config.dim, dtype=model.dtype, device="cpu")
 
-    def each_layer(length: int) -> list[Tensor]:
+    def each_layer(length: int, dtype: torch.dtype = model.dtype) -> list[Tensor]:
         shape = (1, config.num_heads, length, config.head_dim)
-        return [torch.zeros(shape, dtype=model.dtype, device="cpu") for _ in layers]
+        return [torch.zeros(shape, dtype=dtype, device="cpu") for _ in layers]
+
+    cache_dtype = model.dtype if precision is None else E4M3
 
     call: Arguments = {
         "latents": torch.zeros(1, chunk, config.in_channels, *size, dtype=torch.float32, device="cpu"),
@@ -149,19 +176,22 @@ def student_graphs(
         "length": torch.full((1,), tokens, dtype=torch.int64, device="cpu"),
         "cross_keys": each_layer(config.text_len),
         "cross_values": each_layer(config.text_len),
-        "keys": each_layer(stream.slots * tokens),
-        "values": each_layer(stream.slots * tokens),
+        "keys": each_layer(stream.slots * tokens, cache_dtype),
+        "values": each_layer(stream.slots * tokens, cache_dtype),
     }
     cache = [f"{name}.{i}" for name in ("keys_out", "values_out") for i in layers]
     prompt = [f"{name}.{i}" for name in ("cross_keys", "cross_values") for i in layers]
     embeds = torch.zeros(1, config.text_len, config.text_dim, dtype=model.dtype, device="cpu")
     sinusoid = torch.zeros(1, 1, config.freq_dim, dtype=torch.float32, device="cpu")
-    denoise = trace(DenoiseCall(model), call, ["flow", *cache])
+    # Entries that come out have no place in the cache yet; the cache's successors have its own.
+    in_place = {name: name.replace("_out", "") for name in cache} if precision is None else {}
+    whole = trace(DenoiseCall(model), call, ["flow", *cache], in_place)
     if fp8_inputs is not None:
-        quantise(denoise, fp8_inputs)
+        quantise(whole, fp8_inputs)
     return {
         "prompt": trace(PromptCall(model), {"prompt_embeds": embeds}, prompt),
         "time": trace(TimeCall(model), {"sinusoid": sinusoid}, ["modulation"]),
-        "denoise": denoise,
-        "clean": without_outputs(denoise, ["flow"]),
+        # Of the entries only the clean call's are kept.
+        "denoise": whole if precision is None else without_outputs(whole, cache),
+        "clean": without_outputs(whole, ["flow"]),
     }

@@ -14,6 +14,7 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 
+from pyrf.export.graphs.e4m3 import RING_ATTENTION_E4M3, ring_attention_e4m3_function
 from pyrf.export.graphs.nodes import DOMAIN, OPSET, RING_ATTENTION, ring_attention_function
 from pyrf.export.manifest import GraphSpec, TensorSpec
 from pyrf.loop.inference import unmixed
@@ -38,14 +39,23 @@ class TracedGraph:
     aliases: dict[str, str]
 
 
-def trace(module: nn.Module, arguments: Arguments, outputs: Sequence[str]) -> TracedGraph:
+FUNCTIONS = {RING_ATTENTION: ring_attention_function, RING_ATTENTION_E4M3: ring_attention_e4m3_function}
+"""The meanings of the nodes of pyrf's own domain."""
+
+
+def trace(
+    module: nn.Module,
+    arguments: Arguments,
+    outputs: Sequence[str],
+    aliases: Mapping[str, str] | None = None,
+) -> TracedGraph:
     """Export a module.
 
     Args:
         module: its `forward` takes the arguments in this order.
         arguments: tensors of the shapes and dtypes to trace with.
         outputs: flat names of what it returns; a last name `x.*` stands for all that are left.
-            `keys_out.i` and `values_out.i` are to lie at the addresses of `keys.i` and `values.i`.
+        aliases: see `GraphSpec`; None: none.
     """
     inputs = _flat_names(arguments)
     with torch.device("cpu"), torch.no_grad(), unmixed(), _quiet():
@@ -61,18 +71,15 @@ def trace(module: nn.Module, arguments: Arguments, outputs: Sequence[str]) -> Tr
     model = program.model
     _strip_notes(model)
     _name_weights(model.graph)
-    if any(node.op_type == RING_ATTENTION for node in model.graph):
-        model.functions[(DOMAIN, RING_ATTENTION, "")] = ring_attention_function()
+    for kind in {node.op_type for node in model.graph} & set(FUNCTIONS):
+        model.functions[(DOMAIN, kind, "")] = FUNCTIONS[kind]()
     names = list(outputs)
     if names[-1].endswith(".*"):
         stem = names.pop().removesuffix("*")
         names += [f"{stem}{i}" for i in range(len(model.graph.outputs) - len(names))]
-    aliases = {}
     for name, value in zip(names, model.graph.outputs, strict=True):
         value.name = name
-        if name.startswith(("keys_out.", "values_out.")):
-            aliases[name] = name.replace("_out", "")
-    return TracedGraph(model, aliases)
+    return TracedGraph(model, dict(aliases or {}))
 
 
 def _flat_names(arguments: Arguments) -> list[str]:
@@ -161,6 +168,7 @@ _DTYPES = {
     ir.DataType.INT64: "int64",
     ir.DataType.BOOL: "bool",
     ir.DataType.UINT8: "uint8",
+    ir.DataType.FLOAT8E4M3FN: "float8_e4m3fn",
 }
 
 

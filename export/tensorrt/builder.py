@@ -52,6 +52,7 @@ class BuildRequest:
         refit: path of an engine that differs in the weights alone: put the new ones into it.
         refittable: keep weights replaceable, at some cost in speed.
         plugin: architecture, as nvcc names it, of pyrf's attention kernel; empty: TensorRT's own attention.
+        narrow_cache: whether the graph has attention over a cache in e4m3.
         optimization_level: 0..5; higher builds longer and may run faster.
         device: index of the GPU to build on.
     """
@@ -63,6 +64,7 @@ class BuildRequest:
     refit: str | None = None
     refittable: bool = False
     plugin: str = ""
+    narrow_cache: bool = False
     optimization_level: int = 3
     device: int = 0
 
@@ -212,13 +214,17 @@ class _Build:
 
     def _parse(self, parser: Any) -> bool:
         path = Path(self.request.onnx)
+        if self.request.narrow_cache:
+            from pyrf.export.tensorrt.narrow import fuse_attention
+
+            return bool(parser.parse(fuse_attention(path), str(path)))  # weights lie beside the path
         if not self.request.plugin:
             return bool(parser.parse_from_file(str(path)))
         from pyrf.export.tensorrt.plugin import compile_ptx, name_plugin, register
 
         plugin = importlib.import_module(f"{self.trt.__name__}.plugin")
         register(plugin, compile_ptx(self.request.plugin))
-        return bool(parser.parse(name_plugin(path), str(path)))  # weights lie beside the path
+        return bool(parser.parse(name_plugin(path), str(path)))
 
     def _allow_wide_heads(self, network: Any) -> None:
         """Let attention be taken apart where no fused kernel can be: in the Wan VAE, a head of 384.

@@ -31,7 +31,8 @@ class EngineKey:
         graph: its name in `pyrf.export.manifest.GRAPHS`.
         structure: SHA-256 of the .onnx file: the geometry, and all but the large weights.
         weights: fingerprint of the weights.
-        dtype: of the weights and the cache; "+fp8" where products are float8.
+        dtype: of the weights and the cache; "+fp8" where products are float8, "+fp8-attention" where the
+            cache is.
         geometry: sizes that the engine is fixed to, for people to read.
         runtime: package and version, "tensorrt 10.16.1".
         compute_capability: "9.0".

@@ -72,6 +72,9 @@ class EngineFolder:
         options: how they are built.
         report: told in one line what happens.
 
+    Raises:
+        ExportError: when an option does not go with the export's precision.
+
     Attributes:
         cache: where the engines are.
         built: reports of what was built by this object, by graph.
@@ -87,6 +90,11 @@ class EngineFolder:
     ) -> None:
         self.folder, self.manifest, self.target = Path(folder), manifest, target
         self.options = options or BuildOptions()
+        if manifest.precision and self.options.plugin:
+            raise ExportError(
+                f"the attention plugin takes no cache in e4m3, got precision {manifest.precision}; "
+                "leave the plugin out"
+            )
         self.report = report
         self.cache = EngineCache(self.folder / ENGINES, report)
         self.built: dict[str, BuildReport] = {}
@@ -107,7 +115,7 @@ class EngineFolder:
             graph=graph,
             structure=manifest.files[manifest.graphs[graph].file][1],
             weights=manifest.weights,
-            dtype=manifest.dtype + ("+fp8" if manifest.fp8 else ""),
+            dtype="+".join([manifest.dtype, *(["fp8"] * manifest.fp8), *filter(None, [manifest.precision])]),
             geometry=(
                 f"{manifest.size.height} x {manifest.size.width} latents, chunk {stream.chunk_frames}, "
                 f"window {stream.window_frames}"
@@ -130,6 +138,7 @@ class EngineFolder:
             refit=refit,
             refittable=options.refittable,
             plugin=arch_of(self.target.compute_capability) if options.plugin and has_length else "",
+            narrow_cache=has_length and self.manifest.precision is not None,
             optimization_level=options.optimization_level,
             device=options.device,
         )
@@ -149,7 +158,8 @@ class EngineFolder:
 
     def _make(self, graph: str, key: EngineKey) -> bytes:
         self.cache.folder.mkdir(parents=True, exist_ok=True)
-        refit = self.options.refittable and not self.options.plugin
+        # TensorRT would refit from the graph as it lies on disk, not as it was parsed.
+        refit = self.options.refittable and not self.options.plugin and self.manifest.precision is None
         relative = self.cache.relative(key) if refit else None
         with tempfile.TemporaryDirectory(prefix=".build-", dir=self.cache.folder) as folder:
             plan, old = Path(folder) / "plan", Path(folder) / "old"

@@ -14,6 +14,7 @@ TENSORRT_DTYPES = {
     "INT64": "int64",
     "BOOL": "bool",
     "UINT8": "uint8",
+    "FP8": "float8_e4m3fn",
 }
 """TensorRT's names of dtypes, and the manifest's."""
 

@@ -11,6 +11,7 @@ from pyrf.backends.torch.parallel.bands import MAX_RANKS
 from pyrf.bundle.bundle import Bundle
 from pyrf.checks import check_whole
 from pyrf.dtypes import dtype_of, name_of
+from pyrf.export.manifest import FP8_ATTENTION
 from pyrf.extras import is_installed
 from pyrf.models.codecs.codec import Codec
 
@@ -21,9 +22,9 @@ SMALL_NETWORK = 10_000_000
 """Weights of all blocks' products, below which ONNX Runtime is faster on every CPU that was measured."""
 DTYPES = ("float32", "bfloat16", "float16")
 ADAPTER_BASES = ("device", "cpu")
-PRECISIONS = ("fp8-attention", "fp8")
+PRECISIONS = (FP8_ATTENTION, "fp8")
 """What may be computed in fewer bits than the dtype's: self-attention and its cache in e4m3; with "fp8" the
-weights and products of the blocks' linears, too."""
+weights and products of the blocks' linears, too, which torch alone has."""
 
 
 def check_backend(name: str, exported: str | Path | None) -> None:
@@ -120,9 +121,10 @@ def check_precision(precision: str | None, backend: str) -> None:
         return
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be {' or '.join(PRECISIONS)}, or left out, got {precision!r}")
-    if backend != "torch":
+    if backend != "torch" and precision != FP8_ATTENTION:
         raise ValueError(
-            f"precision {precision} is for the torch backend, got {backend}; leave one of them out"
+            f"precision {precision} is for the torch backend, got {backend}; "
+            f"take precision {FP8_ATTENTION}, or the backend torch"
         )
 
 
@@ -147,7 +149,7 @@ def load_backend(
         exported: a folder of graphs; None: export on demand.
         adapter_base: one of `ADAPTER_BASES`: where torch keeps the base's values of weights that adapters
             change.
-        precision: one of `PRECISIONS`, for torch alone; None: all in the dtype.
+        precision: one of `PRECISIONS`; None: all in the dtype.
         arenas: whether sessions of ONNX Runtime keep the memory of a run for the next.
 
     Raises:
@@ -163,7 +165,11 @@ def load_backend(
     if name == "tensorrt":
         from pyrf.backends.tensorrt.backend import load_tensorrt_backend
 
-        return load_tensorrt_backend(bundle, codec, dtype=dtype, device=device, exported=exported)
+        return load_tensorrt_backend(
+            bundle, codec, dtype=dtype, device=device, exported=exported, precision=precision
+        )
     from pyrf.backends.onnxruntime.backend import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(bundle, codec, dtype=dtype, device=device, exported=exported, arenas=arenas)
+    return OnnxRuntimeBackend(
+        bundle, codec, dtype=dtype, device=device, exported=exported, precision=precision, arenas=arenas
+    )

@@ -39,6 +39,9 @@ def export(
     dtype: Annotated[
         str, typer.Option(help="float32, float16, bfloat16, or fp8 (bfloat16 with float8 products).")
     ] = "float32",
+    precision: Annotated[
+        str | None, typer.Option(help="fp8-attention: self-attention and its cache in 8 bits.")
+    ] = None,
     height: HeightOption = None,
     width: WidthOption = None,
     student: StudentOption = None,
@@ -50,12 +53,13 @@ def export(
 ) -> None:
     """Write a model as graphs for one frame size, and compare them with torch; those too far from it are not
     written. The device calibrates fp8; for tensorrt it is the GPU that engines are built for."""
-    from pyrf.export.options import ExportOptions
+    from pyrf.export.options import ExportOptions, check_exported_precision
     from pyrf.export.targets import TARGETS
 
     if to not in TARGETS:
         raise ValueError(f"--to must be one of {', '.join(TARGETS)}, got {to!r}")
     check_named("--out", out)
+    check_exported_precision(precision, dtype)
     if check < 0:
         raise ValueError(f"--check must be 0 or more, got {check}")
     adapters = [parse_adapter(text) for text in lora or ()]
@@ -75,6 +79,7 @@ def export(
     found: list[Parity] = []
     options = ExportOptions(
         dtype=dtype,
+        precision=precision,
         height=height,
         width=width,
         device=check_device(device),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pyrf.backends.tensorrt.rollout import PlanSet
 from pyrf.export.manifest import DECODER, STUDENT
 from pyrf.memory.bill import MemoryRow
-from pyrf.memory.graphs import decoder_weights, graph_buffers, student_weights
+from pyrf.memory.graphs import decoder_weights, graph_buffers, layer_keys, student_weights
 from pyrf.memory.parts import BackendRows, Parts
 from pyrf.memory.setup import Setup
 
@@ -38,9 +38,13 @@ class EngineSizes:
 
     @classmethod
     def counted(cls, parts: Parts, setup: Setup) -> EngineSizes:
-        """Before they are loaded: the weights that each graph uses, and what torch works with."""
+        """Before they are loaded: the weights that each graph uses, and what torch works with.
+
+        A cache in e4m3 is widened, the chunk's entries are put behind it, and what is valid is picked.
+        """
         weights = sum(student_weights(parts, setup).values()) + 2 * decoder_weights(parts, setup)
-        return cls(weights, parts.denoise(setup) + parts.decode(setup)[1], told=False)
+        widened = 0 if setup.precision is None else 4 * layer_keys(parts, setup)
+        return cls(weights, parts.denoise(setup) + widened + parts.decode(setup)[1], told=False)
 
 
 def engine_rows(parts: Parts, setup: Setup, engines: EngineSizes | None) -> BackendRows:

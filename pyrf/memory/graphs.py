@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.memory.bill import MemoryRow
+from pyrf.memory.counts import slot_numbers
 from pyrf.memory.live import storages
 from pyrf.memory.parts import META, Parts
 from pyrf.memory.setup import Setup
@@ -66,6 +67,12 @@ def decoder_weights(parts: Parts, setup: Setup) -> int:
     return weights_used(network, lambda: codec.decoder().decode(latents))
 
 
+def layer_keys(parts: Parts, setup: Setup) -> int:
+    """Bytes of the keys of one layer of the cache, or of its values, in the dtype of the network."""
+    tokens = setup.stream.slots * setup.stream.chunk_frames * parts.size(setup).tokens
+    return tokens * parts.bundle.model_config.dim * setup.dtype.itemsize
+
+
 def graph_buffers(parts: Parts, setup: Setup) -> list[MemoryRow]:
     """What a stream's bound graphs read and write, beside cache and prompt.
 
@@ -77,7 +84,12 @@ def graph_buffers(parts: Parts, setup: Setup) -> list[MemoryRow]:
     latents = 4 * frames * config.in_channels * size.height * size.width
     rope = 4 * frames * size.tokens * config.head_dim
     memory, _ = parts.decode(setup)
+    rows = []
+    if setup.precision is not None:
+        entries = slot_numbers(config, frames * size.tokens) * setup.ring_dtype.itemsize
+        rows = [MemoryRow("entries", entries, "keys and values of a chunk, on their way into the ring")]
     return [
+        *rows,
         MemoryRow("decoder's memory", 2 * memory, "two sets, of which one is read and one written"),
         MemoryRow("buffers", 3 * (pixels + latents) + 2 * latents + rope, "frames, latents and rotations"),
     ]

@@ -7,8 +7,7 @@ Attention is computed in parts there, so its scores are memory. The shares of `A
 from __future__ import annotations
 
 from pyrf.memory.bill import MemoryRow
-from pyrf.memory.counts import slot_numbers
-from pyrf.memory.graphs import decoder_weights, graph_buffers, student_weights
+from pyrf.memory.graphs import decoder_weights, graph_buffers, layer_keys, student_weights
 from pyrf.memory.parts import BackendRows, Parts
 from pyrf.memory.setup import Setup
 
@@ -47,10 +46,13 @@ def _denoise(parts: Parts, setup: Setup) -> int:
     """Working memory of a network call: torch's, and attention in parts.
 
     The keys and values that are valid are copied, the keys once more to be turned, and all scores are held.
+    A cache in e4m3 is widened first, and the chunk's entries are put behind it. The softmax's weights are
+    held as they are, rounded, and with a byte each.
     """
-    model, stream = parts.bundle.model_config, setup.stream
-    tokens = stream.chunk_frames * parts.size(setup).tokens
-    window = stream.slots * tokens
-    copies = 3 * slot_numbers(model, window) // (2 * model.num_layers)
-    scores = model.num_heads * tokens * window
-    return parts.denoise(setup) + (copies + scores) * setup.dtype.itemsize
+    tokens = setup.stream.chunk_frames * parts.size(setup).tokens
+    window = setup.stream.slots * tokens
+    scores = parts.bundle.model_config.num_heads * tokens * window * setup.dtype.itemsize
+    if setup.precision is None:
+        return parts.denoise(setup) + 3 * layer_keys(parts, setup) + scores
+    weights = 2 * scores + scores // setup.dtype.itemsize
+    return parts.denoise(setup) + 5 * layer_keys(parts, setup) + weights

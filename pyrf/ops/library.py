@@ -187,4 +187,6 @@ def write_slot(buffer: Tensor, place: int | Tensor, x: Tensor) -> None:
 
 def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
     """x in a cache's dtype."""
+    if x.dtype == dtype:
+        return x
     return to_e4m3(x) if dtype == E4M3 else x.to(dtype)

@@ -22,8 +22,9 @@ def spoil(monkeypatch):
         def copy(bundle, folder, *, check, report, **arguments):
             assert arguments["dtype"] == "float32"
             report("the student")
+            narrow = [arguments["precision"]] if arguments["precision"] else []
             with whole_folder(folder) as temporary:
-                shutil.copytree(exports.exported("float32"), temporary, dirs_exist_ok=True)
+                shutil.copytree(exports.exported("float32", *narrow), temporary, dirs_exist_ok=True)
                 if name is not None:
                     overwrite(temporary, name, value)
                 if check is not None:
@@ -87,12 +88,28 @@ def test_without_a_check_they_are_written(spoil, tmp_path):
         (["--check", "-1"], "--check must be 0 or more, got -1"),
         (["--dtype", "int8"], "dtype must be one of float32, float16, bfloat16, fp8, got 'int8'"),
         (["--height", "40"], "height must be a positive multiple of 16, got 40"),
+        (["--precision", "fp8"], "precision fp8 finds the scales of weights and tokens while it runs"),
+        (["--precision", "fp8-attention", "--dtype", "fp8"], "goes with dtype float32, float16 or bfloat16"),
     ],
 )
 def test_bad_arguments_write_nothing(tmp_path, capsys, arguments, message):
     assert run(tmp_path / "out", *arguments) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_precision_reaches_graphs_check_and_stream(spoil, tmp_path, capsys):
+    spoil()
+    out = tmp_path / "out"
+    assert run(out, "--precision", "fp8-attention", "--check", "1") == 0
+    assert "of 1 chunk in ONNX Runtime with torch in float32 with fp8-attention" in capsys.readouterr().out
+    assert load_manifest(out).precision == "fp8-attention"
+    asked = ["generate", "a red circle", "-o", str(tmp_path / "out.mp4"), "--seconds", "1"]
+    asked += ["--model", str(exports.bundle().path), "--backend", "onnxruntime", "--exported", str(out)]
+    assert cli.run(asked) == 2
+    assert "exported with precision fp8-attention, got no precision" in capsys.readouterr().err
+    assert cli.run([*asked, "--precision", "fp8-attention"]) == 0
+    assert (tmp_path / "out.mp4").is_file()
 
 
 @pytest.mark.parametrize("check", ["0", "4"])

@@ -13,6 +13,13 @@ def test_arguments_are_checked_before_work(bundle, tmp_path):
         export_onnx(bundle, tmp_path)
     with pytest.raises(ExportError, match="dtype must be one of float32, float16, bfloat16, fp8, got 'int4'"):
         export_onnx(bundle, tmp_path / "new", dtype="int4")
+    for precision, dtype, message in (
+        ("fp8", "float32", "while it runs, which no graph does; export with precision fp8-attention"),
+        ("fp7", "float32", "precision must be fp8-attention, or left out, got 'fp7'"),
+        ("fp8-attention", "fp8", "goes with dtype float32, float16 or bfloat16, got fp8"),
+    ):
+        with pytest.raises(ExportError, match=message):
+            export_onnx(bundle, tmp_path / "new", dtype=dtype, precision=precision)
     with pytest.raises(ValueError, match="height must be a positive multiple of 16, got 40; try 32"):
         export_onnx(bundle, tmp_path / "new", height=40)
     assert list(tmp_path.iterdir()) == []

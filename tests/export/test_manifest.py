@@ -7,6 +7,7 @@ import pytest
 
 from pyrf.export.errors import ExportError
 from pyrf.export.manifest import Manifest, load_manifest
+from tests.support import exports
 
 
 @pytest.fixture
@@ -18,6 +19,31 @@ def test_round_trip(folder):
     manifest = load_manifest(folder)
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert set(manifest.files) == {path.name for path in folder.iterdir()} - {"manifest.json"}
+
+
+def test_round_trip_with_a_cache_in_e4m3():
+    manifest = load_manifest(exports.exported("bfloat16", "fp8-attention"))
+    assert (manifest.dtype, manifest.precision, manifest.cache_dtype) == (
+        "bfloat16",
+        "fp8-attention",
+        "float8_e4m3fn",
+    )
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_a_manifest_from_before_there_was_a_precision_has_none(folder):
+    values = json.loads((folder / "manifest.json").read_text())
+    del values["precision"]
+    (folder / "manifest.json").write_text(json.dumps(values))
+    manifest = load_manifest(folder)
+    assert (manifest.precision, manifest.cache_dtype) == (None, "float32")
+
+
+def test_a_precision_of_a_later_pyrf_is_refused(folder):
+    values = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**values, "precision": "int4"}))
+    with pytest.raises(ExportError, match="precision int4, this pyrf reads fp8-attention or none"):
+        load_manifest(folder)
 
 
 def test_a_truncated_file_is_refused(folder):

@@ -142,6 +142,25 @@ def test_an_export_of_other_weights_is_refused(bundle, tmp_path):
     store.check_export(folder, alpha, dtype="float32")
 
 
+def test_an_export_of_another_precision_is_refused(bundle):
+    plain, narrow = exports.exported("float32"), exports.exported("float32", "fp8-attention")
+    store.check_export(narrow, bundle, dtype="float32", precision="fp8-attention")
+    wanted = (
+        "exported with no precision, got precision fp8-attention; leave precision out, or export it again"
+    )
+    with pytest.raises(ExportError, match=wanted):
+        store.check_export(plain, bundle, dtype="float32", precision="fp8-attention")
+    wanted = "exported with precision fp8-attention, got no precision; give precision fp8-attention, or"
+    with pytest.raises(ExportError, match=wanted):
+        store.check_export(narrow, bundle, dtype="float32")
+
+
+def test_a_precision_has_an_export_of_its_own(bundle, made):
+    narrow = store.stored_export(bundle, dtype="float32", height=32, width=48, precision="fp8-attention")
+    assert narrow != stored(bundle)
+    assert len(made) == 2
+
+
 def test_adapters_are_part_of_an_export(bundle, made, tmp_path):
     """By what they add: neither the file's name nor one that is switched off makes another export."""
     file, parts = tmp_path / "ink.safetensors", adapters.factors(model=networks.dit(exports.MODEL))

@@ -1,6 +1,7 @@
 """Streams a bundle in a process of its own; prints its estimate beside the measured peaks, as JSON.
 
-    python -m tests.memory.measure_stream BUNDLE [--backend onnxruntime --exported DIR] [--keep]
+    python -m tests.memory.measure_stream BUNDLE [--backend onnxruntime --exported DIR] [--precision NAME]
+        [--keep]
 
 On a GPU the peak is what torch allocated; else it is resident memory, while loading and while streaming.
 """
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--exported", help="a folder of graphs; to export takes memory, too")
+    parser.add_argument("--precision")
     parser.add_argument("--keep", action="store_true", help="without a limit: allocators keep what is freed")
     given = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() and given.backend == "torch" else "cpu")
@@ -40,7 +42,14 @@ def main() -> None:
     # A limit, even a vast one, makes memory be given back at once.
     limit = None if given.keep else "1000GiB"
     bundle = load_bundle(given.bundle)
-    asked = Setup(dtype, device, bundle.stream_config, backend=given.backend, exported=given.exported)
+    asked = Setup(
+        dtype,
+        device,
+        bundle.stream_config,
+        precision=given.precision,
+        backend=given.backend,
+        exported=given.exported,
+    )
     bill = choose_setup(bundle, asked, limit, always=True).bill
     assert bill is not None
     pipe = StreamingPipeline.from_pretrained(
@@ -49,6 +58,7 @@ def main() -> None:
         device=device,
         backend=given.backend,
         exported=given.exported,
+        precision=given.precision,
         max_memory=limit,
     )
     found = {"peak": bill.peak, "loading": bill.loading, "measured_loading": peak_rss()}

@@ -33,17 +33,22 @@ def setup_of(bundle: Bundle, backend: str, **options: object) -> Setup:
     return Setup(torch.float32, CPU, bundle.stream_config, backend=backend, **options)  # type: ignore[arg-type]
 
 
-def compare(path: Path | str, folder: Path) -> None:
+def compare(path: Path | str, folder: Path, *options: str) -> None:
     """Estimates beside measured peaks, with a limit and without: within 10 %."""
     for keep in ([], ["--keep"]):
-        found = measured_peak(path, "--backend", "onnxruntime", "--exported", str(folder), *keep)
+        asked = ("--backend", "onnxruntime", "--exported", str(folder), *options, *keep)
+        found = measured_peak(path, *asked)
         assert found["peak"] == pytest.approx(found["measured"], rel=0.1)
         assert found["loading"] == pytest.approx(found["measured_loading"], rel=0.1)
 
 
-def exported_by(path: Path | str, folder: Path) -> Path:
-    export_onnx(load_bundle(path), folder)
+def exported_by(path: Path | str, folder: Path, precision: str | None = None) -> Path:
+    export_onnx(load_bundle(path), folder, precision=precision)
     return folder
+
+
+def wide_bundle(path: Path) -> Path:
+    return medium_bundle(path, TAEHVCodec(networks.randomise(TAEHV())), 224, 320)
 
 
 def test_tiny_in_onnxruntime_beside_its_measured_peak(tmp_path: Path) -> None:
@@ -58,8 +63,14 @@ def test_models_in_onnxruntime_beside_their_measured_peaks(model: str, tmp_path:
     if model == "medium":
         path = medium_bundle(tmp_path / model)
     elif model == "wide":
-        path = medium_bundle(tmp_path / model, TAEHVCodec(networks.randomise(TAEHV())), 224, 320)
+        path = wide_bundle(tmp_path / model)
     compare(path, exported_by(path, tmp_path / "graphs"))
+
+
+@pytest.mark.slow
+def test_a_ring_in_e4m3_beside_its_measured_peaks(tmp_path: Path) -> None:
+    path, precision = wide_bundle(tmp_path / "wide"), "fp8-attention"
+    compare(path, exported_by(path, tmp_path / "graphs", precision), "--precision", precision)
 
 
 def test_weights_are_those_of_the_graphs() -> None:
@@ -97,6 +108,19 @@ def test_scores_grow_with_the_window() -> None:
     more = 4 * tokens  # slots are 3 and 7
     scores = exports.MODEL.num_heads * tokens * more
     assert wide - narrow == 4 * (scores + 3 * more * exports.MODEL.dim)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
+def test_a_ring_in_e4m3_takes_a_quarter_of_float32s_and_its_entries_are_counted(backend: str) -> None:
+    estimator, model = Estimator(exports.bundle()), exports.MODEL
+    plain, narrow = (
+        estimator.bill(setup_of(exports.bundle(), backend, precision=precision))
+        for precision in (None, "fp8-attention")
+    )
+    assert part(plain, "ring") == 4 * part(narrow, "ring")
+    tokens = 3 * LatentSize(4, 6).tokens
+    assert part(narrow, "entries") == 2 * model.num_layers * tokens * model.dim
+    assert part(narrow, "sink's hidden bits") == 4 * part(narrow, "entries")
 
 
 def engines_bill() -> tuple[Bill, HostDevice]:

@@ -99,8 +99,8 @@ def test_bad_arguments(pipe: StreamingPipeline, arguments: dict[str, Any], messa
         ({"dtype": "float16"}, "dtype float16 is for the tensorrt backend alone; give float32 or bfloat16"),
         ({"precision": "fp7"}, "precision must be fp8-attention or fp8, or left out, got 'fp7'"),
         (
-            {"precision": "fp8-attention", "backend": "onnxruntime"},
-            "precision fp8-attention is for the torch backend, got onnxruntime",
+            {"precision": "fp8", "backend": "onnxruntime"},
+            "precision fp8 is for the torch backend, got onnxruntime; take precision fp8-attention, or",
         ),
         ({"device": "warp"}, "device must be cpu, cuda"),
         ({"device": "meta"}, "device must be cpu, cuda"),

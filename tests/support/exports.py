@@ -43,8 +43,8 @@ def bundle() -> Bundle:
 
 
 @cache
-def exported(dtype: str) -> Path:
+def exported(dtype: str, precision: str | None = None) -> Path:
     """The folder of its export in a dtype; read-only by agreement."""
-    folder = _folder() / dtype
-    export_onnx(bundle(), folder, dtype=dtype)
+    folder = _folder() / (f"{dtype}-{precision}" if precision else dtype)
+    export_onnx(bundle(), folder, dtype=dtype, precision=precision)
     return folder

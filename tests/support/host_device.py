@@ -19,7 +19,7 @@ from pyrf.export.manifest import DECODER, STUDENT, load_manifest
 
 SCRATCH = 4096
 WEIGHTS = 1 << 16
-_ELEMENT_TYPES = {"float32": 1, "uint8": 2, "int64": 7, "bool": 9, "float16": 10}
+_ELEMENT_TYPES = {"float32": 1, "uint8": 2, "int64": 7, "bool": 9, "float16": 10, "float8_e4m3fn": 17}
 
 
 class HostDevice:

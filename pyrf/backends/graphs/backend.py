@@ -27,6 +27,7 @@ class GraphBackend(Generic[Graphs]):
         dtype: of the exports.
         load: loads an exported folder.
         exported: a folder that `pyrf export` wrote of this bundle; None: export when a size is first used.
+        precision: of the exports, see `export_onnx`.
 
     Raises:
         ValueError: when the folder does not fit.
@@ -43,13 +44,15 @@ class GraphBackend(Generic[Graphs]):
         dtype: str,
         load: Callable[[Path], Graphs],
         exported: str | Path | None,
+        precision: str | None,
     ) -> None:
-        self._bundle, self._codec, self._dtype, self._load = bundle, codec, dtype, load
+        self._bundle, self._codec, self._load = bundle, codec, load
+        self._dtype, self._precision = dtype, precision
         self._exported = None if exported is None else Path(expanded(exported)).absolute()
         # Of the latents that `exported` is for.
         self._size: LatentSize | None = None
         if self._exported is not None:
-            self._size = check_export(self._exported, bundle, dtype=dtype).size
+            self._size = check_export(self._exported, bundle, dtype=dtype, precision=precision).size
         self._loaded: dict[LatentSize, Graphs] = {}
         self._lock = threading.Lock()  # streams in other threads may ask for the same size
         forks.follow(self)
@@ -96,7 +99,7 @@ class GraphBackend(Generic[Graphs]):
             if size not in self._loaded:
                 height, width = (n * self._codec.spatial_stride for n in size)
                 folder = self._exported or stored_export(
-                    self._bundle, dtype=self._dtype, height=height, width=width
+                    self._bundle, dtype=self._dtype, precision=self._precision, height=height, width=width
                 )
                 self._loaded[size] = self._load(folder)
             return self._loaded[size]

@@ -23,6 +23,8 @@ from pyrf.loop.held import Timestep
 from pyrf.loop.rope import rope_table
 from pyrf.loop.timesteps import PerTimestep
 from pyrf.models.dit.model import sinusoid
+from pyrf.ops.e4m3 import E4M3
+from pyrf.ops.library import locate, write_slot
 
 
 class GraphVideo(Protocol):
@@ -64,7 +66,7 @@ class GraphRollout(CachedRollout):
                 f"this was exported for latents of {manifest.height} x {manifest.width}, "
                 f"got {size.height} x {size.width}; export that size"
             )
-        dtype = dtype_of(manifest.dtype)
+        dtype = dtype_of(manifest.cache_dtype)
         super().__init__(manifest.model, manifest.stream, batch, size, dtype=dtype, device=device)
         self._size = size
         self._modulations = PerTimestep[float, Tensor]()
@@ -134,6 +136,19 @@ class Bound(Protocol):
     """A graph bound to buffers."""
 
     def __getitem__(self, name: str) -> Tensor: ...
+
+
+def keep_entries(cache: SinkRingCache, buffers: Mapping[str, Tensor], clean: Bound) -> None:
+    """Write the entries of a clean call into the current slot, where its graph has not done so itself.
+
+    Args:
+        buffers: from `cache_buffers`.
+        clean: has run.
+    """
+    for name, buffer in buffers.items():
+        entries = clean[name.replace(".", "_out.")]
+        if entries.dtype == E4M3:
+            write_slot(buffer, locate(cache.slot, cache.tokens, buffer.shape[2]), entries)
 
 
 BoundGraph = TypeVar("BoundGraph", bound=Bound)

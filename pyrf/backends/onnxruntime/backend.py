@@ -24,6 +24,7 @@ class OnnxRuntimeBackend(GraphBackend[GraphSet]):
         codec: the bundle's, loaded.
         dtype, device: float32 on the CPU.
         exported: a folder that `pyrf export` wrote of this bundle; None: export when a size is first used.
+        precision: "fp8-attention": the cache is in e4m3; None: in float32.
         arenas: whether sessions keep the memory of a run for the next.
 
     Raises:
@@ -38,6 +39,7 @@ class OnnxRuntimeBackend(GraphBackend[GraphSet]):
         dtype: torch.dtype,
         device: torch.device,
         exported: str | Path | None = None,
+        precision: str | None = None,
         arenas: bool = True,
     ) -> None:
         if device.type != "cpu" or dtype != torch.float32:
@@ -50,7 +52,7 @@ class OnnxRuntimeBackend(GraphBackend[GraphSet]):
             manifest = load_manifest(folder, check_content=False)
             return GraphSet(folder, manifest, torch.get_num_threads(), arenas=arenas)
 
-        super().__init__(bundle, codec, dtype="float32", load=load, exported=exported)
+        super().__init__(bundle, codec, dtype="float32", load=load, exported=exported, precision=precision)
 
     def open(self, batch: int, size: LatentSize, prompt_embeds: Tensor) -> OnnxRuntimeRollout:
         return OnnxRuntimeRollout(self._graphs(size), batch, size, prompt_embeds)

@@ -1,4 +1,4 @@
-"""Does an export compute what torch computes? A short rollout of both, on the CPU."""
+"""Does an export compute what torch computes at its precision? A short rollout of both, on the CPU."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from pyrf.backends.torch.rollout import TorchRollout
 from pyrf.bundle.bundle import Bundle
 from pyrf.export.errors import ExportError
 from pyrf.export.graphs.widen import widen
-from pyrf.export.manifest import load_manifest
+from pyrf.export.manifest import FP8_ATTENTION, load_manifest
 from pyrf.loop.noise import gauss
 from pyrf.models.codecs.codec import StreamingDecoder
+from pyrf.ops.e4m3 import E4M3
 from pyrf.printing import counted
 
 
@@ -41,13 +42,16 @@ BOUNDS = {
     "float16": Bound(0.05, 30.0),
     "bfloat16": Bound(0.1, 25.0),
     "fp8": Bound(0.5, 20.0),
+    f"float32 with {FP8_ATTENTION}": Bound(0.05, 30.0),
+    f"float16 with {FP8_ATTENTION}": Bound(0.05, 30.0),
+    f"bfloat16 with {FP8_ATTENTION}": Bound(0.1, 25.0),
 }
 """By precision, with room above what was measured (docs/export.md). Faults of graphs go far beyond them."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the rollout of an export is from torch's in float32.
+    """How far the rollout of an export is from torch's in float32, with a cache of the same precision.
 
     Attributes:
         precision: of the export, one of `BOUNDS`.
@@ -66,8 +70,9 @@ class Parity:
     widened: bool
 
     def __str__(self) -> str:
+        torchs = "float32" + (f" with {FP8_ATTENTION}" if FP8_ATTENTION in self.precision else "")
         return (
-            f"{counted(self.chunks, 'chunk')} in ONNX Runtime with torch in float32: latents differ "
+            f"{counted(self.chunks, 'chunk')} in ONNX Runtime with torch in {torchs}: latents differ "
             f"by {self.max_error:.1e} at most, {self.relative_error:.1e} of their size; frames "
             f"{self.psnr:.1f} dB" + ("; bfloat16 was computed as float32" if self.widened else "")
         )
@@ -90,6 +95,8 @@ class Parity:
 def measure_parity(bundle: Bundle, folder: Path, chunks: int) -> Parity:
     """Roll the same noise and prompt out in torch, in float32, and through an export's graphs.
 
+    Where the export's cache is in e4m3, so is torch's.
+
     Args:
         bundle: what was exported.
         folder: the export.
@@ -99,7 +106,8 @@ def measure_parity(bundle: Bundle, folder: Path, chunks: int) -> Parity:
     codec, config = bundle.codec(), bundle.model_config
     generator = torch.Generator("cpu").manual_seed(0)
     prompt = gauss((1, config.text_len, config.text_dim), generator)
-    model = TorchRollout(bundle.transformer(), bundle.stream_config, 1, manifest.size, prompt)
+    cache_dtype = None if manifest.precision is None else E4M3
+    model = TorchRollout(bundle.transformer(), bundle.stream_config, 1, manifest.size, prompt, cache_dtype)
     expected = _roll_out(model, codec.decoder(), chunks)
     del model
     with tempfile.TemporaryDirectory() as temporary:
@@ -113,7 +121,8 @@ def measure_parity(bundle: Bundle, folder: Path, chunks: int) -> Parity:
     difference = found[0] - expected[0]
     noise = (found[1].double() - expected[1].double()).square().mean().item()
     return Parity(
-        precision="fp8" if manifest.fp8 else "bfloat16" if widened else manifest.dtype,
+        precision=("fp8" if manifest.fp8 else "bfloat16" if widened else manifest.dtype)
+        + (f" with {manifest.precision}" if manifest.precision else ""),
         chunks=chunks,
         max_error=difference.abs().max().item(),
         relative_error=(difference.norm() / expected[0].norm()).item(),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyrf.backends.graphs.rollout import GraphRollout, cache_buffers, decoder_turns
+from pyrf.backends.graphs.rollout import GraphRollout, cache_buffers, decoder_turns, keep_entries
 from pyrf.backends.onnxruntime.sessions import Binding, GraphSet
 from pyrf.config import LatentSize
 from pyrf.dtypes import dtype_of
 from pyrf.loop.cache import SinkRingCache
 from pyrf.models.codecs.codec import Codec, check_latents
+from pyrf.ops.library import write_slot
 
 
 class OnnxRuntimeRollout(GraphRollout):
@@ -82,6 +83,7 @@ class _Video:
             return
         self._set_place(int(self.cache.slot), self.cache.length)
         self._clean.run()
+        keep_entries(self.cache, self._kv, self._clean)
 
     def _rewrite(self, order: Tensor) -> None:
         """The clean call of a past chunk, which sees some slots only: they are copied out."""
@@ -92,10 +94,14 @@ class _Video:
             scratch[name] = torch.zeros_like(buffer)
             scratch[name].unflatten(2, (-1, tokens))[:, :, :seen] = slots[:, :, order]
         self._set_place(seen - 1, seen * tokens)
-        Binding(self.graphs["clean"], self._inputs | scratch).run()
+        clean = Binding(self.graphs["clean"], self._inputs | scratch)
+        clean.run()
+        place = int(order[-1]) * tokens
         for name, buffer in self._kv.items():
-            written = scratch[name].unflatten(2, (-1, tokens))[:, :, seen - 1]
-            buffer.unflatten(2, (-1, tokens))[:, :, int(order[-1])] = written
+            entries = clean[name.replace(".", "_out.")]
+            if entries is scratch[name]:  # updated in place
+                entries = entries.narrow(2, (seen - 1) * tokens, tokens)
+            write_slot(buffer, place, entries)
 
 
 class OnnxDecoder:

@@ -26,6 +26,7 @@ _ELEMENT_TYPES = {
     torch.bool: 9,
     torch.float16: 10,
     torch.bfloat16: 16,
+    torch.float8_e4m3fn: 17,
 }
 
 

@@ -41,6 +41,7 @@ class TensorRTBackend(GraphBackend[PlanSet]):
         dtype: bfloat16 or float16.
         open_plans: how an exported folder's engines are loaded.
         exported: a folder that `pyrf export` wrote of this bundle; None: export when a size is first used.
+        precision: "fp8-attention": the cache is in e4m3; None: in the dtype.
 
     Raises:
         ValueError: when the dtype or the folder does not fit.
@@ -54,13 +55,16 @@ class TensorRTBackend(GraphBackend[PlanSet]):
         dtype: torch.dtype,
         open_plans: OpenPlans,
         exported: str | Path | None = None,
+        precision: str | None = None,
     ) -> None:
         if dtype not in COMPUTE_DTYPES:
             raise ExportError(
                 f"the tensorrt backend computes in bfloat16 or float16, got {dtype}; "
                 "give dtype bfloat16, or use backend torch"
             )
-        super().__init__(bundle, codec, dtype=name_of(dtype), load=open_plans, exported=exported)
+        super().__init__(
+            bundle, codec, dtype=name_of(dtype), load=open_plans, exported=exported, precision=precision
+        )
 
     @property
     def plans(self) -> PlanSet:
@@ -93,7 +97,13 @@ def plans_on_gpu(trt: Any, device: CudaDevice, options: BuildOptions | None = No
 
 
 def load_tensorrt_backend(
-    bundle: Bundle, codec: Codec, *, dtype: torch.dtype, device: torch.device, exported: str | Path | None
+    bundle: Bundle,
+    codec: Codec,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    exported: str | Path | None,
+    precision: str | None,
 ) -> TensorRTBackend:
     """A bundle in TensorRT on a GPU.
 
@@ -102,4 +112,6 @@ def load_tensorrt_backend(
     """
     trt = load_tensorrt()
     open_plans = plans_on_gpu(trt, CudaDevice(device))
-    return TensorRTBackend(bundle, codec, dtype=dtype, open_plans=open_plans, exported=exported)
+    return TensorRTBackend(
+        bundle, codec, dtype=dtype, open_plans=open_plans, exported=exported, precision=precision
+    )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pyrf.backends.base import PendingFrames
-from pyrf.backends.graphs.rollout import GraphRollout, cache_buffers, decoder_turns
+from pyrf.backends.graphs.rollout import GraphRollout, cache_buffers, decoder_turns, keep_entries
 from pyrf.backends.tensorrt.bound_plan import BoundPlan
 from pyrf.backends.tensorrt.device import Device, Event, Memory, Plan, Queue
 from pyrf.backends.tensorrt.nvtx import stage
@@ -26,6 +26,7 @@ from pyrf.export.errors import ExportError
 from pyrf.export.manifest import DECODER, STUDENT, GraphSpec, Manifest, TensorSpec
 from pyrf.loop.cache import SinkRingCache
 from pyrf.loop.held import Timestep
+from pyrf.ops.e4m3 import E4M3
 
 
 class PlanSet:
@@ -177,7 +178,9 @@ class _Video:
         order = self.cache.order
         if order is None:
             self._set_call(latents, modulation, rope, self.cache.slot)
-            self._clean[self.cache.length].run()
+            bound = self._clean[self.cache.length]
+            bound.run()
+            keep_entries(self.cache, self._kv, bound)
             return
         # A past chunk sees some slots only: they move to the front for the call, and back.
         seen = len(order)
@@ -185,11 +188,15 @@ class _Video:
         moved = torch.cat((order, torch.tensor(rest, dtype=order.dtype, device="cpu").to(order.device)))
         self._permute(moved)
         self._set_call(latents, modulation, rope, seen - 1)
-        self._clean[seen * self.cache.tokens].run()
+        bound = self._clean[seen * self.cache.tokens]
+        bound.run()
         self._permute(moved.argsort())
+        keep_entries(self.cache, self._kv, bound)
 
     def _permute(self, order: Tensor) -> None:
         for buffer in self._kv.values():
+            if buffer.dtype == E4M3:  # torch indexes bytes, not e4m3
+                buffer = buffer.view(torch.uint8)
             slots = buffer.unflatten(2, (-1, self.cache.tokens))
             slots.copy_(slots.index_select(2, order))
 

@@ -14,7 +14,8 @@ GOOD = Parity("float32", chunks=4, max_error=1e-5, relative_error=1e-6, psnr=mat
 
 
 def test_every_precision_has_a_bound() -> None:
-    assert set(BOUNDS) == set(PRECISIONS)
+    narrow = {f"{dtype} with fp8-attention" for dtype in PRECISIONS if dtype != "fp8"}
+    assert set(BOUNDS) == {*PRECISIONS, *narrow}
 
 
 @pytest.mark.parametrize("precision", BOUNDS)
@@ -42,3 +43,13 @@ def test_an_export_is_near_torch_by_what_rounding_explains_and_no_nearer(dtype: 
     assert parity.precision == dtype
     assert parity.psnr > (60 if dtype == "float32" else 20)
     assert dtype == "float32" or parity.relative_error > 1e-5
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 2e-3), ("bfloat16", 2e-2)])
+def test_a_cache_in_e4m3_is_compared_with_torchs_in_e4m3(dtype: str, most: float) -> None:
+    folder = exports.exported(dtype, "fp8-attention")
+    parity = measure_parity(exports.bundle(), folder, exports.STREAM.slots + 1)
+    parity.check()
+    assert parity.relative_error < most
+    assert parity.precision == f"{dtype} with fp8-attention"
+    assert "with torch in float32 with fp8-attention" in str(parity)

@@ -9,6 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pyrf.backends.onnxruntime.rollout import OnnxRuntimeRollout
+from pyrf.backends.onnxruntime.sessions import GraphSet
 from pyrf.backends.tensorrt import nvtx
 from pyrf.backends.tensorrt.bound_plan import BoundPlan
 from pyrf.backends.tensorrt.cuda import CudaDevice
@@ -75,6 +77,24 @@ def test_a_batch_and_a_prompt_switch_with_recache_equal_torch(folder, model):
             for rollout in rollouts:
                 rollout.set_prompt(prompts(2, seed=i), recache=True)
         close(*(each.next_chunk() for each in loops))
+
+
+@pytest.mark.parametrize("recache", [False, True])
+def test_with_a_cache_in_e4m3_it_equals_the_same_graphs_in_onnxruntime(recache):
+    """These equal torch's (tests/export/graphs/test_e4m3.py)."""
+    folder = exports.exported("float32", "fp8-attention")
+    graphs = GraphSet(folder, load_manifest(folder), threads=1)
+    rollouts = engines(folder), OnnxRuntimeRollout(graphs, 1, SIZE, prompts())
+    loops = [rollout.loop([0]) for rollout in rollouts]
+    for i in range(CHUNKS):
+        if i in (2, 5):
+            for rollout in rollouts:
+                rollout.set_prompt(prompts(seed=i), recache=recache)
+        assert torch.equal(*(each.next_chunk() for each in loops))
+    found, expected = (rollout.cache for rollout in rollouts)
+    for one, other in zip((*found.keys, *found.values), (*expected.keys, *expected.values)):
+        assert one.dtype == torch.float8_e4m3fn
+        assert torch.equal(one.view(torch.uint8), other.view(torch.uint8))
 
 
 def test_a_second_stream_begins_afresh_and_the_firsts_memory_goes_with_it(folder):

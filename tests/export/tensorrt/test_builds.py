@@ -77,6 +77,19 @@ def test_attention_and_the_cache_are_layers_of_their_own(built):
         assert built.built["decoder_next"].layers["CONVOLUTION"] > 0
 
 
+def test_a_cache_in_e4m3_is_widened_before_a_fused_attention(tmp_path):
+    folder = exports.exported("bfloat16", "fp8-attention")
+    engines = EngineFolder(folder, load_manifest(folder), TARGET, OPTIONS)
+    assert engines.key("denoise").dtype == "bfloat16+fp8-attention"
+    asked = replace(engines.request("denoise", str(tmp_path / "plan")), timing_cache=None)
+    report = build_engine(asked, worker=WORKER, time_limit=300)
+    assert report.layers["ATTENTION_INPUT"] == report.layers["ATTENTION_OUTPUT"] == 2 * LAYERS
+    assert "SOFTMAX" not in report.layers
+    assert "KV_CACHE_UPDATE" not in report.layers
+    # q and the chunk's own keys and values; these, and the cache's.
+    assert (report.layers["QUANTIZE"], report.layers["DEQUANTIZE"]) == (3 * LAYERS, 5 * LAYERS)
+
+
 def test_a_second_time_nothing_is_built(built):
     again = EngineFolder(built.folder, built.manifest, TARGET, replace(OPTIONS, worker=("false",)))
     for name in built.built:

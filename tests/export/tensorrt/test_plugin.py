@@ -150,6 +150,13 @@ def test_only_calls_with_attention_take_the_plugin_and_then_no_profiles():
     assert (asked.plugin, asked.lengths) == ("90a", ())
 
 
+def test_the_plugin_takes_no_cache_in_e4m3():
+    folder = exports.exported("bfloat16", "fp8-attention")
+    target = EngineTarget("tensorrt 10.16.1", "9.0")
+    with pytest.raises(ExportError, match=r"takes no cache in e4m3.* leave the plugin out"):
+        EngineFolder(folder, load_manifest(folder), target, BuildOptions(plugin=True))
+
+
 def test_without_nvcc_a_line_says_how_to_go_on(monkeypatch):
     monkeypatch.setattr("pyrf.kernels.nvcc.find_nvcc", lambda: None)
     with pytest.raises(ExportError, match=r"needs nvcc .* leave it out") as raised:
