@@ -35,6 +35,7 @@ def small_recipe() -> ScratchRecipe:
         if stage["stage"] == "dmd":
             stage["train"] |= {"batch": 1}
             stage["dmd"] |= {"critic_steps": 1, "chunks": 4}
+    values["stages"]["decoder"] |= {"student": "ode"}
     values["stages"]["decoder"]["decoder"] |= {"eval_clips": 1}
     values["stages"]["ode"]["ode"] |= {"paths": 2, "steps_per_jump": 1}
     values["ship"] |= {"network": "two-steps", "codec": "decoder"}
