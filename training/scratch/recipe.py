@@ -292,7 +292,7 @@ class ScratchRecipe(Recipe):
         before = self.stages[stage].before.get("init")
         if before is None or self.stages[before].makes_codec:
             raise RecipeError(f"stage {stage} does not go on from a network, so it takes none from a bundle")
-        restore(self.run_in(folder), bundle, before, self.ship.codec)
+        restore(self.run_in(folder), bundle, before)
 
     def make_bundle(self, folder: Path) -> Path | None:
         card, dtype = card_of(self.world, self.ship.gallery), getattr(torch, self.ship.dtype)

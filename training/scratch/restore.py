@@ -6,18 +6,18 @@ from pyrf.bundle.bundle import Bundle
 from pyrf.models.codecs.taehv import TAEHVCodec
 from pyrf.training.scratch.codec_files import CONFIG, save_codec
 from pyrf.training.scratch.networks import NETWORK, NetworkSettings, ScratchTextToVideo
-from pyrf.training.scratch.run import Run
+from pyrf.training.scratch.run import CODEC, Run
 
 
-def restore(run: Run, bundle: Bundle, network: str, codec: str) -> None:
-    """Leave a bundle's network and codec in a run's folder, as if the stages of these names had made them.
+def restore(run: Run, bundle: Bundle, network: str) -> None:
+    """Leave a bundle's network and codec in a run's folder, as if stages `network` and `CODEC` had made them.
 
     Encoded scenes, paths and the optimizers' states are not in a bundle: they are made anew.
 
     Raises:
         ValueError: when the run has these stages, or the bundle was not made for the run's world.
     """
-    for stage, file in ((network, NETWORK), (codec, CONFIG)):
+    for stage, file in ((network, NETWORK), (CODEC, CONFIG)):
         if (run.folder / stage / file).exists():
             raise ValueError(f"{run.folder / stage} holds this stage; name another --out, or remove it")
     if bundle.card.sizes != ((run.world.height, run.world.width),):
@@ -41,5 +41,5 @@ def restore(run: Run, bundle: Bundle, network: str, codec: str) -> None:
     whole.text_network.load_state_dict(text.network.state_dict())
     (run.folder / network).mkdir(parents=True, exist_ok=True)
     whole.save(run.folder / network)
-    (run.folder / codec).mkdir(parents=True, exist_ok=True)
-    save_codec(decoder.network.float(), run.folder / codec)
+    (run.folder / CODEC).mkdir(parents=True, exist_ok=True)
+    save_codec(decoder.network.float(), run.folder / CODEC)

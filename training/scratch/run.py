@@ -16,6 +16,8 @@ from pyrf.training.scratch.linear_codec import encoder_of
 from pyrf.training.scratch.networks import ScratchTextToVideo, load_network
 from pyrf.worlds.world import World
 
+CODEC = "codec"
+"""The stage that makes what encodes the scenes."""
 FIRST_SCENE = 5 * 10**7
 """Seed of the first encoded scene; held-out prompts draw from other generators."""
 
@@ -38,7 +40,7 @@ class Run:
     @cached_property
     def codec(self) -> TAEHVCodec:
         """What encodes the scenes, see `codec_of`."""
-        return self.codec_of("codec")
+        return self.codec_of(CODEC)
 
     @cached_property
     def scenes(self) -> LatentScenes:
@@ -48,7 +50,7 @@ class Run:
     @property
     def encoder(self) -> Encoder:
         """Of the codec; where that is linear, as a faster form of it."""
-        network = load_codec(self.folder / "codec").eval()
+        network = load_codec(self.folder / CODEC).eval()
         return encoder_of(network) or network
 
     def codec_of(self, stage: str) -> TAEHVCodec:

@@ -127,7 +127,7 @@ def run_gates(
         raise RecipeError(
             f"stages {stage} and {critic} differ in init or teacher: their gates are not the same"
         )
-    codec = recipe.run_in(folder).codec_of("codec").network
+    codec = recipe.run_in(folder).codec.network
     networks = [folder / name / NETWORK for name in (about.teacher, about.init)]
     for path in networks:
         if not path.exists():
