@@ -120,7 +120,7 @@ CHANGES = (
     (r"--seconds 10 --at 5:", "--seconds 2 --at 1:"),
     (r"--seconds (60|1:00:00)", "--seconds 1"),
     (r"(pyrf bench(?!.*--roofline).*)$", r"\1 --seconds 1 --repeats 1 --warm-up 1"),
-    (r"(--gpus-per-stream 2|--no-python pyrf generate .*)$", r"\1 --seconds 1"),
+    (r"(pyrf generate .*--gpus-per-stream 2|--no-python pyrf generate .*)$", r"\1 --seconds 1"),
     (r"--scenes 1000 --steps 1500", "--scenes 250 --steps 2 --batch 2"),
     (r"(benchmarks/cpu_ops\.py .*)$", r"\1 --repeats 1"),
     (r"--threads 1 --rounds 2", "--threads 1 --rounds 1"),
